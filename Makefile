@@ -1,0 +1,45 @@
+# Two commands do it all on a fresh machine: `make serve` and `make test`.
+# Both make the environment first, if it is missing or out of date.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help install serve test lint format protos bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+install: $(READY)  ## make the environment in .venv
+
+serve: $(READY)  ## export the default model once, then serve it in the foreground
+	@exec $(BIN)/bertd serve
+
+test: $(READY)  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## check style, types, import direction
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy tests
+	$(BIN)/lint-imports --no-cache
+
+format: $(READY)  ## format the code
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+protos: $(READY)  ## generate the Python code of the .proto files
+	$(BIN)/python protos/generate.py
+
+bench: $(READY)  ## compare with PyTorch eager on the default model
+	$(BIN)/bertd bench compare
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

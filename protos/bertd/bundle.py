@@ -1,0 +1,171 @@
+"""The bundle: a folder that holds one exported model, and its manifest.
+
+::
+
+    BUNDLE/
+      bertd.json       the manifest (class Manifest), written last
+      model.onnx       the packed graph
+      model.onnx.data  its weights, external so that they can be memory-mapped
+      tokenizer.json   Hugging Face tokenizers' own format
+
+The exporter writes a bundle whole or not at all; a reader calls :func:`read_manifest` and
+:func:`verify_files` before it trusts anything in the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "bertd.json"
+GRAPH_NAME = "model.onnx"
+WEIGHTS_NAME = "model.onnx.data"
+TOKENIZER_NAME = "tokenizer.json"
+
+INPUT_IDS = "input_ids"
+TOKEN_TYPE_IDS = "token_type_ids"
+POSITION_IDS = "position_ids"
+CU_SEQLENS = "cu_seqlens"
+SENTENCE_EMBEDDING = "sentence_embedding"
+TOKEN_EMBEDDINGS = "token_embeddings"
+
+Pooling = Literal["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+
+
+class BundleError(ValueError):
+    """A folder is not a bundle, or not one that can be trusted. The message says what to do."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileRecord(_Record):
+    """One file of a bundle."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class Parity(_Record):
+    """How far one output of the final graph is from PyTorch eager, measured at export."""
+
+    max_abs_diff: float = Field(ge=0)
+    tolerance: float = Field(gt=0)
+    cases: int = Field(gt=0, description="texts compared")
+    worst_case: str = Field(description="the text and batch with the largest difference")
+
+
+class Source(_Record):
+    """Where the checkpoint came from."""
+
+    name: str = Field(description="folder name or hub id")
+    revision: str | None = Field(default=None, description="commit of a hub checkpoint")
+
+
+class Manifest(_Record):
+    """What ``bertd.json`` says. Lengths count tokens, special tokens included."""
+
+    format_version: int
+    name: str = Field(min_length=1, description="default name under which it is served")
+    task: Literal["feature-extraction"]
+    architecture: str = Field(description="class of the checkpoint, such as BertModel")
+    model_type: str = Field(description="family, as in the checkpoint's config")
+    layout: Literal["packed"]
+    precision: Literal["fp32"]
+    opset: int
+    hidden_size: int = Field(gt=0)
+    num_layers: int = Field(gt=0)
+    vocab_size: int = Field(gt=0)
+    type_vocab_size: int = Field(ge=1, description="token types that the graph accepts")
+    max_tokens: int = Field(gt=0, description="longest sequence that the model reads")
+    position_offset: int = Field(ge=0, description="position id of a sequence's first token")
+    dimensions: int = Field(gt=0, description="float32 values in one answer")
+    pooling: tuple[Pooling, ...] = Field(min_length=1)
+    normalized: bool
+    prompts: dict[str, str] = {}
+    default_prompt_name: str | None = None
+    source: Source
+    versions: dict[str, str] = Field(description="packages that made the bundle")
+    parity: dict[str, Parity] = Field(min_length=1, description="by output of the graph")
+    files: dict[str, FileRecord]
+
+    @field_validator("files")
+    @classmethod
+    def _plain_names(cls, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
+        for name in files:
+            if name in ("", ".", "..") or Path(name).name != name or "\\" in name:
+                raise ValueError(f"file name {name!r} must be a plain name inside the bundle")
+        for name in (GRAPH_NAME, TOKENIZER_NAME):
+            if name not in files:
+                raise ValueError(f"{name} is not listed")
+        return files
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check ``bertd.json`` of a bundle.
+
+    Raises:
+        BundleError: there is no manifest, it has another format version, or a field is wrong.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        raw = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise BundleError(
+            f"{folder} is not a bundle: it has no {MANIFEST_NAME}; "
+            f"make one with `bertd export MODEL --output DIR`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} cannot be read: {error}") from error
+    version = raw.get("format_version") if isinstance(raw, dict) else None
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"{path} has format version {version!r}; this bertd reads version {FORMAT_VERSION}: "
+            f"export the model again with this bertd"
+        )
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)
+        )
+        raise BundleError(f"{path} is not a valid manifest: {problems}") from error
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``bertd.json`` into a bundle's folder."""
+    (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def file_record(path: Path) -> FileRecord:
+    """SHA-256 and size of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileRecord(sha256=digest, bytes=path.stat().st_size)
+
+
+def verify_files(folder: Path, manifest: Manifest) -> None:
+    """Check that every file of the manifest is there, unchanged, and inside the folder.
+
+    Raises:
+        BundleError: a file is missing, altered, or a link that leaves the folder.
+    """
+    root = folder.resolve()
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise BundleError(f"{folder} lacks {name}: export the model again")
+        if path.resolve().parent != root:
+            raise BundleError(f"{path} is a link that leaves the bundle: copy the file into it")
+        actual = file_record(path)
+        if actual != expected:
+            raise BundleError(
+                f"{path} is not the file that was exported (SHA-256 {actual.sha256[:12]}…, "
+                f"expected {expected.sha256[:12]}…): export the model again"
+            )
