@@ -28,11 +28,11 @@ WEIGHTS_NAME = "model.onnx.data"
 TOKENIZER_NAME = "tokenizer.json"
 
 INPUT_IDS = "input_ids"
-TOKEN_TYPE_IDS = "token_type_ids"
+TOKEN_TYPE_IDS = "token_type_ids"  # noqa: S105 - no password
 POSITION_IDS = "position_ids"
 CU_SEQLENS = "cu_seqlens"
 SENTENCE_EMBEDDING = "sentence_embedding"
-TOKEN_EMBEDDINGS = "token_embeddings"
+TOKEN_EMBEDDINGS = "token_embeddings"  # noqa: S105 - no password
 
 Pooling = Literal["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 

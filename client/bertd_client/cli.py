@@ -1,0 +1,91 @@
+"""The ``bertd`` command.
+
+Its sub-commands are the entry points of the group ``bertd.commands``, so that each package
+brings its own. One whose extra is not installed still shows in the help, with the remedy.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, NoReturn
+
+import bertd
+import click
+
+ENTRY_POINTS = "bertd.commands"
+
+
+class _Commands(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx  # the same in any context
+        return sorted(_entries())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        entry = _entries().get(cmd_name)
+        if entry is None:
+            return None
+        try:
+            command: click.Command = entry.load()
+        except ImportError as error:
+            if not _is_missing_extra(entry, error):
+                raise
+            return _unloadable(entry, error)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        # Commands put off heavy imports until they run, so a missing extra may show only here.
+        try:
+            return super().invoke(ctx)
+        except ImportError as error:
+            entry = _entries().get(ctx.invoked_subcommand or "")
+            if entry is None or not _is_missing_extra(entry, error):
+                raise
+            raise click.ClickException(_hint(entry, error)) from error
+
+
+def _entries() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+
+
+def _is_missing_extra(entry: EntryPoint, error: ImportError) -> bool:
+    """Whether a third-party module is missing; a broken import of our own is a bug to show."""
+    package = (error.name or "").partition(".")[0]
+    return bool(entry.extras) and package != "bertd" and not package.startswith("bertd_")
+
+
+def _remedy(entry: EntryPoint) -> str:
+    extra = ",".join(entry.extras)
+    return f"needs the extra [{extra}]: pip install 'bertd[{extra}]'"
+
+
+def _hint(entry: EntryPoint, error: ImportError) -> str:
+    return f"bertd {entry.name} {_remedy(entry)} ({error})"
+
+
+def _unloadable(entry: EntryPoint, error: ImportError) -> click.Command:
+    message = _hint(entry, error)
+
+    def refuse(**_: object) -> NoReturn:
+        raise click.ClickException(message)
+
+    return click.Command(
+        entry.name,
+        callback=refuse,
+        params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
+        context_settings={"ignore_unknown_options": True},
+        add_help_option=False,
+        short_help=_remedy(entry),
+    )
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(bertd.__version__, prog_name="bertd")
+def main() -> None:
+    """Serve BERT-family encoders over gRPC, and talk to such a server."""
+
+
+if __name__ == "__main__":
+    main()

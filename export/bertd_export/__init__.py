@@ -1,0 +1,1 @@
+"""Exports BERT-family encoders to packed ONNX graphs (see :mod:`bertd.bundle`)."""

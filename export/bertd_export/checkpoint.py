@@ -1,0 +1,258 @@
+"""Reads checkpoints: a plain transformers model, or a sentence-transformers folder."""
+
+import inspect
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import tokenizers
+import torch
+import transformers
+from bertd.bundle import Pooling
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
+
+from bertd_export.errors import ExportError
+
+_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
+_LEGACY_POOLING: dict[str, Pooling] = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+_ACTIVATIONS: dict[str, type[torch.nn.Module]] = {
+    "Identity": torch.nn.Identity,
+    "Tanh": torch.nn.Tanh,
+    "ReLU": torch.nn.ReLU,
+    "GELU": torch.nn.GELU,
+    "Sigmoid": torch.nn.Sigmoid,
+    "SiLU": torch.nn.SiLU,
+}
+
+
+class Normalize(torch.nn.Module):
+    """Scales every row to length one."""
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """The rows, each divided by its Euclidean norm."""
+        return torch.nn.functional.normalize(rows, p=2.0, dim=1, eps=1e-12)
+
+
+@dataclass
+class Checkpoint:
+    """A model in memory and all that its folder says about how to use it."""
+
+    name: str
+    revision: str | None
+    model: Any
+    tokenizer: tokenizers.Tokenizer
+    pooling: tuple[Pooling, ...]
+    after_pooling: list[torch.nn.Module]
+    normalized: bool
+    dimensions: int
+    max_tokens: int
+    position_offset: int
+    type_vocab_size: int
+    pad_token_id: int | None
+    prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+
+    @property
+    def inputs(self) -> set[str]:
+        """Names that the model's forward accepts."""
+        return set(inspect.signature(type(self.model).forward).parameters)
+
+
+@dataclass
+class _Sentence:
+    """What the sentence-transformers files say; the defaults hold for a plain model."""
+
+    transformer: Path
+    pooling: tuple[Pooling, ...] = ("mean",)
+    after: list[torch.nn.Module] = field(default_factory=list)
+    max_seq_length: int | None = None
+    lower: bool = False
+    prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path} cannot be read: {error}") from error
+
+
+def _locate(model: str) -> tuple[Path, str, str | None]:
+    folder = Path(model)
+    if folder.is_dir():
+        return folder, folder.resolve().name, None
+    if folder.is_absolute() or model.startswith("."):
+        raise ExportError(f"{model} is not a folder")
+    try:
+        found = Path(snapshot_download(model, allow_patterns=_PATTERNS))
+    except HFValidationError as error:
+        raise ExportError(f"{model} is neither a folder nor a hub id: {error}") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ExportError(
+            f"{model} is not a folder here and cannot be fetched from the hub: {error}"
+        ) from error
+    return found, model, found.name if found.parent.name == "snapshots" else None
+
+
+def _pooling(config: dict[str, Any]) -> tuple[Pooling, ...]:
+    if config.get("include_prompt", True) is False:
+        raise ExportError("pooling with include_prompt=false is not supported")
+    modes = config.get("pooling_mode")
+    if modes is None:
+        modes = [mode for key, mode in _LEGACY_POOLING.items() if config.get(key)]
+    elif isinstance(modes, str):
+        modes = [modes]
+    if not modes:
+        raise ExportError("the pooling module's config.json names no pooling mode")
+    known = get_args(Pooling)
+    for mode in modes:
+        if mode not in known or mode == "weightedmean":
+            supported = ", ".join(m for m in known if m != "weightedmean")
+            raise ExportError(f"pooling mode {mode!r} is not supported; supported: {supported}")
+    return cast("tuple[Pooling, ...]", tuple(modes))
+
+
+def _dense(folder: Path) -> torch.nn.Module:
+    config = _json(folder / "config.json")
+    names = (config.get("module_input_name"), config.get("module_output_name"))
+    if any(name not in (None, "sentence_embedding") for name in names):
+        raise ExportError(f"{folder}: a Dense module on {names} is not supported")
+    if config.get("use_residual"):
+        raise ExportError(f"{folder}: a Dense module with use_residual is not supported")
+    path = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    activation = _ACTIVATIONS.get(path.rpartition(".")[2])
+    if activation is None or not path.startswith("torch.nn."):
+        raise ExportError(
+            f"{folder}: activation {path} is not supported; supported: {', '.join(_ACTIVATIONS)}"
+        )
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise ExportError(f"{folder} has no model.safetensors; other formats are not read")
+    linear = torch.nn.Linear(
+        config["in_features"], config["out_features"], bias=config.get("bias", True)
+    )
+    state = {k.removeprefix("linear."): v.float() for k, v in load_file(weights).items()}
+    try:
+        linear.load_state_dict(state)
+    except RuntimeError as error:
+        raise ExportError(f"{weights} does not fit its config.json: {error}") from error
+    return torch.nn.Sequential(linear, activation())
+
+
+def _sentence(folder: Path) -> _Sentence:
+    if not (folder / "modules.json").is_file():
+        return _Sentence(folder)
+    modules = _json(folder / "modules.json")
+    kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
+    allowed = ("Dense", "Normalize")
+    if kinds[:2] != ["Transformer", "Pooling"] or any(kind not in allowed for kind in kinds[2:]):
+        raise ExportError(
+            f"modules.json lists {', '.join(kinds)}; supported: Transformer, Pooling, "
+            f"then any of {', '.join(allowed)}"
+        )
+    paths = [folder / module["path"] for module in modules]
+    sentence = _Sentence(paths[0], pooling=_pooling(_json(paths[1] / "config.json")))
+    for kind, path in zip(kinds[2:], paths[2:], strict=True):
+        sentence.after.append(_dense(path) if kind == "Dense" else Normalize())
+    if (paths[0] / "sentence_bert_config.json").is_file():
+        settings = _json(paths[0] / "sentence_bert_config.json")
+        sentence.max_seq_length = settings.get("max_seq_length")
+        sentence.lower = bool(settings.get("do_lower_case"))
+    if (folder / "config_sentence_transformers.json").is_file():
+        settings = _json(folder / "config_sentence_transformers.json")
+        sentence.prompts = settings.get("prompts") or {}
+        sentence.default_prompt_name = settings.get("default_prompt_name")
+    return sentence
+
+
+def _model(folder: Path) -> Any:
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call,unused-ignore]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call,unused-ignore]
+    loader: Any = AutoModel
+    try:
+        model, report = loader.from_pretrained(
+            folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ExportError(f"{folder} cannot be loaded: {error}") from error
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise ExportError(f"{folder} lacks weights: {', '.join(missing[:5])}")
+    return model.eval()
+
+
+def _tokenizer(folder: Path, *, lower: bool) -> tokenizers.Tokenizer:
+    loader: Any = AutoTokenizer
+    try:
+        fast = loader.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ExportError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
+    if not isinstance(fast, PreTrainedTokenizerFast):
+        raise ExportError(f"{type(fast).__name__} is not a fast tokenizer")
+    tokenizer = tokenizers.Tokenizer.from_str(fast.backend_tokenizer.to_str())
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if lower:
+        steps = [tokenizers.normalizers.Lowercase()]
+        if tokenizer.normalizer is not None:
+            steps.append(tokenizer.normalizer)
+        tokenizer.normalizer = tokenizers.normalizers.Sequence(steps)  # type: ignore[assignment,unused-ignore]
+    return tokenizer
+
+
+def load(model: str) -> Checkpoint:
+    """Load a checkpoint from a folder or from the hub.
+
+    Raises:
+        ExportError: it cannot be read, or it asks for something that a bundle cannot do.
+    """
+    folder, name, revision = _locate(model)
+    sentence = _sentence(folder)
+    network = _model(sentence.transformer)
+    config = network.config
+    offset = 0
+    for module in network.modules():
+        if hasattr(module, "create_position_ids_from_input_ids"):  # RoBERTa and its kin
+            offset = int(module.padding_idx) + 1
+    limits = []
+    if getattr(config, "max_position_embeddings", None):
+        limits.append(int(config.max_position_embeddings) - offset)
+    if sentence.max_seq_length:
+        limits.append(int(sentence.max_seq_length))
+    if not limits:
+        raise ExportError("neither max_position_embeddings nor max_seq_length is known")
+    dimensions = int(config.hidden_size) * len(sentence.pooling)
+    for module in sentence.after:
+        if isinstance(module, torch.nn.Sequential):
+            linear = module[0]
+            if not isinstance(linear, torch.nn.Linear) or linear.in_features != dimensions:
+                raise ExportError(f"a Dense module does not take {dimensions} values")
+            dimensions = linear.out_features
+    return Checkpoint(
+        name=name,
+        revision=revision,
+        model=network,
+        tokenizer=_tokenizer(sentence.transformer, lower=sentence.lower),
+        pooling=sentence.pooling,
+        after_pooling=sentence.after,
+        normalized=bool(sentence.after) and isinstance(sentence.after[-1], Normalize),
+        dimensions=dimensions,
+        max_tokens=min(limits),
+        position_offset=offset,
+        type_vocab_size=max(1, int(getattr(config, "type_vocab_size", 1) or 1)),
+        pad_token_id=getattr(config, "pad_token_id", None),
+        prompts=sentence.prompts,
+        default_prompt_name=sentence.default_prompt_name,
+    )

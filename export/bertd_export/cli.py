@@ -1,0 +1,68 @@
+"""The command ``bertd export``."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder of the bundle.",
+)
+@click.option("--name", help="Name under which the model is served (default: the checkpoint's).")
+@click.option(
+    "--tolerance",
+    default=1e-4,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Largest absolute difference from PyTorch.",
+)
+@click.option("--force", is_flag=True, help="Replace an existing bundle.")
+def export(model: str, output: Path, name: str | None, tolerance: float, force: bool) -> None:
+    """Export MODEL, a folder or a hub id, to a bundle that `bertd serve` reads."""
+    from rich.console import Console
+
+    from bertd_export.errors import ExportError
+
+    console = Console(stderr=True)
+    try:
+        if console.is_terminal:
+            with console.status("starting") as status:
+                from bertd_export.bundle import export_model
+
+                summary = export_model(
+                    model,
+                    output,
+                    tolerance=tolerance,
+                    force=force,
+                    name=name,
+                    progress=status.update,
+                )
+        else:
+            from bertd_export.bundle import export_model
+
+            summary = export_model(
+                model,
+                output,
+                tolerance=tolerance,
+                force=force,
+                name=name,
+                progress=lambda line: click.echo(line, err=True),
+            )
+    except ExportError as error:
+        raise click.ClickException(error.message) from error
+    manifest = summary.manifest
+    click.echo(f"{manifest.name} ({manifest.architecture}) -> {summary.path}")
+    click.echo(f"  size    {summary.bytes / 1e6:.1f} MB")
+    click.echo(f"  layers  {manifest.num_layers}, attention fused in all")
+    for output_name, parity in manifest.parity.items():
+        click.echo(
+            f"  parity  {output_name}: {parity.max_abs_diff:.2e} at most "
+            f"(tolerance {parity.tolerance:.0e}, {parity.cases} texts)"
+        )
+    click.echo(f"  time    {summary.seconds:.1f} s")

@@ -1,0 +1,131 @@
+"""The model-local ONNX functions of a packed graph: each a Loop over the sequences of a batch.
+
+Every sequence is sliced out, computed alone and appended. No padding is ever computed, and a
+text's answer cannot depend on its neighbours.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+from bertd.bundle import CU_SEQLENS
+from onnx import TensorProto, helper, numpy_helper
+
+DOMAIN = "bertd"
+FUSED_DOMAIN = "com.microsoft"
+OPSET = 20
+PACKED_ATTENTION = "PackedAttention"
+PACKED_MEAN = "PackedMean"
+PACKED_MAX = "PackedMax"
+FUSED_ATTENTION = "MultiHeadAttention"
+
+_OPSETS = (helper.make_opsetid("", OPSET), helper.make_opsetid(FUSED_DOMAIN, 1))
+
+
+def _constant(name: str, value: Any) -> onnx.NodeProto:
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
+
+
+def _fused_attention() -> onnx.NodeProto:
+    node = helper.make_node(FUSED_ATTENTION, ["qu", "ku", "vu"], ["ou"], domain=FUSED_DOMAIN)
+    for name, kind in (
+        ("num_heads", onnx.AttributeProto.INT),
+        ("scale", onnx.AttributeProto.FLOAT),
+    ):
+        attribute = onnx.AttributeProto()
+        attribute.name = name
+        attribute.ref_attr_name = name
+        attribute.type = kind
+        node.attribute.append(attribute)
+    return node
+
+
+def _per_sequence(
+    name: str,
+    inputs: list[str],
+    steps: list[onnx.NodeProto],
+    attributes: list[str] | None = None,
+) -> onnx.FunctionProto:
+    """A function that runs ``steps`` on rows ``start`` to ``end`` and concatenates the ``o``."""
+    value = helper.make_tensor_value_info
+    sequence = helper.make_tensor_sequence_value_info
+    body = helper.make_graph(
+        [
+            _constant("one", np.array([1], np.int64)),
+            _constant("ax", np.array([0], np.int64)),
+            helper.make_node("Reshape", ["i", "one"], ["i1"]),
+            helper.make_node("Add", ["i1", "one"], ["i2"]),
+            helper.make_node("Gather", [CU_SEQLENS, "i1"], ["start"]),
+            helper.make_node("Gather", [CU_SEQLENS, "i2"], ["end"]),
+            *steps,
+            helper.make_node("SequenceInsert", ["seq_in", "o"], ["seq_out"]),
+            helper.make_node("Identity", ["cond_in"], ["cond_out"]),
+        ],
+        "per_sequence",
+        [
+            value("i", TensorProto.INT64, []),
+            value("cond_in", TensorProto.BOOL, []),
+            sequence("seq_in", TensorProto.FLOAT, None),
+        ],
+        [
+            value("cond_out", TensorProto.BOOL, []),
+            sequence("seq_out", TensorProto.FLOAT, None),
+        ],
+    )
+    nodes = [
+        helper.make_node("Size", [CU_SEQLENS], ["n1"]),
+        _constant("c1", np.array(1, np.int64)),
+        helper.make_node("Sub", ["n1", "c1"], ["n"]),
+        _constant("true", np.array(True)),
+        helper.make_node("SequenceEmpty", [], ["empty"], dtype=TensorProto.FLOAT),
+        helper.make_node("Loop", ["n", "true", "empty"], ["parts"], body=body),
+        helper.make_node("ConcatFromSequence", ["parts"], ["out"], axis=0),
+    ]
+    return helper.make_function(
+        DOMAIN, name, inputs, ["out"], nodes, list(_OPSETS), attributes=attributes or []
+    )
+
+
+def _attention(*, merged: bool) -> onnx.FunctionProto:
+    if merged:
+        steps = [
+            helper.make_node("Slice", ["qkv", "start", "end", "ax"], ["s"]),
+            helper.make_node("Unsqueeze", ["s", "ax"], ["u"]),
+            helper.make_node("Split", ["u"], ["qu", "ku", "vu"], axis=2, num_outputs=3),
+        ]
+    else:
+        steps = []
+        for x in "qkv":
+            steps.append(helper.make_node("Slice", [x, "start", "end", "ax"], [x + "s"]))
+            steps.append(helper.make_node("Unsqueeze", [x + "s", "ax"], [x + "u"]))
+    steps += [_fused_attention(), helper.make_node("Squeeze", ["ou", "ax"], ["o"])]
+    inputs = ["qkv", CU_SEQLENS] if merged else ["q", "k", "v", CU_SEQLENS]
+    return _per_sequence(PACKED_ATTENTION, inputs, steps, ["num_heads", "scale"])
+
+
+def _reduction(name: str, operator: str) -> onnx.FunctionProto:
+    steps = [
+        helper.make_node("Slice", ["x", "start", "end", "ax"], ["xs"]),
+        helper.make_node(operator, ["xs", "ax"], ["o"], keepdims=1),
+    ]
+    return _per_sequence(name, ["x", CU_SEQLENS], steps)
+
+
+def add_functions(model: onnx.ModelProto, *, merged: bool) -> None:
+    """Define the functions that the graph calls, each once.
+
+    Args:
+        model: the traced model; changed in place.
+        merged: attention takes one ``qkv`` tensor instead of three.
+    """
+    makers: dict[str, Callable[[], onnx.FunctionProto]] = {
+        PACKED_ATTENTION: lambda: _attention(merged=merged),
+        PACKED_MEAN: lambda: _reduction(PACKED_MEAN, "ReduceMean"),
+        PACKED_MAX: lambda: _reduction(PACKED_MAX, "ReduceMax"),
+    }
+    used = sorted({node.op_type for node in model.graph.node if node.domain == DOMAIN})
+    model.functions.extend(makers[name]() for name in used)
+    for domain in (DOMAIN, FUSED_DOMAIN):
+        if all(opset.domain != domain for opset in model.opset_import):
+            model.opset_import.append(helper.make_opsetid(domain, 1))

@@ -1,0 +1,148 @@
+"""The stock PyTorch model in packed form: one row of tokens, and where each sequence starts."""
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from bertd_export.checkpoint import Checkpoint
+from bertd_export.errors import ExportError
+from bertd_export.operators import DOMAIN, PACKED_ATTENTION, PACKED_MAX, PACKED_MEAN
+
+IMPLEMENTATION = "bertd_packed"
+
+_HARMLESS = frozenset(
+    {
+        "is_causal",
+        "deterministic",
+        "position_ids",
+        "output_attentions",
+        "output_hidden_states",
+        "return_dict",
+        "use_cache",
+    }
+)
+
+
+@dataclass
+class _Trace:
+    cu_seqlens: torch.Tensor
+    calls: int = 0
+
+
+_current: ContextVar[_Trace] = ContextVar("bertd_trace")
+
+
+def _symbolic(
+    name: str, inputs: tuple[torch.Tensor, ...], attributes: dict[str, Any], shape: tuple[Any, ...]
+) -> torch.Tensor:
+    result: torch.Tensor = torch.onnx.ops.symbolic(
+        f"{DOMAIN}::{name}", inputs, attributes, dtype=inputs[0].dtype, shape=shape, version=1
+    )
+    return result
+
+
+def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is transformers'
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,  # noqa: ARG001 - zero in eval mode
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention as one operator in the trace; registered with transformers.
+
+    Raises:
+        ExportError: the layer asks for attention that the operator does not do.
+    """
+    if attention_mask is not None:
+        raise ExportError("a mask or an attention bias reaches attention; not supported")
+    if getattr(module, "is_causal", False) or options.get("is_causal"):
+        raise ExportError("attention is causal: only encoders are supported")
+    if getattr(module, "is_cross_attention", False):
+        raise ExportError("the model has cross attention; not supported")
+    odd = sorted(k for k, v in options.items() if v is not None and k not in _HARMLESS)
+    if odd:
+        raise ExportError(f"attention is called with {', '.join(odd)}; not supported")
+    trace = _current.get()
+    trace.calls += 1
+    _, heads, tokens, width = query.shape
+    if key.shape[1] != heads:
+        repeats = heads // key.shape[1]
+        key, value = (x.repeat_interleave(repeats, dim=1) for x in (key, value))
+    rows = tuple(x.transpose(1, 2).reshape(tokens, -1) for x in (query, key, value))
+    scale = float(scaling) if scaling is not None else float(width) ** -0.5
+    out = _symbolic(
+        PACKED_ATTENTION,
+        (*rows, trace.cu_seqlens),
+        {"num_heads": int(heads), "scale": scale},
+        (tokens, heads * value.shape[-1]),
+    )
+    return out.reshape(1, tokens, heads, value.shape[-1]), None
+
+
+def _no_mask(*_args: Any, **_options: Any) -> None:
+    """Packed sequences have no padding, so there is nothing to mask."""
+
+
+AttentionInterface.register(IMPLEMENTATION, packed_attention)
+AttentionMaskInterface.register(IMPLEMENTATION, _no_mask)  # type: ignore[arg-type,unused-ignore]
+
+
+class PackedModel(torch.nn.Module):
+    """The model, its pooling and what follows, on a packed batch."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        accepted = checkpoint.inputs
+        if "position_ids" not in accepted:
+            raise ExportError(
+                f"{type(checkpoint.model).__name__} does not take position_ids: "
+                f"it cannot read packed batches"
+            )
+        self.model = checkpoint.model
+        self.takes_types = "token_type_ids" in accepted
+        self.pooling = checkpoint.pooling
+        self.after = torch.nn.ModuleList(checkpoint.after_pooling)
+        self.calls = 0
+
+    def _pool(self, mode: str, rows: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
+        if mode == "cls":
+            return rows.index_select(0, cu_seqlens[:-1])
+        if mode == "lasttoken":
+            return rows.index_select(0, cu_seqlens[1:] - 1)
+        operator = PACKED_MAX if mode == "max" else PACKED_MEAN
+        shape = (cu_seqlens.shape[0] - 1, rows.shape[1])
+        pooled = _symbolic(operator, (rows, cu_seqlens), {}, shape)
+        if mode == "mean_sqrt_len_tokens":
+            lengths = (cu_seqlens[1:] - cu_seqlens[:-1]).to(rows.dtype)
+            pooled = pooled * lengths.sqrt()[:, None]
+        return pooled
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        token_type_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        cu_seqlens: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sentence embeddings and the token embeddings."""
+        trace = _Trace(cu_seqlens)
+        token = _current.set(trace)
+        try:
+            options = {"token_type_ids": token_type_ids[None]} if self.takes_types else {}
+            rows = self.model(
+                input_ids=input_ids[None], position_ids=position_ids[None], **options
+            ).last_hidden_state[0]
+        finally:
+            _current.reset(token)
+        self.calls = trace.calls
+        vectors = [self._pool(mode, rows, cu_seqlens) for mode in self.pooling]
+        pooled = vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=-1)
+        for module in self.after:
+            pooled = module(pooled)
+        return pooled, rows

@@ -1,0 +1,126 @@
+"""Rewrites of the traced graph: one projection for q, k and v; the names of its outputs."""
+
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from bertd_export.operators import PACKED_ATTENTION
+
+_SHAPE_ONLY = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze"})
+
+
+class _Projection(NamedTuple):
+    source: str
+    weight: str
+    bias: str | None
+
+
+def _projection(
+    name: str, producers: dict[str, onnx.NodeProto], constants: set[str]
+) -> _Projection | None:
+    """The linear layer behind an input of attention, or None where there is something else."""
+    node = producers.get(name)
+    while node is not None and node.op_type in _SHAPE_ONLY:
+        node = producers.get(node.input[0])
+    bias = None
+    if node is not None and node.op_type == "Add":
+        biases = [x for x in node.input if x in constants]
+        others = [x for x in node.input if x not in constants]
+        if len(biases) != 1:
+            return None
+        bias = biases[0]
+        node = producers.get(others[0])
+    if node is None or node.op_type != "MatMul" or node.input[1] not in constants:
+        return None
+    return _Projection(node.input[0], node.input[1], bias)
+
+
+def merge_qkv(model: onnx.ModelProto) -> bool:
+    """Make one matrix product of the three before each attention, in all layers or in none.
+
+    Returns:
+        Whether attention now takes one ``qkv`` tensor.
+    """
+    graph = model.graph
+    producers = {name: node for node in graph.node for name in node.output}
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    layers = [node for node in graph.node if node.op_type == PACKED_ATTENTION]
+    plans: list[list[_Projection]] = []
+    for layer in layers:
+        found = [_projection(name, producers, set(weights)) for name in layer.input[:3]]
+        plan = [projection for projection in found if projection is not None]
+        if len(plan) != 3 or len({projection.source for projection in plan}) != 1:
+            return False
+        if len({numpy_helper.to_array(weights[p.weight]).shape for p in plan}) != 1:
+            return False
+        plans.append(plan)
+    before: dict[str, list[onnx.NodeProto]] = {}
+    for number, (layer, plan) in enumerate(zip(layers, plans, strict=True)):
+        matrices = [numpy_helper.to_array(weights[p.weight]) for p in plan]
+        weight = np.concatenate(matrices, axis=1)
+        prefix = f"qkv_{number}"
+        graph.initializer.append(numpy_helper.from_array(weight, f"{prefix}_weight"))
+        shape = np.array([-1, weight.shape[1]], np.int64)
+        graph.initializer.append(numpy_helper.from_array(shape, f"{prefix}_shape"))
+        last = f"{prefix}_product"
+        nodes = [helper.make_node("MatMul", [plan[0].source, f"{prefix}_weight"], [last])]
+        if any(p.bias is not None for p in plan):
+            biases = [
+                np.zeros(m.shape[1], m.dtype)
+                if p.bias is None
+                else numpy_helper.to_array(weights[p.bias])
+                for p, m in zip(plan, matrices, strict=True)
+            ]
+            bias = numpy_helper.from_array(np.concatenate(biases), f"{prefix}_bias")
+            graph.initializer.append(bias)
+            nodes.append(helper.make_node("Add", [last, f"{prefix}_bias"], [f"{prefix}_sum"]))
+            last = f"{prefix}_sum"
+        nodes.append(helper.make_node("Reshape", [last, f"{prefix}_shape"], [prefix]))
+        before[layer.output[0]] = nodes
+        boundaries = layer.input[3]
+        del layer.input[:]
+        layer.input.extend([prefix, boundaries])
+    ordered = [new for node in list(graph.node) for new in (*before.get(node.output[0], ()), node)]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
+    del graph.node[:]
+    graph.node.extend(copies)
+    _prune(graph)
+    return bool(layers)
+
+
+def _prune(graph: onnx.GraphProto) -> None:
+    """Remove the nodes and the weights that nothing reads."""
+    needed = {output.name for output in graph.output}
+    kept: list[onnx.NodeProto] = []
+    for node in reversed(list(graph.node)):  # nodes are sorted: readers come after producers
+        if any(name in needed for name in node.output):
+            kept.append(onnx.NodeProto.FromString(node.SerializeToString()))
+            needed.update(node.input)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    for tensor in [t for t in graph.initializer if t.name not in needed]:
+        graph.initializer.remove(tensor)
+
+
+def name_outputs(model: onnx.ModelProto, names: list[str]) -> None:
+    """Give the outputs their names; whatever inside the graph has such a name gets another."""
+    graph = model.graph
+    renames: dict[str, str] = {}
+    current = [output.name for output in graph.output]
+    produced = {name for node in graph.node for name in node.output}
+    produced |= {tensor.name for tensor in graph.initializer}
+    for name in names:
+        if name in produced and name not in current:
+            renames[name] = f"{name}__inner"
+    renames.update(zip(current, names, strict=True))
+    for node in graph.node:
+        for field in (node.input, node.output):
+            for index, name in enumerate(field):
+                field[index] = renames.get(name, name)
+    for tensor in graph.initializer:
+        tensor.name = renames.get(tensor.name, tensor.name)
+    for output, name in zip(graph.output, names, strict=True):
+        output.name = name
+    del graph.value_info[:]

@@ -1,0 +1,107 @@
+"""From a checkpoint to the packed ONNX model."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import onnx
+import onnx_ir
+import torch
+from bertd.bundle import (
+    CU_SEQLENS,
+    INPUT_IDS,
+    POSITION_IDS,
+    SENTENCE_EMBEDDING,
+    TOKEN_EMBEDDINGS,
+    TOKEN_TYPE_IDS,
+)
+
+from bertd_export.checkpoint import Checkpoint
+from bertd_export.errors import ExportError
+from bertd_export.operators import OPSET, add_functions
+from bertd_export.packed import IMPLEMENTATION, PackedModel
+from bertd_export.rewrite import merge_qkv, name_outputs
+
+_LENGTHS = (8, 12)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the warnings and the log lines of the libraries away from the user."""
+    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _cause(error: BaseException) -> ExportError | None:
+    """Our own refusal, from under the exporter's errors."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        if isinstance(current, ExportError):
+            return current
+        seen.add(id(current))
+        current = current.__cause__ or current.__context__
+    return None
+
+
+def trace(checkpoint: Checkpoint) -> onnx.ModelProto:
+    """Trace the model in packed form.
+
+    Raises:
+        ExportError: the model does not trace, or attention is not called once per layer.
+    """
+    packed = PackedModel(checkpoint)
+    model = checkpoint.model
+    before = model.config._attn_implementation  # noqa: SLF001 - transformers has no public name
+    offset = checkpoint.position_offset
+    positions = torch.cat([torch.arange(n) + offset for n in _LENGTHS])
+    ids = torch.arange(len(positions)) % int(model.config.vocab_size)
+    boundaries = torch.tensor([0, _LENGTHS[0], sum(_LENGTHS)])
+    tokens, batch = torch.export.Dim("tokens"), torch.export.Dim("boundaries")
+    try:
+        with quiet(), torch.no_grad():
+            model.set_attn_implementation(IMPLEMENTATION)
+            arguments = (ids, torch.zeros_like(ids), positions, boundaries)
+            packed(*arguments)
+            layers = int(model.config.num_hidden_layers)
+            if packed.calls != layers:
+                raise ExportError(  # noqa: TRY301 - the exporter's errors are handled below
+                    f"{type(model).__name__} has {layers} layers but calls transformers' "
+                    f"attention interface {packed.calls} times: its attention cannot be packed"
+                )
+            program = torch.onnx.export(
+                packed,
+                arguments,
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=({0: tokens}, {0: tokens}, {0: tokens}, {0: batch}),
+                input_names=[INPUT_IDS, TOKEN_TYPE_IDS, POSITION_IDS, CU_SEQLENS],
+                optimize=True,
+                verbose=False,
+            )
+    except Exception as error:
+        refusal = _cause(error)
+        if refusal is not None:
+            raise refusal from None
+        raise ExportError(
+            f"{type(model).__name__} cannot be traced in packed form: {error}"
+        ) from error
+    finally:
+        model.config._attn_implementation = before  # noqa: SLF001 - as above
+    if program is None:
+        raise ExportError(f"{type(model).__name__}: torch.onnx.export returned nothing")
+    result = onnx_ir.to_proto(program.model)
+    merged = merge_qkv(result)
+    name_outputs(result, [SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS])
+    add_functions(result, merged=merged)
+    return result

@@ -1,0 +1,1 @@
+"""Bundle in, answers out: the engine, the scheduler and the gRPC server. Never imports torch."""

@@ -1,0 +1,113 @@
+"""Composition and life cycle: the one file that sees everything.
+
+serve = load -> listen -> wait for a signal -> NOT_SERVING -> finish in-flight calls -> stop
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from pathlib import Path
+
+import grpc
+import structlog
+from bertd.v1 import inference_pb2, inference_pb2_grpc, models_pb2, models_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from bertd_server.batching import Limits
+from bertd_server.model import Model, ModelOptions
+from bertd_server.services.v1 import InferenceService, ModelService
+from bertd_server.settings import Settings
+
+log = structlog.get_logger("bertd")
+
+SERVICES = (
+    inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name,
+    models_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+)
+
+
+class CannotListenError(RuntimeError):
+    """The address cannot be listened on."""
+
+
+class Server:
+    """A gRPC server over one bundle."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self._settings = settings
+        self.model = Model.load(
+            folder,
+            ModelOptions(
+                lanes=settings.lanes,
+                threads=settings.threads,
+                limits=Limits(settings.max_batch_tokens, settings.max_batch_sequences),
+                max_queue_tokens=settings.max_queue_tokens,
+            ),
+        )
+        self._health = health.aio.HealthServicer()
+        self._grpc = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        models = {self.model.manifest.name: self.model}
+        inference_pb2_grpc.add_InferenceServiceServicer_to_server(
+            InferenceService(models, max_texts=settings.max_texts_per_call), self._grpc
+        )
+        models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        reflection.enable_server_reflection(
+            [*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._grpc
+        )
+
+    async def start(self) -> int:
+        """Listen and report SERVING; returns the port.
+
+        Raises:
+            CannotListenError: the address is taken or malformed.
+        """
+        address = self._settings.address
+        try:
+            port = self._grpc.add_insecure_port(address)
+        except RuntimeError as error:
+            raise CannotListenError(
+                f"cannot listen on {address}: is it in use? Choose another with --address"
+            ) from error
+        await self._grpc.start()
+        for service in ("", *SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        return port
+
+    async def drain(self) -> None:
+        """Report NOT_SERVING, finish in-flight calls, stop."""
+        await self._health.enter_graceful_shutdown()
+        await self._grpc.stop(self._settings.drain_seconds)
+        await self.model.drain()
+
+
+async def serve(folder: Path, settings: Settings) -> None:
+    """Serve a bundle until SIGINT or SIGTERM, then drain."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows
+            loop.add_signal_handler(number, stopping.set)
+    server = Server(folder, settings)
+    port = await server.start()
+    host = settings.address.rpartition(":")[0]
+    log.info(
+        "serving",
+        model=server.model.manifest.name,
+        address=f"{host}:{port}",
+        lanes=settings.lanes,
+        threads=settings.threads,
+    )
+    await stopping.wait()
+    log.info("draining", limit_seconds=settings.drain_seconds)
+    await server.drain()
+    log.info("stopped")

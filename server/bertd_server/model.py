@@ -1,0 +1,154 @@
+"""A served model: a bundle, verified and loaded, with its tokenizer and scheduler.
+
+::
+
+    texts ──tokenizer──> sequences ──scheduler──> vectors
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from bertd import bundle
+
+from bertd_server.batching import Limits
+from bertd_server.engine import Engine
+from bertd_server.errors import InvalidInput, RequestError
+from bertd_server.packing import TokenSequence
+from bertd_server.scheduler import Answer, Scheduler
+from bertd_server.tokenization import TextTokenizer, TokenizedText
+
+# Below this many characters a call is tokenised on the event loop: a thread costs more.
+INLINE_CHARACTERS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedText:
+    """The outcome of one text: an answer or an error, and its token counts as far as known."""
+
+    outcome: Answer | RequestError
+    total_tokens: int
+    read_tokens: int
+    tokenize_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """How a model is run."""
+
+    lanes: int
+    threads: int
+    limits: Limits
+    max_queue_tokens: int
+
+
+class Model:
+    """A bundle that answers. Construct it with :meth:`load` on the event loop that uses it."""
+
+    def __init__(
+        self,
+        manifest: bundle.Manifest,
+        version: str,
+        tokenizer: TextTokenizer,
+        scheduler: Scheduler,
+    ) -> None:
+        self.manifest = manifest
+        self.version = version
+        self._tokenizer = tokenizer
+        self._scheduler = scheduler
+        self._tokenize_thread = ThreadPoolExecutor(1, thread_name_prefix="bertd-tokenize")
+
+    @classmethod
+    def load(cls, folder: Path, options: ModelOptions) -> Model:
+        """Verify a bundle, load it and run it once.
+
+        Raises:
+            bundle.BundleError: the folder is not a bundle, or not an intact one.
+        """
+        manifest = bundle.read_manifest(folder)
+        bundle.verify_files(folder, manifest)
+        tokenizer = TextTokenizer(
+            folder / bundle.TOKENIZER_NAME,
+            max_tokens=manifest.max_tokens,
+            token_types=manifest.type_vocab_size,
+        )
+        engine = Engine(folder, manifest, threads=options.threads)
+        warm = tokenizer(["bertd"])[0]
+        if isinstance(warm, TokenizedText):
+            engine.embed(engine.pack([warm.sequence]))
+        scheduler = Scheduler(
+            engine,
+            lanes=options.lanes,
+            limits=options.limits,
+            max_queue_tokens=options.max_queue_tokens,
+        )
+        version = folder.name if folder.name.isdecimal() else "1"
+        return cls(manifest, version, tokenizer, scheduler)
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt_name: str | None = None,
+        truncate: bool = False,
+        within: float = math.inf,
+    ) -> list[EmbeddedText]:
+        """Embed texts, each with its own outcome, in order.
+
+        Args:
+            texts: the texts.
+            prompt_name: a prompt of the model; None for its default, "" for none.
+            truncate: cut over-long texts rather than refuse them.
+            within: seconds until the answers are no longer wanted.
+
+        Raises:
+            RequestError: the call as a whole cannot be answered.
+        """
+        deadline = time.monotonic() + within
+        begin = time.perf_counter_ns()
+        tokenized = await self._tokenize(texts, self._prompt(prompt_name), truncate=truncate)
+        tokenize_ns = time.perf_counter_ns() - begin
+        good: list[TokenSequence] = [
+            text.sequence for text in tokenized if isinstance(text, TokenizedText)
+        ]
+        answers = iter(await self._scheduler.submit(good, deadline) if good else [])
+        return [
+            EmbeddedText(next(answers), text.total_tokens, len(text.sequence), tokenize_ns)
+            if isinstance(text, TokenizedText)
+            else EmbeddedText(text, 0, 0, tokenize_ns)
+            for text in tokenized
+        ]
+
+    async def drain(self) -> None:
+        """Finish what was taken and stop."""
+        await self._scheduler.drain()
+        self._tokenize_thread.shutdown(wait=True)
+
+    def _prompt(self, name: str | None) -> str:
+        name = self.manifest.default_prompt_name if name is None else name
+        if not name:
+            return ""
+        try:
+            return self.manifest.prompts[name]
+        except KeyError:
+            known = ", ".join(sorted(self.manifest.prompts)) or "none"
+            raise InvalidInput(
+                f"prompt_name {name!r} is not a prompt of {self.manifest.name}; it has: {known}",
+                field="prompt_name",
+            ) from None
+
+    async def _tokenize(
+        self, texts: Sequence[str], prompt: str, *, truncate: bool
+    ) -> list[TokenizedText | InvalidInput]:
+        if sum(map(len, texts)) <= INLINE_CHARACTERS:
+            return self._tokenizer(texts, prompt=prompt, truncate=truncate)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._tokenize_thread,
+            lambda: self._tokenizer(texts, prompt=prompt, truncate=truncate),
+        )

@@ -1,0 +1,83 @@
+"""Sequences laid end to end: the arrays that the packed graph reads.
+
+::
+
+    [101 7592 102] [101 2003 2009 102]  ->  input_ids   [7]
+                                            positions   [0 1 2 0 1 2 3]
+                                            cu_seqlens  [0 3 7]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from bertd import bundle
+from numpy.typing import NDArray
+
+Int64Array = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSequence:
+    """One text as the model reads it; both arrays are int64 `[tokens]`."""
+
+    input_ids: Int64Array
+    token_type_ids: Int64Array
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """Sequences without padding: int64 `[tokens]` thrice, and `cu_seqlens` `[sequences + 1]`."""
+
+    input_ids: Int64Array
+    token_type_ids: Int64Array
+    position_ids: Int64Array
+    cu_seqlens: Int64Array
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences lie in the batch."""
+        return len(self.cu_seqlens) - 1
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens they have together."""
+        return len(self.input_ids)
+
+    def feeds(self) -> dict[str, Int64Array]:
+        """The arrays by the names of the graph's inputs."""
+        return {
+            bundle.INPUT_IDS: self.input_ids,
+            bundle.TOKEN_TYPE_IDS: self.token_type_ids,
+            bundle.POSITION_IDS: self.position_ids,
+            bundle.CU_SEQLENS: self.cu_seqlens,
+        }
+
+
+def pack(sequences: Sequence[TokenSequence], position_offset: int = 0) -> PackedBatch:
+    """Lay sequences end to end.
+
+    Args:
+        sequences: at least one, none empty.
+        position_offset: position id of each sequence's first token.
+
+    Raises:
+        ValueError: there is no sequence, or one is empty.
+    """
+    if not sequences or any(len(sequence) == 0 for sequence in sequences):
+        raise ValueError("a batch needs at least one sequence, and each at least one token")
+    lengths = np.fromiter((len(sequence) for sequence in sequences), np.int64, len(sequences))
+    cu_seqlens = np.zeros(len(sequences) + 1, np.int64)
+    np.cumsum(lengths, out=cu_seqlens[1:])
+    starts = np.repeat(cu_seqlens[:-1], lengths)
+    return PackedBatch(
+        input_ids=np.concatenate([sequence.input_ids for sequence in sequences]),
+        token_type_ids=np.concatenate([sequence.token_type_ids for sequence in sequences]),
+        position_ids=np.arange(cu_seqlens[-1], dtype=np.int64) - starts + position_offset,
+        cu_seqlens=cu_seqlens,
+    )

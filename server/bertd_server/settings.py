@@ -1,0 +1,31 @@
+"""Every setting of `bertd serve`, with its default, unit and help in one place.
+
+Flags win over the environment (``BERTD_…``), which wins over the defaults.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bertd_server import cpu
+
+
+class Settings(BaseSettings):
+    """Settings of the server."""
+
+    model_config = SettingsConfigDict(env_prefix="BERTD_", extra="forbid", frozen=True)
+
+    address: str = Field("127.0.0.1:8001", description="host:port to listen on")
+    lanes: int = Field(1, ge=1, description="batches that run at once")
+    threads: int = Field(
+        default_factory=cpu.usable_threads,
+        ge=1,
+        description="threads of one batch; default: what affinity and cgroup quota allow",
+    )
+    max_batch_tokens: int = Field(2_048, ge=1, description="tokens in one batch")
+    max_batch_sequences: int = Field(256, ge=1, description="texts in one batch")
+    max_queue_tokens: int = Field(131_072, ge=1, description="tokens that may wait")
+    max_texts_per_call: int = Field(256, ge=1, description="texts in one call")
+    max_message_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="bytes in one message")
+    drain_seconds: float = Field(30.0, ge=0, description="how long in-flight calls may finish")
