@@ -13,6 +13,8 @@ from google.rpc import status_pb2
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent
+SCRIPTS = Path(sys.executable).parent
+PLUGINS = ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
 
 
 def includes() -> list[str]:
@@ -29,6 +31,7 @@ def generate(output: Path) -> None:
         [
             "protoc",
             *includes(),
+            *(f"--plugin={plugin}={SCRIPTS / plugin}" for plugin in PLUGINS),
             f"--python_out={output}",
             f"--mypy_out=quiet:{output}",
             f"--grpc_python_out={output}",

@@ -1,5 +1,4 @@
 """The exporter, on small random models."""
-# ruff: noqa: D103 - the names of tests are sentences
 
 from pathlib import Path
 
@@ -19,14 +18,14 @@ from bertd_export.bundle import export_model
 from bertd_export.cli import export
 from bertd_export.errors import ExportError
 from click.testing import CliRunner
-from transformers import BertConfig, BertModel, BertTokenizerFast, MPNetConfig, MPNetModel
+from transformers import BertConfig, BertModel, BertTokenizer, MPNetConfig, MPNetModel
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(95))]
 
 
 def save_tokenizer(folder: Path) -> None:
     vocabulary = {word: number for number, word in enumerate(WORDS)}
-    BertTokenizerFast(vocab=vocabulary).save_pretrained(folder)
+    BertTokenizer(vocab=vocabulary).save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")

@@ -18,15 +18,17 @@ from grpc_reflection.v1alpha import reflection
 
 from bertd_server.batching import Limits
 from bertd_server.model import Model, ModelOptions
+from bertd_server.services.decoding import DecodingInterceptor, unary_requests
 from bertd_server.services.v1 import InferenceService, ModelService
 from bertd_server.settings import Settings
 
 log = structlog.get_logger("bertd")
 
 SERVICES = (
-    inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name,
-    models_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    inference_pb2.DESCRIPTOR.services_by_name["InferenceService"],
+    models_pb2.DESCRIPTOR.services_by_name["ModelService"],
 )
+SERVICE_NAMES = tuple(service.full_name for service in SERVICES)
 
 
 class CannotListenError(RuntimeError):
@@ -49,11 +51,12 @@ class Server:
         )
         self._health = health.aio.HealthServicer()
         self._grpc = grpc.aio.server(
+            interceptors=[DecodingInterceptor(unary_requests(*SERVICES))],
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
-            ]
+            ],
         )
         models = {self.model.manifest.name: self.model}
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(
@@ -62,7 +65,7 @@ class Server:
         models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection(
-            [*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._grpc
+            [*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._grpc
         )
 
     async def start(self) -> int:
@@ -79,7 +82,7 @@ class Server:
                 f"cannot listen on {address}: is it in use? Choose another with --address"
             ) from error
         await self._grpc.start()
-        for service in ("", *SERVICES):
+        for service in ("", *SERVICE_NAMES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         return port
 

@@ -1,0 +1,1 @@
+"""Comparisons of bertd with PyTorch eager, on the machine at hand."""

@@ -1,0 +1,80 @@
+"""`bertd bench`: how bertd compares with PyTorch eager on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from bertd_bench.report import Report
+
+_Command = TypeVar("_Command", bound=Callable[..., None])
+
+
+def _common(command: _Command) -> _Command:
+    for option in (
+        click.option("--threads", type=click.IntRange(min=1), help="Default: all usable cores."),
+        click.option(
+            "--json",
+            "json_path",
+            metavar="FILE",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Also write the results, raw samples included.",
+        ),
+        click.option(
+            "--model",
+            metavar="DIR",
+            help="A checkpoint with mean pooling and normalising. Default: all-MiniLM-L6-v2.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def bench() -> None:
+    """Compare bertd with PyTorch eager on this machine."""
+
+
+@bench.command()
+@_common
+@click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True)
+def compare(model: str | None, json_path: Path | None, threads: int | None, rounds: int) -> None:
+    """Time single texts and a mixed batch, tokenisation included."""
+    from bertd_bench import compare as comparison
+
+    def progress(case: str) -> None:
+        click.echo(f"timing {case}", err=True)
+
+    _run(lambda: comparison.compare(model, threads, rounds, progress), json_path)
+
+
+@bench.command("cold-start")
+@_common
+@click.option("--runs", type=click.IntRange(min=1), default=5, show_default=True)
+def cold_start(model: str | None, json_path: Path | None, threads: int | None, runs: int) -> None:
+    """Time exec to first answer: `bertd serve` against a PyTorch script."""
+    from bertd_bench import compare as comparison
+
+    _run(lambda: comparison.cold_start(model, threads, runs), json_path)
+
+
+def _run(benchmark: Callable[[], Report], json_path: Path | None) -> None:
+    from bertd.bundle import BundleError
+    from bertd_export.errors import ExportError
+    from bertd_server.default_model import NoDefaultModelError
+    from rich.console import Console
+
+    from bertd_bench.contestants import BenchError
+    from bertd_bench.report import print_report, write_json
+
+    try:
+        report = benchmark()
+    except (BenchError, BundleError, ExportError, NoDefaultModelError) as error:
+        raise click.ClickException(str(error)) from error
+    print_report(report, Console())
+    if json_path is not None:
+        write_json(report, json_path)

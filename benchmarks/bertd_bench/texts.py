@@ -1,0 +1,79 @@
+"""Texts of an exact number of tokens, so that a case means the same for every model."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+SINGLE_LENGTHS = (8, 32, 128)
+MIXED_LENGTHS = (8, 8, 9, 10, 11, 12, 12, 14, 15, 16, 18, 20, 24, 30, 60, 120)
+
+# Everyday English words; most vocabularies hold each as one token.
+WORDS = (
+    "the", "of", "and", "a", "to", "in", "is", "was", "for", "on", "with", "he", "that", "by",
+    "at", "from", "his", "it", "an", "were", "are", "which", "this", "be", "or", "had", "first",
+    "one", "their", "its", "new", "after", "who", "they", "two", "her", "she", "been", "other",
+    "when", "time", "during", "there", "into", "school", "all", "only", "more", "over", "some",
+    "year", "state", "world", "city", "may", "also", "most", "used", "later", "people", "where",
+    "between", "part", "such", "under", "house", "water", "river", "road", "small", "large",
+    "early", "family", "music", "book", "night", "day", "red", "green", "white", "black", "long",
+    "high", "old", "young", "light", "dark", "open", "close", "near", "far", "north", "south",
+    "east", "west", "land", "sea", "hand", "head", "eye", "door", "table", "wind", "rain",
+    "stone", "tree", "bird", "fish", "horse", "dog", "cat", "ship", "train", "game", "team",
+    "war", "peace", "law", "king", "work", "play", "run", "walk", "read", "write", "speak",
+    "hear",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """The texts of one call, and how many tokens they have together."""
+
+    name: str
+    texts: tuple[str, ...]
+    tokens: int
+
+
+def build_text(
+    tokenizer: Tokenizer, tokens: int, rng: random.Random, words: Sequence[str] = WORDS
+) -> str:
+    """Build a text of exactly `tokens` tokens, special tokens included.
+
+    Args:
+        tokenizer: without truncation or padding.
+        tokens: how many.
+        rng: chooses the words.
+        words: to choose from.
+
+    Raises:
+        ValueError: these words cannot fill the text exactly.
+    """
+    text = ""
+    while True:
+        for word in rng.sample(words, len(words)):
+            longer = f"{text} {word}".lstrip()
+            count = len(tokenizer.encode(longer))
+            if count <= tokens:
+                break
+        else:
+            raise ValueError(f"no text of exactly {tokens} tokens can be made of these words")
+        if count == tokens:
+            return longer
+        text = longer
+
+
+def build_cases(tokenizer: Tokenizer, seed: int = 0) -> list[Case]:
+    """Build the comparison's cases: single texts, and one mixed batch."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    rng = random.Random(seed)  # noqa: S311 - words, not secrets
+    cases = [
+        Case(f"1 text, {tokens} tokens", (build_text(tokenizer, tokens, rng),), tokens)
+        for tokens in SINGLE_LENGTHS
+    ]
+    mixed = tuple(build_text(tokenizer, tokens, rng) for tokens in MIXED_LENGTHS)
+    name = f"{len(mixed)} texts, {min(MIXED_LENGTHS)} to {max(MIXED_LENGTHS)} tokens"
+    return [*cases, Case(name, mixed, sum(MIXED_LENGTHS))]

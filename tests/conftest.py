@@ -1,0 +1,76 @@
+"""Real small things that the tests share: one exported model, one running server."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import threading
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from bertd_client import Client
+from bertd_export.bundle import export_model
+from bertd_server.app import Server
+from bertd_server.default_model import PACKAGE
+from bertd_server.settings import Settings
+
+T = TypeVar("T")
+
+
+@pytest.fixture(scope="session")
+def checkpoint() -> Path:
+    """all-MiniLM-L6-v2, as its registry package carries it."""
+    spec = importlib.util.find_spec(PACKAGE)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real model, exported once per run."""
+    folder = tmp_path_factory.mktemp("bundles") / "minilm"
+    export_model(str(checkpoint), folder, name="minilm")
+    return folder
+
+
+class RunningServer:
+    """A server on a free port, on an event loop in a thread of its own."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self.server, port = self._await(self._start(folder, settings))
+        self.address = f"127.0.0.1:{port}"
+
+    async def _start(self, folder: Path, settings: Settings) -> tuple[Server, int]:
+        server = Server(folder, settings)
+        return server, await server.start()
+
+    def _await(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+
+    def stop(self) -> None:
+        """Drain, then end the loop."""
+        self._await(self.server.drain())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest.fixture(scope="session")
+def server(bundle_folder: Path) -> Iterator[RunningServer]:
+    """A server of the real model."""
+    running = RunningServer(bundle_folder, Settings(address="127.0.0.1:0", max_texts_per_call=64))
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Iterator[Client]:
+    """A client of the server."""
+    with Client(server.address) as client:
+        yield client
