@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import bertd
-import psutil  # type: ignore[import-untyped]
+import psutil
 from pydantic import BaseModel
 
 PACKAGES = ("torch", "transformers", "tokenizers", "onnxruntime", "grpcio", "numpy")
