@@ -28,11 +28,12 @@ from bertd_server.engine import Engine
 from bertd_server.tokenization import TextTokenizer, TokenizedText
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 EAGER = "PyTorch eager"
-EAGER_ONE_BY_ONE = "PyTorch eager, one by one"
+EAGER_ONE_BY_ONE = "eager, one by one"
 ENGINE = "bertd in process"
 GRPC = "bertd over gRPC"
 
@@ -72,6 +73,7 @@ def open_subject(model: str | None) -> Iterator[Subject]:
 def eager(checkpoint: str, threads: int) -> Embed:
     """PyTorch as its users write it: padded batch, default attention, mean and normalise."""
     torch.set_num_threads(threads)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
     model: Any = AutoModel.from_pretrained(checkpoint).eval()
 

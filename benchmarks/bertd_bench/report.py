@@ -69,11 +69,14 @@ def case_result(
 
 def print_report(report: Report, console: Console) -> None:
     """Print a table and what it was measured on."""
-    table = Table(title=f"{report.benchmark}: {report.model}, {report.threads} threads")
-    table.add_column("case")
-    table.add_column("contestant")
-    for heading in ("median ms", "p90 ms", "p99 ms", f"x {report.baseline}", "difference"):
-        table.add_column(heading, justify="right")
+    table = Table(
+        title=f"{report.benchmark}: {report.model}, {report.threads} threads, milliseconds",
+        caption=f"ratio: median of {report.baseline} / median",
+    )
+    for heading in ("case", "contestant"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("median", "p90", "p99", "ratio", "diff"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for case in report.cases:
         for index, result in enumerate(case.results):
             table.add_row(
@@ -88,9 +91,15 @@ def print_report(report: Report, console: Console) -> None:
         table.add_section()
     console.print(table)
     machine = report.machine
+    if machine.load_average[0] > machine.usable_threads / 4:
+        console.print(
+            "The machine was busy before this began: PyTorch suffers most, so trust no ratio here."
+        )
     load = " ".join(f"{value:.2f}" for value in machine.load_average)
     console.print(f"{machine.cpu}, {machine.usable_threads} usable threads, load {load}")
-    console.print(", ".join(f"{name} {version}" for name, version in machine.versions.items()))
+    console.print(
+        ", ".join(f"{name} {version}" for name, version in machine.versions.items()), soft_wrap=True
+    )
 
 
 def write_json(report: Report, path: Path) -> None:

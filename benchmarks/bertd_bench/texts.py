@@ -71,9 +71,8 @@ def build_cases(tokenizer: Tokenizer, seed: int = 0) -> list[Case]:
     tokenizer.no_padding()
     rng = random.Random(seed)  # noqa: S311 - words, not secrets
     cases = [
-        Case(f"1 text, {tokens} tokens", (build_text(tokenizer, tokens, rng),), tokens)
+        Case(f"{tokens} tokens", (build_text(tokenizer, tokens, rng),), tokens)
         for tokens in SINGLE_LENGTHS
     ]
     mixed = tuple(build_text(tokenizer, tokens, rng) for tokens in MIXED_LENGTHS)
-    name = f"{len(mixed)} texts, {min(MIXED_LENGTHS)} to {max(MIXED_LENGTHS)} tokens"
-    return [*cases, Case(name, mixed, sum(MIXED_LENGTHS))]
+    return [*cases, Case(f"{len(mixed)} mixed", mixed, sum(MIXED_LENGTHS))]
