@@ -21,7 +21,7 @@ from bertd_export.checkpoint import Checkpoint
 from bertd_export.errors import ExportError
 from bertd_export.operators import OPSET, add_functions
 from bertd_export.packed import IMPLEMENTATION, PackedModel
-from bertd_export.rewrite import merge_qkv, name_outputs
+from bertd_export.rewrite import merge_qkv, name_outputs, sum_residuals
 
 _LENGTHS = (8, 12)
 
@@ -102,6 +102,7 @@ def trace(checkpoint: Checkpoint) -> onnx.ModelProto:
         raise ExportError(f"{type(model).__name__}: torch.onnx.export returned nothing")
     result = onnx_ir.to_proto(program.model)
     merged = merge_qkv(result)
+    sum_residuals(result)
     name_outputs(result, [SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS])
     add_functions(result, merged=merged)
     return result
