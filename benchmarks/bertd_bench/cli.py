@@ -41,7 +41,7 @@ def bench() -> None:
 
 @bench.command()
 @_common
-@click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
 def compare(model: str | None, json_path: Path | None, threads: int | None, rounds: int) -> None:
     """Time single texts and a mixed batch, tokenisation included."""
     from bertd_bench import compare as comparison
