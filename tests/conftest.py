@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import threading
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from bertd_client import Client
 from bertd_export.bundle import export_model
 from bertd_server.app import Server
-from bertd_server.default_model import PACKAGE
+from bertd_server.default_model import checkpoint_folder
 from bertd_server.settings import Settings
 
 T = TypeVar("T")
@@ -22,10 +21,7 @@ T = TypeVar("T")
 @pytest.fixture(scope="session")
 def checkpoint() -> Path:
     """all-MiniLM-L6-v2, as its registry package carries it."""
-    spec = importlib.util.find_spec(PACKAGE)
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent / "model"
+    return checkpoint_folder()
 
 
 @pytest.fixture(scope="session")

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 from bertd_client import Client
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_sigterm_drains_and_exits_zero_and_torch_stays_out(bundle_folder: Path) -> None:
@@ -28,17 +20,17 @@ def test_sigterm_drains_and_exits_zero_and_torch_stays_out(bundle_folder: Path) 
         "from bertd_client.cli import main\n"
         "main()\n"
     )
-    address = f"127.0.0.1:{free_port()}"
     process = subprocess.Popen(
-        [sys.executable, "-c", script, "serve", str(bundle_folder), "--address", address],
+        [sys.executable, "-c", script, "serve", str(bundle_folder), "--address", "127.0.0.1:0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     assert process.stderr is not None
     try:
-        assert '"serving"' in process.stderr.readline()
-        with Client(address) as client:
+        started = json.loads(process.stderr.readline())
+        assert started["event"] == "serving"
+        with Client(started["address"]) as client:
             assert client.embed(["hello"]).shape == (1, 384)
         process.send_signal(signal.SIGTERM)
         stdout, _ = process.communicate(timeout=60)

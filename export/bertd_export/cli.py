@@ -1,5 +1,6 @@
 """The command ``bertd export``."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -30,21 +31,14 @@ def export(model: str, output: Path, name: str | None, tolerance: float, force: 
     from bertd_export.errors import ExportError
 
     console = Console(stderr=True)
-    try:
-        if console.is_terminal:
-            with console.status("starting") as status:
-                from bertd_export.bundle import export_model
+    status = console.status("starting")
 
-                summary = export_model(
-                    model,
-                    output,
-                    tolerance=tolerance,
-                    force=force,
-                    name=name,
-                    progress=status.update,
-                )
-        else:
-            from bertd_export.bundle import export_model
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    try:
+        with status if console.is_terminal else nullcontext():
+            from bertd_export.bundle import export_model  # slow: the status shows meanwhile
 
             summary = export_model(
                 model,
@@ -52,7 +46,7 @@ def export(model: str, output: Path, name: str | None, tolerance: float, force: 
                 tolerance=tolerance,
                 force=force,
                 name=name,
-                progress=lambda line: click.echo(line, err=True),
+                progress=status.update if console.is_terminal else say,
             )
     except ExportError as error:
         raise click.ClickException(error.message) from error

