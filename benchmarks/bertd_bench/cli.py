@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -60,6 +61,40 @@ def cold_start(model: str | None, json_path: Path | None, threads: int | None, r
     from bertd_bench import compare as comparison
 
     _run(lambda: comparison.cold_start(model, threads, runs), json_path)
+
+
+@bench.command()
+@click.option(
+    "--json",
+    "json_path",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=Path("benchmarks/results/compare-minilm.json"),
+    show_default=True,
+    help="Results of `bertd bench compare`.",
+)
+@click.option(
+    "--readme",
+    "readme_path",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=Path("README.md"),
+    show_default=True,
+    help="The file to rewrite.",
+)
+def readme(json_path: Path, readme_path: Path) -> None:
+    """Write the results of a comparison into README's section of measured numbers."""
+    from bertd_bench import readme as section
+    from bertd_bench.report import read_json
+
+    link = Path(os.path.relpath(json_path, readme_path.parent)).as_posix()
+    try:
+        before = readme_path.read_text(encoding="utf-8")
+        after = section.with_section(before, section.render(read_json(json_path), link))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    readme_path.write_text(after, encoding="utf-8")
+    click.echo(f"{readme_path} is {'unchanged' if after == before else 'rewritten'}")
 
 
 def _run(benchmark: Callable[[], Report], json_path: Path | None) -> None:

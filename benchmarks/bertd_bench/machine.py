@@ -28,6 +28,11 @@ class Machine(BaseModel, frozen=True):
     load_average: tuple[float, float, float]
     versions: dict[str, str]
 
+    @property
+    def busy(self) -> bool:
+        """Whether others were at work before the measurement began."""
+        return self.load_average[0] > self.usable_threads / 4
+
 
 def describe(usable_threads: int) -> Machine:
     """Describe this machine as it is now."""

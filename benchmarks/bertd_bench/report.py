@@ -91,7 +91,7 @@ def print_report(report: Report, console: Console) -> None:
         table.add_section()
     console.print(table)
     machine = report.machine
-    if machine.load_average[0] > machine.usable_threads / 4:
+    if machine.busy:
         console.print(
             "The machine was busy before this began: PyTorch suffers most, so trust no ratio here."
         )
@@ -105,3 +105,13 @@ def print_report(report: Report, console: Console) -> None:
 def write_json(report: Report, path: Path) -> None:
     """Write the report with its raw samples."""
     path.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Report:
+    """Read what :func:`write_json` wrote.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no report.
+    """
+    return Report.model_validate_json(path.read_bytes())
