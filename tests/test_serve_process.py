@@ -6,22 +6,31 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import grpc
+import pytest
+from bertd.v1 import inference_pb2, inference_pb2_grpc, models_pb2, models_pb2_grpc
 from bertd_client import Client
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+SCRIPT = (
+    "import sys, atexit, json\n"
+    "atexit.register(lambda: print(json.dumps(sorted({m.partition('.')[0] for m in"
+    " sys.modules}))))\n"
+    "from bertd_client.cli import main\n"
+    "main()\n"
+)
 
 
-def test_sigterm_drains_and_exits_zero_and_torch_stays_out(bundle_folder: Path) -> None:
-    """The process answers, never imports torch or transformers, and ends cleanly."""
-    script = (
-        "import sys, atexit, json\n"
-        "atexit.register(lambda: print(json.dumps(sorted({m.partition('.')[0] for m in"
-        " sys.modules}))))\n"
-        "from bertd_client.cli import main\n"
-        "main()\n"
-    )
+@contextmanager
+def serving(folder: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A `bertd serve` on a free port, and its address; it prints its modules as it ends."""
     process = subprocess.Popen(
-        [sys.executable, "-c", script, "serve", str(bundle_folder), "--address", "127.0.0.1:0"],
+        [sys.executable, "-c", SCRIPT, "serve", str(folder), "--address", "127.0.0.1:0", *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -30,13 +39,50 @@ def test_sigterm_drains_and_exits_zero_and_torch_stays_out(bundle_folder: Path) 
     try:
         started = json.loads(process.stderr.readline())
         assert started["event"] == "serving"
-        with Client(started["address"]) as client:
+        yield process, started["address"]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_and_the_process_exits_zero(
+    bundle_folder: Path, number: signal.Signals
+) -> None:
+    """Watchers learn NOT_SERVING while a call is in flight; the call is answered; exit code 0.
+
+    The drain limit is far above the test's own: a watcher that held the server would fail it.
+    """
+    with (
+        serving(bundle_folder, "--threads", "1", "--drain-seconds", "900") as (process, address),
+        grpc.insecure_channel(address) as channel,
+    ):
+        health: Any = health_pb2_grpc.HealthStub(channel)  # its types lack Watch
+        watch = health.Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+
+        work = inference_pb2.EmbedRequest(texts=["a " * 250] * 64)
+        call = inference_pb2_grpc.InferenceServiceStub(channel).Embed.future(work)
+        # Calls of one connection arrive in order: once this is answered, the other is in flight.
+        models_pb2_grpc.ModelServiceStub(channel).ListModels(models_pb2.ListModelsRequest())
+        process.send_signal(number)
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert not call.done()
+
+        results = call.result(timeout=60).results
+        assert [len(result.embedding) for result in results] == [4 * 384] * 64
+        _, log = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert [json.loads(line)["event"] for line in log.splitlines()] == ["draining", "stopped"]
+
+
+def test_torch_stays_out(bundle_folder: Path) -> None:
+    """The process answers, and never imports torch or transformers."""
+    with serving(bundle_folder) as (process, address):
+        with Client(address) as client:
             assert client.embed(["hello"]).shape == (1, 384)
         process.send_signal(signal.SIGTERM)
         stdout, _ = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 0
     modules = json.loads(stdout)
     assert "onnxruntime" in modules
     assert not {"torch", "transformers"} & set(modules)

@@ -93,6 +93,16 @@ def test_one_bad_text_does_not_cost_its_neighbours_their_answers(client: Client)
     assert "at most 256" in long.message
 
 
+def test_a_refused_text_still_says_how_many_tokens_it_has(server: RunningServer) -> None:
+    """TokenUsage of an error: the known total, nothing read, nothing cut."""
+    request = inference_pb2.EmbedRequest(texts=["good", "word " * 600, ""])
+    with grpc.insecure_channel(server.address) as channel:
+        results = inference_pb2_grpc.InferenceServiceStub(channel).Embed(request).results
+    usages = [(r.tokens.total, r.tokens.read, r.tokens.truncated) for r in results]
+    assert usages == [(3, 3, 0), (602, 0, 0), (2, 0, 0)]
+    assert [r.WhichOneof("outcome") for r in results] == ["embedding", "error", "error"]
+
+
 def test_truncation_is_done_on_request_and_said(client: Client) -> None:
     """A truncated text counts what was cut, and equals the text cut by hand."""
     (answer,) = client.embed_each(["word " * 600], long_text="truncate")

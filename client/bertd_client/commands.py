@@ -30,7 +30,7 @@ def _connection_options(function: _Function) -> _Function:
     )(function)
     return click.option(
         "--address",
-        envvar="BERTD_ADDRESS",
+        envvar="BERTD_SERVER",
         show_envvar=True,
         default="127.0.0.1:8001",
         show_default=True,

@@ -13,12 +13,13 @@ from pathlib import Path
 import grpc
 import structlog
 from bertd.v1 import inference_pb2, inference_pb2_grpc, models_pb2, models_pb2_grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from bertd_server.batching import Limits
 from bertd_server.model import Model, ModelOptions
 from bertd_server.services.decoding import DecodingInterceptor, unary_requests
+from bertd_server.services.health import HealthService
 from bertd_server.services.v1 import InferenceService, ModelService
 from bertd_server.settings import Settings
 
@@ -49,7 +50,7 @@ class Server:
                 max_queue_tokens=settings.max_queue_tokens,
             ),
         )
-        self._health = health.aio.HealthServicer()
+        self._health = HealthService(SERVICE_NAMES)
         self._grpc = grpc.aio.server(
             interceptors=[DecodingInterceptor(unary_requests(*SERVICES))],
             options=[
@@ -69,7 +70,7 @@ class Server:
         )
 
     async def start(self) -> int:
-        """Listen and report SERVING; returns the port.
+        """Listen; returns the port.
 
         Raises:
             CannotListenError: the address is taken or malformed.
@@ -82,13 +83,11 @@ class Server:
                 f"cannot listen on {address}: is it in use? Choose another with --address"
             ) from error
         await self._grpc.start()
-        for service in ("", *SERVICE_NAMES):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         return port
 
     async def drain(self) -> None:
         """Report NOT_SERVING, finish in-flight calls, stop."""
-        await self._health.enter_graceful_shutdown()
+        self._health.drain()
         await self._grpc.stop(self._settings.drain_seconds)
         await self.model.drain()
 

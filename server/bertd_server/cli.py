@@ -9,16 +9,13 @@ from typing import Any
 
 import click
 
+from bertd_server.flags import SettingsCommand
 
-@click.command()
+
+@click.command(cls=SettingsCommand)
 @click.argument(
     "bundle", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
-@click.option("--address", help="host:port to listen on  [default: 127.0.0.1:8001]")
-@click.option("--lanes", type=int, help="batches that run at once  [default: 1]")
-@click.option("--threads", type=int, help="threads of one batch  [default: the CPU quota]")
-@click.option("--max-batch-tokens", type=int, help="tokens in one batch  [default: 2048]")
-@click.option("--max-texts-per-call", type=int, help="texts in one call  [default: 256]")
 def serve(bundle: Path | None, **flags: Any) -> None:
     """Serve BUNDLE over gRPC; without BUNDLE, the embedded default model."""
     from bertd.bundle import BundleError
@@ -29,7 +26,7 @@ def serve(bundle: Path | None, **flags: Any) -> None:
 
     logs.configure()
     try:
-        settings = Settings(**{name: value for name, value in flags.items() if value is not None})
+        settings = Settings(**flags)
     except ValidationError as error:
         problems = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
         raise click.UsageError(problems) from error

@@ -44,20 +44,31 @@ def bundle_folder() -> Path:
 
 
 def ensure_bundle() -> Path:
-    """The folder of the default bundle, exported now if it is not there yet.
+    """The folder of the default bundle, exported now if it is not there in full.
 
     Raises:
         NoDefaultModelError: its package or the exporter is missing, or the export failed.
     """
     folder = bundle_folder()
-    if (folder / bundle.MANIFEST_NAME).is_file():
+    if _is_whole(folder):
         return folder
     checkpoint = checkpoint_folder()
     folder.parent.mkdir(parents=True, exist_ok=True)
     command = ["export", str(checkpoint), "--output", str(folder), "--name", NAME]
+    if folder.exists():  # half deleted, or written by another version
+        command.append("--force")
     code = subprocess.run(  # noqa: S603 - our own command with our own paths
         [sys.executable, "-m", "bertd_client.cli", *command], check=False
     ).returncode
-    if code and not (folder / bundle.MANIFEST_NAME).is_file():
+    if code and not _is_whole(folder):  # another process may have exported it meanwhile
         raise NoDefaultModelError(f"the default model could not be exported (exit code {code})")
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether all files of the bundle are there in full; the loading server checks their hashes."""
+    try:
+        files = bundle.read_manifest(folder).files
+        return all((folder / name).stat().st_size == record.bytes for name, record in files.items())
+    except (bundle.BundleError, OSError):
+        return False

@@ -30,9 +30,16 @@ class RequestError(Exception):
 
 
 class InvalidInput(RequestError):
-    """The caller sent something that cannot be answered; `field` says where."""
+    """The caller sent something that cannot be answered; `field` says where.
+
+    `tokens` is how many tokens the refused text has; 0 where that is not known.
+    """
 
     code = grpc.StatusCode.INVALID_ARGUMENT
+
+    def __init__(self, message: str, *, field: str = "", tokens: int = 0) -> None:
+        super().__init__(message, field=field)
+        self.tokens = tokens
 
 
 class UnknownModel(RequestError):

@@ -30,7 +30,10 @@ INLINE_CHARACTERS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedText:
-    """The outcome of one text: an answer or an error, and its token counts as far as known."""
+    """The outcome of one text: an answer or an error, and its token counts as far as known.
+
+    A refused text has no tokens read.
+    """
 
     outcome: Answer | RequestError
     total_tokens: int
@@ -121,7 +124,7 @@ class Model:
         return [
             EmbeddedText(next(answers), text.total_tokens, len(text.sequence), tokenize_ns)
             if isinstance(text, TokenizedText)
-            else EmbeddedText(text, 0, 0, tokenize_ns)
+            else EmbeddedText(text, text.tokens, 0, tokenize_ns)
             for text in tokenized
         ]
 

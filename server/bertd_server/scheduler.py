@@ -121,8 +121,9 @@ class Scheduler:
 
     def _withdraw(self, texts: list[_Waiting]) -> None:
         gone = {id(text) for text in texts}
+        leaving = [text for text in self._queue if id(text) in gone]
         self._queue = [text for text in self._queue if id(text) not in gone]
-        self._queue_tokens = sum(text.tokens for text in self._queue)
+        self._queue_tokens -= _tokens(leaving)
 
     def _schedule_dispatch(self) -> None:
         """Dispatch once this turn of the loop is over, so that its other calls join the batch."""
@@ -135,7 +136,7 @@ class Scheduler:
         while self._idle_lanes and self._queue:
             decision = form_batch(self._queue, self._limits, self._clock())
             self._queue = decision.remaining
-            self._queue_tokens = sum(text.tokens for text in self._queue)
+            self._queue_tokens -= _tokens(decision.batch) + _tokens(decision.expired)
             for text in decision.expired:
                 _resolve(text, DeadlineMissed("the deadline passed before the text was computed"))
             if decision.batch:
@@ -177,6 +178,10 @@ class Scheduler:
             return self._compute(sequences[:middle]) + self._compute(sequences[middle:])
         took = time.perf_counter_ns() - begin
         return [(vector, took, batch.sequences, batch.tokens) for vector in vectors]
+
+
+def _tokens(texts: list[_Waiting]) -> int:
+    return sum(text.tokens for text in texts)
 
 
 def _resolve(text: _Waiting, outcome: Answer | RequestError) -> None:

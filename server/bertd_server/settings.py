@@ -1,6 +1,7 @@
 """Every setting of `bertd serve`, with its default, unit and help in one place.
 
-Flags win over the environment (``BERTD_…``), which wins over the defaults.
+:mod:`bertd_server.flags` makes the command's flags of them. Flags win over the environment
+(``BERTD_…``), which wins over the defaults.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ class Settings(BaseSettings):
     threads: int = Field(
         default_factory=cpu.usable_threads,
         ge=1,
-        description="threads of one batch; default: what affinity and cgroup quota allow",
+        description="threads of one batch; as many as affinity and cgroup quota allow",
     )
     max_batch_tokens: int = Field(2_048, ge=1, description="tokens in one batch")
     max_batch_sequences: int = Field(256, ge=1, description="texts in one batch")
     max_queue_tokens: int = Field(131_072, ge=1, description="tokens that may wait")
     max_texts_per_call: int = Field(256, ge=1, description="texts in one call")
     max_message_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="bytes in one message")
-    drain_seconds: float = Field(30.0, ge=0, description="how long in-flight calls may finish")
+    drain_seconds: float = Field(30.0, ge=0, description="seconds for in-flight calls to finish")

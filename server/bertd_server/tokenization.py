@@ -68,13 +68,16 @@ class TextTokenizer:
         total = len(encoding)
         if not text.strip() or all(encoding.special_tokens_mask):
             return InvalidInput(
-                f"{field} is empty: send a text with at least one token", field=field
+                f"{field} is empty: send a text with at least one token",
+                field=field,
+                tokens=total,
             )
         if total > self._max_tokens and not truncate:
             return InvalidInput(
                 f"{field} has {total} tokens, the model reads at most {self._max_tokens}: "
                 "shorten it, or ask for truncation (long_text = LONG_TEXT_POLICY_TRUNCATE)",
                 field=field,
+                tokens=total,
             )
         ids = np.array(encoding.ids, np.int64)
         types = np.array(encoding.type_ids, np.int64)

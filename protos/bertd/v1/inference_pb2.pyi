@@ -190,9 +190,9 @@ class TokenUsage(_message.Message):
     total: _builtins.int
     """Tokens of the whole text."""
     read: _builtins.int
-    """Tokens that the model read."""
+    """Tokens that the model read. Zero if the text was refused."""
     truncated: _builtins.int
-    """Tokens that were cut off: total - read."""
+    """Tokens that were cut off: total - read, or zero if the text was refused."""
     def __init__(
         self,
         *,

@@ -90,7 +90,7 @@ def _result(text: EmbeddedText) -> inference_pb2.EmbedResult:
     tokens = inference_pb2.TokenUsage(
         total=text.total_tokens,
         read=text.read_tokens,
-        truncated=text.total_tokens - text.read_tokens,
+        truncated=text.total_tokens - text.read_tokens if text.read_tokens else 0,
     )
     answer = text.outcome
     if isinstance(answer, RequestError):

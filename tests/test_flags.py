@@ -1,0 +1,78 @@
+"""The flags of `bertd serve` are the settings."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+from bertd_client.commands import models
+from bertd_server.cli import serve
+from bertd_server.settings import Settings
+from click.testing import CliRunner
+
+
+def test_every_setting_has_a_flag_with_its_default_and_variable() -> None:
+    """The help names them all."""
+    shown = " ".join(CliRunner().invoke(serve, ["--help"], terminal_width=200).output.split())
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        assert f"--{name.replace('_', '-')} " in shown
+        assert field.description
+        assert field.description in shown
+        assert f"[env var: BERTD_{name.upper()}; default: {default}" in shown
+
+
+def test_a_flag_wins_over_the_variable_and_that_over_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The command's own parsing gives what Settings then takes."""
+    monkeypatch.setenv("BERTD_LANES", "3")
+    monkeypatch.setenv("BERTD_MAX_BATCH_TOKENS", "99")
+    context = serve.make_context("serve", ["--lanes", "2", "--drain-seconds", "0.5"])
+    given = {name: value for name, value in context.params.items() if name != "bundle"}
+    settings = Settings(**given)
+    assert (settings.lanes, settings.max_batch_tokens) == (2, 99)
+    assert settings.drain_seconds == 0.5
+    assert settings.max_texts_per_call == Settings.model_fields["max_texts_per_call"].default
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables", "words"),
+    [
+        (["--lanes", "0"], {}, ["--lanes", "0 is not in the range x>=1"]),
+        ([], {"BERTD_THREADS": "many"}, ["--threads", "BERTD_THREADS", "'many' is not a valid"]),
+    ],
+)
+def test_a_bad_value_is_named_with_its_flag_and_variable(
+    flags: list[str], variables: dict[str, str], words: list[str]
+) -> None:
+    """Exit code 2, as for every misuse of a command."""
+    result = CliRunner().invoke(serve, flags, env=variables)
+    assert result.exit_code == 2
+    for word in words:
+        assert word in result.output
+
+
+def test_the_list_of_commands_needs_no_pydantic() -> None:
+    """`bertd --help` loads commands, not what they run."""
+    script = (
+        "import sys\n"
+        "from bertd_client.cli import main\n"
+        "main(['--help'], standalone_mode=False)\n"
+        "print(sorted({m.partition('.')[0] for m in sys.modules}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert "Serve BUNDLE over gRPC" in done.stdout
+    assert "'bertd_server'" in done.stdout
+    assert "'pydantic'" not in done.stdout
+
+
+def test_the_client_has_a_variable_of_its_own() -> None:
+    """BERTD_ADDRESS is where a server listens, BERTD_SERVER where a client connects."""
+    (address,) = (p for p in models.params if p.name == "address")
+    assert isinstance(address, click.Option)
+    assert address.envvar == "BERTD_SERVER"
