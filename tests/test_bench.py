@@ -5,9 +5,12 @@ from __future__ import annotations
 import random
 from collections import Counter
 from functools import partial
+from pathlib import Path
 
 import pytest
 from bertd_bench import texts, timing
+from bertd_bench.cli import bench
+from click.testing import CliRunner
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -81,3 +84,11 @@ def test_every_contestant_has_one_turn_in_every_round() -> None:
     rounds = [tuple(turns[start : start + 3]) for start in range(0, len(turns), 3)]
     assert all(sorted(each) == names for each in rounds)
     assert len(set(rounds)) > 1  # the order changes
+
+
+def test_results_that_could_not_be_written_are_refused_before_measuring(tmp_path: Path) -> None:
+    """A minute of measuring is not lost to a folder that is not there."""
+    target = tmp_path / "missing" / "results.json"
+    result = CliRunner().invoke(bench, ["compare", "--json", str(target)])
+    assert result.exit_code == 2
+    assert "is not a folder" in result.output

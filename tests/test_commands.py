@@ -10,6 +10,7 @@ import pytest
 from bertd_bench import contestants
 from bertd_client.commands import embed, models
 from bertd_export.cli import export
+from bertd_server.settings import Settings
 from click.testing import CliRunner
 from conftest import RunningServer
 
@@ -58,6 +59,36 @@ def test_nobody_at_the_address_is_one_line_with_the_remedy() -> None:
     result = CliRunner().invoke(models, ["--address", "127.0.0.1:1"])
     assert result.exit_code == 1
     assert "is `bertd serve` running at 127.0.0.1:1?" in result.output
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("http://127.0.0.1:8001", "without http://"),
+        ("", "give host:port"),
+        ("127.0.0.1:99999", "port 99999 is above 65535"),
+    ],
+)
+def test_what_is_no_address_is_refused_before_a_call(address: str, words: str) -> None:
+    """gRPC would look for a host named http, or wrap the port."""
+    result = CliRunner().invoke(models, ["--address", address])
+    assert result.exit_code == 2
+    assert words in result.output
+
+
+def test_a_call_that_is_too_large_is_split(
+    bundle_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Lines that fit alone are answered; the one that does not has an error of its own."""
+    small = RunningServer(bundle_folder, Settings(address="127.0.0.1:0", max_message_bytes=2000))
+    lines = "\n".join(["first " * 200, "second " * 150, "third " * 900])
+    arguments = ["-", "--truncate", "--address", small.address]
+    result = CliRunner().invoke(embed, arguments, input=lines.encode())
+    small.stop()
+    capfd.readouterr()  # gRPC's own log
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [record.get("tokens") for record in records] == [202, 152, None]
+    assert "the limit is 2000: send fewer or shorter texts" in records[2]["error"]
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -42,6 +42,8 @@ def test_a_flag_wins_over_the_variable_and_that_over_the_default(
     ("flags", "variables", "words"),
     [
         (["--lanes", "0"], {}, ["--lanes", "0 is not in the range x>=1"]),
+        (["--address", "nonsense"], {}, ["--address: 'nonsense' is no address", "host:port"]),
+        (["--address", "127.0.0.1:99999"], {}, ["--address: ", "a port of 0 to 65535"]),
         ([], {"BERTD_THREADS": "many"}, ["--threads", "BERTD_THREADS", "'many' is not a valid"]),
     ],
 )

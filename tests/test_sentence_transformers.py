@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ TEXTS = (
     "The LIBRARY on Elm Street Opens at Nine.",
     "ΟΔΟΣ ΑΘΗΝΑΣ, İzmir, STRASSE, ÉCOLE",
     "오늘은 BUS 대신 지하철을 타고 출근했습니다.",
-    "ПОЕЗД придёт в СЕМЬ часов",
+    "ПОЕЗД придёт через ДВА часа",
     "no",
     "One Text that is far TOO LONG for the limit of this little model " * 3,
 )
@@ -92,25 +93,34 @@ async def vectors(model: Model, prompt_name: str | None) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize(
-    ("modes", "tail"),
+    ("modes", "tail", "layout"),
     [
-        (["cls"], []),
-        (["mean"], [Normalize]),
-        (["max"], [Dense]),
-        (["mean_sqrt_len_tokens"], [Dense, Normalize]),
-        (["lasttoken", "cls"], []),
+        (["cls"], [], "new"),
+        (["mean"], [Normalize], "old"),
+        (["max"], [Dense], "new"),
+        (["mean_sqrt_len_tokens"], [Dense, Normalize], "old"),
+        (["lasttoken", "cls"], [], "new"),
     ],
-    ids=lambda names: "+".join(n if isinstance(n, str) else n.__name__ for n in names) or "alone",
+    ids=["cls", "mean", "max", "mean_sqrt_len", "lasttoken"],
 )
 async def test_the_vectors_are_those_of_sentence_transformers(
-    encoder: Path, tmp_path: Path, modes: list[str], tail: list[type[torch.nn.Module]]
+    encoder: Path, tmp_path: Path, modes: list[str], tail: list[type[torch.nn.Module]], layout: str
 ) -> None:
-    """Every pooling mode, Dense, Normalize, prompts, max_seq_length and do_lower_case."""
+    """Every pooling mode, Dense, Normalize, prompts, max_seq_length and do_lower_case.
+
+    New folders keep the last two in the tokenizer, older ones in sentence_bert_config.json.
+    """
     size = HIDDEN * len(modes)
     torch.manual_seed(2)
     modules: list[torch.nn.Module] = [Pooling(HIDDEN, pooling_mode=modes)]
     modules += [Dense(size, 24) if kind is Dense else kind() for kind in tail]
     sentence_model(encoder, modules).save(str(tmp_path / "checkpoint"))
+    if layout == "old":
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(encoder / name, tmp_path / "checkpoint" / name)
+        settings = {"max_seq_length": MAX_TOKENS, "do_lower_case": True}
+        path = tmp_path / "checkpoint" / "sentence_bert_config.json"
+        path.write_text(json.dumps(settings))
     export_model(str(tmp_path / "checkpoint"), tmp_path / "bundle")
 
     manifest = read_manifest(tmp_path / "bundle")
@@ -121,10 +131,10 @@ async def test_the_vectors_are_those_of_sentence_transformers(
     options = ModelOptions(lanes=1, threads=1, limits=Limits(2048, 64), max_queue_tokens=10_000)
     model = Model.load(tmp_path / "bundle", options)
     seen = []
-    for name in (None, "question", ""):  # the default, a named one, none
-        ours = await vectors(model, name)
+    for prompt in (None, "question", ""):  # the default, a named one, none
+        ours = await vectors(model, prompt)
         expected = theirs.encode(
-            list(TEXTS), prompt_name=name or None, prompt="" if name == "" else None
+            list(TEXTS), prompt_name=prompt or None, prompt="" if prompt == "" else None
         )
         np.testing.assert_allclose(ours, expected, atol=2e-5, rtol=1e-5)
         seen.append(ours)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -99,3 +101,20 @@ def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "is not a bundle" in done.stderr
     assert "bertd export" in done.stderr
+
+
+def test_an_address_that_is_taken_is_said_so(bundle_folder: Path) -> None:
+    """The reason is the system's; the remedy is ours."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = subprocess.run(
+            [sys.executable, "-m", "bertd_client.cli", "serve", str(bundle_folder)],
+            env={**os.environ, "BERTD_ADDRESS": address},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert f"cannot listen on {address}: Address already in use; choose another" in done.stderr

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
 
+def _in_a_folder(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+    """Refuses a file that could not be written, before a minute of measuring."""
+    del ctx, param
+    if path is not None and not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"{path.absolute().parent} is not a folder")
+    return path
+
+
 def _common(command: _Command) -> _Command:
     for option in (
         click.option("--threads", type=click.IntRange(min=1), help="Default: all usable cores."),
@@ -23,6 +31,7 @@ def _common(command: _Command) -> _Command:
             "json_path",
             metavar="FILE",
             type=click.Path(dir_okay=False, path_type=Path),
+            callback=_in_a_folder,
             help="Also write the results, raw samples included.",
         ),
         click.option(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -114,4 +114,7 @@ def read_json(path: Path) -> Report:
         OSError: the file cannot be read.
         ValueError: it is no report.
     """
-    return Report.model_validate_json(path.read_bytes())
+    try:
+        return Report.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{path} is not a report of `bertd bench`") from error

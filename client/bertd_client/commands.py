@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from bertd_client.messages import Embedding, ModelInfo
 
 LINES_PER_CALL = 64
+MAX_PORT = 65_535
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
@@ -34,8 +36,20 @@ def _connection_options(function: _Function) -> _Function:
         show_envvar=True,
         default="127.0.0.1:8001",
         show_default=True,
+        callback=_target,
         help="Where the server listens.",
     )(function)
+
+
+def _target(ctx: click.Context, param: click.Parameter, address: str) -> str:
+    """Refuses what gRPC would take for something else."""
+    del ctx, param
+    if not address or address.startswith(("http://", "https://")):
+        raise click.BadParameter(f"{address!r} is no address: give host:port, without http://")
+    port = address.rpartition(":")[2]
+    if port.isdecimal() and int(port) > MAX_PORT:
+        raise click.BadParameter(f"port {port} is above {MAX_PORT}")
+    return address
 
 
 @click.command()
@@ -99,7 +113,8 @@ def _outcomes(
 
 def _record(text: str, outcome: Embedding | BertdError) -> dict[str, Any]:
     if isinstance(outcome, Exception):
-        return {"text": text, "error": outcome.message}
+        # The record holds the text; its place in the call says nothing to the reader.
+        return {"text": text, "error": re.sub(r"^texts\[\d+\]", "the text", outcome.message)}
     return {"text": text, "tokens": outcome.tokens, "embedding": outcome.vector.tolist()}
 
 

@@ -4,6 +4,7 @@
 
     BertdError              code, message, violations, index
     ├── InvalidArgument     INVALID_ARGUMENT: the request must change; see violations
+    │                       (RESOURCE_EXHAUSTED where its message is too large for gRPC)
     ├── NotFound            NOT_FOUND: no model has that name
     ├── DeadlineExceeded    DEADLINE_EXCEEDED: the timeout passed
     ├── Overloaded          RESOURCE_EXHAUSTED: the server's queue stayed full through the retries
@@ -14,6 +15,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -101,6 +103,8 @@ _CLASSES: dict[grpc.StatusCode, type[BertdError]] = {
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.CANCELLED: Cancelled,
 }
+# gRPC's own refusal of a message, on either side: not a queue that will be shorter later.
+_OVERSIZED = re.compile(r"message larger than max \((\d+) vs\. (\d+)\)")
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -123,6 +127,13 @@ def from_rpc_error(error: grpc.RpcError) -> BertdError:
     if status is not None:
         return from_status(status)
     code: grpc.StatusCode = call.code()
+    sizes = _OVERSIZED.search(call.details() or "")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and sizes:
+        message = (
+            f"the call's message has {sizes[1]} bytes, the limit is {sizes[2]}: "
+            "send fewer or shorter texts in a call"
+        )
+        return InvalidArgument(code, message, (FieldViolation("texts", message),))
     return _CLASSES.get(code, ServerError)(code, call.details() or code.name)
 
 

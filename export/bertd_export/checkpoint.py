@@ -14,6 +14,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.tokenization_utils_base import LARGE_INTEGER
 
 from bertd_export.errors import ExportError
 
@@ -193,7 +194,8 @@ def _model(folder: Path) -> Any:
     return model.eval()
 
 
-def _tokenizer(folder: Path, *, lower: bool) -> tokenizers.Tokenizer:
+def _tokenizer(folder: Path, *, lower: bool) -> tuple[tokenizers.Tokenizer, int | None]:
+    """The tokenizer, and the longest sequence that its config names."""
     loader: Any = AutoTokenizer
     try:
         fast = loader.from_pretrained(folder)
@@ -209,7 +211,8 @@ def _tokenizer(folder: Path, *, lower: bool) -> tokenizers.Tokenizer:
         if tokenizer.normalizer is not None:
             steps.append(tokenizer.normalizer)
         tokenizer.normalizer = tokenizers.normalizers.Sequence(steps)  # type: ignore[assignment,unused-ignore]
-    return tokenizer
+    limit = int(fast.model_max_length)
+    return tokenizer, limit if limit < LARGE_INTEGER else None
 
 
 def load(model: str) -> Checkpoint:
@@ -229,10 +232,14 @@ def load(model: str) -> Checkpoint:
     limits = []
     if getattr(config, "max_position_embeddings", None):
         limits.append(int(config.max_position_embeddings) - offset)
-    if sentence.max_seq_length:
-        limits.append(int(sentence.max_seq_length))
+    tokenizer, tokenizer_limit = _tokenizer(sentence.transformer, lower=sentence.lower)
+    stated = sentence.max_seq_length or tokenizer_limit  # newer folders keep it in the tokenizer
+    if stated:
+        limits.append(int(stated))
     if not limits:
-        raise ExportError("neither max_position_embeddings nor max_seq_length is known")
+        raise ExportError(
+            "none of max_position_embeddings, max_seq_length and model_max_length is known"
+        )
     dimensions = int(config.hidden_size) * len(sentence.pooling)
     for module in sentence.after:
         if isinstance(module, torch.nn.Sequential):
@@ -244,7 +251,7 @@ def load(model: str) -> Checkpoint:
         name=name,
         revision=revision,
         model=network,
-        tokenizer=_tokenizer(sentence.transformer, lower=sentence.lower),
+        tokenizer=tokenizer,
         pooling=sentence.pooling,
         after_pooling=sentence.after,
         normalized=bool(sentence.after) and isinstance(sentence.after[-1], Normalize),

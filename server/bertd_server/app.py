@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 from pathlib import Path
 
 import grpc
@@ -21,7 +22,7 @@ from bertd_server.model import Model, ModelOptions
 from bertd_server.services.decoding import DecodingInterceptor, unary_requests
 from bertd_server.services.health import HealthService
 from bertd_server.services.v1 import InferenceService, ModelService
-from bertd_server.settings import Settings
+from bertd_server.settings import UNIX, Settings
 
 log = structlog.get_logger("bertd")
 
@@ -73,14 +74,14 @@ class Server:
         """Listen; returns the port.
 
         Raises:
-            CannotListenError: the address is taken or malformed.
+            CannotListenError: the address is taken, or not one of this machine.
         """
         address = self._settings.address
         try:
             port = self._grpc.add_insecure_port(address)
         except RuntimeError as error:
             raise CannotListenError(
-                f"cannot listen on {address}: is it in use? Choose another with --address"
+                f"cannot listen on {address}: {_obstacle(address)}; choose another with --address"
             ) from error
         await self._grpc.start()
         return port
@@ -101,11 +102,10 @@ async def serve(folder: Path, settings: Settings) -> None:
             loop.add_signal_handler(number, stopping.set)
     server = Server(folder, settings)
     port = await server.start()
-    host = settings.address.rpartition(":")[0]
     log.info(
         "serving",
         model=server.model.manifest.name,
-        address=f"{host}:{port}",
+        address=_listening(settings.address, port),
         lanes=settings.lanes,
         threads=settings.threads,
     )
@@ -113,3 +113,22 @@ async def serve(folder: Path, settings: Settings) -> None:
     log.info("draining", limit_seconds=settings.drain_seconds)
     await server.drain()
     log.info("stopped")
+
+
+def _listening(address: str, port: int) -> str:
+    """The address with the port that was taken where 0 was asked for."""
+    return address if address.startswith(UNIX) else f"{address.rpartition(':')[0]}:{port}"
+
+
+def _obstacle(address: str) -> str:
+    """Why nothing can listen there, in the system's words; gRPC does not say."""
+    if not address.startswith(UNIX):
+        host, _, port = address.rpartition(":")
+        try:
+            places = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+            for family, kind, protocol, _, place in places:
+                with socket.socket(family, kind, protocol) as probe:
+                    probe.bind(place)
+        except OSError as error:
+            return error.strerror or str(error)
+    return "it may be in use"

@@ -28,7 +28,10 @@ def serve(bundle: Path | None, **flags: Any) -> None:
     try:
         settings = Settings(**flags)
     except ValidationError as error:
-        problems = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(
+            f"--{str(e['loc'][0]).replace('_', '-')}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        )
         raise click.UsageError(problems) from error
     try:
         folder = bundle or default_model.ensure_bundle()

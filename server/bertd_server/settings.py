@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bertd_server import cpu
+
+UNIX = "unix:"
+MAX_PORT = 65_535
 
 
 class Settings(BaseSettings):
@@ -30,3 +33,16 @@ class Settings(BaseSettings):
     max_texts_per_call: int = Field(256, ge=1, description="texts in one call")
     max_message_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="bytes in one message")
     drain_seconds: float = Field(30.0, ge=0, description="seconds for in-flight calls to finish")
+
+    @field_validator("address")
+    @classmethod
+    def _host_and_port(cls, address: str) -> str:
+        if address.startswith(UNIX):
+            return address
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > MAX_PORT:
+            raise ValueError(
+                f"{address!r} is no address: give host:port, with a port of 0 to {MAX_PORT} "
+                f"(0 takes a free one), or {UNIX}PATH"
+            )
+        return address
