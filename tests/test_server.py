@@ -151,7 +151,7 @@ def test_bytes_that_are_no_utf8_are_the_callers_fault(server: RunningServer) -> 
 
 def test_a_deadline_that_has_no_time_left_is_honoured(client: Client) -> None:
     """DEADLINE_EXCEEDED rather than a late answer."""
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(DeadlineExceeded, match=r"timeout|deadline"):
         client.embed(["word " * 250] * 64, timeout=0.005)
 
 
@@ -168,6 +168,9 @@ def test_health_models_and_reflection(server: RunningServer, client: Client) -> 
         )
         answer = check(health_pb2.HealthCheckRequest(service="bertd.v1.InferenceService"))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError, match=r"served: bertd\.v1\.InferenceService") as caught:
+            check(health_pb2.HealthCheckRequest(service="nobody"))
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
         services = ProtoReflectionDescriptorDatabase(channel).get_services()
         assert "bertd.v1.InferenceService" in services
         stub = inference_pb2_grpc.InferenceServiceStub(channel)

@@ -134,6 +134,8 @@ def from_rpc_error(error: grpc.RpcError) -> BertdError:
             "send fewer or shorter texts in a call"
         )
         return InvalidArgument(code, message, (FieldViolation("texts", message),))
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:  # the client's own clock, not the server
+        return DeadlineExceeded(code, "no answer came within the timeout: allow more time")
     return _CLASSES.get(code, ServerError)(code, call.details() or code.name)
 
 
