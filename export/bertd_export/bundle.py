@@ -1,8 +1,6 @@
 """Writes a bundle whole, or not at all."""
 
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,12 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import onnx
+import tokenizers
 from bertd.bundle import (
     FORMAT_VERSION,
     GRAPH_NAME,
     MANIFEST_NAME,
     TOKENIZER_NAME,
     WEIGHTS_NAME,
+    FileRecord,
     Manifest,
     Parity,
     Source,
@@ -27,6 +27,8 @@ from bertd_export import checkpoint as checkpoints
 from bertd_export.errors import ExportError
 from bertd_export.operators import OPSET
 from bertd_export.parity import check_fusion, measure
+from bertd_export.source import safe_name
+from bertd_export.staging import publish, staged
 from bertd_export.trace import quiet, trace
 
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript", "tokenizers", "torch", "transformers")
@@ -59,25 +61,25 @@ def _check_output(output: Path, *, force: bool) -> None:
         raise ExportError(f"{output} is not a bundle, so it is not replaced")
 
 
-def _publish(staging: Path, output: Path) -> None:
-    """Move the finished folder to its place; an older bundle goes only after that."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if not output.exists():
-        staging.replace(output)
-        return
-    old = staging.with_name(f"{staging.name}.old")
-    output.replace(old)
-    try:
-        staging.replace(output)
-    except OSError:
-        old.replace(output)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+def _write(graph: onnx.ModelProto, tokenizer: tokenizers.Tokenizer, folder: Path) -> None:
+    onnx.save_model(
+        graph,
+        str(folder / GRAPH_NAME),
+        save_as_external_data=True,
+        all_tensors_to_one_file=True,
+        location=WEIGHTS_NAME,
+        size_threshold=1024,
+    )
+    (folder / TOKENIZER_NAME).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
 
 
-def _manifest(
-    checkpoint: checkpoints.Checkpoint, name: str, parity: dict[str, Parity], folder: Path
+def describe(
+    checkpoint: checkpoints.Checkpoint,
+    name: str,
+    parity: dict[str, Parity],
+    files: dict[str, FileRecord],
 ) -> Manifest:
+    """The manifest of a bundle of this checkpoint."""
     config = checkpoint.model.config
     return Manifest(
         format_version=FORMAT_VERSION,
@@ -102,7 +104,7 @@ def _manifest(
         source=Source(name=checkpoint.name, revision=checkpoint.revision),
         versions=_versions(),
         parity=parity,
-        files={path.name: file_record(path) for path in sorted(folder.iterdir())},
+        files=files,
     )
 
 
@@ -113,6 +115,8 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
     tolerance: float = 1e-4,
     force: bool = False,
     name: str | None = None,
+    revision: str | None = None,
+    allow_pickle: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ExportSummary:
     """Export a checkpoint to a bundle.
@@ -123,6 +127,8 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
         tolerance: the largest absolute difference from PyTorch eager.
         force: replace an existing bundle.
         name: name under which the model is served; by default the checkpoint's.
+        revision: branch, tag or commit of a hub id; the commit goes into the manifest.
+        allow_pickle: read pickled weights where there are no safetensors; no code is run.
         progress: told what happens next.
 
     Raises:
@@ -131,41 +137,23 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
     started = time.perf_counter()
     output = Path(os.path.abspath(output))  # noqa: PTH100 - a link at the end must stay a link
     _check_output(output, force=force)
-    progress(f"loading {model}")
-    with quiet():
-        checkpoint = checkpoints.load(model)
-    progress(f"tracing {type(checkpoint.model).__name__}")
-    graph = trace(checkpoint)
-    ancestor = next(path for path in output.parents if path.is_dir())
-    try:
-        staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=ancestor))
-    except OSError as error:
-        raise ExportError(f"{output} cannot be written: {error}") from error
-    try:
-        staging.chmod(0o755)
+    with staged(output) as staging:
+        progress(f"loading {model}")
+        with quiet():
+            checkpoint = checkpoints.load(model, revision=revision, allow_pickle=allow_pickle)
+        progress(f"tracing {type(checkpoint.model).__name__}")
+        graph = trace(checkpoint)
         progress("writing the graph, its weights and the tokenizer")
-        onnx.save_model(
-            graph,
-            str(staging / GRAPH_NAME),
-            save_as_external_data=True,
-            all_tensors_to_one_file=True,
-            location=WEIGHTS_NAME,
-            size_threshold=1024,
-        )
-        checkpoint.tokenizer.save(str(staging / TOKENIZER_NAME))
+        _write(graph, checkpoint.tokenizer, staging)
         progress("checking the fused attention")
         check_fusion(staging / GRAPH_NAME, int(checkpoint.model.config.num_hidden_layers))
         progress("comparing with PyTorch")
         parity = measure(staging / GRAPH_NAME, checkpoint, tolerance)
-        default = checkpoint.name.rpartition("/")[2]
-        manifest = _manifest(checkpoint, name or default, parity, staging)
+        files = {path.name: file_record(path) for path in sorted(staging.iterdir())}
+        manifest = describe(checkpoint, name or safe_name(checkpoint.name), parity, files)
         write_manifest(staging, manifest)
         for path in staging.iterdir():
             path.chmod(0o644)  # onnx makes the weights readable by their owner alone
         size = sum(path.stat().st_size for path in staging.iterdir())
-        _publish(staging, output)
-    except OSError as error:
-        raise ExportError(f"{output} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        publish(staging, output)
     return ExportSummary(output, manifest, size, time.perf_counter() - started)

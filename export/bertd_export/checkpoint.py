@@ -1,7 +1,6 @@
 """Reads checkpoints: a plain transformers model, or a sentence-transformers folder."""
 
 import inspect
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -10,15 +9,19 @@ import tokenizers
 import torch
 import transformers
 from bertd.bundle import Pooling
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import LARGE_INTEGER
 
 from bertd_export.errors import ExportError
+from bertd_export.preflight import (
+    check_finite,
+    check_folder,
+    check_safetensors,
+    check_unexpected,
+)
+from bertd_export.source import inside, locate, read_json, read_object
 
-_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
 _LEGACY_POOLING: dict[str, Pooling] = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -83,30 +86,6 @@ class _Sentence:
     default_prompt_name: str | None = None
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{path} cannot be read: {error}") from error
-
-
-def _locate(model: str) -> tuple[Path, str, str | None]:
-    folder = Path(model)
-    if folder.is_dir():
-        return folder, folder.resolve().name, None
-    if folder.is_absolute() or model.startswith("."):
-        raise ExportError(f"{model} is not a folder")
-    try:
-        found = Path(snapshot_download(model, allow_patterns=_PATTERNS))
-    except HFValidationError as error:
-        raise ExportError(f"{model} is neither a folder nor a hub id: {error}") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ExportError(
-            f"{model} is not a folder here and cannot be fetched from the hub: {error}"
-        ) from error
-    return found, model, found.name if found.parent.name == "snapshots" else None
-
-
 def _pooling(config: dict[str, Any]) -> tuple[Pooling, ...]:
     if config.get("include_prompt", True) is False:
         raise ExportError("pooling with include_prompt=false is not supported")
@@ -125,8 +104,8 @@ def _pooling(config: dict[str, Any]) -> tuple[Pooling, ...]:
     return cast("tuple[Pooling, ...]", tuple(modes))
 
 
-def _dense(folder: Path) -> torch.nn.Module:
-    config = _json(folder / "config.json")
+def _dense(folder: Path, *, allow_pickle: bool) -> torch.nn.Module:
+    config = read_object(folder / "config.json")
     names = (config.get("module_input_name"), config.get("module_output_name"))
     if any(name not in (None, "sentence_embedding") for name in names):
         raise ExportError(f"{folder}: a Dense module on {names} is not supported")
@@ -138,13 +117,12 @@ def _dense(folder: Path) -> torch.nn.Module:
         raise ExportError(
             f"{folder}: activation {path} is not supported; supported: {', '.join(_ACTIVATIONS)}"
         )
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise ExportError(f"{folder} has no model.safetensors; other formats are not read")
-    linear = torch.nn.Linear(
-        config["in_features"], config["out_features"], bias=config.get("bias", True)
-    )
-    state = {k.removeprefix("linear."): v.float() for k, v in load_file(weights).items()}
+    sizes = (config.get("in_features"), config.get("out_features"))
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise ExportError(f"{folder}: in_features and out_features must be positive integers")
+    linear = torch.nn.Linear(*sizes, bias=config.get("bias", True))
+    weights, state = _dense_weights(folder, allow_pickle=allow_pickle)
+    state = {k.removeprefix("linear."): v.float() for k, v in state.items()}
     try:
         linear.load_state_dict(state)
     except RuntimeError as error:
@@ -152,10 +130,34 @@ def _dense(folder: Path) -> torch.nn.Module:
     return torch.nn.Sequential(linear, activation())
 
 
-def _sentence(folder: Path) -> _Sentence:
+def _dense_weights(folder: Path, *, allow_pickle: bool) -> tuple[Path, dict[str, torch.Tensor]]:
+    """The file with a Dense module's weights, and what it holds."""
+    weights = folder / "model.safetensors"
+    if weights.is_file():
+        check_safetensors(weights)
+        return weights, load_file(weights)
+    pickled = folder / "pytorch_model.bin"
+    if not pickled.is_file():
+        raise ExportError(f"{folder} has no weights: {weights.name} is missing")
+    if not allow_pickle:
+        raise ExportError(
+            f"{folder} has pickled weights only ({pickled.name}): save them as safetensors, or "
+            f"pass --allow-pickle if you trust where they come from"
+        )
+    try:
+        return pickled, torch.load(pickled, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ExportError(f"{pickled} cannot be loaded: {error}") from error
+
+
+def _sentence(folder: Path, *, allow_pickle: bool) -> _Sentence:
     if not (folder / "modules.json").is_file():
         return _Sentence(folder)
-    modules = _json(folder / "modules.json")
+    modules = read_json(folder / "modules.json")
+    if not isinstance(modules, list) or not all(
+        isinstance(module, dict) and {"type", "path"} <= module.keys() for module in modules
+    ):
+        raise ExportError(f"{folder / 'modules.json'} must list modules, each with type and path")
     kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
     allowed = ("Dense", "Normalize")
     if kinds[:2] != ["Transformer", "Pooling"] or any(kind not in allowed for kind in kinds[2:]):
@@ -163,34 +165,42 @@ def _sentence(folder: Path) -> _Sentence:
             f"modules.json lists {', '.join(kinds)}; supported: Transformer, Pooling, "
             f"then any of {', '.join(allowed)}"
         )
-    paths = [folder / module["path"] for module in modules]
-    sentence = _Sentence(paths[0], pooling=_pooling(_json(paths[1] / "config.json")))
+    paths = [inside(folder, module["path"]) for module in modules]
+    sentence = _Sentence(paths[0], pooling=_pooling(read_object(paths[1] / "config.json")))
     for kind, path in zip(kinds[2:], paths[2:], strict=True):
-        sentence.after.append(_dense(path) if kind == "Dense" else Normalize())
+        sentence.after.append(
+            _dense(path, allow_pickle=allow_pickle) if kind == "Dense" else Normalize()
+        )
     if (paths[0] / "sentence_bert_config.json").is_file():
-        settings = _json(paths[0] / "sentence_bert_config.json")
+        settings = read_object(paths[0] / "sentence_bert_config.json")
         sentence.max_seq_length = settings.get("max_seq_length")
         sentence.lower = bool(settings.get("do_lower_case"))
     if (folder / "config_sentence_transformers.json").is_file():
-        settings = _json(folder / "config_sentence_transformers.json")
+        settings = read_object(folder / "config_sentence_transformers.json")
         sentence.prompts = settings.get("prompts") or {}
         sentence.default_prompt_name = settings.get("default_prompt_name")
     return sentence
 
 
-def _model(folder: Path) -> Any:
+def _model(folder: Path, *, allow_pickle: bool) -> Any:
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call,unused-ignore]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call,unused-ignore]
     loader: Any = AutoModel
     try:
         model, report = loader.from_pretrained(
-            folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            folder,
+            use_safetensors=None if allow_pickle else True,
+            weights_only=True,  # of a pickle: numbers, never code
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:
         raise ExportError(f"{folder} cannot be loaded: {error}") from error
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise ExportError(f"{folder} lacks weights: {', '.join(missing[:5])}")
+    check_unexpected(folder, report["unexpected_keys"], int(model.config.num_hidden_layers))
     return model.eval()
 
 
@@ -198,8 +208,8 @@ def _tokenizer(folder: Path, *, lower: bool) -> tuple[tokenizers.Tokenizer, int 
     """The tokenizer, and the longest sequence that its config names."""
     loader: Any = AutoTokenizer
     try:
-        fast = loader.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        fast = loader.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
         raise ExportError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
     if not isinstance(fast, PreTrainedTokenizerFast):
         raise ExportError(f"{type(fast).__name__} is not a fast tokenizer")
@@ -215,15 +225,22 @@ def _tokenizer(folder: Path, *, lower: bool) -> tuple[tokenizers.Tokenizer, int 
     return tokenizer, limit if limit < LARGE_INTEGER else None
 
 
-def load(model: str) -> Checkpoint:
+def load(model: str, *, revision: str | None = None, allow_pickle: bool = False) -> Checkpoint:
     """Load a checkpoint from a folder or from the hub.
+
+    Args:
+        model: a folder, or a hub id.
+        revision: branch, tag or commit on the hub.
+        allow_pickle: read pickled weights where there are no safetensors; still no code is run.
 
     Raises:
         ExportError: it cannot be read, or it asks for something that a bundle cannot do.
     """
-    folder, name, revision = _locate(model)
-    sentence = _sentence(folder)
-    network = _model(sentence.transformer)
+    folder, name, commit = locate(model, revision=revision, allow_pickle=allow_pickle)
+    sentence = _sentence(folder, allow_pickle=allow_pickle)
+    check_folder(sentence.transformer, allow_pickle=allow_pickle)
+    network = _model(sentence.transformer, allow_pickle=allow_pickle)
+    check_finite([network, *sentence.after])
     config = network.config
     offset = 0
     for module in network.modules():
@@ -249,7 +266,7 @@ def load(model: str) -> Checkpoint:
             dimensions = linear.out_features
     return Checkpoint(
         name=name,
-        revision=revision,
+        revision=commit,
         model=network,
         tokenizer=tokenizer,
         pooling=sentence.pooling,

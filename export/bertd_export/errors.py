@@ -2,8 +2,11 @@
 
 
 class ExportError(Exception):
-    """The model cannot be exported. The message says why, and what to do where that is known."""
+    """The model cannot be exported. The message says why, and what to do where that is known.
+
+    The message is one line, whatever the library wrote from which it quotes.
+    """
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = " ".join(message.split())
+        super().__init__(self.message)

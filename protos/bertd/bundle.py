@@ -150,22 +150,32 @@ def file_record(path: Path) -> FileRecord:
     return FileRecord(sha256=digest, bytes=path.stat().st_size)
 
 
+def file_problem(folder: Path, name: str, expected: FileRecord) -> str | None:
+    """What is wrong with one file of a bundle, or None where it is as it was exported."""
+    path = folder / name
+    if not path.is_file():
+        return f"{folder} lacks {name}: export the model again"
+    if path.resolve().parent != folder.resolve():
+        return f"{path} is a link that leaves the bundle: copy the file into it"
+    try:
+        actual = file_record(path)
+    except OSError as error:
+        return f"{path} cannot be read: {error}"
+    if actual != expected:
+        return (
+            f"{path} is not the file that was exported (SHA-256 {actual.sha256[:12]}…, "
+            f"expected {expected.sha256[:12]}…): export the model again"
+        )
+    return None
+
+
 def verify_files(folder: Path, manifest: Manifest) -> None:
     """Check that every file of the manifest is there, unchanged, and inside the folder.
 
     Raises:
         BundleError: a file is missing, altered, or a link that leaves the folder.
     """
-    root = folder.resolve()
     for name, expected in manifest.files.items():
-        path = folder / name
-        if not path.is_file():
-            raise BundleError(f"{folder} lacks {name}: export the model again")
-        if path.resolve().parent != root:
-            raise BundleError(f"{path} is a link that leaves the bundle: copy the file into it")
-        actual = file_record(path)
-        if actual != expected:
-            raise BundleError(
-                f"{path} is not the file that was exported (SHA-256 {actual.sha256[:12]}…, "
-                f"expected {expected.sha256[:12]}…): export the model again"
-            )
+        problem = file_problem(folder, name, expected)
+        if problem is not None:
+            raise BundleError(problem)

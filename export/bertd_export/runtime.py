@@ -1,0 +1,48 @@
+"""The graph as ONNX Runtime loads and optimises it on this machine."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime as ort
+
+from bertd_export.errors import ExportError
+
+
+def session(graph: Path, options: ort.SessionOptions | None = None) -> Any:
+    """Load a graph on the CPU.
+
+    Raises:
+        ExportError: ONNX Runtime refuses it.
+    """
+    options = options or ort.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ExportError(f"ONNX Runtime does not load the graph: {error}") from error
+
+
+def optimized(graph: Path, *, for_this_cpu: bool = False) -> onnx.ModelProto:
+    """The graph after ONNX Runtime's optimisers, functions inlined; without its weights.
+
+    Args:
+        graph: path of the graph; its weights lie beside it.
+        for_this_cpu: with the changes that depend on the hardware, as a session runs it.
+
+    Raises:
+        ExportError: ONNX Runtime refuses the graph.
+    """
+    levels = ort.GraphOptimizationLevel
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimized.onnx"
+        options = ort.SessionOptions()
+        options.graph_optimization_level = (
+            levels.ORT_ENABLE_ALL if for_this_cpu else levels.ORT_ENABLE_EXTENDED
+        )
+        options.optimized_model_filepath = str(path)
+        key = "session.optimized_model_external_initializers_file_name"
+        options.add_session_config_entry(key, "optimized.data")
+        session(graph, options)
+        return onnx.load(str(path), load_external_data=False)
