@@ -51,7 +51,8 @@ def batches(names: list[str]) -> list[list[str]]:
 def _vocabulary(checkpoint: Checkpoint) -> _Ints:
     """Every token id but padding's."""
     ids = np.arange(int(checkpoint.model.config.vocab_size), dtype=np.int64)
-    return ids[ids != checkpoint.pad_token_id]
+    kept: _Ints = ids[ids != checkpoint.pad_token_id]
+    return kept
 
 
 def _random(checkpoint: Checkpoint) -> dict[str, Text]:

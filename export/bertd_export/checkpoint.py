@@ -117,10 +117,11 @@ def _dense(folder: Path, *, allow_pickle: bool) -> torch.nn.Module:
         raise ExportError(
             f"{folder}: activation {path} is not supported; supported: {', '.join(_ACTIVATIONS)}"
         )
-    sizes = (config.get("in_features"), config.get("out_features"))
-    if not all(isinstance(size, int) and size > 0 for size in sizes):
+    sizes = [config.get("in_features"), config.get("out_features")]
+    width, height = (size if isinstance(size, int) else 0 for size in sizes)
+    if min(width, height) < 1:
         raise ExportError(f"{folder}: in_features and out_features must be positive integers")
-    linear = torch.nn.Linear(*sizes, bias=config.get("bias", True))
+    linear = torch.nn.Linear(width, height, bias=bool(config.get("bias", True)))
     weights, state = _dense_weights(folder, allow_pickle=allow_pickle)
     state = {k.removeprefix("linear."): v.float() for k, v in state.items()}
     try:

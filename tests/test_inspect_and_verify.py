@@ -1,0 +1,165 @@
+"""`bertd inspect` and `bertd verify`, and what serving says to the same bundles."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bertd.bundle import GRAPH_NAME, MANIFEST_NAME, TOKENIZER_NAME, WEIGHTS_NAME
+from bertd_export.bundle import export_model
+from bertd_export.commands import inspect, verify
+from bertd_server.cli import serve
+from click.testing import CliRunner, Result
+from tiny_bert import save_tiny_bert
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_bert(tmp_path_factory.mktemp("checkpoints") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "tiny"
+    export_model(str(checkpoint), folder)
+    return folder
+
+
+@pytest.fixture
+def bundle(exported: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(exported, tmp_path / "bundle"))
+
+
+def run_inspect(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(inspect, [str(argument) for argument in arguments])
+
+
+def run_verify(bundle: Path, checkpoint: Path, *more: str) -> Result:
+    return CliRunner().invoke(verify, [str(bundle), "--against", str(checkpoint), *more])
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_inspect_shows_the_manifest_and_the_files(exported: Path) -> None:
+    result = run_inspect(exported)
+    assert result.exit_code == 0
+    lines = dict(line.split("  ", 1) for line in result.output.splitlines())
+    shown = {name.strip(): value.strip() for name, value in lines.items()}
+    assert shown["architecture"] == "BertModel"
+    assert shown["pooling"] == "mean"
+    assert shown["normalized"] == "false"
+    assert shown["max tokens"] == "64"
+    assert "onnxruntime" in shown["made with"]
+    assert "torch" in shown["made with"]
+    assert "tolerance 1e-04" in shown["parity sentence_embedding"]
+    for name in (GRAPH_NAME, WEIGHTS_NAME, TOKENIZER_NAME):
+        assert shown[f"file {name}"].endswith("bytes, intact")
+
+
+def test_inspect_writes_json(bundle: Path) -> None:
+    (bundle / "notes.txt").write_text("mine")
+    record = json.loads(run_inspect(bundle, "--json").output)
+    assert record["intact"] is True
+    assert record["unlisted"] == ["notes.txt"]
+    assert record["manifest"] == json.loads((bundle / MANIFEST_NAME).read_text())
+
+
+def test_inspect_counts_operators(exported: Path) -> None:
+    graph = json.loads(run_inspect(exported, "--graph", "--json").output)["graph"]
+    assert graph["operators"]["bertd::PackedAttention"] == 2
+    assert graph["functions"]["bertd::PackedAttention"]["com.microsoft::MultiHeadAttention"] == 1
+    assert graph["optimized"]["com.microsoft::MultiHeadAttention"] == 2
+    assert "bertd::PackedAttention" not in graph["optimized"]
+    assert graph["inputs"][0] == {"name": "input_ids", "dtype": "int64", "shape": ["tokens"]}
+    outputs = {value["name"]: value["shape"][-1] for value in graph["outputs"]}
+    assert outputs == {"sentence_embedding": 32, "token_embeddings": 32}
+    lines = [line.split() for line in run_inspect(exported, "--graph").output.splitlines()]
+    assert ["optimised", "here", "com.microsoft::MultiHeadAttention", "2"] in lines
+
+
+def test_inspect_needs_onnx_for_the_graph_alone(exported: Path) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('onnx', 'torch', 'transformers', 'rich'): sys.modules[name] = None\n"
+        "from bertd_export.commands import inspect\n"
+        "inspect()\n"
+    )
+    command = [sys.executable, "-c", code, str(exported)]
+    plain = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (plain.returncode, plain.stderr) == (0, "")
+    assert "BertModel" in plain.stdout
+    graph = subprocess.run([*command, "--graph"], capture_output=True, text=True, check=False)
+    assert graph.returncode == 1
+    assert "bertd[export]" in graph.stderr
+    assert "Traceback" not in graph.stderr
+
+
+@pytest.mark.parametrize("name", [GRAPH_NAME, WEIGHTS_NAME, TOKENIZER_NAME])
+def test_an_altered_file_is_refused_everywhere(name: str, bundle: Path, checkpoint: Path) -> None:
+    flip_a_byte(bundle / name)
+    serving = CliRunner().invoke(serve, [str(bundle), "--address", "127.0.0.1:0"])
+    for result in (run_inspect(bundle), run_verify(bundle, checkpoint), serving):
+        assert result.exit_code == 1
+        assert f"{name} is not the file that was exported" in result.output
+
+
+def test_a_missing_file_and_a_link_out_are_named(bundle: Path) -> None:
+    (bundle / TOKENIZER_NAME).rename(bundle.parent / "elsewhere.json")
+    assert run_inspect(bundle).exit_code == 1
+    assert f"lacks {TOKENIZER_NAME}" in run_inspect(bundle).output
+    (bundle / TOKENIZER_NAME).symlink_to(bundle.parent / "elsewhere.json")
+    result = run_inspect(bundle, "--json")
+    assert result.exit_code == 1
+    record = json.loads(result.stdout)
+    assert record["intact"] is False
+    assert "leaves the bundle" in record["problems"][TOKENIZER_NAME]
+
+
+def test_a_broken_manifest_is_one_line(bundle: Path) -> None:
+    (bundle / MANIFEST_NAME).write_text("{")
+    result = run_inspect(bundle)
+    assert result.exit_code == 1
+    assert MANIFEST_NAME in result.output
+    assert len(result.output.splitlines()) == 1
+
+
+def test_verify_agrees_with_the_checkpoint(exported: Path, checkpoint: Path) -> None:
+    result = run_verify(exported, checkpoint)
+    assert result.exit_code == 0, result.output
+    assert "sentence_embedding" in result.output
+    assert "token_embeddings" in result.output
+    strict = run_verify(exported, checkpoint, "--tolerance", "1e-12")
+    assert strict.exit_code == 1
+    assert "ABOVE the tolerance 1e-12" in strict.output
+    assert "worst case" in strict.output
+
+
+def test_verify_finds_other_weights(exported: Path, tmp_path: Path) -> None:
+    other = save_tiny_bert(tmp_path / "other", seed=1)
+    result = run_verify(exported, other)
+    assert result.exit_code == 1
+    assert "other weights" in result.output
+
+
+def test_verify_finds_another_shape(exported: Path, tmp_path: Path) -> None:
+    other = save_tiny_bert(tmp_path / "other", layers=3)
+    result = run_verify(exported, other)
+    assert result.exit_code == 1
+    assert "num_layers is 2 in the bundle and 3 in the checkpoint" in result.output
+
+
+def test_verify_finds_another_vocabulary(exported: Path, checkpoint: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(checkpoint, tmp_path / "other"))
+    tokenizer = other / TOKENIZER_NAME
+    content = tokenizer.read_text()
+    tokenizer.write_text(content.replace('"w1":', '"word":'))
+    result = run_verify(exported, other)
+    assert result.exit_code == 1
+    assert "vocabularies" in result.output
