@@ -72,6 +72,7 @@ def edit(path: Path, **changes: Any) -> None:
         ({"num_hidden_layers": 3}, "lacks weights"),
         ({"num_hidden_layers": 1}, "num_hidden_layers is 1, but the weights hold encoder.layer.1"),
         ({"hidden_act": "nothing"}, "nothing"),
+        ({"max_position_embeddings": 0}, "max_position_embeddings"),
     ],
 )
 def test_a_wrong_config(changes: dict[str, Any], message: str, checkpoint: Path) -> None:
@@ -182,6 +183,26 @@ def test_a_module_outside_the_folder(kind: str, checkpoint: Path, tmp_path: Path
     if kind == "link":
         (folder / "1_Pooling").symlink_to(outside)
     assert "leaves its folder" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("1_Pooling/config.json", {"pooling_mode": 3}, "pooling_mode is 3"),
+        ("1_Pooling/config.json", {"pooling_mode": "median"}, "'median' is not supported"),
+        ("0_Transformer/sentence_bert_config.json", {"max_seq_length": -1}, "max_seq_length is -1"),
+        ("config_sentence_transformers.json", {"prompts": ["x"]}, "prompts are ['x']"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "x"}, "not among"),
+    ],
+)
+def test_wrong_sentence_settings(
+    file: str, content: dict[str, Any], message: str, checkpoint: Path
+) -> None:
+    folder = sentence_folder(checkpoint, "1_Pooling")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
+    (folder / file).write_text(json.dumps(content))
+    assert message in refused(folder)
 
 
 def test_modules_json_of_another_form(checkpoint: Path) -> None:

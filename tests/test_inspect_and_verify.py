@@ -4,10 +4,19 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from bertd.bundle import GRAPH_NAME, MANIFEST_NAME, TOKENIZER_NAME, WEIGHTS_NAME
+from bertd.bundle import (
+    GRAPH_NAME,
+    MANIFEST_NAME,
+    TOKENIZER_NAME,
+    WEIGHTS_NAME,
+    Source,
+    read_manifest,
+)
 from bertd_export.bundle import export_model
 from bertd_export.commands import inspect, verify
 from bertd_server.cli import serve
@@ -37,7 +46,7 @@ def run_inspect(*arguments: str | Path) -> Result:
     return CliRunner().invoke(inspect, [str(argument) for argument in arguments])
 
 
-def run_verify(bundle: Path, checkpoint: Path, *more: str) -> Result:
+def run_verify(bundle: Path, checkpoint: Path | str, *more: str) -> Result:
     return CliRunner().invoke(verify, [str(bundle), "--against", str(checkpoint), *more])
 
 
@@ -146,6 +155,48 @@ def test_verify_finds_other_weights(exported: Path, tmp_path: Path) -> None:
     result = run_verify(exported, other)
     assert result.exit_code == 1
     assert "other weights" in result.output
+
+
+def cache_on_the_hub(cache: Path, checkpoints: dict[str, Path]) -> None:
+    """A hub cache as it is on disk: snapshots by commit, whose files are links to blobs."""
+    repository = cache / "models--someone--tiny"
+    (repository / "blobs").mkdir(parents=True)
+    (repository / "refs").mkdir()
+    for number, (revision, checkpoint) in enumerate(checkpoints.items(), start=1):
+        commit = str(number) * 40
+        (repository / "refs" / revision).write_text(commit)
+        snapshot = repository / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        for path in checkpoint.iterdir():
+            blob = repository / "blobs" / f"{commit}-{path.name}"
+            blob.write_bytes(path.read_bytes())
+            (snapshot / path.name).symlink_to(blob)
+
+
+def test_the_commit_of_a_hub_id_is_pinned(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = save_tiny_bert(tmp_path / "other", seed=1)
+    cache_on_the_hub(tmp_path / "cache", {"v1": checkpoint, "main": other})
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    bundle = tmp_path / "bundle"
+    export_model("someone/tiny", bundle, revision="v1")
+    manifest = read_manifest(bundle)
+    assert manifest.name == "tiny"
+    assert manifest.source == Source(name="someone/tiny", revision="1" * 40)
+    assert f"someone/tiny at {'1' * 40}" in run_inspect(bundle).output
+    pinned = run_verify(bundle, "someone/tiny")
+    assert pinned.exit_code == 0, pinned.output
+    assert run_verify(bundle, "someone/tiny", "--revision", "main").exit_code == 1
+
+
+def test_the_commands_are_declared() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    declared = project["project"]["entry-points"]["bertd.commands"]
+    for command in (inspect, verify):
+        entry = EntryPoint(str(command.name), declared[str(command.name)], "bertd.commands")
+        assert entry.load() is command
 
 
 def test_verify_finds_another_shape(exported: Path, tmp_path: Path) -> None:

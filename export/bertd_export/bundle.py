@@ -137,6 +137,8 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
     started = time.perf_counter()
     output = Path(os.path.abspath(output))  # noqa: PTH100 - a link at the end must stay a link
     _check_output(output, force=force)
+    if name is not None and not name.isprintable():
+        raise ExportError(f"the name {name!r} has characters that cannot be shown")
     with staged(output) as staging:
         progress(f"loading {model}")
         with quiet():

@@ -94,6 +94,8 @@ def _pooling(config: dict[str, Any]) -> tuple[Pooling, ...]:
         modes = [mode for key, mode in _LEGACY_POOLING.items() if config.get(key)]
     elif isinstance(modes, str):
         modes = [modes]
+    elif not isinstance(modes, list):
+        raise ExportError(f"pooling_mode is {modes!r}; it must be a name or a list of names")
     if not modes:
         raise ExportError("the pooling module's config.json names no pooling mode")
     known = get_args(Pooling)
@@ -174,12 +176,22 @@ def _sentence(folder: Path, *, allow_pickle: bool) -> _Sentence:
         )
     if (paths[0] / "sentence_bert_config.json").is_file():
         settings = read_object(paths[0] / "sentence_bert_config.json")
-        sentence.max_seq_length = settings.get("max_seq_length")
+        limit = settings.get("max_seq_length")
+        if limit is not None and (not isinstance(limit, int) or limit < 1):
+            raise ExportError(f"max_seq_length is {limit!r}; it must be a positive integer")
+        sentence.max_seq_length = limit
         sentence.lower = bool(settings.get("do_lower_case"))
     if (folder / "config_sentence_transformers.json").is_file():
         settings = read_object(folder / "config_sentence_transformers.json")
         sentence.prompts = settings.get("prompts") or {}
-        sentence.default_prompt_name = settings.get("default_prompt_name")
+        if not isinstance(sentence.prompts, dict) or not all(
+            isinstance(text, str) for text in sentence.prompts.values()
+        ):
+            raise ExportError(f"prompts are {sentence.prompts!r}; they must map names to texts")
+        default = settings.get("default_prompt_name")
+        if default is not None and default not in sentence.prompts:
+            raise ExportError(f"default_prompt_name {default!r} is not among the prompts")
+        sentence.default_prompt_name = default
     return sentence
 
 
@@ -258,6 +270,8 @@ def load(model: str, *, revision: str | None = None, allow_pickle: bool = False)
         raise ExportError(
             "none of max_position_embeddings, max_seq_length and model_max_length is known"
         )
+    if min(limits) < 1:
+        raise ExportError(f"the model reads {min(limits)} tokens at most: its sizes are wrong")
     dimensions = int(config.hidden_size) * len(sentence.pooling)
     for module in sentence.after:
         if isinstance(module, torch.nn.Sequential):

@@ -69,6 +69,11 @@ def _check_config(folder: Path) -> None:
         value = getattr(config, name, None)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ExportError(f"{path}: {name} is {value!r}; it must be a positive integer")
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and (not isinstance(positions, int) or positions < 1):
+        raise ExportError(
+            f"{path}: max_position_embeddings is {positions!r}; it must be a positive integer"
+        )
     if config.hidden_size % config.num_attention_heads:
         raise ExportError(
             f"{path}: hidden_size {config.hidden_size} is not a multiple of "

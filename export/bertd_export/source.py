@@ -91,6 +91,6 @@ def inside(folder: Path, part: object) -> Path:
 
 
 def safe_name(name: str) -> str:
-    """The last part of a folder name or hub id, with letters, digits, ``.``, ``_``, ``-`` only."""
+    """The last part of a folder name or hub id, in letters, digits, ``.``, ``_``, ``-`` only."""
     last = name.rstrip("/").rpartition("/")[2]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-.") or "model"
+    return re.sub(r"[^A-Za-z0-9._]+", "-", last).strip("-.") or "model"
