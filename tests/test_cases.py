@@ -1,7 +1,5 @@
 """The grid of texts and batches on which an export is compared with PyTorch."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from bertd_export import cases

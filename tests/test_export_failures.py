@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bertd.bundle import read_manifest
+from bertd.bundle import MANIFEST_NAME, read_manifest
 from bertd_export import bundle as exporter
 from bertd_export.bundle import export_model
 from bertd_export.cli import export
@@ -260,7 +260,8 @@ def test_a_full_disk_leaves_the_older_bundle(
     sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "bundle"
-    export_model(str(sound), output)
+    output.mkdir()
+    (output / MANIFEST_NAME).write_text("an older bundle")
     before = {path.name: path.read_bytes() for path in output.iterdir()}
 
     def full(*_: object) -> None:
