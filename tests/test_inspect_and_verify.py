@@ -80,6 +80,12 @@ def test_inspect_writes_json(bundle: Path) -> None:
     assert record["manifest"] == json.loads((bundle / MANIFEST_NAME).read_text())
 
 
+def test_the_graph_holds_no_paths_of_this_machine(exported: Path) -> None:
+    content = (exported / GRAPH_NAME).read_bytes()
+    for part in (b".py", str(Path.cwd()).encode(), sys.prefix.encode()):
+        assert part not in content
+
+
 def test_inspect_counts_operators(exported: Path) -> None:
     graph = json.loads(run_inspect(exported, "--graph", "--json").output)["graph"]
     assert graph["operators"]["bertd::PackedAttention"] == 2

@@ -137,6 +137,17 @@ def _prune(graph: onnx.GraphProto) -> None:
         graph.initializer.remove(tensor)
 
 
+def drop_metadata(model: onnx.ModelProto) -> None:
+    """Remove what the tracer notes of itself: stack traces, which hold paths of this machine."""
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    for entry in (*model.graph.node, *model.graph.initializer):
+        del entry.metadata_props[:]
+        entry.doc_string = ""
+    for value in (*model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+
+
 def name_outputs(model: onnx.ModelProto, names: list[str]) -> None:
     """Give the outputs their names; whatever inside the graph has such a name gets another."""
     graph = model.graph

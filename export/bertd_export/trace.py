@@ -21,7 +21,7 @@ from bertd_export.checkpoint import Checkpoint
 from bertd_export.errors import ExportError
 from bertd_export.operators import OPSET, add_functions
 from bertd_export.packed import IMPLEMENTATION, PackedModel
-from bertd_export.rewrite import merge_qkv, name_outputs, sum_residuals
+from bertd_export.rewrite import drop_metadata, merge_qkv, name_outputs, sum_residuals
 
 _LENGTHS = (8, 12)
 
@@ -105,4 +105,5 @@ def trace(checkpoint: Checkpoint) -> onnx.ModelProto:
     sum_residuals(result)
     name_outputs(result, [SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS])
     add_functions(result, merged=merged)
+    drop_metadata(result)
     return result
