@@ -141,9 +141,11 @@ def drop_metadata(model: onnx.ModelProto) -> None:
     """Remove what the tracer notes of itself: stack traces, which hold paths of this machine."""
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
-    for entry in (*model.graph.node, *model.graph.initializer):
-        del entry.metadata_props[:]
-        entry.doc_string = ""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for tensor in model.graph.initializer:
+        del tensor.metadata_props[:]
     for value in (*model.graph.input, *model.graph.output):
         del value.metadata_props[:]
 
