@@ -7,6 +7,7 @@ import pytest
 import torch
 from bertd.bundle import (
     GRAPH_NAME,
+    POOLER_OUTPUT,
     SENTENCE_EMBEDDING,
     TOKEN_EMBEDDINGS,
     TOKENIZER_NAME,
@@ -61,7 +62,7 @@ def test_the_manifest_and_the_files(bundle: Path) -> None:
     assert (manifest.name, manifest.num_layers, manifest.max_tokens) == ("tiny", 2, 160)
     assert manifest.pooling == ("mean",)
     assert not manifest.normalized
-    assert set(manifest.parity) == {SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS}
+    assert set(manifest.parity) == {SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS, POOLER_OUTPUT}
     for parity in manifest.parity.values():
         assert 0 < parity.max_abs_diff <= parity.tolerance
     assert [path.name for path in bundle.parent.iterdir()] == ["tiny"]

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -84,7 +84,7 @@ def describe(
     return Manifest(
         format_version=FORMAT_VERSION,
         name=name,
-        task="feature-extraction",
+        task=checkpoint.task,
         architecture=type(checkpoint.model).__name__,
         model_type=config.model_type,
         layout="packed",
@@ -96,9 +96,11 @@ def describe(
         type_vocab_size=checkpoint.type_vocab_size,
         max_tokens=checkpoint.max_tokens,
         position_offset=checkpoint.position_offset,
+        outputs=checkpoint.outputs,
         dimensions=checkpoint.dimensions,
         pooling=checkpoint.pooling,
         normalized=checkpoint.normalized,
+        **asdict(checkpoint.head),
         prompts=checkpoint.prompts,
         default_prompt_name=checkpoint.default_prompt_name,
         source=Source(name=checkpoint.name, revision=checkpoint.revision),
@@ -112,6 +114,7 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
     model: str,
     output: Path,
     *,
+    task: str | None = None,
     tolerance: float = 1e-4,
     force: bool = False,
     name: str | None = None,
@@ -124,6 +127,7 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
     Args:
         model: a folder, or a hub id.
         output: the bundle's folder, made here.
+        task: what the bundle is for; by default what the checkpoint was trained for.
         tolerance: the largest absolute difference from PyTorch eager.
         force: replace an existing bundle.
         name: name under which the model is served; by default the checkpoint's.
@@ -142,7 +146,7 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
     with staged(output) as staging:
         progress(f"loading {model}")
         with quiet():
-            checkpoint = checkpoints.load(model, revision=revision, allow_pickle=allow_pickle)
+            checkpoint = checkpoints.load(model, task, revision=revision, allow_pickle=allow_pickle)
         progress(f"tracing {type(checkpoint.model).__name__}")
         graph = trace(checkpoint)
         progress("writing the graph, its weights and the tokenizer")

@@ -20,6 +20,8 @@ CHARACTERS = (
     "שלום عليكم, tab\tand\nline",
 )
 
+_MASKED_SHARE = 0.15
+
 _Ints = npt.NDArray[np.int64]
 
 
@@ -56,17 +58,22 @@ def _vocabulary(checkpoint: Checkpoint) -> _Ints:
 
 
 def _random(checkpoint: Checkpoint) -> dict[str, Text]:
+    """A text of each length; where masks are filled, each holds at least one."""
     generator = np.random.default_rng(0)
     vocabulary = _vocabulary(checkpoint)
     longest = checkpoint.max_tokens
-    return {
-        f"{length} tokens": Text(
-            generator.choice(vocabulary, length),
-            np.sort(generator.integers(0, checkpoint.type_vocab_size, length)),
-        )
-        for length in sorted({*LENGTHS, longest})
-        if length <= longest
-    }
+    mask = checkpoint.head.mask_token_id
+    found = {}
+    for length in sorted({*LENGTHS, longest}):
+        if length > longest:
+            continue
+        ids = generator.choice(vocabulary, length)
+        types = np.sort(generator.integers(0, checkpoint.type_vocab_size, length))
+        if mask is not None:
+            ids[generator.random(length) < _MASKED_SHARE] = mask
+            ids[length // 2] = mask
+        found[f"{length} tokens"] = Text(ids, types)
+    return found
 
 
 def _types(checkpoint: Checkpoint) -> dict[str, Text]:

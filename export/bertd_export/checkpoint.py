@@ -3,16 +3,17 @@
 import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 import tokenizers
 import torch
 import transformers
-from bertd.bundle import Pooling
+from bertd.bundle import Pooling, Rows, Task
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import LARGE_INTEGER
 
+from bertd_export import tasks
 from bertd_export.errors import ExportError
 from bertd_export.preflight import (
     check_finite,
@@ -64,6 +65,9 @@ class Checkpoint:
     position_offset: int
     type_vocab_size: int
     pad_token_id: int | None
+    task: Task
+    head: tasks.Head
+    outputs: dict[str, Rows]
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
 
@@ -73,12 +77,21 @@ class Checkpoint:
         return set(inspect.signature(type(self.model).forward).parameters)
 
 
+class _Tokenizer(NamedTuple):
+    """A tokenizer, and what its config says of it as far as it does."""
+
+    tokenizer: tokenizers.Tokenizer
+    max_tokens: int | None
+    mask_token_id: int | None
+
+
 @dataclass
 class _Sentence:
     """What the sentence-transformers files say; the defaults hold for a plain model."""
 
     transformer: Path
-    pooling: tuple[Pooling, ...] = ("mean",)
+    pooling: tuple[Pooling, ...] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
     after: list[torch.nn.Module] = field(default_factory=list)
     max_seq_length: int | None = None
     lower: bool = False
@@ -154,8 +167,11 @@ def _dense_weights(folder: Path, *, allow_pickle: bool) -> tuple[Path, dict[str,
 
 
 def _sentence(folder: Path, *, allow_pickle: bool) -> _Sentence:
+    settings: dict[str, Any] = {}
+    if (folder / "config_sentence_transformers.json").is_file():
+        settings = read_object(folder / "config_sentence_transformers.json")
     if not (folder / "modules.json").is_file():
-        return _Sentence(folder)
+        return _Sentence(folder, settings=settings)
     modules = read_json(folder / "modules.json")
     if not isinstance(modules, list) or not all(
         isinstance(module, dict) and {"type", "path"} <= module.keys() for module in modules
@@ -163,44 +179,50 @@ def _sentence(folder: Path, *, allow_pickle: bool) -> _Sentence:
         raise ExportError(f"{folder / 'modules.json'} must list modules, each with type and path")
     kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
     allowed = ("Dense", "Normalize")
+    if kinds == ["Transformer"] and settings.get("model_type") == "CrossEncoder":
+        return _described(_Sentence(inside(folder, modules[0]["path"]), settings=settings))
     if kinds[:2] != ["Transformer", "Pooling"] or any(kind not in allowed for kind in kinds[2:]):
         raise ExportError(
             f"modules.json lists {', '.join(kinds)}; supported: Transformer, Pooling, "
             f"then any of {', '.join(allowed)}"
         )
     paths = [inside(folder, module["path"]) for module in modules]
-    sentence = _Sentence(paths[0], pooling=_pooling(read_object(paths[1] / "config.json")))
+    sentence = _Sentence(paths[0], _pooling(read_object(paths[1] / "config.json")), settings)
     for kind, path in zip(kinds[2:], paths[2:], strict=True):
         sentence.after.append(
             _dense(path, allow_pickle=allow_pickle) if kind == "Dense" else Normalize()
         )
-    if (paths[0] / "sentence_bert_config.json").is_file():
-        settings = read_object(paths[0] / "sentence_bert_config.json")
+    return _described(sentence)
+
+
+def _described(sentence: _Sentence) -> _Sentence:
+    """Add the limit and the prompts that sentence-transformers' settings name."""
+    path = sentence.transformer / "sentence_bert_config.json"
+    if path.is_file():
+        settings = read_object(path)
         limit = settings.get("max_seq_length")
         if limit is not None and (not isinstance(limit, int) or limit < 1):
             raise ExportError(f"max_seq_length is {limit!r}; it must be a positive integer")
         sentence.max_seq_length = limit
         sentence.lower = bool(settings.get("do_lower_case"))
-    if (folder / "config_sentence_transformers.json").is_file():
-        settings = read_object(folder / "config_sentence_transformers.json")
-        sentence.prompts = settings.get("prompts") or {}
-        if not isinstance(sentence.prompts, dict) or not all(
-            isinstance(text, str) for text in sentence.prompts.values()
-        ):
-            raise ExportError(f"prompts are {sentence.prompts!r}; they must map names to texts")
-        default = settings.get("default_prompt_name")
-        if default is not None and default not in sentence.prompts:
-            raise ExportError(f"default_prompt_name {default!r} is not among the prompts")
-        sentence.default_prompt_name = default
+    sentence.prompts = sentence.settings.get("prompts") or {}
+    if not isinstance(sentence.prompts, dict) or not all(
+        isinstance(text, str) for text in sentence.prompts.values()
+    ):
+        raise ExportError(f"prompts are {sentence.prompts!r}; they must map names to texts")
+    default = sentence.settings.get("default_prompt_name")
+    if default is not None and default not in sentence.prompts:
+        raise ExportError(f"default_prompt_name {default!r} is not among the prompts")
+    sentence.default_prompt_name = default
     return sentence
 
 
-def _model(folder: Path, *, allow_pickle: bool) -> Any:
+def _model(folder: Path, task: Task, *, allow_pickle: bool) -> tuple[Any, bool]:
+    """The model with the task's head, and whether its checkpoint holds a trained pooler."""
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call,unused-ignore]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call,unused-ignore]
-    loader: Any = AutoModel
     try:
-        model, report = loader.from_pretrained(
+        model, report = tasks.loader(task).from_pretrained(
             folder,
             use_safetensors=None if allow_pickle else True,
             weights_only=True,  # of a pickle: numbers, never code
@@ -210,15 +232,17 @@ def _model(folder: Path, *, allow_pickle: bool) -> Any:
         )
     except Exception as error:
         raise ExportError(f"{folder} cannot be loaded: {error}") from error
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    plain = task == "feature-extraction"
+    poolers = {key for key in report["missing_keys"] if plain and key.startswith("pooler.")}
+    missing = sorted(set(report["missing_keys"]) - poolers)
     if missing:
-        raise ExportError(f"{folder} lacks weights: {', '.join(missing[:5])}")
+        raise ExportError(f"{folder} lacks weights that {task} needs: {', '.join(missing[:5])}")
     check_unexpected(folder, report["unexpected_keys"], int(model.config.num_hidden_layers))
-    return model.eval()
+    trained = plain and not poolers and getattr(model, "pooler", None) is not None
+    return model.eval(), trained
 
 
-def _tokenizer(folder: Path, *, lower: bool) -> tuple[tokenizers.Tokenizer, int | None]:
-    """The tokenizer, and the longest sequence that its config names."""
+def _tokenizer(folder: Path, *, lower: bool) -> _Tokenizer:
     loader: Any = AutoTokenizer
     try:
         fast = loader.from_pretrained(folder, trust_remote_code=False)
@@ -235,14 +259,21 @@ def _tokenizer(folder: Path, *, lower: bool) -> tuple[tokenizers.Tokenizer, int 
             steps.append(tokenizer.normalizer)
         tokenizer.normalizer = tokenizers.normalizers.Sequence(steps)  # type: ignore[assignment,unused-ignore]
     limit = int(fast.model_max_length)
-    return tokenizer, limit if limit < LARGE_INTEGER else None
+    return _Tokenizer(tokenizer, limit if limit < LARGE_INTEGER else None, fast.mask_token_id)
 
 
-def load(model: str, *, revision: str | None = None, allow_pickle: bool = False) -> Checkpoint:
+def load(
+    model: str,
+    task: str | None = None,
+    *,
+    revision: str | None = None,
+    allow_pickle: bool = False,
+) -> Checkpoint:
     """Load a checkpoint from a folder or from the hub.
 
     Args:
         model: a folder, or a hub id.
+        task: one of :data:`bertd_export.tasks.TASKS`; by default the checkpoint's own.
         revision: branch, tag or commit on the hub.
         allow_pickle: read pickled weights where there are no safetensors; still no code is run.
 
@@ -252,7 +283,14 @@ def load(model: str, *, revision: str | None = None, allow_pickle: bool = False)
     folder, name, commit = locate(model, revision=revision, allow_pickle=allow_pickle)
     sentence = _sentence(folder, allow_pickle=allow_pickle)
     check_folder(sentence.transformer, allow_pickle=allow_pickle)
-    network = _model(sentence.transformer, allow_pickle=allow_pickle)
+    raw = read_object(sentence.transformer / "config.json")
+    pooled = sentence.pooling is not None
+    found = tasks.find_task(raw, sentence.settings, pooled=pooled, requested=task)
+    tokenizer = _tokenizer(sentence.transformer, lower=sentence.lower)
+    head = tasks.describe_head(found, raw, sentence.settings, tokenizer.mask_token_id)
+    network, pooler = _model(sentence.transformer, found, allow_pickle=allow_pickle)
+    plain = found == "feature-extraction"
+    pooling: tuple[Pooling, ...] = (sentence.pooling or ("mean",)) if plain else ()
     check_finite([network, *sentence.after])
     config = network.config
     offset = 0
@@ -262,8 +300,8 @@ def load(model: str, *, revision: str | None = None, allow_pickle: bool = False)
     limits = []
     if getattr(config, "max_position_embeddings", None):
         limits.append(int(config.max_position_embeddings) - offset)
-    tokenizer, tokenizer_limit = _tokenizer(sentence.transformer, lower=sentence.lower)
-    stated = sentence.max_seq_length or tokenizer_limit  # newer folders keep it in the tokenizer
+    # Newer folders keep the limit in the tokenizer.
+    stated = sentence.max_seq_length or tokenizer.max_tokens
     if stated:
         limits.append(int(stated))
     if not limits:
@@ -272,7 +310,7 @@ def load(model: str, *, revision: str | None = None, allow_pickle: bool = False)
         )
     if min(limits) < 1:
         raise ExportError(f"the model reads {min(limits)} tokens at most: its sizes are wrong")
-    dimensions = int(config.hidden_size) * len(sentence.pooling)
+    dimensions = int(config.hidden_size) * len(pooling)
     for module in sentence.after:
         if isinstance(module, torch.nn.Sequential):
             linear = module[0]
@@ -283,8 +321,8 @@ def load(model: str, *, revision: str | None = None, allow_pickle: bool = False)
         name=name,
         revision=commit,
         model=network,
-        tokenizer=tokenizer,
-        pooling=sentence.pooling,
+        tokenizer=tokenizer.tokenizer,
+        pooling=pooling,
         after_pooling=sentence.after,
         normalized=bool(sentence.after) and isinstance(sentence.after[-1], Normalize),
         dimensions=dimensions,
@@ -292,6 +330,9 @@ def load(model: str, *, revision: str | None = None, allow_pickle: bool = False)
         position_offset=offset,
         type_vocab_size=max(1, int(getattr(config, "type_vocab_size", 1) or 1)),
         pad_token_id=getattr(config, "pad_token_id", None),
+        task=found,
+        head=head,
+        outputs=tasks.outputs(found, pooler=pooler),
         prompts=sentence.prompts,
         default_prompt_name=sentence.default_prompt_name,
     )

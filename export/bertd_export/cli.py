@@ -16,6 +16,7 @@ import click
     metavar="DIR",
     help="Folder of the bundle.",
 )
+@click.option("--task", help="What the bundle is for (default: found from the checkpoint).")
 @click.option("--name", help="Name under which the model is served (default: the checkpoint's).")
 @click.option(
     "--tolerance",
@@ -65,6 +66,7 @@ def export(model: str, output: Path, **options: Any) -> None:
         raise SystemExit(error.exit_code) from error
     manifest = summary.manifest
     click.echo(f"{manifest.name} ({manifest.architecture}) -> {summary.path}")
+    click.echo(f"  task    {manifest.task}")
     click.echo(f"  size    {summary.bytes / 1e6:.1f} MB")
     click.echo(f"  layers  {manifest.num_layers}, attention fused in all")
     for output_name, parity in manifest.parity.items():

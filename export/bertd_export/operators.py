@@ -16,6 +16,8 @@ DOMAIN = "bertd"
 FUSED_DOMAIN = "com.microsoft"
 OPSET = 20
 PACKED_ATTENTION = "PackedAttention"
+PACKED_FIRST_ATTENTION = "PackedFirstAttention"
+FIRST_ROWS = "FirstRows"  # a mark in the trace alone; bertd_export.first_rows resolves it
 PACKED_MEAN = "PackedMean"
 PACKED_MAX = "PackedMax"
 FUSED_ATTENTION = "MultiHeadAttention"
@@ -104,6 +106,16 @@ def _attention(*, merged: bool) -> onnx.FunctionProto:
     return _per_sequence(PACKED_ATTENTION, inputs, steps, ["num_heads", "scale"])
 
 
+def _first_attention() -> onnx.FunctionProto:
+    """Attention of each sequence's first row, given alone, over all its rows."""
+    steps = [helper.make_node("Gather", ["q", "i1"], ["qs"])]
+    steps += [helper.make_node("Slice", [x, "start", "end", "ax"], [x + "s"]) for x in "kv"]
+    steps += [helper.make_node("Unsqueeze", [x + "s", "ax"], [x + "u"]) for x in "qkv"]
+    steps += [_fused_attention(), helper.make_node("Squeeze", ["ou", "ax"], ["o"])]
+    inputs = ["q", "k", "v", CU_SEQLENS]
+    return _per_sequence(PACKED_FIRST_ATTENTION, inputs, steps, ["num_heads", "scale"])
+
+
 def _reduction(name: str, operator: str) -> onnx.FunctionProto:
     steps = [
         helper.make_node("Slice", ["x", "start", "end", "ax"], ["xs"]),
@@ -121,6 +133,7 @@ def add_functions(model: onnx.ModelProto, *, merged: bool) -> None:
     """
     makers: dict[str, Callable[[], onnx.FunctionProto]] = {
         PACKED_ATTENTION: lambda: _attention(merged=merged),
+        PACKED_FIRST_ATTENTION: _first_attention,
         PACKED_MEAN: lambda: _reduction(PACKED_MEAN, "ReduceMean"),
         PACKED_MAX: lambda: _reduction(PACKED_MAX, "ReduceMax"),
     }

@@ -1,7 +1,6 @@
 """Measures the final files, run by ONNX Runtime, against PyTorch eager; checks the fusion."""
 
 from collections.abc import Iterable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ import torch
 from bertd.bundle import (
     CU_SEQLENS,
     INPUT_IDS,
+    MASK_POSITIONS,
+    POOLER_OUTPUT,
     POSITION_IDS,
     SENTENCE_EMBEDDING,
     TOKEN_EMBEDDINGS,
@@ -27,9 +28,8 @@ from bertd_export.operators import FUSED_ATTENTION
 from bertd_export.runtime import optimized, session
 from bertd_export.trace import quiet
 
-_OUTPUTS = (SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS)
-
 _Floats = npt.NDArray[np.float32]
+_Answer = dict[str, _Floats]
 
 
 def _count(nodes: Iterable[onnx.NodeProto], *, inside: bool) -> int:
@@ -54,50 +54,92 @@ def check_fusion(graph: Path, layers: int) -> None:
         raise ExportError(f"ONNX Runtime runs {found} fused attention nodes for {layers} layers")
 
 
-def _eager(checkpoint: Checkpoint, text: Text) -> tuple[_Floats, _Floats]:
-    """The stock model on one text, its own positions, then pooling in plain PyTorch."""
+def _embeddings(checkpoint: Checkpoint, output: Any) -> _Answer:
+    """Pooling in plain PyTorch, and what follows it."""
+    rows = output.last_hidden_state[0]
+    vectors = []
+    for mode in checkpoint.pooling:
+        if mode == "cls":
+            vectors.append(rows[0])
+        elif mode == "lasttoken":
+            vectors.append(rows[-1])
+        elif mode == "max":
+            vectors.append(rows.max(dim=0).values)
+        elif mode == "mean":
+            vectors.append(rows.mean(dim=0))
+        else:
+            vectors.append(rows.sum(dim=0) / len(rows) ** 0.5)
+    pooled = torch.cat(vectors)[None]
+    for module in checkpoint.after_pooling:
+        pooled = module(pooled)
+    answer = {SENTENCE_EMBEDDING: pooled.numpy(), TOKEN_EMBEDDINGS: rows.numpy()}
+    if POOLER_OUTPUT in checkpoint.outputs:
+        answer[POOLER_OUTPUT] = output.pooler_output.numpy()
+    return answer
+
+
+def _eager(checkpoint: Checkpoint, text: Text) -> _Answer:
+    """The stock model on one text, with its own positions: `[rows, …]` for each output."""
     ids = torch.from_numpy(text.ids)[None]
     options = {"attention_mask": torch.ones_like(ids)}
     if "token_type_ids" in checkpoint.inputs:
         options["token_type_ids"] = torch.from_numpy(text.types)[None]
     with torch.inference_mode():
-        rows = checkpoint.model(input_ids=ids, **options).last_hidden_state[0]
-        vectors = []
-        for mode in checkpoint.pooling:
-            if mode == "cls":
-                vectors.append(rows[0])
-            elif mode == "lasttoken":
-                vectors.append(rows[-1])
-            elif mode == "max":
-                vectors.append(rows.max(dim=0).values)
-            elif mode == "mean":
-                vectors.append(rows.mean(dim=0))
-            else:
-                vectors.append(rows.sum(dim=0) / len(rows) ** 0.5)
-        pooled = torch.cat(vectors)[None]
-        for module in checkpoint.after_pooling:
-            pooled = module(pooled)
-    return pooled[0].numpy(), rows.numpy()
+        output = checkpoint.model(input_ids=ids, **options)
+        if checkpoint.task == "feature-extraction":
+            return _embeddings(checkpoint, output)
+        answer = {}
+        for name, rows in checkpoint.outputs.items():
+            logits = output[name] if rows == "sequences" else output[name][0]
+            if rows == "masks":
+                logits = logits[ids[0] == checkpoint.head.mask_token_id]
+            answer[name] = logits.numpy()
+    return answer
 
 
-def _packed(run: Any, checkpoint: Checkpoint, texts: list[Text]) -> list[tuple[_Floats, _Floats]]:
+def _packed(run: Any, checkpoint: Checkpoint, texts: list[Text]) -> list[_Answer]:
     lengths = [len(text.ids) for text in texts]
     boundaries = np.cumsum([0, *lengths], dtype=np.int64)
     offset = checkpoint.position_offset
+    ids = np.concatenate([text.ids for text in texts])
+    masks = np.flatnonzero(ids == checkpoint.head.mask_token_id)
     feed = {
-        INPUT_IDS: np.concatenate([text.ids for text in texts]),
+        INPUT_IDS: ids,
         TOKEN_TYPE_IDS: np.concatenate([text.types for text in texts]),
         POSITION_IDS: np.concatenate([np.arange(n, dtype=np.int64) + offset for n in lengths]),
         CU_SEQLENS: boundaries,
+        MASK_POSITIONS: masks,
     }
     accepted = {entry.name for entry in run.get_inputs()}
     feed = {name: value for name, value in feed.items() if name in accepted}
-    sentences, rows = run.run(list(_OUTPUTS), feed)
-    return [(sentences[i], rows[a:b]) for i, (a, b) in enumerate(pairwise(boundaries))]
+    names = list(checkpoint.outputs)
+    results = dict(zip(names, run.run(names, feed), strict=True))
+    edges = {
+        "sequences": np.arange(len(texts) + 1),
+        "tokens": boundaries,
+        "masks": np.searchsorted(masks, boundaries),
+    }
+    return [
+        {
+            name: results[name][slice(*edges[rows][i : i + 2])]
+            for name, rows in checkpoint.outputs.items()
+        }
+        for i in range(len(texts))
+    ]
+
+
+def _difference(got: _Floats, want: _Floats, case: str) -> float:
+    """The largest absolute difference; 0 where there is nothing to compare."""
+    if got.shape != want.shape:
+        raise ExportError(f"shape {got.shape} instead of PyTorch's {want.shape}: {case}")
+    difference = float(np.abs(got - want).max(initial=0.0))
+    if not np.isfinite(difference):
+        raise ExportError(f"not finite: {case}")
+    return difference
 
 
 def measure(graph: Path, checkpoint: Checkpoint, tolerance: float) -> dict[str, Parity]:
-    """Compare both outputs over the grid of cases and hold the tolerance.
+    """Compare every output over the grid of cases and hold the tolerance.
 
     Raises:
         ExportError: a difference is above the tolerance, or :func:`compare` refuses.
@@ -113,7 +155,7 @@ def measure(graph: Path, checkpoint: Checkpoint, tolerance: float) -> dict[str, 
 
 
 def compare(graph: Path, checkpoint: Checkpoint, tolerance: float) -> dict[str, Parity]:
-    """Compare both outputs over the grid of cases, alone and in batches (:mod:`.cases`).
+    """Compare every output over the grid of cases, alone and in batches (:mod:`.cases`).
 
     Args:
         graph: the final file.
@@ -131,8 +173,8 @@ def compare(graph: Path, checkpoint: Checkpoint, tolerance: float) -> dict[str, 
         except (ValueError, ImportError) as error:
             raise ExportError(f"PyTorch eager cannot be set up: {error}") from error
         expected = {name: _eager(checkpoint, text) for name, text in texts.items()}
-    alone: dict[str, tuple[_Floats, _Floats]] = {}
-    worst = dict.fromkeys(_OUTPUTS, (-1.0, ""))
+    alone: dict[str, _Answer] = {}
+    worst = dict.fromkeys(checkpoint.outputs, (-1.0, ""))
     count = 0
     for number, batch in enumerate(cases.batches(list(texts))):
         answers = _packed(run, checkpoint, [texts[name] for name in batch])
@@ -141,15 +183,11 @@ def compare(graph: Path, checkpoint: Checkpoint, tolerance: float) -> dict[str, 
             case = f"{name}, " + ("alone" if size == 1 else f"in batch {number} of {size} texts")
             count += 1
             first = alone.setdefault(name, answer)
-            for output, got, same, want in zip(
-                _OUTPUTS, answer, first, expected[name], strict=True
-            ):
-                difference = float(np.abs(got - want).max())
-                if not np.isfinite(difference):
-                    raise ExportError(f"{output} is not finite: {case}")
+            for output, got in answer.items():
+                difference = _difference(got, expected[name][output], f"{output}, {case}")
                 if difference > worst[output][0]:
                     worst[output] = (difference, case)
-                if not np.array_equal(got, same):
+                if not np.array_equal(got, first[output]):
                     raise ExportError(f"{output} is not bit-identical to the text alone: {case}")
     return {
         output: Parity(max_abs_diff=difference, tolerance=tolerance, cases=count, worst_case=case)

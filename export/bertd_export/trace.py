@@ -11,16 +11,16 @@ import torch
 from bertd.bundle import (
     CU_SEQLENS,
     INPUT_IDS,
+    MASK_POSITIONS,
     POSITION_IDS,
-    SENTENCE_EMBEDDING,
-    TOKEN_EMBEDDINGS,
     TOKEN_TYPE_IDS,
 )
 
 from bertd_export.checkpoint import Checkpoint
 from bertd_export.errors import ExportError
+from bertd_export.first_rows import TOKENS, resolve_first_rows
 from bertd_export.operators import OPSET, add_functions
-from bertd_export.packed import IMPLEMENTATION, PackedModel
+from bertd_export.packed import IMPLEMENTATION, PackedEmbedder, PackedHead, PackedModel
 from bertd_export.rewrite import drop_metadata, merge_qkv, name_outputs, sum_residuals
 
 _LENGTHS = (8, 12)
@@ -60,18 +60,26 @@ def trace(checkpoint: Checkpoint) -> onnx.ModelProto:
     Raises:
         ExportError: the model does not trace, or attention is not called once per layer.
     """
-    packed = PackedModel(checkpoint)
+    plain = checkpoint.task == "feature-extraction"
+    packed: PackedModel
+    with quiet():
+        packed = PackedEmbedder(checkpoint) if plain else PackedHead(checkpoint)
     model = checkpoint.model
     before = model.config._attn_implementation  # noqa: SLF001 - transformers has no public name
     offset = checkpoint.position_offset
     positions = torch.cat([torch.arange(n) + offset for n in _LENGTHS])
     ids = torch.arange(len(positions)) % int(model.config.vocab_size)
     boundaries = torch.tensor([0, _LENGTHS[0], sum(_LENGTHS)])
-    tokens, batch = torch.export.Dim("tokens"), torch.export.Dim("boundaries")
+    names = [INPUT_IDS, TOKEN_TYPE_IDS, POSITION_IDS, CU_SEQLENS]
+    arguments = [ids, torch.zeros_like(ids), positions, boundaries]
+    axes = [torch.export.Dim(name) for name in (TOKENS, TOKENS, TOKENS, "boundaries")]
+    if checkpoint.task == "fill-mask":
+        names.append(MASK_POSITIONS)
+        arguments.append(torch.tensor([1, 4, 5, 13]))
+        axes.append(torch.export.Dim("masks"))
     try:
         with quiet(), torch.no_grad():
             model.set_attn_implementation(IMPLEMENTATION)
-            arguments = (ids, torch.zeros_like(ids), positions, boundaries)
             packed(*arguments)
             layers = int(model.config.num_hidden_layers)
             if packed.calls != layers:
@@ -81,11 +89,11 @@ def trace(checkpoint: Checkpoint) -> onnx.ModelProto:
                 )
             program = torch.onnx.export(
                 packed,
-                arguments,
+                tuple(arguments),
                 dynamo=True,
                 opset_version=OPSET,
-                dynamic_shapes=({0: tokens}, {0: tokens}, {0: tokens}, {0: batch}),
-                input_names=[INPUT_IDS, TOKEN_TYPE_IDS, POSITION_IDS, CU_SEQLENS],
+                dynamic_shapes=tuple({0: axis} for axis in axes),
+                input_names=names,
                 optimize=True,
                 verbose=False,
             )
@@ -100,10 +108,11 @@ def trace(checkpoint: Checkpoint) -> onnx.ModelProto:
         model.config._attn_implementation = before  # noqa: SLF001 - as above
     if program is None:
         raise ExportError(f"{type(model).__name__}: torch.onnx.export returned nothing")
+    resolve_first_rows(program.model)
     result = onnx_ir.to_proto(program.model)
     merged = merge_qkv(result)
     sum_residuals(result)
-    name_outputs(result, [SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS])
+    name_outputs(result, list(checkpoint.outputs))
     add_functions(result, merged=merged)
     drop_metadata(result)
     return result

@@ -53,7 +53,9 @@ def verify(
     if revision is None and model == manifest.source.name and not Path(model).is_dir():
         revision = manifest.source.revision
     with quiet():
-        checkpoint = checkpoints.load(model, revision=revision, allow_pickle=allow_pickle)
+        checkpoint = checkpoints.load(
+            model, manifest.task, revision=revision, allow_pickle=allow_pickle
+        )
     _check_fit(manifest, checkpoint)
     _check_tokenizer(folder, checkpoint)
     graph = folder / GRAPH_NAME

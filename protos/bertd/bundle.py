@@ -17,9 +17,9 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "bertd.json"
@@ -33,8 +33,36 @@ POSITION_IDS = "position_ids"
 CU_SEQLENS = "cu_seqlens"
 SENTENCE_EMBEDDING = "sentence_embedding"
 TOKEN_EMBEDDINGS = "token_embeddings"  # noqa: S105 - no password
+POOLER_OUTPUT = "pooler_output"
+LOGITS = "logits"
+START_LOGITS = "start_logits"
+END_LOGITS = "end_logits"
+MASK_POSITIONS = "mask_positions"
+
+Task = Literal[
+    "feature-extraction",
+    "text-classification",
+    "text-ranking",
+    "token-classification",
+    "question-answering",
+    "fill-mask",
+    "zero-shot-classification",
+]
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+RankingActivation = Literal["sigmoid", "identity"]
+Rows = Literal["sequences", "tokens", "masks"]
 
 Pooling = Literal["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+
+_NEEDS: dict[Task, tuple[str, ...]] = {
+    "feature-extraction": ("dimensions", "pooling"),
+    "text-classification": ("labels", "problem_type"),
+    "text-ranking": ("activation",),
+    "token-classification": ("labels",),
+    "question-answering": (),
+    "fill-mask": ("mask_token_id",),
+    "zero-shot-classification": ("labels", "entailment_label"),
+}
 
 
 class BundleError(ValueError):
@@ -73,7 +101,7 @@ class Manifest(_Record):
 
     format_version: int
     name: str = Field(min_length=1, description="default name under which it is served")
-    task: Literal["feature-extraction"]
+    task: Task
     architecture: str = Field(description="class of the checkpoint, such as BertModel")
     model_type: str = Field(description="family, as in the checkpoint's config")
     layout: Literal["packed"]
@@ -85,15 +113,49 @@ class Manifest(_Record):
     type_vocab_size: int = Field(ge=1, description="token types that the graph accepts")
     max_tokens: int = Field(gt=0, description="longest sequence that the model reads")
     position_offset: int = Field(ge=0, description="position id of a sequence's first token")
-    dimensions: int = Field(gt=0, description="float32 values in one answer")
-    pooling: tuple[Pooling, ...] = Field(min_length=1)
-    normalized: bool
+    outputs: dict[str, Rows] = Field(
+        min_length=1, description="outputs of the graph, and what their first axis counts"
+    )
+    dimensions: int = Field(
+        default=0, ge=0, description="float32 values in one sentence embedding; 0 without one"
+    )
+    pooling: tuple[Pooling, ...] = ()
+    normalized: bool = False
+    labels: tuple[str, ...] = Field(default=(), description="names of the logits, in order")
+    problem_type: ProblemType | None = Field(
+        default=None, description="how the logits of text-classification become scores"
+    )
+    activation: RankingActivation | None = Field(
+        default=None, description="how the logit of text-ranking becomes a score"
+    )
+    entailment_label: int | None = Field(
+        default=None, ge=0, description="index of the label that zero-shot-classification reads"
+    )
+    mask_token_id: int | None = Field(
+        default=None, ge=0, description="token that fill-mask fills; its rows alone are projected"
+    )
     prompts: dict[str, str] = {}
     default_prompt_name: str | None = None
     source: Source
     versions: dict[str, str] = Field(description="packages that made the bundle")
     parity: dict[str, Parity] = Field(min_length=1, description="by output of the graph")
     files: dict[str, FileRecord]
+
+    @model_validator(mode="after")
+    def _what_the_task_needs(self) -> Self:
+        given = {
+            "dimensions": self.dimensions > 0,
+            "pooling": bool(self.pooling),
+            "labels": bool(self.labels),
+            "problem_type": self.problem_type is not None,
+            "activation": self.activation is not None,
+            "entailment_label": self.entailment_label is not None,
+            "mask_token_id": self.mask_token_id is not None,
+        }
+        lacking = [name for name in _NEEDS[self.task] if not given[name]]
+        if lacking:
+            raise ValueError(f"task {self.task} needs {', '.join(lacking)}")
+        return self
 
     @field_validator("files")
     @classmethod

@@ -1,10 +1,11 @@
-"""The engine: one ONNX Runtime session over one bundle. Packed arrays in, vectors out.
+"""The engine: one ONNX Runtime session over one bundle. Packed arrays in, arrays out.
 
 A session may be run by many threads at once; it holds no state between runs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,12 +41,24 @@ class Engine:
             str(folder / bundle.GRAPH_NAME), options, providers=["CPUExecutionProvider"]
         )
         self._position_offset = manifest.position_offset
+        self._mask_token_id = manifest.mask_token_id
 
     def pack(self, sequences: list[TokenSequence]) -> PackedBatch:
         """Lay sequences end to end, with the model's numbering of positions."""
         return pack(sequences, self._position_offset)
 
+    def run(self, batch: PackedBatch, outputs: Sequence[str]) -> dict[str, Float32Array]:
+        """Compute outputs of the graph, by name.
+
+        The manifest's ``outputs`` names them and says what the first axis of each counts:
+        sequences, tokens, or the mask tokens of the batch, in the order in which they lie.
+        """
+        feeds = batch.feeds()
+        if self._mask_token_id is not None:
+            feeds[bundle.MASK_POSITIONS] = np.flatnonzero(batch.input_ids == self._mask_token_id)
+        arrays = self._session.run(list(outputs), feeds)
+        return dict(zip(outputs, arrays, strict=True))
+
     def embed(self, batch: PackedBatch) -> Float32Array:
         """Compute one vector per sequence: float32 `[sequences, dimensions]`."""
-        vectors: Float32Array = self._session.run([bundle.SENTENCE_EMBEDDING], batch.feeds())[0]
-        return vectors
+        return self.run(batch, [bundle.SENTENCE_EMBEDDING])[bundle.SENTENCE_EMBEDDING]

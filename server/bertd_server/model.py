@@ -28,6 +28,10 @@ from bertd_server.tokenization import TextTokenizer, TokenizedText
 INLINE_CHARACTERS = 2_000
 
 
+class TaskNotServedError(bundle.BundleError):
+    """The bundle is intact, but for a task that no service answers."""
+
+
 @dataclass(frozen=True, slots=True)
 class EmbeddedText:
     """The outcome of one text: an answer or an error, and its token counts as far as known.
@@ -73,8 +77,15 @@ class Model:
 
         Raises:
             bundle.BundleError: the folder is not a bundle, or not an intact one.
+            TaskNotServedError: the bundle is for another task than feature-extraction.
         """
         manifest = bundle.read_manifest(folder)
+        if manifest.task != "feature-extraction":
+            raise TaskNotServedError(
+                f"{folder} is a bundle for {manifest.task}; bertd.v1 serves feature-extraction "
+                f"alone so far: run this bundle with bertd_server.engine.Engine, or export the "
+                f"model with --task feature-extraction"
+            )
         bundle.verify_files(folder, manifest)
         tokenizer = TextTokenizer(
             folder / bundle.TOKENIZER_NAME,

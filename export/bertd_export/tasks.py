@@ -1,0 +1,222 @@
+"""Which task a checkpoint is for, and what its config says about the answers.
+
+::
+
+    config.json ──find_task──> task ──describe_head──> labels, problem type, activation, …
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import transformers
+from bertd.bundle import (
+    END_LOGITS,
+    LOGITS,
+    POOLER_OUTPUT,
+    SENTENCE_EMBEDDING,
+    START_LOGITS,
+    TOKEN_EMBEDDINGS,
+    ProblemType,
+    RankingActivation,
+    Rows,
+    Task,
+)
+
+from bertd_export.errors import ExportError
+
+TASKS: tuple[Task, ...] = get_args(Task)
+
+_LOADERS: dict[Task, Any] = {
+    "feature-extraction": transformers.AutoModel,
+    "text-classification": transformers.AutoModelForSequenceClassification,
+    "text-ranking": transformers.AutoModelForSequenceClassification,
+    "token-classification": transformers.AutoModelForTokenClassification,
+    "question-answering": transformers.AutoModelForQuestionAnswering,
+    "fill-mask": transformers.AutoModelForMaskedLM,
+    "zero-shot-classification": transformers.AutoModelForSequenceClassification,
+}
+# A class for pre-training holds an encoder and heads that no task here reads.
+_ARCHITECTURES: dict[str, Task] = {
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+    "ForMaskedLM": "fill-mask",
+    "ForPreTraining": "feature-extraction",
+    "Model": "feature-extraction",
+}
+_TOKEN_OUTPUTS: dict[Task, dict[str, Rows]] = {
+    "token-classification": {LOGITS: "tokens"},
+    "question-answering": {START_LOGITS: "tokens", END_LOGITS: "tokens"},
+    "fill-mask": {LOGITS: "masks"},
+}
+_PROBLEM_TYPES: tuple[ProblemType, ...] = get_args(ProblemType)
+_SIGMOID = "Sigmoid"
+_IDENTITY = "Identity"
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the manifest says about a task's logits; see :class:`bertd.bundle.Manifest`."""
+
+    labels: tuple[str, ...] = ()
+    problem_type: ProblemType | None = None
+    activation: RankingActivation | None = None
+    entailment_label: int | None = None
+    mask_token_id: int | None = None
+
+
+def _refusal(reason: str) -> ExportError:
+    return ExportError(f"{reason}; tasks: {', '.join(TASKS)}")
+
+
+def loader(task: Task) -> Any:
+    """The transformers class that loads a checkpoint with the task's head."""
+    return _LOADERS[task]
+
+
+def outputs(task: Task, *, pooler: bool = False) -> dict[str, Rows]:
+    """Outputs of the task's graph in order, and what the first axis of each counts."""
+    if task == "feature-extraction":
+        rows: dict[str, Rows] = {SENTENCE_EMBEDDING: "sequences", TOKEN_EMBEDDINGS: "tokens"}
+        return {**rows, POOLER_OUTPUT: "sequences"} if pooler else rows
+    return _TOKEN_OUTPUTS.get(task, {LOGITS: "sequences"})
+
+
+def is_cross_encoder(config: Mapping[str, Any], sentence: Mapping[str, Any]) -> bool:
+    """Whether sentence-transformers' CrossEncoder wrote this checkpoint.
+
+    Args:
+        config: the checkpoint's ``config.json``.
+        sentence: its ``config_sentence_transformers.json``, or nothing.
+    """
+    return (
+        sentence.get("model_type") == "CrossEncoder"
+        or "sentence_transformers" in config
+        or "sbert_ce_default_activation_function" in config
+    )
+
+
+def find_task(
+    config: Mapping[str, Any],
+    sentence: Mapping[str, Any],
+    *,
+    pooled: bool,
+    requested: str | None = None,
+) -> Task:
+    """The task that was asked for, or else the one that the checkpoint was trained for.
+
+    A classifier with one logit ranks texts unless its config calls it a regression; a
+    cross-encoder with one logit always does.
+
+    Args:
+        config: the checkpoint's ``config.json``.
+        sentence: its ``config_sentence_transformers.json``, or nothing.
+        pooled: the checkpoint names a pooling, so it makes sentence embeddings.
+        requested: the user's choice.
+
+    Raises:
+        ExportError: there is no such task, or the checkpoint does not name one.
+    """
+    if requested is not None:
+        chosen = next((task for task in TASKS if task == requested), None)
+        if chosen is None:
+            raise _refusal(f"{requested!r} is not a task")
+        if pooled and chosen != "feature-extraction":
+            raise _refusal(f"a sentence-transformers model with pooling cannot do {chosen}")
+        return chosen
+    if pooled:
+        return "feature-extraction"
+    architectures = config.get("architectures") or ["Model"]
+    endings = [end for end in _ARCHITECTURES if str(architectures[0]).endswith(end)]
+    if not endings:
+        raise _refusal(f"{architectures[0]} is for none of the tasks, so choose one with --task")
+    task = _ARCHITECTURES[endings[0]]
+    regression = config.get("problem_type") == "regression"
+    if (
+        task == "text-classification"
+        and len(_labels(config)) == 1
+        and (is_cross_encoder(config, sentence) or not regression)
+    ):
+        return "text-ranking"
+    return task
+
+
+def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
+    named = config.get("id2label")
+    if not named:
+        return tuple(f"LABEL_{index}" for index in range(int(config.get("num_labels", 2))))
+    try:
+        by_id = {int(index): str(label) for index, label in named.items()}
+    except (AttributeError, ValueError) as error:
+        raise ExportError(f"id2label in config.json cannot be read: {error}") from error
+    if sorted(by_id) != list(range(len(by_id))):
+        raise ExportError(f"id2label in config.json does not number its labels from 0: {by_id}")
+    return tuple(by_id[index] for index in range(len(by_id)))
+
+
+def _problem_type(config: Mapping[str, Any], labels: tuple[str, ...]) -> ProblemType:
+    given = config.get("problem_type")
+    if given is None:  # as transformers decides when it trains
+        return "regression" if len(labels) == 1 else "single_label_classification"
+    for known in _PROBLEM_TYPES:
+        if given == known:
+            return known
+    raise ExportError(f"problem_type {given!r} is not one of {', '.join(_PROBLEM_TYPES)}")
+
+
+def _activation(config: Mapping[str, Any], sentence: Mapping[str, Any]) -> RankingActivation:
+    """The activation that sentence-transformers' CrossEncoder applies to a single logit."""
+    inner = config.get("sentence_transformers") or {}
+    path = (
+        sentence.get("activation_fn")
+        or inner.get("activation_fn")
+        or config.get("sbert_ce_default_activation_function")
+        or f"torch.nn.{_SIGMOID}"
+    )
+    name = str(path).rpartition(".")[2]
+    if not str(path).startswith("torch.nn.") or name not in (_SIGMOID, _IDENTITY):
+        raise ExportError(
+            f"activation {path} of the cross-encoder is not supported; "
+            f"supported: torch.nn.{_SIGMOID}, torch.nn.{_IDENTITY}"
+        )
+    return "sigmoid" if name == _SIGMOID else "identity"
+
+
+def _entailment(labels: tuple[str, ...]) -> int:
+    found = [i for i, label in enumerate(labels) if label.lower().startswith("entail")]
+    if len(found) != 1 or len(labels) < 2:
+        raise _refusal(
+            "zero-shot-classification needs a natural language inference model with one "
+            f"entailment label; this one has the labels {', '.join(labels)}"
+        )
+    return found[0]
+
+
+def describe_head(
+    task: Task,
+    config: Mapping[str, Any],
+    sentence: Mapping[str, Any],
+    mask_token_id: int | None,
+) -> Head:
+    """What the manifest records about the task's logits.
+
+    Raises:
+        ExportError: the checkpoint cannot do the task.
+    """
+    if task in ("feature-extraction", "question-answering"):
+        return Head()
+    if task == "fill-mask":
+        if mask_token_id is None:
+            raise _refusal("fill-mask needs a tokenizer with a mask token; this one has none")
+        return Head(mask_token_id=mask_token_id)
+    labels = _labels(config)
+    if task == "token-classification":
+        return Head(labels)
+    if task == "zero-shot-classification":
+        return Head(labels, entailment_label=_entailment(labels))
+    if task == "text-ranking":
+        if len(labels) != 1:
+            raise _refusal(f"text-ranking needs one logit, the model has {len(labels)}")
+        return Head(labels, activation=_activation(config, sentence))
+    return Head(labels, problem_type=_problem_type(config, labels))
