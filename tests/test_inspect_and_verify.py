@@ -94,7 +94,7 @@ def test_inspect_counts_operators(exported: Path) -> None:
     assert "bertd::PackedAttention" not in graph["optimized"]
     assert graph["inputs"][0] == {"name": "input_ids", "dtype": "int64", "shape": ["tokens"]}
     outputs = {value["name"]: value["shape"][-1] for value in graph["outputs"]}
-    assert outputs == {"sentence_embedding": 32, "token_embeddings": 32}
+    assert outputs == {"sentence_embedding": 32, "token_embeddings": 32, "pooler_output": 32}
     lines = [line.split() for line in run_inspect(exported, "--graph").output.splitlines()]
     assert ["optimised", "here", "com.microsoft::MultiHeadAttention", "2"] in lines
 
