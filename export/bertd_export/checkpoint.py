@@ -10,10 +10,11 @@ import torch
 import transformers
 from bertd.bundle import Pooling
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import LARGE_INTEGER
 
 from bertd_export.errors import ExportError
+from bertd_export.families import check_family
 from bertd_export.preflight import (
     check_finite,
     check_folder,
@@ -62,6 +63,7 @@ class Checkpoint:
     dimensions: int
     max_tokens: int
     position_offset: int
+    unnumbered_token_id: int | None
     type_vocab_size: int
     pad_token_id: int | None
     prompts: dict[str, str] = field(default_factory=dict)
@@ -195,6 +197,14 @@ def _sentence(folder: Path, *, allow_pickle: bool) -> _Sentence:
     return sentence
 
 
+def _config(folder: Path) -> Any:
+    loader: Any = AutoConfig
+    try:
+        return loader.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ExportError(f"{folder} cannot be loaded: {error}") from error
+
+
 def _model(folder: Path, *, allow_pickle: bool) -> Any:
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call,unused-ignore]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call,unused-ignore]
@@ -215,6 +225,40 @@ def _model(folder: Path, *, allow_pickle: bool) -> Any:
         raise ExportError(f"{folder} lacks weights: {', '.join(missing[:5])}")
     check_unexpected(folder, report["unexpected_keys"], int(model.config.num_hidden_layers))
     return model.eval()
+
+
+def _numbering(network: Any) -> tuple[int, int | None]:
+    """How the model numbers positions by itself: the first one, and the token that takes none.
+
+    The model is asked, rather than its class known: three tokens go through it, and what reaches
+    the table of positions is read.
+
+    Raises:
+        ExportError: positions are numbered in a manner that a bundle cannot describe.
+    """
+    tables = [
+        module
+        for name, module in network.named_modules()
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding)
+    ]
+    if not tables:
+        return 0, None  # rotary or relative positions
+    seen: list[list[int]] = []
+    padding = tables[0].padding_idx
+    token = 0 if padding is None else padding
+    with (
+        tables[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].view(-1).tolist())),
+        torch.inference_mode(),
+    ):
+        ids = torch.tensor([[token + 1, token, token + 1]])
+        network(input_ids=ids, attention_mask=torch.ones_like(ids))
+    if seen:
+        first = seen[0][0]
+        if seen[0] == [first, first + 1, first + 2]:
+            return first, None
+        if padding is not None and seen[0] == [first, first - 1, first + 1]:
+            return first, padding
+    raise ExportError(f"{type(network).__name__} numbers its positions in an unknown manner")
 
 
 def _tokenizer(folder: Path, *, lower: bool) -> tuple[tokenizers.Tokenizer, int | None]:
@@ -252,13 +296,11 @@ def load(model: str, *, revision: str | None = None, allow_pickle: bool = False)
     folder, name, commit = locate(model, revision=revision, allow_pickle=allow_pickle)
     sentence = _sentence(folder, allow_pickle=allow_pickle)
     check_folder(sentence.transformer, allow_pickle=allow_pickle)
+    check_family(_config(sentence.transformer))
     network = _model(sentence.transformer, allow_pickle=allow_pickle)
     check_finite([network, *sentence.after])
     config = network.config
-    offset = 0
-    for module in network.modules():
-        if hasattr(module, "create_position_ids_from_input_ids"):  # RoBERTa and its kin
-            offset = int(module.padding_idx) + 1
+    offset, unnumbered = _numbering(network)
     limits = []
     if getattr(config, "max_position_embeddings", None):
         limits.append(int(config.max_position_embeddings) - offset)
@@ -290,6 +332,7 @@ def load(model: str, *, revision: str | None = None, allow_pickle: bool = False)
         dimensions=dimensions,
         max_tokens=min(limits),
         position_offset=offset,
+        unnumbered_token_id=unnumbered,
         type_vocab_size=max(1, int(getattr(config, "type_vocab_size", 1) or 1)),
         pad_token_id=getattr(config, "pad_token_id", None),
         prompts=sentence.prompts,

@@ -39,13 +39,17 @@ class Engine:
         self._session = ort.InferenceSession(
             str(folder / bundle.GRAPH_NAME), options, providers=["CPUExecutionProvider"]
         )
+        self._inputs = frozenset(entry.name for entry in self._session.get_inputs())
         self._position_offset = manifest.position_offset
+        self._unnumbered_token_id = manifest.unnumbered_token_id
 
     def pack(self, sequences: list[TokenSequence]) -> PackedBatch:
         """Lay sequences end to end, with the model's numbering of positions."""
-        return pack(sequences, self._position_offset)
+        return pack(sequences, self._position_offset, self._unnumbered_token_id)
 
     def embed(self, batch: PackedBatch) -> Float32Array:
         """Compute one vector per sequence: float32 `[sequences, dimensions]`."""
-        vectors: Float32Array = self._session.run([bundle.SENTENCE_EMBEDDING], batch.feeds())[0]
+        # A family without token types, or with rotary positions only, lacks the input.
+        feeds = {name: array for name, array in batch.feeds().items() if name in self._inputs}
+        vectors: Float32Array = self._session.run([bundle.SENTENCE_EMBEDDING], feeds)[0]
         return vectors
