@@ -29,12 +29,6 @@ def test_every_special_token_is_inside_a_text(checkpoint: Checkpoint) -> None:
     assert specials <= set(text.ids[1:-1].tolist())
 
 
-def test_padding_is_no_input_where_positions_depend_on_it(checkpoint: Checkpoint) -> None:
-    offset = {**vars(checkpoint), "position_offset": 1}
-    for text in cases.texts(Checkpoint(**offset)).values():
-        assert checkpoint.pad_token_id not in text.ids
-
-
 def test_every_text_is_alone_and_beside_others(checkpoint: Checkpoint) -> None:
     names = list(cases.texts(checkpoint))
     batches = cases.batches(names)

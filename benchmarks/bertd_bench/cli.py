@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from bertd_bench.exportcost import Size
     from bertd_bench.report import Report
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
@@ -70,6 +71,18 @@ def cold_start(model: str | None, json_path: Path | None, threads: int | None, r
     from bertd_bench import compare as comparison
 
     _run(lambda: comparison.cold_start(model, threads, runs), json_path)
+
+
+@bench.command("export-cost")
+@click.option("--size", type=click.Choice(["tiny", "base", "large"]), default="base")
+def export_cost(size: Size) -> None:
+    """Time an export of BERT with random weights, and measure its memory."""
+    from bertd_bench.exportcost import measure_export
+
+    cost = measure_export(size)
+    click.echo(f"time    {cost.seconds:.1f} s")
+    click.echo(f"memory  {cost.peak_bytes / 2**30:.2f} GiB at most")
+    click.echo(f"bundle  {cost.bundle_bytes / 2**30:.2f} GiB")
 
 
 @bench.command()

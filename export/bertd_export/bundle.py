@@ -25,6 +25,7 @@ from bertd.bundle import (
 
 from bertd_export import checkpoint as checkpoints
 from bertd_export.errors import ExportError
+from bertd_export.families import attention_calls, describe_family
 from bertd_export.operators import OPSET
 from bertd_export.parity import check_fusion, measure
 from bertd_export.source import safe_name
@@ -96,6 +97,7 @@ def describe(
         type_vocab_size=checkpoint.type_vocab_size,
         max_tokens=checkpoint.max_tokens,
         position_offset=checkpoint.position_offset,
+        unnumbered_token_id=checkpoint.unnumbered_token_id,
         outputs=checkpoint.outputs,
         dimensions=checkpoint.dimensions,
         pooling=checkpoint.pooling,
@@ -147,12 +149,13 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
         progress(f"loading {model}")
         with quiet():
             checkpoint = checkpoints.load(model, task, revision=revision, allow_pickle=allow_pickle)
+        progress(describe_family(checkpoint.model.config))
         progress(f"tracing {type(checkpoint.model).__name__}")
         graph = trace(checkpoint)
         progress("writing the graph, its weights and the tokenizer")
         _write(graph, checkpoint.tokenizer, staging)
         progress("checking the fused attention")
-        check_fusion(staging / GRAPH_NAME, int(checkpoint.model.config.num_hidden_layers))
+        check_fusion(staging / GRAPH_NAME, attention_calls(checkpoint.model.config))
         progress("comparing with PyTorch")
         parity = measure(staging / GRAPH_NAME, checkpoint, tolerance)
         files = {path.name: file_record(path) for path in sorted(staging.iterdir())}

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from bertd_export.checkpoint import Checkpoint
 
 LENGTHS = (2, 3, 7, 16, 33, 128)
+LONGEST = 512  # attention over thousands of tokens would need gigabytes
 CHARACTERS = (
     "naïve café, e\u0301 and é",
     "안녕하세요 你好 こんにちは",
@@ -34,7 +35,7 @@ class Text:
 
 
 def texts(checkpoint: Checkpoint) -> dict[str, Text]:
-    """The texts to compare, by a name that says what is in them; the longest fills the model."""
+    """The texts to compare, by a name that says what is in them; none is above `LONGEST`."""
     return {
         **_random(checkpoint),
         **_types(checkpoint),
@@ -61,7 +62,7 @@ def _random(checkpoint: Checkpoint) -> dict[str, Text]:
     """A text of each length; where masks are filled, each holds at least one."""
     generator = np.random.default_rng(0)
     vocabulary = _vocabulary(checkpoint)
-    longest = checkpoint.max_tokens
+    longest = min(checkpoint.max_tokens, LONGEST)
     mask = checkpoint.head.mask_token_id
     found = {}
     for length in sorted({*LENGTHS, longest}):
@@ -87,18 +88,12 @@ def _types(checkpoint: Checkpoint) -> dict[str, Text]:
 
 
 def _special(checkpoint: Checkpoint) -> dict[str, Text]:
-    """Every special token, twice, between ordinary ones.
-
-    Padding is among them only where the model numbers positions without looking at the ids;
-    elsewhere a padding id inside a text is no legal input.
-    """
+    """Every special token, twice, between ordinary ones; a text may spell out even padding."""
     vocabulary = _vocabulary(checkpoint)
     special = [
         number
         for number, token in sorted(checkpoint.tokenizer.get_added_tokens_decoder().items())
-        if token.special
-        and number < int(checkpoint.model.config.vocab_size)
-        and (number != checkpoint.pad_token_id or not checkpoint.position_offset)
+        if token.special and number < int(checkpoint.model.config.vocab_size)
     ]
     if not special:
         return {}

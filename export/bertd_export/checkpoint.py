@@ -10,11 +10,12 @@ import torch
 import transformers
 from bertd.bundle import Pooling, Rows, Task
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import LARGE_INTEGER
 
 from bertd_export import tasks
 from bertd_export.errors import ExportError
+from bertd_export.families import check_family
 from bertd_export.preflight import (
     check_finite,
     check_folder,
@@ -63,6 +64,7 @@ class Checkpoint:
     dimensions: int
     max_tokens: int
     position_offset: int
+    unnumbered_token_id: int | None
     type_vocab_size: int
     pad_token_id: int | None
     task: Task
@@ -217,6 +219,14 @@ def _described(sentence: _Sentence) -> _Sentence:
     return sentence
 
 
+def _config(folder: Path) -> Any:
+    loader: Any = AutoConfig
+    try:
+        return loader.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ExportError(f"{folder} cannot be loaded: {error}") from error
+
+
 def _model(folder: Path, task: Task, *, allow_pickle: bool) -> tuple[Any, bool]:
     """The model with the task's head, and whether its checkpoint holds a trained pooler."""
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call,unused-ignore]
@@ -240,6 +250,40 @@ def _model(folder: Path, task: Task, *, allow_pickle: bool) -> tuple[Any, bool]:
     check_unexpected(folder, report["unexpected_keys"], int(model.config.num_hidden_layers))
     trained = plain and not poolers and getattr(model, "pooler", None) is not None
     return model.eval(), trained
+
+
+def _numbering(network: Any) -> tuple[int, int | None]:
+    """How the model numbers positions by itself: the first one, and the token that takes none.
+
+    The model is asked, rather than its class known: three tokens go through it, and what reaches
+    the table of positions is read.
+
+    Raises:
+        ExportError: positions are numbered in a manner that a bundle cannot describe.
+    """
+    tables = [
+        module
+        for name, module in network.named_modules()
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding)
+    ]
+    if not tables:
+        return 0, None  # rotary or relative positions
+    seen: list[list[int]] = []
+    padding = tables[0].padding_idx
+    token = 0 if padding is None else padding
+    with (
+        tables[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].view(-1).tolist())),
+        torch.inference_mode(),
+    ):
+        ids = torch.tensor([[token + 1, token, token + 1]])
+        network(input_ids=ids, attention_mask=torch.ones_like(ids))
+    if seen:
+        first = seen[0][0]
+        if seen[0] == [first, first + 1, first + 2]:
+            return first, None
+        if padding is not None and seen[0] == [first, first - 1, first + 1]:
+            return first, padding
+    raise ExportError(f"{type(network).__name__} numbers its positions in an unknown manner")
 
 
 def _tokenizer(folder: Path, *, lower: bool) -> _Tokenizer:
@@ -283,6 +327,7 @@ def load(
     folder, name, commit = locate(model, revision=revision, allow_pickle=allow_pickle)
     sentence = _sentence(folder, allow_pickle=allow_pickle)
     check_folder(sentence.transformer, allow_pickle=allow_pickle)
+    check_family(_config(sentence.transformer))
     raw = read_object(sentence.transformer / "config.json")
     pooled = sentence.pooling is not None
     found = tasks.find_task(raw, sentence.settings, pooled=pooled, requested=task)
@@ -293,10 +338,7 @@ def load(
     pooling: tuple[Pooling, ...] = (sentence.pooling or ("mean",)) if plain else ()
     check_finite([network, *sentence.after])
     config = network.config
-    offset = 0
-    for module in network.modules():
-        if hasattr(module, "create_position_ids_from_input_ids"):  # RoBERTa and its kin
-            offset = int(module.padding_idx) + 1
+    offset, unnumbered = _numbering(network)
     limits = []
     if getattr(config, "max_position_embeddings", None):
         limits.append(int(config.max_position_embeddings) - offset)
@@ -328,6 +370,7 @@ def load(
         dimensions=dimensions,
         max_tokens=min(limits),
         position_offset=offset,
+        unnumbered_token_id=unnumbered,
         type_vocab_size=max(1, int(getattr(config, "type_vocab_size", 1) or 1)),
         pad_token_id=getattr(config, "pad_token_id", None),
         task=found,

@@ -1,5 +1,6 @@
 """The stock PyTorch model in packed form: one row of tokens, and where each sequence starts."""
 
+from contextlib import nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +12,23 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from bertd_export.checkpoint import Checkpoint
 from bertd_export.errors import ExportError
 from bertd_export.hidden import Reads, hidden_source, probe, replaced_rows
-from bertd_export.operators import DOMAIN, FIRST_ROWS, PACKED_ATTENTION, PACKED_MAX, PACKED_MEAN
+from bertd_export.layouts import BiasedLayer, biased_attention
+from bertd_export.operators import (
+    DOMAIN,
+    FIRST_ROWS,
+    PACKED_ATTENTION,
+    PACKED_BIASED_ATTENTION,
+    PACKED_LOCAL_ATTENTION,
+    PACKED_MAX,
+    PACKED_MEAN,
+)
 
 IMPLEMENTATION = "bertd_packed"
 
 _HARMLESS = frozenset(
     {
         "is_causal",
+        "sliding_window",  # its meaning is checked by itself
         "deterministic",
         "position_ids",
         "output_attentions",
@@ -44,6 +55,23 @@ def _symbolic(
         f"{DOMAIN}::{name}", inputs, attributes, dtype=inputs[0].dtype, shape=shape, version=1
     )
     return result
+
+
+def _window(module: Any, sliding_window: int | None) -> int | None:
+    """How far a token sees to either side; None for as far as its sequence goes.
+
+    Encoders pass `config.sliding_window + 1`, and mean that token i sees j if
+    `|i - j| <= config.sliding_window`.
+    """
+    if sliding_window is None:
+        return None
+    reach = getattr(getattr(module, "config", None), "sliding_window", None)
+    if reach is None or sliding_window != reach + 1:
+        raise ExportError(
+            f"{type(module).__name__} passes sliding_window={sliding_window} with a meaning that "
+            f"is not known"
+        )
+    return int(reach)
 
 
 def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is transformers'
@@ -78,13 +106,31 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is transformers'
         key, value = (x.repeat_interleave(repeats, dim=1) for x in (key, value))
     rows = tuple(x.transpose(1, 2).reshape(tokens, -1) for x in (query, key, value))
     scale = float(scaling) if scaling is not None else float(width) ** -0.5
+    attributes: dict[str, Any] = {"num_heads": int(heads), "scale": scale}
+    window = _window(module, options.get("sliding_window"))
+    if window is not None:
+        attributes["window"] = window
     out = _symbolic(
-        PACKED_ATTENTION,
+        PACKED_ATTENTION if window is None else PACKED_LOCAL_ATTENTION,
         (*rows, trace.cu_seqlens),
-        {"num_heads": int(heads), "scale": scale},
+        attributes,
         (tokens, heads * value.shape[-1]),
     )
     return out.reshape(1, tokens, heads, value.shape[-1]), None
+
+
+def _biased(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layer: BiasedLayer
+) -> torch.Tensor:
+    """Attention with a position bias as one operator, on rows `[tokens, width]`."""
+    trace = _current.get()
+    trace.calls += 1
+    return _symbolic(
+        PACKED_BIASED_ATTENTION,
+        (query, key, value, trace.cu_seqlens, *layer.tables),
+        {"num_heads": layer.heads, "scale": layer.scale},
+        tuple(value.shape),
+    )
 
 
 def _no_mask(*_args: Any, **_options: Any) -> None:
@@ -125,6 +171,7 @@ class PackedModel(torch.nn.Module):
             )
         self.model = checkpoint.model
         self.takes_types = "token_type_ids" in accepted
+        self.biased = biased_attention(checkpoint.model)
         self.calls = 0
 
     def run(
@@ -139,9 +186,10 @@ class PackedModel(torch.nn.Module):
         token = _current.set(trace)
         try:
             options = {"token_type_ids": token_type_ids[None]} if self.takes_types else {}
-            output = self.model(
-                input_ids=input_ids[None], position_ids=position_ids[None], **options
-            )
+            with nullcontext() if self.biased is None else self.biased.installed(_biased):
+                output = self.model(
+                    input_ids=input_ids[None], position_ids=position_ids[None], **options
+                )
         finally:
             _current.reset(token)
         self.calls = trace.calls

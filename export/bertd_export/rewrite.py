@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from bertd_export.operators import PACKED_ATTENTION
+from bertd_export.operators import PACKED_ATTENTION, PACKED_BIASED_ATTENTION
 
 _SHAPE_ONLY = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze"})
 
@@ -38,6 +38,23 @@ def _projection(
     return _Projection(node.input[0], node.input[1], bias)
 
 
+def _merge(
+    plan: list[_Projection], weights: dict[str, onnx.TensorProto], prefix: str
+) -> list[onnx.TensorProto]:
+    """The weight, the bias and the shape of one projection in place of those of the plan."""
+    matrices = [numpy_helper.to_array(weights[p.weight]) for p in plan]
+    weight = np.concatenate(matrices, axis=1)
+    biases = [
+        np.zeros(m.shape[1], m.dtype) if p.bias is None else numpy_helper.to_array(weights[p.bias])
+        for p, m in zip(plan, matrices, strict=True)
+    ]
+    return [
+        numpy_helper.from_array(weight, f"{prefix}_weight"),
+        numpy_helper.from_array(np.concatenate(biases), f"{prefix}_bias"),
+        numpy_helper.from_array(np.array([-1, weight.shape[1]], np.int64), f"{prefix}_shape"),
+    ]
+
+
 def merge_qkv(model: onnx.ModelProto) -> bool:
     """Make one matrix product of the three before each attention, in all layers or in none.
 
@@ -47,7 +64,8 @@ def merge_qkv(model: onnx.ModelProto) -> bool:
     graph = model.graph
     producers = {name: node for node in graph.node for name in node.output}
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    layers = [node for node in graph.node if node.op_type == PACKED_ATTENTION]
+    kinds = (PACKED_ATTENTION, PACKED_BIASED_ATTENTION)
+    layers = [node for node in graph.node if node.op_type in kinds]
     plans: list[list[_Projection]] = []
     for layer in layers:
         found = [_projection(name, producers, set(weights)) for name in layer.input[:3]]
@@ -58,31 +76,22 @@ def merge_qkv(model: onnx.ModelProto) -> bool:
             return False
         plans.append(plan)
     before: dict[str, list[onnx.NodeProto]] = {}
+    merged: dict[tuple[tuple[str, str | None], ...], str] = {}
     for number, (layer, plan) in enumerate(zip(layers, plans, strict=True)):
-        matrices = [numpy_helper.to_array(weights[p.weight]) for p in plan]
-        weight = np.concatenate(matrices, axis=1)
         prefix = f"qkv_{number}"
-        graph.initializer.append(numpy_helper.from_array(weight, f"{prefix}_weight"))
-        shape = np.array([-1, weight.shape[1]], np.int64)
-        graph.initializer.append(numpy_helper.from_array(shape, f"{prefix}_shape"))
+        key = tuple((p.weight, p.bias) for p in plan)
+        if key not in merged:  # ALBERT's layers share their weights
+            merged[key] = prefix
+            graph.initializer.extend(_merge(plan, weights, prefix))
+        shared = merged[key]
         last = f"{prefix}_product"
-        nodes = [helper.make_node("MatMul", [plan[0].source, f"{prefix}_weight"], [last])]
+        nodes = [helper.make_node("MatMul", [plan[0].source, f"{shared}_weight"], [last])]
         if any(p.bias is not None for p in plan):
-            biases = [
-                np.zeros(m.shape[1], m.dtype)
-                if p.bias is None
-                else numpy_helper.to_array(weights[p.bias])
-                for p, m in zip(plan, matrices, strict=True)
-            ]
-            bias = numpy_helper.from_array(np.concatenate(biases), f"{prefix}_bias")
-            graph.initializer.append(bias)
-            nodes.append(helper.make_node("Add", [last, f"{prefix}_bias"], [f"{prefix}_sum"]))
+            nodes.append(helper.make_node("Add", [last, f"{shared}_bias"], [f"{prefix}_sum"]))
             last = f"{prefix}_sum"
-        nodes.append(helper.make_node("Reshape", [last, f"{prefix}_shape"], [prefix]))
+        nodes.append(helper.make_node("Reshape", [last, f"{shared}_shape"], [prefix]))
         before[layer.output[0]] = nodes
-        boundaries = layer.input[3]
-        del layer.input[:]
-        layer.input.extend([prefix, boundaries])
+        layer.input[:] = [prefix, *layer.input[3:]]
     ordered = [new for node in list(graph.node) for new in (*before.get(node.output[0], ()), node)]
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
     del graph.node[:]
@@ -148,6 +157,14 @@ def drop_metadata(model: onnx.ModelProto) -> None:
         del tensor.metadata_props[:]
     for value in (*model.graph.input, *model.graph.output):
         del value.metadata_props[:]
+
+
+def drop_unused_inputs(model: onnx.ModelProto) -> None:
+    """Remove the inputs that nothing reads, such as the token types of DistilBERT."""
+    graph = model.graph
+    read = {name for node in graph.node for name in node.input}
+    for entry in [entry for entry in graph.input if entry.name not in read]:
+        graph.input.remove(entry)
 
 
 def name_outputs(model: onnx.ModelProto, names: list[str]) -> None:

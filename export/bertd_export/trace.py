@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import onnx
 import onnx_ir
@@ -16,12 +17,27 @@ from bertd.bundle import (
     TOKEN_TYPE_IDS,
 )
 
+from bertd_export.biased import biased_attention_function, trace_bias
 from bertd_export.checkpoint import Checkpoint
 from bertd_export.errors import ExportError
+from bertd_export.families import check_attention_calls, supported
 from bertd_export.first_rows import TOKENS, resolve_first_rows
-from bertd_export.operators import OPSET, add_functions
+from bertd_export.local import local_attention
+from bertd_export.operators import (
+    OPSET,
+    PACKED_BIASED_ATTENTION,
+    PACKED_LOCAL_ATTENTION,
+    add_functions,
+)
 from bertd_export.packed import IMPLEMENTATION, PackedEmbedder, PackedHead, PackedModel
-from bertd_export.rewrite import drop_metadata, merge_qkv, name_outputs, sum_residuals
+from bertd_export.rewrite import (
+    drop_metadata,
+    drop_unused_inputs,
+    merge_qkv,
+    name_outputs,
+    sum_residuals,
+)
+from bertd_export.rotary import fuse_rotary
 
 _LENGTHS = (8, 12)
 
@@ -79,14 +95,10 @@ def trace(checkpoint: Checkpoint) -> onnx.ModelProto:
         axes.append(torch.export.Dim("masks"))
     try:
         with quiet(), torch.no_grad():
-            model.set_attn_implementation(IMPLEMENTATION)
+            if packed.biased is None:
+                model.set_attn_implementation(IMPLEMENTATION)
             packed(*arguments)
-            layers = int(model.config.num_hidden_layers)
-            if packed.calls != layers:
-                raise ExportError(  # noqa: TRY301 - the exporter's errors are handled below
-                    f"{type(model).__name__} has {layers} layers but calls transformers' "
-                    f"attention interface {packed.calls} times: its attention cannot be packed"
-                )
+            check_attention_calls(model.config, packed.calls)
             program = torch.onnx.export(
                 packed,
                 tuple(arguments),
@@ -97,10 +109,11 @@ def trace(checkpoint: Checkpoint) -> onnx.ModelProto:
                 optimize=True,
                 verbose=False,
             )
+            bias = None if packed.biased is None else trace_bias(packed.biased)
     except Exception as error:
         refusal = _cause(error)
         if refusal is not None:
-            raise refusal from None
+            raise ExportError(f"{refusal.message}; {supported()}") from None
         raise ExportError(
             f"{type(model).__name__} cannot be traced in packed form: {error}"
         ) from error
@@ -110,9 +123,14 @@ def trace(checkpoint: Checkpoint) -> onnx.ModelProto:
         raise ExportError(f"{type(model).__name__}: torch.onnx.export returned nothing")
     resolve_first_rows(program.model)
     result = onnx_ir.to_proto(program.model)
+    drop_unused_inputs(result)
+    fuse_rotary(result)
     merged = merge_qkv(result)
     sum_residuals(result)
     name_outputs(result, list(checkpoint.outputs))
-    add_functions(result, merged=merged)
+    further = {PACKED_LOCAL_ATTENTION: local_attention}
+    if bias is not None:
+        further[PACKED_BIASED_ATTENTION] = partial(biased_attention_function, bias, merged=merged)
+    add_functions(result, merged=merged, further=further)
     drop_metadata(result)
     return result

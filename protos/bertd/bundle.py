@@ -113,6 +113,9 @@ class Manifest(_Record):
     type_vocab_size: int = Field(ge=1, description="token types that the graph accepts")
     max_tokens: int = Field(gt=0, description="longest sequence that the model reads")
     position_offset: int = Field(ge=0, description="position id of a sequence's first token")
+    unnumbered_token_id: int | None = Field(
+        default=None, description="token that takes no position (see bertd.positions)"
+    )
     outputs: dict[str, Rows] = Field(
         min_length=1, description="outputs of the graph, and what their first axis counts"
     )

@@ -40,12 +40,14 @@ class Engine:
         self._session = ort.InferenceSession(
             str(folder / bundle.GRAPH_NAME), options, providers=["CPUExecutionProvider"]
         )
+        self._inputs = frozenset(entry.name for entry in self._session.get_inputs())
         self._position_offset = manifest.position_offset
+        self._unnumbered_token_id = manifest.unnumbered_token_id
         self._mask_token_id = manifest.mask_token_id
 
     def pack(self, sequences: list[TokenSequence]) -> PackedBatch:
         """Lay sequences end to end, with the model's numbering of positions."""
-        return pack(sequences, self._position_offset)
+        return pack(sequences, self._position_offset, self._unnumbered_token_id)
 
     def run(self, batch: PackedBatch, outputs: Sequence[str]) -> dict[str, Float32Array]:
         """Compute outputs of the graph, by name.
@@ -53,7 +55,8 @@ class Engine:
         The manifest's ``outputs`` names them and says what the first axis of each counts:
         sequences, tokens, or the mask tokens of the batch, in the order in which they lie.
         """
-        feeds = batch.feeds()
+        # A family without token types, or with rotary positions only, lacks the input.
+        feeds = {name: array for name, array in batch.feeds().items() if name in self._inputs}
         if self._mask_token_id is not None:
             feeds[bundle.MASK_POSITIONS] = np.flatnonzero(batch.input_ids == self._mask_token_id)
         arrays = self._session.run(list(outputs), feeds)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from bertd import bundle
+from bertd.positions import number_positions
 from numpy.typing import NDArray
 
 Int64Array = NDArray[np.int64]
@@ -59,12 +60,17 @@ class PackedBatch:
         }
 
 
-def pack(sequences: Sequence[TokenSequence], position_offset: int = 0) -> PackedBatch:
+def pack(
+    sequences: Sequence[TokenSequence],
+    position_offset: int = 0,
+    unnumbered_token_id: int | None = None,
+) -> PackedBatch:
     """Lay sequences end to end.
 
     Args:
         sequences: at least one, none empty.
         position_offset: position id of each sequence's first token.
+        unnumbered_token_id: token that takes no position, see :mod:`bertd.positions`.
 
     Raises:
         ValueError: there is no sequence, or one is empty.
@@ -74,10 +80,10 @@ def pack(sequences: Sequence[TokenSequence], position_offset: int = 0) -> Packed
     lengths = np.fromiter((len(sequence) for sequence in sequences), np.int64, len(sequences))
     cu_seqlens = np.zeros(len(sequences) + 1, np.int64)
     np.cumsum(lengths, out=cu_seqlens[1:])
-    starts = np.repeat(cu_seqlens[:-1], lengths)
+    input_ids = np.concatenate([sequence.input_ids for sequence in sequences])
     return PackedBatch(
-        input_ids=np.concatenate([sequence.input_ids for sequence in sequences]),
+        input_ids=input_ids,
         token_type_ids=np.concatenate([sequence.token_type_ids for sequence in sequences]),
-        position_ids=np.arange(cu_seqlens[-1], dtype=np.int64) - starts + position_offset,
+        position_ids=number_positions(input_ids, cu_seqlens, position_offset, unnumbered_token_id),
         cu_seqlens=cu_seqlens,
     )
