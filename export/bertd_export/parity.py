@@ -80,18 +80,28 @@ def _eager(checkpoint: Checkpoint, text: Text) -> tuple[_Floats, _Floats]:
     return pooled[0].numpy(), rows.numpy()
 
 
-def _packed(run: Any, checkpoint: Checkpoint, texts: list[Text]) -> list[tuple[_Floats, _Floats]]:
+def feed_of(
+    run: Any, checkpoint: Checkpoint, texts: list[Text]
+) -> dict[str, npt.NDArray[np.int64]]:
+    """The packed batch of these texts, by the inputs that the session's graph has."""
     lengths = [len(text.ids) for text in texts]
-    boundaries = np.cumsum([0, *lengths], dtype=np.int64)
     offset = checkpoint.position_offset
     feed = {
         INPUT_IDS: np.concatenate([text.ids for text in texts]),
         TOKEN_TYPE_IDS: np.concatenate([text.types for text in texts]),
         POSITION_IDS: np.concatenate([np.arange(n, dtype=np.int64) + offset for n in lengths]),
-        CU_SEQLENS: boundaries,
+        CU_SEQLENS: np.cumsum([0, *lengths], dtype=np.int64),
     }
     accepted = {entry.name for entry in run.get_inputs()}
-    feed = {name: value for name, value in feed.items() if name in accepted}
+    return {name: value for name, value in feed.items() if name in accepted}
+
+
+def run_packed(
+    run: Any, checkpoint: Checkpoint, texts: list[Text]
+) -> list[tuple[_Floats, _Floats]]:
+    """Sentence embedding and token embeddings of each text, run as one packed batch."""
+    feed = feed_of(run, checkpoint, texts)
+    boundaries = feed[CU_SEQLENS]
     sentences, rows = run.run(list(_OUTPUTS), feed)
     return [(sentences[i], rows[a:b]) for i, (a, b) in enumerate(pairwise(boundaries))]
 
@@ -135,7 +145,7 @@ def compare(graph: Path, checkpoint: Checkpoint, tolerance: float) -> dict[str, 
     worst = dict.fromkeys(_OUTPUTS, (-1.0, ""))
     count = 0
     for number, batch in enumerate(cases.batches(list(texts))):
-        answers = _packed(run, checkpoint, [texts[name] for name in batch])
+        answers = run_packed(run, checkpoint, [texts[name] for name in batch])
         for name, answer in zip(batch, answers, strict=True):
             size = len(batch)
             case = f"{name}, " + ("alone" if size == 1 else f"in batch {number} of {size} texts")
