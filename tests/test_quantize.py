@@ -18,6 +18,7 @@ from bertd_export.cli import export
 from bertd_export.errors import ExportError
 from bertd_export.evaluation import read_pairs, spearman
 from bertd_export.gptq import LEVELS, compensation, round_weight
+from bertd_export.inspection import inspect_bundle, rows
 from bertd_export.int8 import Int8Options
 from bertd_export.linears import split_residual_biases
 from bertd_export.parity import feed_of, run_packed
@@ -82,7 +83,9 @@ def test_the_bundle_says_what_was_done(bundle: Path, texts: Path) -> None:
     assert int8.count_integer_products(bundle / GRAPH_NAME) == 12
 
 
-def test_an_int8_bundle_can_be_verified(bundle: Path, tiny: Path) -> None:
+def test_an_int8_bundle_can_be_inspected_and_verified(bundle: Path, tiny: Path) -> None:
+    shown = dict(rows(inspect_bundle(bundle)))
+    assert shown["quantization"].startswith("scheme: 1; linear layers: 12; calibration: texts.txt")
     _, found = verify(bundle, str(tiny))
     assert all(0 < parity.max_abs_diff <= parity.tolerance for parity in found.values())
 
