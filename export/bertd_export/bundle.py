@@ -18,6 +18,7 @@ from bertd.bundle import (
     FileRecord,
     Manifest,
     Parity,
+    Quantization,
     Source,
     file_record,
     write_manifest,
@@ -26,6 +27,7 @@ from bertd.bundle import (
 from bertd_export import checkpoint as checkpoints
 from bertd_export.errors import ExportError
 from bertd_export.families import attention_calls, describe_family
+from bertd_export.int8 import Int8Options, parity_of, to_int8
 from bertd_export.operators import OPSET
 from bertd_export.parity import check_fusion, measure
 from bertd_export.source import safe_name
@@ -79,6 +81,7 @@ def describe(
     name: str,
     parity: dict[str, Parity],
     files: dict[str, FileRecord],
+    quantization: Quantization | None = None,
 ) -> Manifest:
     """The manifest of a bundle of this checkpoint."""
     config = checkpoint.model.config
@@ -89,7 +92,8 @@ def describe(
         architecture=type(checkpoint.model).__name__,
         model_type=config.model_type,
         layout="packed",
-        precision="fp32",
+        precision="int8" if quantization else "fp32",
+        quantization=quantization,
         opset=OPSET,
         hidden_size=config.hidden_size,
         num_layers=config.num_hidden_layers,
@@ -122,6 +126,7 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
     name: str | None = None,
     revision: str | None = None,
     allow_pickle: bool = False,
+    int8: Int8Options | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ExportSummary:
     """Export a checkpoint to a bundle.
@@ -135,6 +140,7 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
         name: name under which the model is served; by default the checkpoint's.
         revision: branch, tag or commit of a hub id; the commit goes into the manifest.
         allow_pickle: read pickled weights where there are no safetensors; no code is run.
+        int8: quantise in this manner; None leaves the graph in fp32.
         progress: told what happens next.
 
     Raises:
@@ -152,14 +158,19 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
         progress(describe_family(checkpoint.model.config))
         progress(f"tracing {type(checkpoint.model).__name__}")
         graph = trace(checkpoint)
+        quantization = None
+        if int8 is not None:
+            graph, quantization = to_int8(graph, checkpoint, int8, tolerance, progress)
         progress("writing the graph, its weights and the tokenizer")
         _write(graph, checkpoint.tokenizer, staging)
         progress("checking the fused attention")
         check_fusion(staging / GRAPH_NAME, attention_calls(checkpoint.model.config))
         progress("comparing with PyTorch")
-        parity = measure(staging / GRAPH_NAME, checkpoint, tolerance)
+        judge = measure if int8 is None else parity_of
+        parity = judge(staging / GRAPH_NAME, checkpoint, tolerance)
         files = {path.name: file_record(path) for path in sorted(staging.iterdir())}
-        manifest = describe(checkpoint, name or safe_name(checkpoint.name), parity, files)
+        served = name or safe_name(checkpoint.name)
+        manifest = describe(checkpoint, served, parity, files, quantization)
         write_manifest(staging, manifest)
         for path in staging.iterdir():
             path.chmod(0o644)  # onnx makes the weights readable by their owner alone

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bertd.bundle import MANIFEST_NAME, Manifest, file_problem, read_manifest
+from pydantic import BaseModel
 
 _TABLES = frozenset({"versions", "parity", "files", "source", "prompts", "format_version"})
 
@@ -73,4 +74,7 @@ def rows(found: Inspection) -> list[tuple[str, str]]:
 def _plain(value: object) -> str:
     if isinstance(value, tuple | list):
         return ", ".join(map(str, value))
+    if isinstance(value, BaseModel):
+        parts = [(name.replace("_", " "), part) for name, part in value if part not in (None, ())]
+        return "; ".join(f"{name}: {_plain(part)}" for name, part in parts)
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -30,7 +30,7 @@ from bertd_export.runtime import optimized, session
 from bertd_export.trace import quiet
 
 _Floats = npt.NDArray[np.float32]
-_Answer = dict[str, _Floats]
+Answer = dict[str, _Floats]
 
 
 def _count(nodes: Iterable[onnx.NodeProto], *, inside: bool) -> int:
@@ -66,7 +66,7 @@ def check_fusion(graph: Path, calls: int) -> None:
         )
 
 
-def _embeddings(checkpoint: Checkpoint, output: Any) -> _Answer:
+def _embeddings(checkpoint: Checkpoint, output: Any) -> Answer:
     """Pooling in plain PyTorch, and what follows it."""
     rows = output.last_hidden_state[0]
     vectors = []
@@ -90,7 +90,7 @@ def _embeddings(checkpoint: Checkpoint, output: Any) -> _Answer:
     return answer
 
 
-def _eager(checkpoint: Checkpoint, text: Text) -> _Answer:
+def _eager(checkpoint: Checkpoint, text: Text) -> Answer:
     """The stock model on one text, with its own positions: `[rows, …]` for each output."""
     ids = torch.from_numpy(text.ids)[None]
     options = {"attention_mask": torch.ones_like(ids)}
@@ -109,10 +109,12 @@ def _eager(checkpoint: Checkpoint, text: Text) -> _Answer:
     return answer
 
 
-def _packed(run: Any, checkpoint: Checkpoint, texts: list[Text]) -> list[_Answer]:
+def feed_of(
+    run: Any, checkpoint: Checkpoint, texts: list[Text]
+) -> dict[str, npt.NDArray[np.int64]]:
+    """The packed batch of these texts, by the inputs that the session's graph has."""
     lengths = [len(text.ids) for text in texts]
     boundaries = np.cumsum([0, *lengths], dtype=np.int64)
-    ids = np.concatenate([text.ids for text in texts])
     offset = checkpoint.position_offset
     ids = np.concatenate([text.ids for text in texts])
     masks = np.flatnonzero(ids == checkpoint.head.mask_token_id)
@@ -124,14 +126,18 @@ def _packed(run: Any, checkpoint: Checkpoint, texts: list[Text]) -> list[_Answer
         MASK_POSITIONS: masks,
     }
     accepted = {entry.name for entry in run.get_inputs()}
-    feed = {name: value for name, value in feed.items() if name in accepted}
+    return {name: value for name, value in feed.items() if name in accepted}
+
+
+def run_packed(run: Any, checkpoint: Checkpoint, texts: list[Text]) -> list[Answer]:
+    """Every output of each text, run as one packed batch."""
+    feed = feed_of(run, checkpoint, texts)
     names = list(checkpoint.outputs)
     results = dict(zip(names, run.run(names, feed), strict=True))
-    edges = {
-        "sequences": np.arange(len(texts) + 1),
-        "tokens": boundaries,
-        "masks": np.searchsorted(masks, boundaries),
-    }
+    boundaries = feed[CU_SEQLENS]
+    edges = {"sequences": np.arange(len(texts) + 1), "tokens": boundaries}
+    if MASK_POSITIONS in feed:
+        edges["masks"] = np.searchsorted(feed[MASK_POSITIONS], boundaries)
     return [
         {
             name: results[name][slice(*edges[rows][i : i + 2])]
@@ -186,11 +192,11 @@ def compare(graph: Path, checkpoint: Checkpoint, tolerance: float) -> dict[str, 
         except (ValueError, ImportError):
             checkpoint.model.set_attn_implementation("eager")
         expected = {name: _eager(checkpoint, text) for name, text in texts.items()}
-    alone: dict[str, _Answer] = {}
+    alone: dict[str, Answer] = {}
     worst = dict.fromkeys(checkpoint.outputs, (-1.0, ""))
     count = 0
     for number, batch in enumerate(cases.batches(list(texts))):
-        answers = _packed(run, checkpoint, [texts[name] for name in batch])
+        answers = run_packed(run, checkpoint, [texts[name] for name in batch])
         for name, answer in zip(batch, answers, strict=True):
             size = len(batch)
             case = f"{name}, " + ("alone" if size == 1 else f"in batch {number} of {size} texts")

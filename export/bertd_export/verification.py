@@ -19,7 +19,19 @@ from bertd_export.errors import ExportError
 from bertd_export.parity import check_fusion, compare
 from bertd_export.trace import quiet
 
-_FREE = frozenset({"format_version", "name", "opset", "source", "versions", "parity", "files"})
+_FREE = frozenset(
+    {
+        "format_version",
+        "name",
+        "opset",
+        "source",
+        "versions",
+        "parity",
+        "files",
+        "precision",
+        "quantization",
+    }
+)
 
 
 def verify(

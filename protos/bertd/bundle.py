@@ -52,6 +52,7 @@ ProblemType = Literal["single_label_classification", "multi_label_classification
 RankingActivation = Literal["sigmoid", "identity"]
 Rows = Literal["sequences", "tokens", "masks"]
 
+Precision = Literal["fp32", "int8"]
 Pooling = Literal["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
 _NEEDS: dict[Task, tuple[str, ...]] = {
@@ -89,6 +90,31 @@ class Parity(_Record):
     worst_case: str = Field(description="the text and batch with the largest difference")
 
 
+class Evaluation(_Record):
+    """The task's own metric on the user's labelled data."""
+
+    metric: Literal["spearman"]
+    examples: int = Field(gt=0)
+    fp32: float
+    int8: float
+
+
+class Quantization(_Record):
+    """How the linear layers became int8, and what that cost."""
+
+    scheme: int = Field(gt=0, description="version of the formulation")
+    linear_layers: int = Field(gt=0, description="linear layers of the encoder, all precisions")
+    keep_fp32: tuple[str, ...] = Field(description="linear layers that stayed in fp32")
+    calibration: str = Field(description="file of texts, or built-in")
+    calibration_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    compared_texts: int = Field(gt=0, description="texts that calibration did not see")
+    mean_cosine: float = Field(
+        description="int8 to fp32, over those texts; for logits, on the same scale"
+    )
+    min_cosine: float = Field(description="int8 to fp32, the worst of those texts")
+    evaluation: Evaluation | None = None
+
+
 class Source(_Record):
     """Where the checkpoint came from."""
 
@@ -105,7 +131,7 @@ class Manifest(_Record):
     architecture: str = Field(description="class of the checkpoint, such as BertModel")
     model_type: str = Field(description="family, as in the checkpoint's config")
     layout: Literal["packed"]
-    precision: Literal["fp32"]
+    precision: Precision
     opset: int
     hidden_size: int = Field(gt=0)
     num_layers: int = Field(gt=0)
@@ -140,6 +166,7 @@ class Manifest(_Record):
     prompts: dict[str, str] = {}
     default_prompt_name: str | None = None
     source: Source
+    quantization: Quantization | None = Field(default=None, description="of an int8 bundle")
     versions: dict[str, str] = Field(description="packages that made the bundle")
     parity: dict[str, Parity] = Field(min_length=1, description="by output of the graph")
     files: dict[str, FileRecord]

@@ -1,0 +1,308 @@
+"""From the packed fp32 graph to an int8 one that is good enough, or a refusal."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from bertd.bundle import (
+    GRAPH_NAME,
+    SENTENCE_EMBEDDING,
+    WEIGHTS_NAME,
+    Evaluation,
+    Parity,
+    Quantization,
+)
+
+from bertd_export.agreement import Agreement, Floats, agreement, logit_agreement
+from bertd_export.calibration import Sample, for_calibration, read_sample, tokenized
+from bertd_export.cases import Text
+from bertd_export.checkpoint import Checkpoint
+from bertd_export.errors import ExportError
+from bertd_export.evaluation import Pairs, read_pairs, similarity_correlation
+from bertd_export.families import attention_calls
+from bertd_export.linears import find_linears, split_residual_biases
+from bertd_export.parity import (
+    Answer,
+    check_fusion,
+    compare,
+    feed_of,
+    measure,
+    run_packed,
+)
+from bertd_export.quantize import INTEGER_PRODUCT, RoundedLinear, round_linears, write_int8
+from bertd_export.runtime import optimized, session
+
+SCHEME = 1
+DEFAULT_MIN_COSINE = 0.99
+_BATCH_TOKENS = 1024  # tokens of one calibration batch
+_WORST = 3  # examples shown with a refusal
+_ROOM = 1.25  # by how much another machine's differences may exceed those of the export
+
+
+@dataclass(frozen=True)
+class Int8Options:
+    """What the user asks of int8.
+
+    Attributes:
+        calibration: file of texts; None for the built-in ones.
+        min_cosine: least mean cosine between int8 and fp32 on texts that calibration did not see.
+        keep_fp32: patterns of linear layers that stay in fp32, such as ``layer.0.*``.
+        evaluate: file of labelled pairs on which both graphs are measured.
+    """
+
+    calibration: Path | None = None
+    min_cosine: float = DEFAULT_MIN_COSINE
+    keep_fp32: tuple[str, ...] = ()
+    evaluate: Path | None = None
+
+
+def _batches(texts: list[Text]) -> list[list[Text]]:
+    batches: list[list[Text]] = [[]]
+    for text in texts:
+        if batches[-1] and sum(len(t.ids) for t in batches[-1]) + len(text.ids) > _BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(text)
+    return batches
+
+
+def _judged(answer: Answer) -> Floats:
+    """What of a text's answer is compared: the sentence embedding, or all logits side by side."""
+    if SENTENCE_EMBEDDING in answer:
+        return answer[SENTENCE_EMBEDDING]
+    rows: Floats = np.concatenate([part.reshape(len(part), -1) for part in answer.values()], axis=1)
+    return rows
+
+
+def _answers(run: Any, checkpoint: Checkpoint, texts: list[Text]) -> list[Floats]:
+    return [
+        _judged(answer)
+        for batch in _batches(texts)
+        for answer in run_packed(run, checkpoint, batch)
+    ]
+
+
+def _one_thread(graph: Path) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return session(graph, options)
+
+
+def count_integer_products(graph: Path) -> int:
+    """How many integer matrix products ONNX Runtime runs, after its own rewriting."""
+    return sum(node.op_type == INTEGER_PRODUCT for node in optimized(graph).graph.node)
+
+
+class _Candidates:
+    """Int8 graphs that differ in which linear layers stay in fp32, and how good each is."""
+
+    def __init__(
+        self, graph: Path, checkpoint: Checkpoint, rounded: list[RoundedLinear], judge: list[Text]
+    ) -> None:
+        self.path = graph.with_name("int8.onnx")  # beside the fp32 weights that it refers to
+        self._fp32 = onnx.load(str(graph), load_external_data=False)
+        self._checkpoint = checkpoint
+        self._rounded = rounded
+        self._judge = judge
+        self._expected = _answers(session(graph), checkpoint, judge)
+
+    def judge(self, kept: set[str]) -> Agreement:
+        """Write the graph with these linear layers in fp32, and compare it with the fp32 graph."""
+        chosen = [one for one in self._rounded if one.linear.name not in kept]
+        self.path.write_bytes(write_int8(self._fp32, chosen).SerializeToString())
+        answers = _answers(session(self.path), self._checkpoint, self._judge)
+        score = agreement if self._checkpoint.task == "feature-extraction" else logit_agreement
+        return score(self._expected, answers)
+
+
+def _search(
+    candidates: _Candidates, asked: set[str], rounded: list[RoundedLinear], least: float
+) -> tuple[set[str], Agreement]:
+    """Keep the fewest linear layers in fp32, worst first, that reach the mean cosine.
+
+    Returns:
+        The layers kept and the agreement; below ``least`` if half of the layers do not suffice.
+    """
+    ranked = sorted(
+        (one for one in rounded if one.linear.name not in asked), key=lambda one: -one.error
+    )
+    names = [one.linear.name for one in ranked]
+    found = candidates.judge(asked)
+    if found.mean >= least:
+        return asked, found
+    low, high = 0, len(names) // 2  # low is known to fail
+    best = asked | set(names[:high])
+    reached = candidates.judge(best)
+    if reached.mean < least:
+        return best, reached
+    while high - low > 1:
+        middle = (low + high) // 2
+        kept = asked | set(names[:middle])
+        found = candidates.judge(kept)
+        if found.mean >= least:
+            high, best, reached = middle, kept, found
+        else:
+            low = middle
+    return best, candidates.judge(best)  # the file on disk is now the chosen one
+
+
+def _matched(patterns: tuple[str, ...], names: list[str]) -> set[str]:
+    kept: set[str] = set()
+    for pattern in patterns:
+        found = {name for name in names if fnmatchcase(name, pattern)}
+        if not found:
+            raise ExportError(
+                f"--keep-fp32 {pattern} matches no linear layer; there are: {', '.join(names)}"
+            )
+        kept |= found
+    if len(kept) == len(names):
+        raise ExportError("--keep-fp32 keeps every linear layer: export with --precision fp32")
+    return kept
+
+
+def _refuse(found: Agreement, least: float, kept: int, texts: list[str]) -> ExportError:
+    summary = (
+        f"int8 agrees with fp32 to a mean cosine of {found.mean:.5f} (lowest {found.lowest:.5f}), "
+        f"less than --min-cosine {least:g}, even with {kept} linear layers kept in fp32; "
+        f"calibrate on texts like those that will be served (--calibration FILE), lower "
+        f"--min-cosine, or export fp32. Worst texts:"
+    )
+    lines = [summary]
+    for number, score in found.worst(_WORST):
+        text = texts[number]
+        lines.append(f"  {score:.5f}  {text if len(text) <= 80 else text[:79] + '…'}")
+    return ExportError("\n".join(lines))
+
+
+def _check(graph: Path, checkpoint: Checkpoint, products: int, judge: list[Text]) -> None:
+    """Check what the cosine does not show: the operators, and equal bits however a text is run."""
+    check_fusion(graph, attention_calls(checkpoint.model.config))
+    found = count_integer_products(graph)
+    if found != products:
+        raise ExportError(
+            f"ONNX Runtime runs {found} integer matrix products for {products} linear layers"
+        )
+    batched = _answers(session(graph), checkpoint, judge)
+    single = _one_thread(graph)
+    for text, answer in zip(judge, batched, strict=True):
+        if not np.array_equal(answer, _judged(run_packed(single, checkpoint, [text])[0])):
+            raise ExportError(
+                f"the answer to a text of {len(text.ids)} tokens is not bit-identical "
+                f"batched and alone on one thread"
+            )
+
+
+def _evaluate(pairs: Pairs, checkpoint: Checkpoint, fp32: Path, int8: Path) -> Evaluation:
+    def correlation(graph: Path) -> float:
+        run = session(graph)
+        return similarity_correlation(
+            pairs, lambda texts: _answers(run, checkpoint, tokenized(checkpoint, texts))
+        )
+
+    return Evaluation(
+        metric="spearman",
+        examples=len(pairs.scores),
+        fp32=correlation(fp32),
+        int8=correlation(int8),
+    )
+
+
+def _quantize(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
+    graph: Path,
+    checkpoint: Checkpoint,
+    options: Int8Options,
+    sample: Sample,
+    pairs: Pairs | None,
+    progress: Callable[[str], None],
+) -> tuple[Path, Quantization]:
+    skeleton = onnx.load(str(graph), load_external_data=False)
+    names = [linear.name for linear in find_linears(skeleton.graph)]
+    if not names:
+        raise ExportError("the graph has no linear layers that int8 could replace")
+    asked = _matched(options.keep_fp32, names)
+    run = session(graph)
+    batches = _batches(for_calibration(checkpoint, sample))
+    feeds = [feed_of(run, checkpoint, batch) for batch in batches]
+    del run
+    rounded = round_linears(graph, feeds, progress)
+    progress("comparing int8 with fp32")
+    judge = tokenized(checkpoint, sample.judge)
+    candidates = _Candidates(graph, checkpoint, rounded, judge)
+    kept, found = _search(candidates, asked, rounded, options.min_cosine)
+    if found.mean < options.min_cosine:
+        raise _refuse(found, options.min_cosine, len(kept), sample.judge)
+    progress("checking the int8 operators")
+    _check(candidates.path, checkpoint, len(names) - len(kept), judge)
+    record = Quantization(
+        scheme=SCHEME,
+        linear_layers=len(names),
+        keep_fp32=tuple(name for name in names if name in kept),
+        calibration=sample.source,
+        calibration_sha256=sample.sha256,
+        compared_texts=len(judge),
+        mean_cosine=found.mean,
+        min_cosine=found.lowest,
+        evaluation=_evaluate(pairs, checkpoint, graph, candidates.path) if pairs else None,
+    )
+    return candidates.path, record
+
+
+def to_int8(
+    fp32: onnx.ModelProto,
+    checkpoint: Checkpoint,
+    options: Int8Options,
+    tolerance: float,
+    progress: Callable[[str], None],
+) -> tuple[onnx.ModelProto, Quantization]:
+    """Quantise the packed graph.
+
+    Args:
+        fp32: the packed graph; its tensors are moved to a temporary file.
+        checkpoint: what it was traced from.
+        options: what the user asks for.
+        tolerance: largest difference of the fp32 graph from PyTorch eager.
+        progress: told what happens next.
+
+    Raises:
+        ExportError: a file of the user's is wrong, the fp32 graph is not right, or int8 does not
+            reach the cosine that was asked for.
+    """
+    sample = read_sample(options.calibration)
+    if options.evaluate and checkpoint.task != "feature-extraction":
+        raise ExportError("--evaluate compares sentence embeddings; this is " + checkpoint.task)
+    pairs = read_pairs(options.evaluate) if options.evaluate else None
+    split_residual_biases(fp32.graph)
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / GRAPH_NAME
+        onnx.save_model(
+            fp32,
+            str(path),
+            save_as_external_data=True,
+            all_tensors_to_one_file=True,
+            location=WEIGHTS_NAME,
+            size_threshold=1024,
+        )
+        progress("comparing the fp32 graph with PyTorch")
+        measure(path, checkpoint, tolerance)
+        chosen, record = _quantize(path, checkpoint, options, sample, pairs, progress)
+        return onnx.load(str(chosen)), record
+
+
+def parity_of(graph: Path, checkpoint: Checkpoint, tolerance: float) -> dict[str, Parity]:
+    """How far the int8 graph is from PyTorch eager, by output.
+
+    The cosine has judged the graph already. What is measured here becomes, with some room, the
+    tolerance to which a later comparison holds the bundle.
+
+    Raises:
+        ExportError: an answer is not finite, or depends on its batch.
+    """
+    return {
+        output: found.model_copy(update={"tolerance": max(tolerance, _ROOM * found.max_abs_diff)})
+        for output, found in compare(graph, checkpoint, tolerance).items()
+    }

@@ -1,0 +1,300 @@
+"""int8: the rewrite, the search, the gate, and equal bits."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from bertd.bundle import GRAPH_NAME, SENTENCE_EMBEDDING, Quantization, read_manifest, verify_files
+from bertd_export import int8
+from bertd_export.activations import Quantizer, Statistics, choose
+from bertd_export.agreement import agreement
+from bertd_export.bundle import export_model
+from bertd_export.calibration import for_calibration, read_sample, tokenized
+from bertd_export.checkpoint import load
+from bertd_export.cli import export
+from bertd_export.errors import ExportError
+from bertd_export.evaluation import read_pairs, spearman
+from bertd_export.gptq import LEVELS, compensation, round_weight
+from bertd_export.inspection import inspect_bundle, rows
+from bertd_export.int8 import Int8Options
+from bertd_export.linears import split_residual_biases
+from bertd_export.parity import feed_of, run_packed
+from bertd_export.quantize import round_linears, write_int8
+from bertd_export.runtime import session
+from bertd_export.trace import trace
+from bertd_export.verification import verify
+from click.testing import CliRunner
+from transformers import BertConfig, BertModel, BertTokenizer
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(95))]
+ROLES = ("qkv", "attention_output", "ffn_up", "ffn_down")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=160,
+        initializer_range=0.2,
+    )
+    model = BertModel(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(folder)
+    BertTokenizer(vocab={word: n for n, word in enumerate(WORDS)}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    generator = np.random.default_rng(0)
+    lines = [" ".join(generator.choice(WORDS[5:], n)) for n in generator.integers(1, 60, 48)]
+    path = tmp_path_factory.mktemp("texts") / "texts.txt"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny: Path, texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "tiny"
+    export_model(str(tiny), folder, int8=Int8Options(calibration=texts, min_cosine=0.9))
+    return folder
+
+
+def test_the_bundle_says_what_was_done(bundle: Path, texts: Path) -> None:
+    manifest = read_manifest(bundle)
+    verify_files(bundle, manifest)
+    record = manifest.quantization
+    assert record is not None
+    assert manifest.precision == "int8"
+    assert (record.linear_layers, record.keep_fp32, record.compared_texts) == (12, (), 16)
+    assert record.calibration == texts.name
+    assert 0.9 <= record.min_cosine <= record.mean_cosine < 1
+    assert int8.count_integer_products(bundle / GRAPH_NAME) == 12
+
+
+def test_an_int8_bundle_can_be_inspected_and_verified(bundle: Path, tiny: Path) -> None:
+    shown = dict(rows(inspect_bundle(bundle)))
+    assert shown["quantization"].startswith("scheme: 1; linear layers: 12; calibration: texts.txt")
+    _, found = verify(bundle, str(tiny))
+    assert all(0 < parity.max_abs_diff <= parity.tolerance for parity in found.values())
+
+
+def test_every_weight_is_int8_in_seven_bits(bundle: Path) -> None:
+    model = onnx.load(str(bundle / GRAPH_NAME))
+    weights = [
+        onnx.numpy_helper.to_array(t)
+        for t in model.graph.initializer
+        if t.data_type == 3  # INT8
+    ]
+    assert len(weights) == 12
+    assert max(int(np.abs(weight.astype(int)).max()) for weight in weights) == LEVELS
+    names = {node.input[1] for node in model.graph.node if node.op_type == "MatMul"}
+    assert not names & {tensor.name for tensor in model.graph.initializer}
+
+
+def test_bits_do_not_depend_on_batch_or_threads(bundle: Path, tiny: Path, texts: Path) -> None:
+    checkpoint = load(str(tiny))
+    batch = tokenized(checkpoint, read_sample(texts).judge)
+    single = int8._one_thread(bundle / GRAPH_NAME)
+    many = run_packed(session(bundle / GRAPH_NAME), checkpoint, batch)
+    for text, answer in zip(batch, many, strict=True):
+        alone_answer = run_packed(single, checkpoint, [text])[0]
+        for name, got in answer.items():
+            alone = alone_answer[name]
+            assert np.array_equal(got, alone)
+
+
+@pytest.fixture(scope="module")
+def graph(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The traced fp32 graph, from which a quantisation starts."""
+    path = tmp_path_factory.mktemp("graph") / GRAPH_NAME
+    traced = trace(load(str(tiny)))
+    split_residual_biases(traced.graph)
+    onnx.save(traced, str(path))
+    return path
+
+
+def quantized(graph: Path, tiny: Path, options: Int8Options) -> tuple[Path, Quantization]:
+    pairs = read_pairs(options.evaluate) if options.evaluate else None
+    sample = read_sample(options.calibration)
+    return int8._quantize(graph, load(str(tiny)), options, sample, pairs, lambda _: None)
+
+
+def test_layers_kept_in_fp32(graph: Path, tiny: Path, texts: Path, bundle: Path) -> None:
+    options = Int8Options(texts, min_cosine=0.9, keep_fp32=("layer.1.*", "*.ffn_down"))
+    path, record = quantized(graph, tiny, options)
+    whole = read_manifest(bundle).quantization
+    assert whole is not None
+    expected = {*(f"layer.1.{role}" for role in ROLES), "layer.0.ffn_down", "layer.2.ffn_down"}
+    assert set(record.keep_fp32) == expected
+    assert int8.count_integer_products(path) == 6
+    assert record.mean_cosine > whole.mean_cosine
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [("layer.9.*", "matches no linear layer"), ("*", "export with --precision fp32")],
+)
+def test_a_pattern_that_cannot_be_meant(
+    graph: Path, tiny: Path, texts: Path, pattern: str, message: str
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        quantized(graph, tiny, Int8Options(texts, keep_fp32=(pattern,)))
+
+
+def test_the_search_keeps_few_layers(graph: Path, tiny: Path, texts: Path, bundle: Path) -> None:
+    whole = read_manifest(bundle).quantization
+    assert whole is not None
+    least = 1 - (1 - whole.mean_cosine) * 0.8  # more than int8 reaches in all layers
+    path, record = quantized(graph, tiny, Int8Options(texts, min_cosine=least))
+    assert record.mean_cosine >= least
+    assert 1 <= len(record.keep_fp32) <= 6
+    assert int8.count_integer_products(path) == 12 - len(record.keep_fp32)
+    kept = record.keep_fp32
+    if len(kept) > 1:  # one layer fewer would not have been enough
+        checkpoint = load(str(tiny))
+        sample = read_sample(texts)
+        batches = [tokenized(checkpoint, sample.calibrate)]
+        feeds = [feed_of(session(graph), checkpoint, batch) for batch in batches]
+        rounded = round_linears(graph, feeds, lambda _: None)
+        ranked = sorted(rounded, key=lambda one: -one.error)
+        fewer = {one.linear.name for one in ranked[: len(kept) - 1]}
+        judge = tokenized(checkpoint, sample.judge)
+        found = int8._Candidates(graph, checkpoint, rounded, judge).judge(fewer)
+        assert found.mean < least
+
+
+def test_below_the_threshold_nothing_is_written(tiny: Path, texts: Path, tmp_path: Path) -> None:
+    arguments = [str(tiny), "--output", str(tmp_path / "bundle"), "--precision", "int8"]
+    arguments += ["--calibration", str(texts), "--min-cosine", "0.9999999"]
+    result = CliRunner().invoke(export, arguments)
+    assert result.exit_code == 1
+    assert "Worst texts:" in result.output
+    assert "6 linear layers kept" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_integer_products_are_refused(bundle: Path, tiny: Path, texts: Path) -> None:
+    checkpoint = load(str(tiny))
+    judge = tokenized(checkpoint, read_sample(texts).judge)
+    with pytest.raises(ExportError, match="12 integer matrix products for 13"):
+        int8._check(bundle / GRAPH_NAME, checkpoint, 13, judge)
+
+
+def test_the_task_metric(graph: Path, tiny: Path, texts: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    lines = [
+        {"text": f"w{n} w{n + 1} w3", "text_pair": f"w{n} w{2 * n} w4", "score": n % 5}
+        for n in range(20)
+    ]
+    pairs.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    options = Int8Options(texts, min_cosine=0.9, evaluate=pairs)
+    _, record = quantized(graph, tiny, options)
+    assert record.evaluation is not None
+    assert record.evaluation.examples == 20
+    assert abs(record.evaluation.fp32 - record.evaluation.int8) < 0.1
+    pairs.write_text('{"text": "w1", "score": 1}', encoding="utf-8")
+    with pytest.raises(ExportError, match="line 1"):
+        quantized(graph, tiny, options)
+
+
+def test_int8_options_without_int8_are_an_error(tiny: Path, tmp_path: Path) -> None:
+    arguments = [str(tiny), "--output", str(tmp_path / "bundle"), "--keep-fp32", "layer.0.*"]
+    result = CliRunner().invoke(export, arguments)
+    assert result.exit_code == 2
+    assert "--precision int8" in result.output
+
+
+def test_a_real_model_agrees_with_fp32(checkpoint: Path, bundle_folder: Path) -> None:
+    """On texts that calibration did not see; the bundle of the other tests is the fp32 graph."""
+    real = load(str(checkpoint))
+    sample = read_sample(None)
+    fp32 = bundle_folder / GRAPH_NAME
+    run = session(fp32)
+    feeds = [feed_of(run, real, tokenized(real, sample.calibrate))]
+    rounded = round_linears(fp32, feeds, lambda _: None)
+    candidate = fp32.with_name("int8.onnx")
+    model = write_int8(onnx.load(str(fp32), load_external_data=False), rounded)
+    candidate.write_bytes(model.SerializeToString())
+    try:
+        judge = tokenized(real, sample.judge)
+        expected = [answer[SENTENCE_EMBEDDING] for answer in run_packed(run, real, judge)]
+        got = [answer[SENTENCE_EMBEDDING] for answer in run_packed(session(candidate), real, judge)]
+    finally:
+        candidate.unlink()
+    found = agreement(expected, got)
+    assert found.mean >= 0.997
+    assert found.lowest >= 0.98
+
+
+def test_compensation_beats_plain_rounding() -> None:
+    generator = np.random.default_rng(1)
+    mixing = generator.normal(size=(24, 24))
+    rows = (generator.normal(size=(500, 24)) @ mixing).astype(np.float32)
+    weight = generator.normal(size=(24, 16)).astype(np.float32)
+    levels, scales = round_weight(weight, *compensation(rows.T @ rows))
+    plain = np.rint(weight / scales) * scales
+    exact = rows @ weight
+    assert np.linalg.norm(rows @ (levels * scales) - exact) < 0.85 * np.linalg.norm(
+        rows @ plain - exact
+    )
+
+
+@pytest.mark.parametrize("producer", ["Gelu", "LayerNormalization", "Attention", "Relu"])
+def test_a_quantizer_restores_its_rows(producer: str) -> None:
+    generator = np.random.default_rng(2)
+    rows = generator.normal(size=(64, 32)).astype(np.float32)
+    rows = np.maximum(rows, -0.17) if producer == "Gelu" else rows
+    statistics = Statistics(32)
+    statistics.add(rows)
+    weight = generator.normal(size=(32, 8)).astype(np.float32)
+    quantizer = choose(producer, statistics, [weight])
+    assert isinstance(quantizer, Quantizer)
+    assert np.abs(quantizer.restore(rows) - rows).max() < 0.05
+
+
+def test_an_outlier_channel_is_smoothed() -> None:
+    generator = np.random.default_rng(3)
+    rows = generator.normal(size=(64, 32)).astype(np.float32)
+    rows[:, 5] *= 50
+    statistics = Statistics(32)
+    statistics.add(rows)
+    weight = generator.normal(size=(32, 8)).astype(np.float32)
+    weight[5] /= 50
+    assert choose("LayerNormalization", statistics, [weight]).formulation == "smoothed"
+
+
+def test_spearman_shares_ranks_of_equal_values() -> None:
+    assert spearman([1, 2, 3], [10, 20, 30]) == pytest.approx(1)
+    assert spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
+    assert spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(0.9486833)
+    assert spearman([1, 1, 1], [1, 2, 3]) == 0
+
+
+def test_broken_calibration_files_name_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "a"}\n{"txt": "b"}\n', encoding="utf-8")
+    with pytest.raises(ExportError, match="line 2"):
+        read_sample(path)
+    path.write_text('{"text": "a"}\n', encoding="utf-8")
+    with pytest.raises(ExportError, match="has 1 texts"):
+        read_sample(path)
+
+
+def test_many_calibration_texts_are_thinned_out(tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(["w1 w2 " * 60] * 150), encoding="utf-8")  # 100 x 122 tokens
+    sample = read_sample(path)
+    assert len(sample.calibrate) == 100
+    assert len(for_calibration(load(str(tiny)), sample)) == 34
