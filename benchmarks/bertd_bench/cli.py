@@ -119,6 +119,67 @@ def readme(json_path: Path, readme_path: Path) -> None:
     click.echo(f"{readme_path} is {'unchanged' if after == before else 'rewritten'}")
 
 
+@bench.command()
+@click.option("--family", "families", multiple=True, help="Random weights; default: every family.")
+@click.option("--task", "tasks", multiple=True, help="Default: every task.")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    default=("fp32", "int8"),
+    show_default=True,
+)
+@click.option("--size", default="base", show_default=True, help="tiny, mini, base or large.")
+@click.option(
+    "--checkpoint",
+    "folders",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A checkpoint of your own, instead of random weights.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Default: all usable cores.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--json", "json_path", metavar="FILE", type=click.Path(path_type=Path))
+def exports(  # noqa: PLR0913, PLR0917 - click's parameters
+    families: tuple[str, ...],
+    tasks: tuple[str, ...],
+    precisions: tuple[str, ...],
+    size: str,
+    folders: tuple[Path, ...],
+    threads: int | None,
+    rounds: int,
+    json_path: Path | None,
+) -> None:
+    """Export families and tasks; print parity, size and speed as a Markdown table."""
+    from bertd_bench import checkpoints
+    from bertd_bench import exports as matrix
+
+    for chosen, known, what in (
+        (families, checkpoints.FAMILIES, "--family"),
+        (tasks, matrix.TASKS, "--task"),
+        ((size,), tuple(checkpoints.SIZES), "--size"),
+    ):
+        for value in chosen:
+            if value not in known:
+                raise click.UsageError(f"{what} {value} is not one of {', '.join(known)}")
+    subjects = [matrix.Subject(folder.resolve().name, None, folder) for folder in folders]
+    if families or tasks or not folders:
+        wanted = [task for task in matrix.TASKS if not tasks or task in tasks]
+        subjects += matrix.random_subjects(families or checkpoints.FAMILIES, wanted)
+    result = matrix.measure(
+        subjects,
+        precisions,
+        size=size,
+        threads=threads,
+        rounds=rounds,
+        progress=lambda line: click.echo(line, err=True),
+    )
+    click.echo(matrix.to_markdown(result))
+    if json_path is not None:
+        json_path.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
 def _run(benchmark: Callable[[], Report], json_path: Path | None) -> None:
     from bertd.bundle import BundleError
     from bertd_export.errors import ExportError
