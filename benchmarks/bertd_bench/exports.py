@@ -20,6 +20,7 @@ import torch
 from bertd.bundle import Manifest, Task, read_manifest
 from bertd_export.bundle import export_model
 from bertd_export.errors import ExportError
+from bertd_export.int8 import Int8Options
 from bertd_export.tasks import loader
 from bertd_server import cpu
 from bertd_server.engine import Engine
@@ -38,13 +39,18 @@ _FIRST_WORD = 5  # ids below are special tokens
 
 
 class Row(BaseModel, frozen=True):
-    """One export. `speed` holds eager's median over the engine's, by case."""
+    """One export.
+
+    `parity` is the largest difference from PyTorch eager by output, `agreement` int8's mean cosine
+    to fp32 (or its like for logits), `speed` eager's median time over the engine's by case.
+    """
 
     model: str
     task: str
     precision: str
     layout: str = ""
     parity: dict[str, float] = {}
+    agreement: float | None = None
     megabytes: float = 0.0
     seconds: float = 0.0
     speed: dict[str, float] = {}
@@ -108,7 +114,8 @@ def _row(  # noqa: PLR0913, PLR0917 - internal
 ) -> Row:
     row = Row(model=subject.name, task=subject.task or "", precision=precision)
     try:
-        summary = export_model(str(folder), output, task=subject.task)
+        int8 = Int8Options() if precision == "int8" else None
+        summary = export_model(str(folder), output, task=subject.task, int8=int8)
     except ExportError as error:
         return row.model_copy(update={"refused": error.message})
     manifest = read_manifest(output)
@@ -117,6 +124,7 @@ def _row(  # noqa: PLR0913, PLR0917 - internal
             "task": manifest.task,
             "layout": manifest.layout,
             "parity": {name: parity.max_abs_diff for name, parity in manifest.parity.items()},
+            "agreement": manifest.quantization.mean_cosine if manifest.quantization else None,
             "megabytes": summary.bytes / 1e6,
             "seconds": summary.seconds,
             "speed": _speed(folder, output, manifest, threads, rounds),
@@ -181,7 +189,7 @@ def _run_engine(engine: Engine, sequences: list[TokenSequence], outputs: list[st
 def to_markdown(matrix: Matrix) -> str:
     """The rows as a table for the documentation, with the refusals below it."""
     cases = list(dict.fromkeys(case for row in matrix.rows for case in row.speed))
-    head = ["model", "task", "precision", "largest difference", "MB", *cases]
+    head = ["model", "task", "precision", "largest difference", "agreement", "MB", *cases]
     lines = [
         f"| {' | '.join(head)} |",
         f"|{'---|' * 3}{'---:|' * (len(head) - 3)}",
@@ -190,13 +198,14 @@ def to_markdown(matrix: Matrix) -> str:
         if row.refused:
             continue
         cells = [row.model, row.task, row.precision]
-        cells += [f"{max(row.parity.values()):.1e}", f"{row.megabytes:.0f}"]
+        cells.append(f"{max(row.parity.values()):.1e}")
+        cells.append("" if row.agreement is None else f"{row.agreement:.4f}")
+        cells.append(f"{row.megabytes:.0f}")
         cells += [f"{row.speed[case]:.2f}x" for case in cases]
         lines.append(f"| {' | '.join(cells)} |")
     refused = [row for row in matrix.rows if row.refused]
     lines += ["", "Refused:", ""] if refused else []
     lines += [f"- {row.model}, {row.task}, {row.precision}: {row.refused}" for row in refused]
-    here = matrix.machine
     lines += [
         "",
         _caption(matrix),
