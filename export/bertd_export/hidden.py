@@ -67,6 +67,17 @@ def hidden_source(base: Any) -> torch.nn.Module:
     return found[-1]
 
 
+def _exchanged(output: Any, old: torch.Tensor, new: torch.Tensor) -> Any:
+    """The output with a new tensor wherever the old stood: DeBERTa reads it from hidden_states."""
+    if output is old:
+        return new
+    if isinstance(output, ModelOutput):
+        return type(output)(**{k: _exchanged(v, old, new) for k, v in output.items()})
+    if isinstance(output, tuple):
+        return tuple(_exchanged(part, old, new) for part in output)
+    return output
+
+
 @contextmanager
 def replaced_rows(
     source: torch.nn.Module, replace: Callable[[torch.Tensor], torch.Tensor]
@@ -79,12 +90,10 @@ def replaced_rows(
     """
 
     def swap(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
-        if isinstance(output, torch.Tensor):
-            return replace(output)
-        if isinstance(output, tuple):
-            return (replace(output[0]), *output[1:])
-        name = next(iter(output))
-        return type(output)(**{**output, name: replace(output[name])})
+        last = _first_tensor(output)
+        if last is None:
+            raise ExportError(f"{type(source).__name__} no longer gives the last hidden state")
+        return _exchanged(output, last, replace(last))
 
     hook = source.register_forward_hook(swap)
     try:

@@ -171,7 +171,7 @@ class PackedModel(torch.nn.Module):
             )
         self.model = checkpoint.model
         self.takes_types = "token_type_ids" in accepted
-        self.biased = biased_attention(checkpoint.model)
+        self.biased = biased_attention(checkpoint.model.base_model)
         self.calls = 0
 
     def run(
