@@ -17,13 +17,6 @@ from typing import Literal
 
 Size = Literal["tiny", "base", "large"]
 
-_SIZES: dict[str, tuple[int, int, int]] = {  # hidden size, layers, heads
-    "tiny": (32, 2, 4),
-    "base": (768, 12, 12),
-    "large": (1024, 24, 16),
-}
-_VOCABULARY = 30_522
-
 
 @dataclass(frozen=True)
 class ExportCost:
@@ -51,23 +44,9 @@ def measure_export(size: Size) -> ExportCost:
 
 
 def _make(folder: Path, size: str) -> None:
-    import torch  # noqa: PLC0415 - in the child alone
-    from transformers import BertConfig, BertModel, BertTokenizer  # noqa: PLC0415 - the same
+    from bertd_bench.checkpoints import save_random  # noqa: PLC0415 - in the child alone
 
-    hidden, layers, heads = _SIZES[size]
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=_VOCABULARY,
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=4 * hidden,
-    )
-    BertModel(config).save_pretrained(folder / "checkpoint")
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words = [*special, *(f"w{number}" for number in range(_VOCABULARY - len(special)))]
-    vocabulary = {word: number for number, word in enumerate(words)}
-    BertTokenizer(vocab=vocabulary).save_pretrained(folder / "checkpoint")
+    save_random("bert", "feature-extraction", size, folder / "checkpoint")
 
 
 def _export(folder: Path) -> ExportCost:

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 from onnx import helper, numpy_helper
 
 from bertd_export.activations import (
@@ -32,6 +31,7 @@ from bertd_export.activations import (
 from bertd_export.gptq import Int8s, compensation, round_weight
 from bertd_export.linears import Linear, find_linears
 from bertd_export.operators import FUSED_DOMAIN
+from bertd_export.runtime import session
 
 INTEGER_PRODUCT = "MatMulIntegerToFloat"
 Feed = Mapping[str, npt.NDArray[np.int64]]
@@ -95,14 +95,12 @@ def _collect(
         watched.graph.output.append(info)
     path = graph.with_name("watched.onnx")  # beside the weights that it refers to
     path.write_bytes(watched.SerializeToString())
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    run = session(path)
     path.unlink()
-    accepted = {entry.name for entry in session.get_inputs()}
+    accepted = {entry.name for entry in run.get_inputs()}
     statistics = {name: Statistics(width) for name, width in widths.items()}
     for feed in feeds:
-        values = session.run(names, {k: v for k, v in feed.items() if k in accepted})
+        values = run.run(names, {k: v for k, v in feed.items() if k in accepted})
         for name, value in zip(names, values, strict=True):
             statistics[name].add(value.reshape(-1, widths[name]))
     return statistics
