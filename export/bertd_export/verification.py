@@ -30,6 +30,8 @@ _FREE = frozenset(
         "files",
         "precision",
         "quantization",
+        "half",
+        "evaluation",
     }
 )
 
