@@ -1,6 +1,5 @@
 """int8: the rewrite, the search, the gate, and equal bits."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from bertd_export.calibration import for_calibration, read_sample, tokenized
 from bertd_export.checkpoint import load
 from bertd_export.cli import export
 from bertd_export.errors import ExportError
-from bertd_export.evaluation import read_pairs, spearman
 from bertd_export.gptq import LEVELS, compensation, round_weight
 from bertd_export.inspection import inspect_bundle, rows
 from bertd_export.int8 import Int8Options
@@ -126,9 +124,8 @@ def graph(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def quantized(graph: Path, tiny: Path, options: Int8Options) -> tuple[Path, Quantization]:
-    pairs = read_pairs(options.evaluate) if options.evaluate else None
     sample = read_sample(options.calibration)
-    return int8._quantize(graph, load(str(tiny)), options, sample, pairs, lambda _: None)
+    return int8._quantize(graph, load(str(tiny)), options, sample, lambda _: None)
 
 
 def test_layers_kept_in_fp32(graph: Path, tiny: Path, texts: Path, bundle: Path) -> None:
@@ -190,23 +187,6 @@ def test_missing_integer_products_are_refused(bundle: Path, tiny: Path, texts: P
     judge = tokenized(checkpoint, read_sample(texts).judge)
     with pytest.raises(ExportError, match="12 integer matrix products for 13"):
         int8._check(bundle / GRAPH_NAME, checkpoint, 13, judge)
-
-
-def test_the_task_metric(graph: Path, tiny: Path, texts: Path, tmp_path: Path) -> None:
-    pairs = tmp_path / "pairs.jsonl"
-    lines = [
-        {"text": f"w{n} w{n + 1} w3", "text_pair": f"w{n} w{2 * n} w4", "score": n % 5}
-        for n in range(20)
-    ]
-    pairs.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    options = Int8Options(texts, min_cosine=0.9, evaluate=pairs)
-    _, record = quantized(graph, tiny, options)
-    assert record.evaluation is not None
-    assert record.evaluation.examples == 20
-    assert abs(record.evaluation.fp32 - record.evaluation.int8) < 0.1
-    pairs.write_text('{"text": "w1", "score": 1}', encoding="utf-8")
-    with pytest.raises(ExportError, match="line 1"):
-        quantized(graph, tiny, options)
 
 
 def test_int8_options_without_int8_are_an_error(tiny: Path, tmp_path: Path) -> None:
@@ -273,13 +253,6 @@ def test_an_outlier_channel_is_smoothed() -> None:
     weight = generator.normal(size=(32, 8)).astype(np.float32)
     weight[5] /= 50
     assert choose("LayerNormalization", statistics, [weight]).formulation == "smoothed"
-
-
-def test_spearman_shares_ranks_of_equal_values() -> None:
-    assert spearman([1, 2, 3], [10, 20, 30]) == pytest.approx(1)
-    assert spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
-    assert spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(0.9486833)
-    assert spearman([1, 1, 1], [1, 2, 3]) == 0
 
 
 def test_broken_calibration_files_name_the_line(tmp_path: Path) -> None:

@@ -33,9 +33,7 @@ def judged(answer: Answer) -> Floats:
 
 def answers(run: Any, checkpoint: Checkpoint, texts: list[Text]) -> list[Answer]:
     """Every output for each text, in order."""
-    return [
-        answer for batch in batches(texts) for answer in run_packed(run, checkpoint, batch)
-    ]
+    return [answer for batch in batches(texts) for answer in run_packed(run, checkpoint, batch)]
 
 
 def judged_answers(run: Any, checkpoint: Checkpoint, texts: list[Text]) -> list[Floats]:

@@ -21,6 +21,7 @@ from bertd_export.preflight import (
     check_folder,
     check_safetensors,
     check_unexpected,
+    check_vocabulary,
 )
 from bertd_export.source import inside, locate, read_json, read_object
 
@@ -327,11 +328,13 @@ def load(
     folder, name, commit = locate(model, revision=revision, allow_pickle=allow_pickle)
     sentence = _sentence(folder, allow_pickle=allow_pickle)
     check_folder(sentence.transformer, allow_pickle=allow_pickle)
-    check_family(_config(sentence.transformer))
+    stated_config = _config(sentence.transformer)
+    check_family(stated_config)
     raw = read_object(sentence.transformer / "config.json")
     pooled = sentence.pooling is not None
     found = tasks.find_task(raw, sentence.settings, pooled=pooled, requested=task)
     tokenizer = _tokenizer(sentence.transformer, lower=sentence.lower)
+    check_vocabulary(sentence.transformer, tokenizer.tokenizer, int(stated_config.vocab_size))
     head = tasks.describe_head(found, raw, sentence.settings, tokenizer.mask_token_id)
     network, pooler = _model(sentence.transformer, found, allow_pickle=allow_pickle)
     plain = found == "feature-extraction"

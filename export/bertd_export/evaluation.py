@@ -101,11 +101,12 @@ class Evaluator:
         worse = [a - b for a, b in zip(fp32.goodness, other.goodness, strict=True)]
         lost = sorted((n for n, drop in enumerate(worse) if drop > 0), key=lambda n: -worse[n])
         advice = "calibrate on texts like these (--calibration FILE), " * (precision == "int8")
-        lines = [
+        summary = (
             f"on {self._examples.source}, {precision}'s {'; '.join(drops)}, more than "
             f"--max-metric-drop {self._max_drop:g}: {advice}allow more, or export fp32. Examples "
             f"that fp32 had right, or more nearly so, worst first:"
-        ]
+        )
+        lines = [summary]
         for number in lost[:_WORST]:
             line = self._examples.lines[number]
             text = str(line.record.get("text") or line.record.get("question") or line.record)

@@ -28,7 +28,7 @@ from bertd.bundle import GRAPH_NAME, TOKEN_EMBEDDINGS, Evaluation, HalfPrecision
 from onnx import TensorProto, numpy_helper
 
 from bertd_export.agreement import Agreement, agreement, logit_agreement
-from bertd_export.answers import answers, batches, judged
+from bertd_export.answers import answers, judged
 from bertd_export.calibration import read_sample, tokenized
 from bertd_export.cases import Text
 from bertd_export.checkpoint import Checkpoint
@@ -74,7 +74,9 @@ class _Ranges:
         return made * _HEADROOM > LARGEST or read > LARGEST
 
 
-def _ranges(graph: onnx.ModelProto, path: Path, checkpoint: Checkpoint, texts: list[Text]) -> _Ranges:
+def _ranges(
+    graph: onnx.ModelProto, path: Path, checkpoint: Checkpoint, texts: list[Text]
+) -> _Ranges:
     """Run the graph with every value as an output."""
     probe = onnx.ModelProto.FromString(graph.SerializeToString())
     known = {output.name for output in probe.graph.output}
@@ -88,7 +90,9 @@ def _ranges(graph: onnx.ModelProto, path: Path, checkpoint: Checkpoint, texts: l
     floats = [entry.name for entry in run.get_outputs() if entry.type == "tensor(float)"]
     values = dict.fromkeys(floats, 0.0)
     for text in texts:  # one at a time: all values of a batch would fill the memory
-        for name, value in zip(floats, run.run(floats, feed_of(run, checkpoint, [text])), strict=True):
+        for name, value in zip(
+            floats, run.run(floats, feed_of(run, checkpoint, [text])), strict=True
+        ):
             values[name] = max(values[name], float(np.abs(value).max(initial=0.0)))
     weights = {
         tensor.name: float(np.abs(numpy_helper.to_array(tensor)).max(initial=0.0))
@@ -137,10 +141,11 @@ def _exceptions(graph: onnx.GraphProto, ranges: _Ranges) -> tuple[set[str], list
 
 
 def _refuse(found: Agreement, least: float, texts: list[str]) -> ExportError:
-    lines = [
+    summary = (
         f"fp16 agrees with fp32 to a mean cosine of {found.mean:.6f} (lowest {found.lowest:.6f}), "
         f"less than --min-cosine {least:g}; lower it, or export fp32. Worst texts:"
-    ]
+    )
+    lines = [summary]
     for number, score in found.worst(_WORST):
         text = texts[number]
         lines.append(f"  {score:.6f}  {text if len(text) <= 80 else text[:79] + '…'}")
@@ -149,7 +154,10 @@ def _refuse(found: Agreement, least: float, texts: list[str]) -> ExportError:
 
 def _largest_difference(expected: list[Answer], got: list[Answer]) -> dict[str, float]:
     return {
-        name: max(float(np.abs(a[name] - b[name]).max(initial=0.0)) for a, b in zip(expected, got, strict=True))
+        name: max(
+            float(np.abs(a[name] - b[name]).max(initial=0.0))
+            for a, b in zip(expected, got, strict=True)
+        )
         for name in expected[0]
     }
 
@@ -171,7 +179,7 @@ class Halved:
     differences: dict[str, float]
 
     def parity(self, found: dict[str, Parity]) -> dict[str, Parity]:
-        """Give the parity of the bundle on a CPU a tolerance that fits an accelerator's rounding."""
+        """Give what was found on a CPU a tolerance that leaves room for an accelerator."""
         return {
             output: parity.model_copy(
                 update={
@@ -185,7 +193,7 @@ class Halved:
         }
 
 
-def to_fp16(
+def to_fp16(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
     fp32: onnx.ModelProto,
     checkpoint: Checkpoint,
     options: Fp16Options,
@@ -212,7 +220,9 @@ def to_fp16(
     judge = tokenized(checkpoint, sample.judge)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        plain, half, rounded = (folder / f"{kind}-{GRAPH_NAME}" for kind in ("fp32", "fp16", "as16"))
+        plain, half, rounded = (
+            folder / f"{kind}-{GRAPH_NAME}" for kind in ("fp32", "fp16", "as16")
+        )
         _save(fp32, plain)
         progress("comparing the fp32 graph with PyTorch")
         measure(plain, checkpoint, tolerance)

@@ -208,7 +208,7 @@ def _quantize(
     return candidates.path, record
 
 
-def to_int8(
+def to_int8(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
     fp32: onnx.ModelProto,
     checkpoint: Checkpoint,
     options: Int8Options,

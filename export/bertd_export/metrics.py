@@ -43,7 +43,7 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def _f1(right: int, predicted: int, expected: int) -> float:
-    """The harmonic mean of precision and recall; 1 where there is nothing to find and none found."""
+    """Harmonic mean of precision and recall; 1 where nothing is expected and nothing found."""
     return 2 * right / (predicted + expected) if predicted + expected else 1.0
 
 

@@ -55,16 +55,19 @@ class Encoder:
         self._types = checkpoint.type_vocab_size
 
     def encoding(self, line: Line, text: str, pair: str | None = None) -> tokenizers.Encoding:
+        """What the tokenizer makes of a line's text or pair."""
         try:
             return self._tokenizer.encode(text, pair)
         except Exception as error:  # a question that leaves its context no room
             raise ExportError(f"{line.place} cannot be tokenised: {error}") from error
 
     def text(self, encoding: tokenizers.Encoding) -> Text:
+        """The ids and types of an encoding."""
         types = np.minimum(np.array(encoding.type_ids, np.int64), self._types - 1)
         return Text(np.array(encoding.ids, np.int64), types)
 
     def __call__(self, line: Line, text: str, pair: str | None = None) -> Text:
+        """The ids and types of a line's text or pair."""
         return self.text(self.encoding(line, text, pair))
 
 
@@ -108,6 +111,7 @@ class Similarity:
         self._scores = _scores(examples)
 
     def measure(self, run: Run) -> Measured:
+        """Score the graph behind `run`."""
         vectors = [answer[SENTENCE_EMBEDDING] for answer in run(self._texts)]
         half = len(self._scores)
         found = [cosine(a, b) for a, b in zip(vectors[:half], vectors[half:], strict=True)]
@@ -136,6 +140,7 @@ class Scores:
         self._scores = _scores(examples)
 
     def measure(self, run: Run) -> Measured:
+        """Score the graph behind `run`."""
         return _correlation(joined_logits(run, self._texts)[:, 0].tolist(), self._scores)
 
 
@@ -151,6 +156,7 @@ class Classes:
         self._labels = [line.label("label", checkpoint.head.labels) for line in examples.lines]
 
     def measure(self, run: Run) -> Measured:
+        """Score the graph behind `run`."""
         scores = heads.class_scores(joined_logits(run, self._texts), "single_label_classification")
         return accuracy(scores.argmax(axis=1).tolist(), self._labels)
 
@@ -171,6 +177,7 @@ class LabelSets:
         self._labels = [set(line.each_label("labels", self._names)) for line in examples.lines]
 
     def measure(self, run: Run) -> Measured:
+        """Score the graph behind `run`."""
         scores = heads.class_scores(joined_logits(run, self._texts), "multi_label_classification")
         found = [{self._names[n] for n in np.flatnonzero(row >= 0.5)} for row in scores]
         return Measured(
@@ -206,6 +213,7 @@ class ZeroShot:
             self._labels.append(candidates.index(line.text("label")))
 
     def measure(self, run: Run) -> Measured:
+        """Score the graph behind `run`."""
         logits = np.split(joined_logits(run, self._texts), np.cumsum(self._counts)[:-1])
         scores = [heads.zero_shot_scores(rows, self._entailment) for rows in logits]
         return accuracy([int(each.argmax()) for each in scores], self._labels)

@@ -39,12 +39,11 @@ class Tags:
             self._tags.append(tags)
 
     def measure(self, run: Run) -> Measured:
+        """Score the graph behind `run`."""
         found = []
         for answer, places in zip(run(self._texts), self._places, strict=True):
             best, _ = heads.token_labels(answer[LOGITS])
-            found.append(
-                [metrics.OUTSIDE if n is None else self._names[best[n]] for n in places]
-            )
+            found.append([metrics.OUTSIDE if n is None else self._names[best[n]] for n in places])
         pairs = [
             [float(a == b) for a, b in zip(tags, guess, strict=True)]
             for tags, guess in zip(self._tags, found, strict=True)
@@ -108,6 +107,7 @@ class Questions:
         return self._contexts[number][offsets[best.start][0] : offsets[best.end][1]]
 
     def measure(self, run: Run) -> Measured:
+        """Score the graph behind `run`."""
         found = [self._answer(*each) for each in enumerate(run(self._texts))]
         exact = list(map(metrics.exact_match, self._answers, found))
         f1 = list(map(metrics.answer_f1, self._answers, found))
@@ -143,6 +143,7 @@ class Masks:
             self._answers.append(allowed)
 
     def measure(self, run: Run) -> Measured:
+        """Score the graph behind `run`."""
         best, _ = heads.top_tokens(joined_logits(run, self._texts), 1)
         right = [
             int(token in allowed)
