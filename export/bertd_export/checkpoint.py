@@ -10,7 +10,7 @@ import torch
 import transformers
 from bertd.bundle import Pooling, Rows, Task
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import LARGE_INTEGER
 
 from bertd_export import tasks
@@ -287,12 +287,50 @@ def _numbering(network: Any) -> tuple[int, int | None]:
     raise ExportError(f"{type(network).__name__} numbers its positions in an unknown manner")
 
 
+def _lacks_vocabulary(folder: Path, tokenizer: Any) -> bool:
+    """Whether transformers passed over the checkpoint's own vocab.txt.
+
+    It chooses the tokenizer by the model's family. Where that is a SentencePiece one and the folder
+    holds WordPiece's vocab.txt alone, as Korean ALBERTs do, it makes one that knows special tokens
+    and nothing else.
+    """
+    path = folder / "vocab.txt"
+    if not path.is_file() or (folder / "tokenizer.json").is_file():
+        return False
+    return not tokenizer.get_vocab().keys() >= _vocabulary_lines(path)
+
+
+def _vocabulary_lines(path: Path) -> set[str]:
+    try:
+        return {line for line in path.read_text(encoding="utf-8").split("\n") if line}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(f"{path} cannot be read: {error}") from error
+
+
+def _wordpiece(folder: Path) -> Any:
+    """BERT's tokenizer from vocab.txt and what tokenizer_config.json says of it."""
+    words = _vocabulary_lines(folder / "vocab.txt")
+    lacking = {"[UNK]", "[CLS]", "[SEP]"} - words
+    if lacking:
+        raise ExportError(
+            f"{folder}: transformers makes a tokenizer without the tokens of vocab.txt, which is "
+            f"not WordPiece's either (no {', '.join(sorted(lacking))}): save the model's tokenizer "
+            f"there as tokenizer.json"
+        )
+    try:
+        return BertTokenizer.from_pretrained(folder)
+    except Exception as error:
+        raise ExportError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
+
+
 def _tokenizer(folder: Path, *, lower: bool) -> _Tokenizer:
     loader: Any = AutoTokenizer
     try:
         fast = loader.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         raise ExportError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
+    if _lacks_vocabulary(folder, fast):
+        fast = _wordpiece(folder)
     if not isinstance(fast, PreTrainedTokenizerFast):
         raise ExportError(f"{type(fast).__name__} is not a fast tokenizer")
     tokenizer = tokenizers.Tokenizer.from_str(fast.backend_tokenizer.to_str())

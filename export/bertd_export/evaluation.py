@@ -101,14 +101,15 @@ class Evaluator:
         worse = [a - b for a, b in zip(fp32.goodness, other.goodness, strict=True)]
         lost = sorted((n for n, drop in enumerate(worse) if drop > 0), key=lambda n: -worse[n])
         advice = "calibrate on texts like these (--calibration FILE), " * (precision == "int8")
-        summary = (
+        worst = ", ".join(map(self._quoted, lost[:_WORST])) or "none alone"
+        raise ExportError(
             f"on {self._examples.source}, {precision}'s {'; '.join(drops)}, more than "
-            f"--max-metric-drop {self._max_drop:g}: {advice}allow more, or export fp32. Examples "
-            f"that fp32 had right, or more nearly so, worst first:"
+            f"--max-metric-drop {self._max_drop:g}: {advice}allow more, or export fp32. What fp32 "
+            f"had right, or more nearly so, worst first: {worst}"
         )
-        lines = [summary]
-        for number in lost[:_WORST]:
-            line = self._examples.lines[number]
-            text = str(line.record.get("text") or line.record.get("question") or line.record)
-            lines.append(f"  {line.place}: {text if len(text) <= 80 else text[:79] + '…'}")
-        raise ExportError("\n".join(lines))
+
+    def _quoted(self, number: int) -> str:
+        line = self._examples.lines[number]
+        text = str(line.record.get("text") or line.record.get("question") or line.record)
+        shown = text if len(text) <= 80 else text[:79] + "…"
+        return f"{line.place} ({shown!r})"

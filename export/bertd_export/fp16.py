@@ -68,10 +68,10 @@ class _Ranges:
     weights: dict[str, float]
 
     def large(self, node: onnx.NodeProto) -> bool:
-        """Whether what a node makes or reads as a weight could leave fp16's range."""
-        made = max((self.values.get(name, 0.0) for name in node.output), default=0.0)
-        read = max((self.weights.get(name, 0.0) for name in node.input), default=0.0)
-        return made * _HEADROOM > LARGEST or read > LARGEST
+        """Whether a value that a node makes or reads, or a weight, could leave fp16's range."""
+        values = max((self.values.get(x, 0.0) for x in (*node.input, *node.output)), default=0.0)
+        weights = max((self.weights.get(name, 0.0) for name in node.input), default=0.0)
+        return values * _HEADROOM > LARGEST or weights > LARGEST
 
 
 def _ranges(
@@ -141,15 +141,15 @@ def _exceptions(graph: onnx.GraphProto, ranges: _Ranges) -> tuple[set[str], list
 
 
 def _refuse(found: Agreement, least: float, texts: list[str]) -> ExportError:
-    summary = (
-        f"fp16 agrees with fp32 to a mean cosine of {found.mean:.6f} (lowest {found.lowest:.6f}), "
-        f"less than --min-cosine {least:g}; lower it, or export fp32. Worst texts:"
-    )
-    lines = [summary]
+    worst = []
     for number, score in found.worst(_WORST):
         text = texts[number]
-        lines.append(f"  {score:.6f}  {text if len(text) <= 80 else text[:79] + '…'}")
-    return ExportError("\n".join(lines))
+        worst.append(f"{score:.6f} {text if len(text) <= 80 else text[:79] + '…'}")
+    return ExportError(
+        f"fp16 agrees with fp32 to a mean cosine of {found.mean:.6f} (lowest {found.lowest:.6f}), "
+        f"less than --min-cosine {least:g}; lower it, or export fp32. Worst texts: "
+        f"{'; '.join(worst)}"
+    )
 
 
 def _largest_difference(expected: list[Answer], got: list[Answer]) -> dict[str, float]:
