@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.reference
 import pytest
 import torch
 from bertd.bundle import GRAPH_NAME, SENTENCE_EMBEDDING, Quantization, read_manifest, verify_files
@@ -19,8 +20,10 @@ from bertd_export.gptq import LEVELS, compensation, round_weight
 from bertd_export.inspection import inspect_bundle, rows
 from bertd_export.int8 import Int8Options
 from bertd_export.linears import split_residual_biases
+from bertd_export.operators import OPSET
 from bertd_export.parity import feed_of, run_packed
 from bertd_export.quantize import round_linears, write_int8
+from bertd_export.rewrite import fold_transposes
 from bertd_export.runtime import session
 from bertd_export.trace import trace
 from bertd_export.verification import verify
@@ -271,3 +274,28 @@ def test_many_calibration_texts_are_thinned_out(tiny: Path, tmp_path: Path) -> N
     sample = read_sample(path)
     assert len(sample.calibrate) == 100
     assert len(for_calibration(load(str(tiny)), sample)) == 34
+
+
+def test_transposes_of_shared_weights_are_folded() -> None:
+    """A weight that is read as it is too stays, rather than be stored twice."""
+    make = onnx.helper.make_node
+    matrices = [np.arange(6, dtype=np.float32).reshape(2, 3) + n for n in range(2)]
+    nodes = [make("Transpose", ["w0"], ["t0"], perm=[1, 0])]
+    nodes += [make("Transpose", ["w0"], ["t0_again"], perm=[1, 0])]
+    nodes += [make("Transpose", ["w1"], ["t1"], perm=[1, 0])]
+    nodes += [make("MatMul", ["x", "t0"], ["a"]), make("MatMul", ["x", "t0_again"], ["b"])]
+    nodes += [make("MatMul", ["x", "t1"], ["c"]), make("MatMul", ["a", "w1"], ["d"])]
+    graph = onnx.helper.make_graph(
+        [*nodes, make("Concat", ["a", "b", "c", "d"], ["y"], axis=1)],
+        "shared",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 3])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 9])],
+        [onnx.numpy_helper.from_array(m, f"w{n}") for n, m in enumerate(matrices)],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
+    rows = {"x": np.ones((1, 3), np.float32)}
+    before = onnx.reference.ReferenceEvaluator(model).run(None, rows)
+    assert fold_transposes(model) == 1
+    assert sum(node.op_type == "Transpose" for node in model.graph.node) == 1
+    assert [list(tensor.dims) for tensor in model.graph.initializer] == [[3, 2], [2, 3]]
+    np.testing.assert_array_equal(onnx.reference.ReferenceEvaluator(model).run(None, rows), before)
