@@ -26,7 +26,7 @@ from bertd_export.cases import Text
 from bertd_export.checkpoint import Checkpoint
 from bertd_export.errors import ExportError
 from bertd_export.operators import FUSED_ATTENTION
-from bertd_export.runtime import optimized, session
+from bertd_export.runtime import CPU, optimized, session
 from bertd_export.trace import quiet
 
 _Floats = npt.NDArray[np.float32]
@@ -173,18 +173,21 @@ def measure(graph: Path, checkpoint: Checkpoint, tolerance: float) -> dict[str, 
     return found
 
 
-def compare(graph: Path, checkpoint: Checkpoint, tolerance: float) -> dict[str, Parity]:
+def compare(
+    graph: Path, checkpoint: Checkpoint, tolerance: float, provider: str = CPU
+) -> dict[str, Parity]:
     """Compare every output over the grid of cases, alone and in batches (:mod:`.cases`).
 
     Args:
         graph: the final file.
         checkpoint: the model that PyTorch runs, one text at a time.
         tolerance: written into the result; whether it holds is for the caller to see.
+        provider: what runs the graph, in ONNX Runtime's name.
 
     Raises:
         ExportError: an answer is not finite, or depends on its batch.
     """
-    run = session(graph)
+    run = session(graph, provider=provider)
     texts = cases.texts(checkpoint)
     with quiet():
         try:

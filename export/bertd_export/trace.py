@@ -33,6 +33,7 @@ from bertd_export.packed import IMPLEMENTATION, PackedEmbedder, PackedHead, Pack
 from bertd_export.rewrite import (
     drop_metadata,
     drop_unused_inputs,
+    fold_transposes,
     merge_qkv,
     name_outputs,
     sum_residuals,
@@ -124,6 +125,7 @@ def trace(checkpoint: Checkpoint) -> onnx.ModelProto:
     resolve_first_rows(program.model)
     result = onnx_ir.to_proto(program.model)
     drop_unused_inputs(result)
+    fold_transposes(result)
     fuse_rotary(result)
     merged = merge_qkv(result)
     sum_residuals(result)

@@ -45,6 +45,12 @@ class Engine:
         self._unnumbered_token_id = manifest.unnumbered_token_id
         self._mask_token_id = manifest.mask_token_id
 
+    @property
+    def provider(self) -> str:
+        """What runs the graph, in ONNX Runtime's name."""
+        name: str = self._session.get_providers()[0]
+        return name
+
     def pack(self, sequences: list[TokenSequence]) -> PackedBatch:
         """Lay sequences end to end, with the model's numbering of positions."""
         return pack(sequences, self._position_offset, self._unnumbered_token_id)
