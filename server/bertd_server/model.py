@@ -95,7 +95,7 @@ class Model:
         engine = Engine(folder, manifest, threads=options.threads)
         warm = tokenizer(["bertd"])[0]
         if isinstance(warm, TokenizedText):
-            engine.embed(engine.pack([warm.sequence]))
+            engine.embed([warm.sequence])
         scheduler = Scheduler(
             engine,
             lanes=options.lanes,
