@@ -183,7 +183,7 @@ def _run_eager(model: Any, inputs: dict[str, torch.Tensor]) -> None:
 
 
 def _run_engine(engine: Engine, sequences: list[TokenSequence], outputs: list[str]) -> None:
-    engine.run(engine.pack(sequences), outputs)
+    engine.answer(sequences, outputs)
 
 
 def to_markdown(matrix: Matrix) -> str:

@@ -107,7 +107,7 @@ class Model:
             )
         warm = tokenizer(["bertd"])[0]
         if isinstance(warm, TokenizedText):
-            engine.embed(engine.pack([warm.sequence]))
+            engine.embed([warm.sequence])
         scheduler = Scheduler(
             engine,
             lanes=options.lanes,
