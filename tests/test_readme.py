@@ -23,7 +23,7 @@ def report() -> Report:
 def test_the_readme_says_what_was_measured(report: Report) -> None:
     """`bertd bench readme` would change nothing."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert text == sections.replaced(text, "readme", readme.render(report, LINK))
+    assert text == sections.replaced(text, BEGIN, readme.render(report, LINK))
 
 
 def test_the_command_rewrites_the_section_alone(report: Report, tmp_path: Path) -> None:

@@ -109,11 +109,12 @@ def export_cost(size: Size) -> None:
 def readme(json_path: Path, readme_path: Path) -> None:
     """Write the results of a comparison into README's section of measured numbers."""
     from bertd_bench import readme as section
+    from bertd_bench import sections
     from bertd_bench.report import read_json
 
     _rewrite(
         readme_path,
-        "readme",
+        sections.begin("readme"),
         lambda: section.render(read_json(json_path), _link(json_path, readme_path)),
     )
 
@@ -236,12 +237,12 @@ def first_rows(size: str, threads: int | None, rounds: int, json_path: Path | No
 )
 def export_docs(results: Path, document: Path) -> None:
     """Write the results of `exports` and `first-rows` into the document on exports."""
-    from bertd_bench import exporttable, firstrows
+    from bertd_bench import exporttable, firstrows, sections
     from bertd_bench.exports import read_matrix
 
     _rewrite(
         document,
-        "exports",
+        sections.begin("export-docs", "the exports that follow"),
         lambda: exporttable.render(
             [
                 (_link(path, document), read_matrix(path))
@@ -252,7 +253,7 @@ def export_docs(results: Path, document: Path) -> None:
     path = results / "first-rows.json"
     _rewrite(
         document,
-        "first-rows",
+        sections.begin("export-docs", "the first rows that follow"),
         lambda: firstrows.render(firstrows.read(path), _link(path, document)),
     )
 
@@ -279,19 +280,17 @@ def _link(path: Path, document: Path) -> str:
     return Path(os.path.relpath(path, document.parent)).as_posix()
 
 
-def _rewrite(document: Path, command: str, render: Callable[[], str]) -> None:
-    """Put what a command renders between its two comments in a document."""
+def _rewrite(document: Path, opening: str, render: Callable[[], str]) -> None:
+    """Put what is rendered behind a document's opening comment."""
     from bertd_bench import sections
 
     try:
         before = document.read_text(encoding="utf-8")
-        after = sections.replaced(before, command, render())
+        after = sections.replaced(before, opening, render())
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     document.write_text(after, encoding="utf-8")
-    click.echo(
-        f"{document}: section {command} is {'unchanged' if after == before else 'rewritten'}"
-    )
+    click.echo(f"{document} is {'unchanged' if after == before else 'rewritten'}")
 
 
 def _run(benchmark: Callable[[], Report], json_path: Path | None) -> None:

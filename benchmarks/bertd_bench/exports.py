@@ -25,8 +25,9 @@ from bertd_export.int8 import Int8Options
 from bertd_server import cpu, default_model
 from pydantic import BaseModel, ValidationError
 
-from bertd_bench import checkpoints, machine, speed
+from bertd_bench import checkpoints, machine
 from bertd_bench.contestants import BenchError
+from bertd_bench.speed import Speed, measure_speed
 
 TASKS: tuple[Task, ...] = tuple(
     task for task in get_args(Task) if task != "zero-shot-classification"
@@ -51,7 +52,7 @@ class Row(BaseModel, frozen=True):
     bundle_bytes: int = 0
     export_seconds: float = 0.0
     load: float = 0.0
-    speed: dict[str, speed.Speed] = {}
+    speed: dict[str, Speed] = {}
     refused: str = ""
 
 
@@ -199,7 +200,7 @@ def _row(  # noqa: PLR0913, PLR0917 - internal
                 "export_seconds": summary.seconds,
             }
         )
-        found = speed.measure_speed(
+        found = measure_speed(
             folder,
             output,
             threads=matrix.threads,
