@@ -88,6 +88,17 @@ def test_rows_are_kept_one_by_one_and_a_later_run_goes_on(tmp_path: Path) -> Non
     again = exports.measure(chosen, exports.begin(chosen, earlier), progress=told.append)
     assert again == earlier
     assert told == []
+    row = earlier.rows[0]
+    wild = {
+        name: found.model_copy(
+            update={"eager": found.eager.model_copy(update={"third": 9 * found.eager.median})}
+        )
+        for name, found in row.speed.items()
+    }
+    disturbed = earlier.model_copy(update={"rows": [row.model_copy(update={"speed": wild})]})
+    assert "| ~" in exporttable.to_markdown(disturbed)
+    assert exports.begin(chosen, disturbed).rows
+    assert not exports.begin(chosen, disturbed, again=True).rows
     with pytest.raises(BenchError, match="rounds 1, this run has 2"):
         exports.begin(plan(chosen.subjects, rounds=2), earlier)
 

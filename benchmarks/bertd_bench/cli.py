@@ -134,6 +134,7 @@ def readme(json_path: Path, readme_path: Path) -> None:
     help="A checkpoint of your own, instead of random weights.",
 )
 @click.option("--default-model", is_flag=True, help="The embedded model, all-MiniLM-L6-v2.")
+@click.option("--allow-pickle", is_flag=True, help="As for `bertd export`.")
 @click.option("--cases", multiple=True, help="Such as '8 tokens' or '16 mixed'; default: all.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: all usable cores.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
@@ -146,6 +147,7 @@ def readme(json_path: Path, readme_path: Path) -> None:
     help="Write the results here, after every row.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the rows that --json has.")
+@click.option("--again", is_flag=True, help="With --resume: measure disturbed rows anew.")
 def exports(  # noqa: PLR0913, PLR0917 - click's parameters
     families: tuple[str, ...],
     tasks: tuple[str, ...],
@@ -153,11 +155,13 @@ def exports(  # noqa: PLR0913, PLR0917 - click's parameters
     size: str,
     folders: tuple[str, ...],
     default_model: bool,
+    allow_pickle: bool,
     cases: tuple[str, ...],
     threads: int | None,
     rounds: int,
     json_path: Path | None,
     resume: bool,
+    again: bool,
 ) -> None:
     """Export families and tasks; print parity, size and speed as a Markdown table."""
     from bertd_bench import checkpoints, exporttable, speed
@@ -181,13 +185,14 @@ def exports(  # noqa: PLR0913, PLR0917 - click's parameters
         _chosen("--cases", cases, tuple(speed.CASES)),
         rounds,
         threads,
+        allow_pickle,
     )
     try:
         there = resume and json_path is not None and json_path.exists()
         earlier = matrix.read_matrix(json_path) if there and json_path else None
         result = matrix.measure(
             plan,
-            matrix.begin(plan, earlier),
+            matrix.begin(plan, earlier, again=again),
             progress=lambda line: click.echo(line, err=True),
             keep=lambda rows: matrix.write_matrix(rows, json_path) if json_path else None,
         )

@@ -89,6 +89,7 @@ class Plan:
     cases: Sequence[str]
     rounds: int
     threads: int | None = None
+    allow_pickle: bool = False
 
 
 def random_subjects(families: Sequence[str], tasks: Sequence[Task], size: str) -> list[Subject]:
@@ -108,8 +109,13 @@ def default_subject() -> Subject:
         raise BenchError(str(error)) from error
 
 
-def begin(plan: Plan, earlier: Matrix | None) -> Matrix:
+def begin(plan: Plan, earlier: Matrix | None, *, again: bool = False) -> Matrix:
     """An empty matrix for a plan, or an earlier one to go on with.
+
+    Args:
+        plan: what will be measured.
+        earlier: the rows so far.
+        again: leave out those of them that were disturbed.
 
     Raises:
         BenchError: the earlier one was measured otherwise, or on another machine.
@@ -130,7 +136,10 @@ def begin(plan: Plan, earlier: Matrix | None) -> Matrix:
                 f"the rows so far have {what} {before}, this run has {now}: "
                 f"give another --json, or leave out --resume to begin anew"
             )
-    return earlier
+    undisturbed = [
+        row for row in earlier.rows if not any(found.disturbed for found in row.speed.values())
+    ]
+    return earlier.model_copy(update={"rows": undisturbed}) if again else earlier
 
 
 def measure(
@@ -173,9 +182,11 @@ def measure(
     return matrix
 
 
-def _export(folder: Path, output: Path, task: str | None, precision: Precision) -> ExportSummary:
+def _export(
+    folder: Path, output: Path, task: str | None, precision: Precision, *, allow_pickle: bool
+) -> ExportSummary:
     int8 = Int8Options() if precision == "int8" else None
-    return export_model(str(folder), output, task=task, int8=int8)
+    return export_model(str(folder), output, task=task, int8=int8, allow_pickle=allow_pickle)
 
 
 def _row(  # noqa: PLR0913, PLR0917 - internal
@@ -189,8 +200,10 @@ def _row(  # noqa: PLR0913, PLR0917 - internal
         load=psutil.getloadavg()[0],
     )
     try:
-        summary = _export(folder, output, subject.task, precision)
+        summary = _export(folder, output, subject.task, precision, allow_pickle=plan.allow_pickle)
         manifest = summary.manifest
+        if manifest.precision != precision:
+            raise BenchError(f"the export is in {manifest.precision}, not in {precision}")
         row = row.model_copy(
             update={
                 "task": manifest.task,

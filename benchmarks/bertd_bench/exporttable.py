@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bertd_bench.exports import Matrix, Row
-from bertd_bench.speed import CASES
+from bertd_bench.exports import PRECISIONS, TASKS, Matrix, Row
+from bertd_bench.speed import CASES, STEADY, Speed
 
 _HEAD = ("model", "task", "precision", "largest difference", "agreement", "MB")
 
@@ -27,12 +27,19 @@ def to_markdown(matrix: Matrix) -> str:
     cases = [case for case in CASES if case in timed]
     head = [*_HEAD, *cases]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * 3}{'---:|' * (len(head) - 3)}"]
-    lines += [_line(row, cases) for row in matrix.rows if not row.refused]
-    refused = [row for row in matrix.rows if row.refused]
+    rows = sorted(matrix.rows, key=_place)
+    lines += [_line(row, cases) for row in rows if not row.refused]
+    refused = [row for row in rows if row.refused]
     if refused:
         lines += ["", "Refused:", ""]
         lines += [f"- {row.model}, {row.task}, {row.precision}: {row.refused}" for row in refused]
     return "\n".join([*lines, "", _caption(matrix)])
+
+
+def _place(row: Row) -> tuple[str, str, int, int]:
+    """Models by name, tasks and precisions in the order of their definition."""
+    tasks = (*TASKS, row.task)
+    return row.model, row.size, tasks.index(row.task), PRECISIONS.index(row.precision)
 
 
 def _line(row: Row, cases: Sequence[str]) -> str:
@@ -43,9 +50,13 @@ def _line(row: Row, cases: Sequence[str]) -> str:
         f"{max(row.parity.values()):.1e}",
         "" if row.agreement is None else f"{row.agreement:.4f}",
         f"{row.bundle_bytes / 1e6:.0f}",
-        *(f"{row.speed[case].ratio:.2f}x" if case in row.speed else "" for case in cases),
+        *(_ratio(row.speed[case]) if case in row.speed else "" for case in cases),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _ratio(found: Speed) -> str:
+    return f"{'~' if found.disturbed else ''}{found.ratio:.2f}x"
 
 
 def _caption(matrix: Matrix) -> str:
@@ -54,10 +65,10 @@ def _caption(matrix: Matrix) -> str:
     if not speeds:
         return f"{said}."
     calls = [each.calls for found in speeds for each in (found.eager, found.engine)]
-    spread = max(each.spread for found in speeds for each in (found.eager, found.engine))
-    load = max(row.load for row in matrix.rows)
-    return (
-        f"{said}; load at most {load:.1f} before a row; {min(calls)} to {max(calls)} calls of "
-        f"each contestant for a cell, half of them within a range of {100 * spread:.0f} % of the "
-        f"median where they spread most."
-    )
+    text = f"{said}; {min(calls)} to {max(calls)} calls of each contestant for a cell."
+    if any(found.disturbed for found in speeds):
+        text += (
+            f" ~ marks a cell that was disturbed: half of a contestant's calls spread over more "
+            f"than {100 * STEADY:.0f} % of the median. `--resume --again` measures it anew."
+        )
+    return text

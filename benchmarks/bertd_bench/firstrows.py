@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from bertd.bundle import GRAPH_NAME, LOGITS, WEIGHTS_NAME, Manifest
+from bertd.bundle import GRAPH_NAME, LOGITS, WEIGHTS_NAME
 from bertd_export import checkpoint
 from bertd_export.bundle import export_model
 from bertd_export.trace import quiet, trace
@@ -66,6 +66,7 @@ def measure(size: str, threads: int | None, rounds: int) -> FirstRows:
         checkpoints.save_random(_FAMILY, "text-classification", size, source)
         manifest = export_model(str(source), first).manifest
         _trace_all_rows(source, full)
+        words = speed.Words.of(first)
         engines = {
             _FIRST: Engine(first, manifest, threads=threads),
             _ALL: Engine(full, manifest, threads=threads),
@@ -75,7 +76,9 @@ def measure(size: str, threads: int | None, rounds: int) -> FirstRows:
     for name, case in speed.CASES.items():
         if case.one_by_one or max(case.lengths) > manifest.max_tokens:
             continue
-        logits, cases[name] = _case(engines, case, manifest, rounds)
+        logits, cases[name] = _case(
+            engines, speed.Batch.draw(case.lengths, manifest, words), rounds
+        )
         largest = max(largest, logits)
     return FirstRows(
         model=_FAMILY,
@@ -97,10 +100,7 @@ def _trace_all_rows(source: Path, folder: Path) -> None:
     )
 
 
-def _case(
-    engines: dict[str, Engine], case: speed.Case, manifest: Manifest, rounds: int
-) -> tuple[float, CaseResult]:
-    batch = speed.Batch.draw(case.lengths, manifest)
+def _case(engines: dict[str, Engine], batch: speed.Batch, rounds: int) -> tuple[float, CaseResult]:
     calls = {
         name: partial(speed.run_engine, engine, batch, [LOGITS]) for name, engine in engines.items()
     }
