@@ -186,7 +186,10 @@ def _export(
     folder: Path, output: Path, task: str | None, precision: Precision, *, allow_pickle: bool
 ) -> ExportSummary:
     int8 = Int8Options() if precision == "int8" else None
-    return export_model(str(folder), output, task=task, int8=int8, allow_pickle=allow_pickle)
+    summary = export_model(str(folder), output, task=task, int8=int8, allow_pickle=allow_pickle)
+    if summary.manifest.precision != precision:
+        raise BenchError(f"the export is in {summary.manifest.precision}, not in {precision}")
+    return summary
 
 
 def _row(  # noqa: PLR0913, PLR0917 - internal
@@ -202,8 +205,6 @@ def _row(  # noqa: PLR0913, PLR0917 - internal
     try:
         summary = _export(folder, output, subject.task, precision, allow_pickle=plan.allow_pickle)
         manifest = summary.manifest
-        if manifest.precision != precision:
-            raise BenchError(f"the export is in {manifest.precision}, not in {precision}")
         row = row.model_copy(
             update={
                 "task": manifest.task,
