@@ -26,6 +26,8 @@ from bertd_export.checkpoint import Checkpoint
 from bertd_export.errors import ExportError
 from bertd_export.evaluation import Pairs, read_pairs, similarity_correlation
 from bertd_export.families import attention_calls
+from bertd_export.folds import fold
+from bertd_export.integer_graph import INTEGER_PRODUCT, write_int8
 from bertd_export.linears import find_linears, split_residual_biases
 from bertd_export.parity import (
     Answer,
@@ -35,10 +37,10 @@ from bertd_export.parity import (
     measure,
     run_packed,
 )
-from bertd_export.quantize import INTEGER_PRODUCT, RoundedLinear, round_linears, write_int8
+from bertd_export.quantize import Feed, RoundedLinear, ranges, round_linears
 from bertd_export.runtime import optimized, session
 
-SCHEME = 1
+SCHEME = 2
 DEFAULT_MIN_COSINE = 0.99
 _BATCH_TOKENS = 1024  # tokens of one calibration batch
 _WORST = 3  # examples shown with a refusal
@@ -197,6 +199,12 @@ def _check(graph: Path, checkpoint: Checkpoint, products: int, judge: list[Text]
             )
 
 
+def _feeds(graph: Path, checkpoint: Checkpoint, sample: Sample) -> list[Feed]:
+    run = session(graph)
+    batches = _batches(for_calibration(checkpoint, sample))
+    return [feed_of(run, checkpoint, batch) for batch in batches]
+
+
 def _evaluate(pairs: Pairs, checkpoint: Checkpoint, fp32: Path, int8: Path) -> Evaluation:
     def correlation(graph: Path) -> float:
         run = session(graph)
@@ -225,11 +233,7 @@ def _quantize(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
     if not names:
         raise ExportError("the graph has no linear layers that int8 could replace")
     asked = _matched(options.keep_fp32, names)
-    run = session(graph)
-    batches = _batches(for_calibration(checkpoint, sample))
-    feeds = [feed_of(run, checkpoint, batch) for batch in batches]
-    del run
-    rounded = round_linears(graph, feeds, progress)
+    rounded = round_linears(graph, _feeds(graph, checkpoint, sample), progress)
     progress("comparing int8 with fp32")
     judge = tokenized(checkpoint, sample.judge)
     candidates = _Candidates(graph, checkpoint, rounded, judge)
@@ -250,6 +254,19 @@ def _quantize(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
         evaluation=_evaluate(pairs, checkpoint, graph, candidates.path) if pairs else None,
     )
     return candidates.path, record
+
+
+def _save(model: onnx.ModelProto, path: Path) -> None:
+    """Write the graph, its tensors moved to a file beside it."""
+    path.with_name(WEIGHTS_NAME).unlink(missing_ok=True)  # tensors would be appended
+    onnx.save_model(
+        model,
+        str(path),
+        save_as_external_data=True,
+        all_tensors_to_one_file=True,
+        location=WEIGHTS_NAME,
+        size_threshold=1024,
+    )
 
 
 def to_int8(
@@ -279,14 +296,13 @@ def to_int8(
     split_residual_biases(fp32.graph)
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / GRAPH_NAME
-        onnx.save_model(
-            fp32,
-            str(path),
-            save_as_external_data=True,
-            all_tensors_to_one_file=True,
-            location=WEIGHTS_NAME,
-            size_threshold=1024,
-        )
+        _save(fp32, path)
+        progress("folding the spread of activations into weights")
+        linears = find_linears(fp32.graph)
+        found = ranges(path, linears, _feeds(path, checkpoint, sample))
+        onnx.load_external_data_for_model(fp32, name)
+        fold(fp32.graph, linears, found)
+        _save(fp32, path)
         progress("comparing the fp32 graph with PyTorch")
         measure(path, checkpoint, tolerance)
         chosen, record = _quantize(path, checkpoint, options, sample, pairs, progress)
