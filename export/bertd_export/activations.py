@@ -20,6 +20,7 @@ GELU_FLOOR = 0.17  # Gelu never goes below -0.17
 GELU_ZERO = 16  # levels below zero that it gets where a scale is the row's
 ROW_ZERO = 128
 _ROOM = 1.2  # times the range that calibration saw is what one scale for all rows covers
+_ATTENTION_ROOM = 1.6  # over few tokens attention averages less than calibration saw
 ALPHA = 0.7  # share of the spread between channels that moves into the weights (SmoothQuant)
 _AS_GOOD = 1.1  # an error up to this much larger buys the cheaper formulation
 _GOOD_ENOUGH = 0.022  # so does a relative error below this
@@ -137,10 +138,10 @@ def smoothing(largest: Floats, weights: Sequence[Floats], alpha: float = ALPHA) 
     return balanced
 
 
-def _static(rows: Floats, smooth: Floats) -> Quantizer:
+def _static(rows: Floats, smooth: Floats, room: float = _ROOM) -> Quantizer:
     smoothed = rows / smooth
     low, high = min(float(smoothed.min()), 0.0), max(float(smoothed.max()), 0.0)
-    scale = max(_ROOM * (high - low), 1e-6) / 255
+    scale = max(room * (high - low), 1e-6) / 255
     middle = (low + high) / 2
     zero = min(max(round(127.5 - middle / scale), 0), 255)
     return Quantizer("static" if (smooth == 1).all() else "smoothed", scale, zero, smooth)
@@ -159,8 +160,9 @@ def _split(channel_max: Floats, ones: Floats, budget: int) -> Quantizer:
     range is the sum of ``n`` columns, each shifted by one range more than the one before.
     """
 
-    def steps(largest: float) -> npt.NDArray[np.int64]:
-        return (np.ceil(channel_max / largest) - 1).clip(0).astype(np.int64)
+    def steps(largest: float) -> Indices:
+        further: Indices = (np.ceil(channel_max / largest) - 1).clip(0).astype(np.int64)
+        return further
 
     low, high = _LEAST_STEP, max(float(channel_max.max()), _LEAST_STEP)
     while high - low > 1e-2:
@@ -208,7 +210,7 @@ def choose(
         cheaper = [_static(rows, ones)]
         careful = _static(rows, smoothing(np.abs(rows).max(axis=0), weights))
     elif producer == "Attention":
-        return _static(rows, ones)
+        return _static(rows, ones, _ATTENTION_ROOM)
     else:
         cheaper = [_static(rows, ones)]
         careful = Quantizer("row", 1 / 127, ROW_ZERO, ones)

@@ -36,7 +36,14 @@ class Range:
     @property
     def centre(self) -> Floats:
         """Half-way between the two."""
-        return (self.low + self.high) / 2
+        middle: Floats = (self.low + self.high) / np.float32(2)
+        return middle
+
+    @property
+    def magnitude(self) -> Floats:
+        """Half the distance between the two."""
+        half: Floats = (self.high - self.low) / np.float32(2)
+        return half
 
 
 class _Graph:
@@ -88,8 +95,10 @@ def _fold_norm(graph: _Graph, group: Sequence[Linear], seen: Range) -> None:
     products = {linear.product for linear in group}
     residuals = [n for n in graph.readers[source] if n.output[0] not in products]
     branches = [graph.bias_of_branch(node, source) for node in residuals]
-    names = [*norm.input[1:], *(l.weight for l in group), *(l.bias for l in group)]
-    if None in branches or not graph.own(*names, *branches):
+    # Without a smoothing, gamma and the weights stay, and whoever shares them may.
+    changed = [*norm.input[2:], *(linear.bias for linear in group)]
+    changed += [] if residuals else [norm.input[1], *(linear.weight for linear in group)]
+    if None in branches or not graph.own(*changed, *branches):
         return
     weights = [graph[linear.weight] for linear in group]
     centre = np.zeros_like(seen.low)
@@ -97,13 +106,15 @@ def _fold_norm(graph: _Graph, group: Sequence[Linear], seen: Range) -> None:
         centre = seen.centre
     largest = np.maximum(seen.high - centre, centre - seen.low)
     smooth = np.ones_like(centre) if residuals else smoothing(largest, weights)
-    graph[norm.input[1]] = graph[norm.input[1]] / smooth
+    if not residuals:
+        graph[norm.input[1]] = graph[norm.input[1]] / smooth
     if len(norm.input) > 2:
         graph[norm.input[2]] = (graph[norm.input[2]] - centre) / smooth
     for linear, weight in zip(group, weights, strict=True):
         if linear.bias:
             graph[linear.bias] = graph[linear.bias] + centre @ weight
-        graph[linear.weight] = weight * smooth[:, None]
+        if not residuals:
+            graph[linear.weight] = weight * smooth[:, None]
     for bias in branches:
         if bias:
             graph[bias] = graph[bias] + centre
@@ -112,9 +123,9 @@ def _fold_norm(graph: _Graph, group: Sequence[Linear], seen: Range) -> None:
 def _fold_attention(
     graph: _Graph, group: Sequence[Linear], by_output: Mapping[str, Linear], seen: Range
 ) -> None:
-    (linear,) = group if len(group) == 1 else (None,)
-    if linear is None:
+    if len(group) > 1:
         return
+    linear = group[0]
     attention = behind(linear.source, graph.producers)
     if attention is None or not is_attention(attention):
         return
@@ -131,7 +142,7 @@ def _fold_attention(
     if not graph.own(values.weight, values.bias, linear.weight, linear.bias):
         return
     weight = graph[linear.weight]
-    smooth = smoothing((seen.high - seen.low) / 2, [weight], _ATTENTION_ALPHA)
+    smooth = smoothing(seen.magnitude, [weight], _ATTENTION_ALPHA)
     before = graph[values.weight].shape[1] - width  # q and k, where one product makes all three
     divisor = np.concatenate([np.ones(before, np.float32), smooth])
     centre = np.concatenate([np.zeros(before, np.float32), seen.centre])

@@ -269,6 +269,19 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
     )
 
 
+def _prepare(
+    fp32: onnx.ModelProto, path: Path, checkpoint: Checkpoint, sample: Sample
+) -> None:
+    """Give the graph the form that int8 starts from, and write it; its answers stay the same."""
+    split_residual_biases(fp32.graph)
+    linears = find_linears(fp32.graph)
+    _save(fp32, path)
+    found = ranges(path, linears, _feeds(path, checkpoint, sample))
+    onnx.load_external_data_for_model(fp32, str(path.parent))
+    fold(fp32.graph, linears, found)
+    _save(fp32, path)
+
+
 def to_int8(
     fp32: onnx.ModelProto,
     checkpoint: Checkpoint,
@@ -293,16 +306,10 @@ def to_int8(
     if options.evaluate and checkpoint.task != "feature-extraction":
         raise ExportError("--evaluate compares sentence embeddings; this is " + checkpoint.task)
     pairs = read_pairs(options.evaluate) if options.evaluate else None
-    split_residual_biases(fp32.graph)
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / GRAPH_NAME
-        _save(fp32, path)
         progress("folding the spread of activations into weights")
-        linears = find_linears(fp32.graph)
-        found = ranges(path, linears, _feeds(path, checkpoint, sample))
-        onnx.load_external_data_for_model(fp32, name)
-        fold(fp32.graph, linears, found)
-        _save(fp32, path)
+        _prepare(fp32, path, checkpoint, sample)
         progress("comparing the fp32 graph with PyTorch")
         measure(path, checkpoint, tolerance)
         chosen, record = _quantize(path, checkpoint, options, sample, pairs, progress)
