@@ -17,7 +17,6 @@ from bertd_export.checkpoint import load
 from bertd_export.cli import export
 from bertd_export.errors import ExportError
 from bertd_export.evaluation import read_pairs, spearman
-from bertd_export.folds import fold
 from bertd_export.gptq import LEVELS, compensation, round_weight
 from bertd_export.inspection import inspect_bundle, rows
 from bertd_export.int8 import Int8Options

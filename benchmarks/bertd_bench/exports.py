@@ -144,13 +144,13 @@ def _speed(
     cases[f"{len(texts.MIXED_LENGTHS)} mixed"] = list(texts.MIXED_LENGTHS)
     speed = {}
     for name, lengths in cases.items():
-        ids = [_ids(min(length, longest), manifest, rng) for length in lengths]
+        ids = [random_ids(min(length, longest), manifest, rng) for length in lengths]
         sequences = [TokenSequence(row, np.zeros_like(row)) for row in ids]
-        padded = _padded(ids, model.config.pad_token_id or 0)
+        padded = padded_ids(ids, model.config.pad_token_id or 0)
         samples = timing.measure(
             {
-                _EAGER: partial(_run_eager, model, padded),
-                _ENGINE: partial(_run_engine, engine, sequences, outputs),
+                _EAGER: partial(run_eager, model, padded),
+                _ENGINE: partial(run_engine, engine, sequences, outputs),
             },
             timing.Schedule(rounds, repeats=5),
             random.Random(0),  # noqa: S311 - the order of turns is no secret
@@ -160,14 +160,16 @@ def _speed(
     return speed
 
 
-def _ids(length: int, manifest: Manifest, rng: np.random.Generator) -> Any:
+def random_ids(length: int, manifest: Manifest, rng: np.random.Generator) -> Any:
+    """Token ids of a text, int64 ``[length]``; a mask in its middle where masks are filled."""
     ids = rng.integers(_FIRST_WORD, manifest.vocab_size, length)
     if manifest.mask_token_id is not None:
         ids[length // 2] = manifest.mask_token_id
     return ids
 
 
-def _padded(ids: Sequence[Any], pad: int) -> dict[str, torch.Tensor]:
+def padded_ids(ids: Sequence[Any], pad: int) -> dict[str, torch.Tensor]:
+    """What PyTorch eager reads: ids and mask, int64 ``[texts, longest]``."""
     longest = max(map(len, ids))
     rows = np.full((len(ids), longest), pad, np.int64)
     mask = np.zeros((len(ids), longest), np.int64)
@@ -177,12 +179,14 @@ def _padded(ids: Sequence[Any], pad: int) -> dict[str, torch.Tensor]:
     return {"input_ids": torch.from_numpy(rows), "attention_mask": torch.from_numpy(mask)}
 
 
-def _run_eager(model: Any, inputs: dict[str, torch.Tensor]) -> None:
+def run_eager(model: Any, inputs: dict[str, torch.Tensor]) -> None:
+    """One call of the stock model."""
     with torch.inference_mode():
         model(**inputs)
 
 
-def _run_engine(engine: Engine, sequences: list[TokenSequence], outputs: list[str]) -> None:
+def run_engine(engine: Engine, sequences: list[TokenSequence], outputs: list[str]) -> None:
+    """One call of the engine, packing included."""
     engine.run(engine.pack(sequences), outputs)
 
 

@@ -95,29 +95,38 @@ def _fold_norm(graph: _Graph, group: Sequence[Linear], seen: Range) -> None:
     products = {linear.product for linear in group}
     residuals = [n for n in graph.readers[source] if n.output[0] not in products]
     branches = [graph.bias_of_branch(node, source) for node in residuals]
-    # Without a smoothing, gamma and the weights stay, and whoever shares them may.
-    changed = [*norm.input[2:], *(linear.bias for linear in group)]
-    changed += [] if residuals else [norm.input[1], *(linear.weight for linear in group)]
-    if None in branches or not graph.own(*changed, *branches):
-        return
-    weights = [graph[linear.weight] for linear in group]
-    centre = np.zeros_like(seen.low)
-    if len(norm.input) > 2 and all(linear.bias for linear in group):
-        centre = seen.centre
-    largest = np.maximum(seen.high - centre, centre - seen.low)
-    smooth = np.ones_like(centre) if residuals else smoothing(largest, weights)
+    biases = [linear.bias for linear in group]
+    if None not in branches and None not in biases and len(norm.input) > 2:
+        _centre(graph, norm, group, [name for name in branches if name], seen)
+        seen = Range(-seen.magnitude, seen.magnitude)
     if not residuals:
-        graph[norm.input[1]] = graph[norm.input[1]] / smooth
-    if len(norm.input) > 2:
-        graph[norm.input[2]] = (graph[norm.input[2]] - centre) / smooth
-    for linear, weight in zip(group, weights, strict=True):
+        _scale(graph, norm, group, np.maximum(np.abs(seen.low), np.abs(seen.high)))
+
+
+def _centre(
+    graph: _Graph, norm: onnx.NodeProto, group: Sequence[Linear], branches: list[str], seen: Range
+) -> None:
+    """Take the centres off the rows and add what they contribute to the biases behind."""
+    beta = norm.input[2]
+    if not graph.own(beta, *(linear.bias for linear in group), *branches):
+        return
+    graph[beta] = graph[beta] - seen.centre
+    for linear in group:
         if linear.bias:
-            graph[linear.bias] = graph[linear.bias] + centre @ weight
-        if not residuals:
-            graph[linear.weight] = weight * smooth[:, None]
+            graph[linear.bias] = graph[linear.bias] + seen.centre @ graph[linear.weight]
     for bias in branches:
-        if bias:
-            graph[bias] = graph[bias] + centre
+        graph[bias] = graph[bias] + seen.centre
+
+
+def _scale(graph: _Graph, norm: onnx.NodeProto, group: Sequence[Linear], largest: Floats) -> None:
+    """Divide rows that only linear layers read; their weights take it on."""
+    if not graph.own(*norm.input[1:], *(linear.weight for linear in group)):
+        return
+    smooth = smoothing(largest, [graph[linear.weight] for linear in group])
+    for name in norm.input[1:]:
+        graph[name] = graph[name] / smooth
+    for linear in group:
+        graph[linear.weight] = graph[linear.weight] * smooth[:, None]
 
 
 def _fold_attention(

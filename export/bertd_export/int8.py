@@ -269,9 +269,7 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
     )
 
 
-def _prepare(
-    fp32: onnx.ModelProto, path: Path, checkpoint: Checkpoint, sample: Sample
-) -> None:
+def _prepare(fp32: onnx.ModelProto, path: Path, checkpoint: Checkpoint, sample: Sample) -> None:
     """Give the graph the form that int8 starts from, and write it; its answers stay the same."""
     split_residual_biases(fp32.graph)
     linears = find_linears(fp32.graph)
