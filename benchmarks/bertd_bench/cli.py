@@ -298,6 +298,63 @@ def _rewrite(document: Path, opening: str, render: Callable[[], str]) -> None:
     click.echo(f"{document} is {'unchanged' if after == before else 'rewritten'}")
 
 
+@bench.command()
+@click.option(
+    "--checkpoint",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A checkpoint that makes embeddings. Default: all-MiniLM-L6-v2.",
+)
+@click.option("--random", "size", metavar="SIZE", help="BERT with random weights instead.")
+@click.option(
+    "--texts",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Texts to judge on. Default: the built-in ones that calibration does not see.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Default: all usable cores.")
+@click.option("--rounds", type=click.IntRange(min=1), default=9, show_default=True)
+@click.option(
+    "--json",
+    "json_path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_in_a_folder,
+    help="Also write the results.",
+)
+def int8(  # noqa: PLR0913, PLR0917 - click's parameters
+    checkpoint: Path | None,
+    size: str | None,
+    texts: Path | None,
+    threads: int | None,
+    rounds: int,
+    json_path: Path | None,
+) -> None:
+    """Compare int8 with fp32, PyTorch eager and ONNX Runtime's own dynamic int8."""
+    from bertd_export.errors import ExportError
+
+    from bertd_bench import checkpoints
+    from bertd_bench import int8 as comparison
+
+    if size is not None and (checkpoint is not None or size not in checkpoints.SIZES):
+        known = ", ".join(checkpoints.SIZES)
+        raise click.UsageError(f"--random takes one of {known}, and no --checkpoint beside it")
+    try:
+        result = comparison.measure(
+            checkpoint,
+            size,
+            texts,
+            threads=threads,
+            rounds=rounds,
+            progress=lambda line: click.echo(line, err=True),
+        )
+    except ExportError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(comparison.to_markdown(result))
+    if json_path is not None:
+        json_path.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
 def _run(benchmark: Callable[[], Report], json_path: Path | None) -> None:
     from bertd.bundle import BundleError
     from bertd_export.errors import ExportError

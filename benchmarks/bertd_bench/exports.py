@@ -21,6 +21,7 @@ import torch
 from bertd.bundle import Manifest, Precision, Task
 from bertd_export.bundle import ExportSummary, export_model
 from bertd_export.errors import ExportError
+from bertd_export.fp16 import Fp16Options
 from bertd_export.int8 import Int8Options
 from bertd_server import cpu, default_model
 from pydantic import BaseModel, ValidationError
@@ -185,11 +186,14 @@ def measure(
 def _export(
     folder: Path, output: Path, task: str | None, precision: Precision, *, allow_pickle: bool
 ) -> ExportSummary:
-    int8 = Int8Options() if precision == "int8" else None
-    summary = export_model(str(folder), output, task=task, int8=int8, allow_pickle=allow_pickle)
-    if summary.manifest.precision != precision:
-        raise BenchError(f"the export is in {summary.manifest.precision}, not in {precision}")
-    return summary
+    return export_model(
+        str(folder),
+        output,
+        task=task,
+        int8=Int8Options() if precision == "int8" else None,
+        fp16=Fp16Options() if precision == "fp16" else None,
+        allow_pickle=allow_pickle,
+    )
 
 
 def _row(  # noqa: PLR0913, PLR0917 - internal
