@@ -104,6 +104,17 @@ def test_a_broken_tokenizer(checkpoint: Path) -> None:
     assert "the tokenizer in" in refused(checkpoint)
 
 
+def test_a_tokenizer_larger_than_the_embedding(checkpoint: Path) -> None:
+    path = checkpoint / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    number = max(content["model"]["vocab"].values()) + 1
+    content["model"]["vocab"] |= {f"extra{n}": number + n for n in range(5)}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    line = refused(checkpoint)
+    assert f"since vocab_size is {number}: 'extra0' ({number}), 'extra1'" in line
+    assert "and 2 more" in line
+
+
 def test_weights_that_are_cut_short(checkpoint: Path) -> None:
     path = checkpoint / WEIGHTS
     path.write_bytes(path.read_bytes()[:-100])

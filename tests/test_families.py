@@ -12,7 +12,7 @@ import pytest
 import torch
 from bertd.bundle import GRAPH_NAME, TOKENIZER_NAME, Manifest, read_manifest
 from bertd_bench.exportcost import measure_export
-from bertd_export import families
+from bertd_export import checkpoint, families
 from bertd_export.bundle import export_model
 from bertd_export.errors import ExportError
 from bertd_server.engine import Engine, Float32Array
@@ -59,7 +59,7 @@ class Exported:
 
     def vectors(self, sequences: list[TokenSequence]) -> Float32Array:
         """One batch through the engine."""
-        return self.engine.embed(self.engine.pack(sequences))
+        return self.engine.embed(sequences)
 
     def check(self, sequences: list[TokenSequence]) -> None:
         """The batch equals PyTorch within 1e-4, and each text alone bit for bit."""
@@ -156,13 +156,38 @@ def refusal(tmp_path: Path, family: str, **changes: Any) -> str:
     [
         ("mobilebert", "neighbouring tokens"),
         ("megatron-bert", "attention interface"),
-        ("gpt2", "causal"),
+        ("gpt2", "a causal language model"),
+        ("bart", "a decoder beside its encoder"),
     ],
 )
 def test_other_families_are_refused(family: str, reason: str, tmp_path: Path) -> None:
-    message = refusal(tmp_path, family)
+    changes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1} if family == "bart" else {}
+    message = refusal(tmp_path, family, **changes)
     assert reason in message
     assert all(supported in message for supported in families.FAMILIES)
+
+
+def test_a_decoder_is_refused_before_its_weights_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(checkpoint, "_model")
+    message = refusal(tmp_path, "bert", is_decoder=True)
+    assert "is_decoder in its config.json makes its attention causal" in message
+    assert all(supported in message for supported in families.FAMILIES)
+
+
+def test_a_wordpiece_vocabulary_of_a_sentencepiece_family_is_read(tmp_path: Path) -> None:
+    """Korean ALBERTs come with vocab.txt alone, for which transformers makes an empty tokenizer."""
+    source = save_tiny(tmp_path / "source", "albert")
+    for path in source.glob("*token*"):
+        path.unlink()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "##s", "cat"]
+    (source / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    tokenizer = checkpoint.load(str(source)).tokenizer
+    assert tokenizer.encode("the cats").tokens == ["[CLS]", "the", "cat", "##s", "[SEP]"]
+    (source / "vocab.txt").write_text("\n".join(words[4:]), encoding="utf-8")
+    with pytest.raises(ExportError, match=r"no \[CLS\], \[SEP\], \[UNK\]"):
+        checkpoint.load(str(source))
 
 
 def test_a_family_that_mixes_neighbours_fails_the_comparison(

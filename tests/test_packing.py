@@ -1,7 +1,10 @@
 """Packing lays sequences end to end and loses nothing."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from bertd.runs import SHORT_TOKENS, arrange
 from bertd_server.packing import TokenSequence, pack
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +23,8 @@ def test_every_sequence_comes_back_from_its_slice(ids: list[list[int]], offset: 
     batch = pack([sequence(one) for one in ids], offset)
     assert batch.sequences == len(ids)
     assert batch.tokens == sum(map(len, ids))
-    for one, begin, end in zip(ids, batch.cu_seqlens, batch.cu_seqlens[1:], strict=False):
+    ordered = [ids[place] for place in batch.arrangement.order]
+    for one, begin, end in zip(ordered, batch.cu_seqlens, batch.cu_seqlens[1:], strict=False):
         assert batch.input_ids[begin:end].tolist() == one
         assert batch.token_type_ids[begin:end].tolist() == [i % 2 for i in one]
         assert batch.position_ids[begin:end].tolist() == list(range(offset, offset + len(one)))
@@ -32,3 +36,21 @@ def test_nothing_to_pack_is_refused() -> None:
         pack([])
     with pytest.raises(ValueError, match="at least one"):
         pack([sequence([1]), sequence([])])
+
+
+@given(st.lists(st.integers(1, 600), min_size=1, max_size=60))
+def test_runs_cover_every_sequence_once(lengths: list[int]) -> None:
+    """Within a run all lengths are equal; short runs come first, and no sequence is left out."""
+    given_lengths = np.array(lengths, np.int64)
+    found = arrange(given_lengths)
+    ascending = given_lengths[found.order]
+    assert sorted(found.order.tolist()) == list(range(len(lengths)))
+    assert found.short_runs[0] == 0
+    assert found.short_runs[-1] == found.long_runs[0] == np.sum(given_lengths <= SHORT_TOKENS)
+    assert found.long_runs[-1] == len(lengths)
+    for bounds in (found.short_runs, found.long_runs):
+        for begin, end in pairwise(bounds.tolist()):
+            assert end > begin
+            assert len(set(ascending[begin:end].tolist())) == 1
+    runs = len(found.short_runs) + len(found.long_runs) - 2
+    assert runs == len(set(lengths))

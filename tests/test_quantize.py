@@ -1,10 +1,10 @@
 """int8: the rewrite, the search, the gate, and equal bits."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.reference
 import pytest
 import torch
 from bertd.bundle import GRAPH_NAME, SENTENCE_EMBEDDING, Quantization, read_manifest, verify_files
@@ -17,14 +17,15 @@ from bertd_export.cases import Text
 from bertd_export.checkpoint import load
 from bertd_export.cli import export
 from bertd_export.errors import ExportError
-from bertd_export.evaluation import read_pairs, spearman
 from bertd_export.gptq import LEVELS, compensation, round_weight
 from bertd_export.inspection import inspect_bundle, rows
 from bertd_export.int8 import Int8Options
 from bertd_export.integer_graph import write_int8
 from bertd_export.linears import find_linears, split_residual_biases
+from bertd_export.operators import OPSET
 from bertd_export.parity import feed_of, run_packed
 from bertd_export.quantize import ranges, round_linears
+from bertd_export.rewrite import fold_transposes
 from bertd_export.runtime import session
 from bertd_export.trace import trace
 from bertd_export.verification import verify
@@ -151,9 +152,8 @@ def test_folding_balances_rows_and_changes_no_answer(
 
 
 def quantized(graph: Path, tiny: Path, options: Int8Options) -> tuple[Path, Quantization]:
-    pairs = read_pairs(options.evaluate) if options.evaluate else None
     sample = read_sample(options.calibration)
-    return int8._quantize(graph, load(str(tiny)), options, sample, pairs, lambda _: None)
+    return int8._quantize(graph, load(str(tiny)), options, sample, lambda _: None)
 
 
 def test_layers_kept_in_fp32(graph: Path, tiny: Path, texts: Path, bundle: Path) -> None:
@@ -258,23 +258,6 @@ def test_missing_integer_products_are_refused(bundle: Path, tiny: Path, texts: P
         int8._check(bundle / GRAPH_NAME, checkpoint, 13, judge)
 
 
-def test_the_task_metric(graph: Path, tiny: Path, texts: Path, tmp_path: Path) -> None:
-    pairs = tmp_path / "pairs.jsonl"
-    lines = [
-        {"text": f"w{n} w{n + 1} w3", "text_pair": f"w{n} w{2 * n} w4", "score": n % 5}
-        for n in range(20)
-    ]
-    pairs.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    options = Int8Options(texts, min_cosine=0.9, evaluate=pairs)
-    _, record = quantized(graph, tiny, options)
-    assert record.evaluation is not None
-    assert record.evaluation.examples == 20
-    assert abs(record.evaluation.fp32 - record.evaluation.int8) < 0.1
-    pairs.write_text('{"text": "w1", "score": 1}', encoding="utf-8")
-    with pytest.raises(ExportError, match="line 1"):
-        quantized(graph, tiny, options)
-
-
 def test_int8_options_without_int8_are_an_error(tiny: Path, tmp_path: Path) -> None:
     arguments = [str(tiny), "--output", str(tmp_path / "bundle"), "--keep-fp32", "layer.0.*"]
     result = CliRunner().invoke(export, arguments)
@@ -366,13 +349,6 @@ def test_a_large_channel_of_gelu_is_split() -> None:
     assert np.linalg.norm(product - rows @ weight) < 0.03 * np.linalg.norm(rows @ weight)
 
 
-def test_spearman_shares_ranks_of_equal_values() -> None:
-    assert spearman([1, 2, 3], [10, 20, 30]) == pytest.approx(1)
-    assert spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
-    assert spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(0.9486833)
-    assert spearman([1, 1, 1], [1, 2, 3]) == 0
-
-
 def test_broken_calibration_files_name_the_line(tmp_path: Path) -> None:
     path = tmp_path / "texts.jsonl"
     path.write_text('{"text": "a"}\n{"txt": "b"}\n', encoding="utf-8")
@@ -389,3 +365,28 @@ def test_many_calibration_texts_are_thinned_out(tiny: Path, tmp_path: Path) -> N
     sample = read_sample(path)
     assert len(sample.calibrate) == 100
     assert len(for_calibration(load(str(tiny)), sample)) == 34
+
+
+def test_transposes_of_shared_weights_are_folded() -> None:
+    """A weight that is read as it is too stays, rather than be stored twice."""
+    make = onnx.helper.make_node
+    matrices = [np.arange(6, dtype=np.float32).reshape(2, 3) + n for n in range(2)]
+    nodes = [make("Transpose", ["w0"], ["t0"], perm=[1, 0])]
+    nodes += [make("Transpose", ["w0"], ["t0_again"], perm=[1, 0])]
+    nodes += [make("Transpose", ["w1"], ["t1"], perm=[1, 0])]
+    nodes += [make("MatMul", ["x", "t0"], ["a"]), make("MatMul", ["x", "t0_again"], ["b"])]
+    nodes += [make("MatMul", ["x", "t1"], ["c"]), make("MatMul", ["a", "w1"], ["d"])]
+    graph = onnx.helper.make_graph(
+        [*nodes, make("Concat", ["a", "b", "c", "d"], ["y"], axis=1)],
+        "shared",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 3])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 9])],
+        [onnx.numpy_helper.from_array(m, f"w{n}") for n, m in enumerate(matrices)],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
+    rows = {"x": np.ones((1, 3), np.float32)}
+    before = onnx.reference.ReferenceEvaluator(model).run(None, rows)
+    assert fold_transposes(model) == 1
+    assert sum(node.op_type == "Transpose" for node in model.graph.node) == 1
+    assert [list(tensor.dims) for tensor in model.graph.initializer] == [[3, 2], [2, 3]]
+    np.testing.assert_array_equal(onnx.reference.ReferenceEvaluator(model).run(None, rows), before)

@@ -93,22 +93,18 @@ def compare(model: Any, folder: Path) -> Manifest:
     manifest = read_manifest(folder)
     engine = Engine(folder, manifest, threads=1)
     batch = texts(manifest.type_vocab_size)
-    together = engine.run(engine.pack(batch), list(manifest.outputs))
-    done = dict.fromkeys(manifest.outputs, 0)
+    together = engine.answer(batch)
     compared = 0
-    for text in batch:
+    for text, answer in zip(batch, together, strict=True):
         expected = eager(model, manifest, text)
-        alone = engine.run(engine.pack([text]), list(manifest.outputs))
+        (alone,) = engine.answer([text])
         for name, rows in alone.items():
-            part = together[name][done[name] : done[name] + len(rows)]
-            done[name] += len(rows)
-            np.testing.assert_array_equal(part, rows)
+            np.testing.assert_array_equal(answer[name], rows)
             if name in expected:
                 assert rows.shape == expected[name].shape
                 np.testing.assert_allclose(rows, expected[name], rtol=0, atol=1e-4)
                 compared += rows.size
     assert compared > 0
-    assert done == {name: len(rows) for name, rows in together.items()}
     return manifest
 
 
@@ -166,7 +162,7 @@ def test_the_last_layer_is_computed_for_first_rows_alone(
     logits = []
     for folder in (first, full):
         engine = Engine(folder, read_manifest(folder), threads=1)
-        logits.append(engine.run(engine.pack(texts(2)), ["logits"])["logits"])
+        logits.append([answer["logits"] for answer in engine.answer(texts(2))])
     np.testing.assert_allclose(logits[0], logits[1], rtol=0, atol=1e-6)
 
 
@@ -185,7 +181,7 @@ def test_a_cross_encoder_scores_as_sentence_transformers_does(tmp_path: Path) ->
         encoding = tokenizer.encode(query, text)
         sequences.append(TokenSequence(np.array(encoding.ids), np.array(encoding.type_ids)))
     engine = Engine(bundle, manifest, threads=1)
-    logits = engine.run(engine.pack(sequences), ["logits"])["logits"]
+    logits = np.concatenate([answer["logits"] for answer in engine.answer(sequences)])
     expected = CrossEncoder(str(source)).predict(pairs)
     np.testing.assert_allclose(heads.ranking_scores(logits, "sigmoid"), expected, atol=1e-5)
 

@@ -110,7 +110,7 @@ def in_process(folder: Path, threads: int) -> Embed:
             if not isinstance(outcome, TokenizedText):
                 raise outcome
             sequences.append(outcome.sequence)
-        return engine.embed(engine.pack(sequences))
+        return engine.embed(sequences)
 
     return embed
 

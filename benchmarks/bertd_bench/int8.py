@@ -36,7 +36,7 @@ from bertd_server.packing import TokenSequence
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from pydantic import BaseModel
 
-from bertd_bench import checkpoints, exports, machine, texts, timing
+from bertd_bench import checkpoints, machine, speed, texts, timing
 
 EAGER = "PyTorch eager"
 FP32 = "fp32"
@@ -128,7 +128,8 @@ def measure(  # noqa: PLR0913 - the choices of one run
         ]
         quality = _quality(engines, sequences)
         network = loader(manifest.task).from_pretrained(source, dtype=torch.float32).eval()
-        times = _times(engines, network, manifest, rounds, progress)
+        words = speed.Words.of(folders[FP32])
+        times = _times(engines, network, words, manifest, rounds, progress)
         sizes = {
             graph: sum(file.stat().st_size for file in folder.glob(f"{GRAPH_NAME}*")) / 1e6
             for graph, folder in folders.items()
@@ -186,12 +187,11 @@ def _quality(
 ) -> dict[str, dict[str, float]]:
     """Agreement with fp32 of each text alone, and how far it moves in a batch of all."""
     alone = {
-        name: [engine.embed(engine.pack([one]))[0] for one in sequences]
-        for name, engine in engines.items()
+        name: [engine.embed([one])[0] for one in sequences] for name, engine in engines.items()
     }
     found = {}
     for name, engine in engines.items():
-        together = engine.embed(engine.pack(list(sequences)))
+        together = engine.embed(sequences)
         to_fp32 = agreement(alone[FP32], alone[name])
         found[name] = {
             "mean_cosine": to_fp32.mean,
@@ -201,28 +201,27 @@ def _quality(
     return found
 
 
-def _times(
+def _times(  # noqa: PLR0913, PLR0917 - internal
     engines: Mapping[str, Engine],
     network: Any,
+    words: speed.Words,
     manifest: Manifest,
     rounds: int,
     progress: Callable[[str], None],
 ) -> dict[str, dict[str, timing.Summary]]:
-    rng = np.random.default_rng(0)
     cases = {f"{length} tokens": [length] for length in _SINGLES if length <= manifest.max_tokens}
     cases[f"{len(texts.MIXED_LENGTHS)} mixed"] = list(texts.MIXED_LENGTHS)
     times = {}
     for case, lengths in cases.items():
         progress(f"timing {case}")
-        ids = [exports.random_ids(length, manifest, rng) for length in lengths]
-        sequences = [TokenSequence(row, np.zeros_like(row)) for row in ids]
-        padded = exports.padded_ids(ids, network.config.pad_token_id or 0)
+        batch = speed.Batch.draw(lengths, manifest, words)
+        padded = [batch.padded(network.config.pad_token_id or 0)]
         calls: dict[str, Callable[[], object]] = {
-            name: partial(exports.run_engine, engine, sequences, [SENTENCE_EMBEDDING])
+            name: partial(speed.run_engine, engine, batch, [SENTENCE_EMBEDDING])
             for name, engine in engines.items()
         }
         repeats = min(max(_TOKENS_PER_TURN // sum(lengths), 8), 40)
-        calls[EAGER] = partial(exports.run_eager, network, padded)
+        calls[EAGER] = partial(speed.run_eager, network, padded)
         samples = timing.measure(
             calls,
             timing.Schedule(rounds, repeats, warmups=2, pause_seconds=_PAUSE_SECONDS),

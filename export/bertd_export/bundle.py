@@ -15,9 +15,12 @@ from bertd.bundle import (
     MANIFEST_NAME,
     TOKENIZER_NAME,
     WEIGHTS_NAME,
+    Evaluation,
     FileRecord,
+    HalfPrecision,
     Manifest,
     Parity,
+    Precision,
     Quantization,
     Source,
     file_record,
@@ -26,10 +29,12 @@ from bertd.bundle import (
 
 from bertd_export import checkpoint as checkpoints
 from bertd_export.errors import ExportError
+from bertd_export.evaluation import DEFAULT_MAX_DROP, Evaluator
 from bertd_export.families import attention_calls, describe_family
+from bertd_export.fp16 import Fp16Options, Halved, to_fp16
 from bertd_export.int8 import Int8Options, parity_of, to_int8
 from bertd_export.operators import OPSET
-from bertd_export.parity import check_fusion, measure
+from bertd_export.parity import check_fusion, compare, measure
 from bertd_export.source import safe_name
 from bertd_export.staging import publish, staged
 from bertd_export.trace import quiet, trace
@@ -76,15 +81,32 @@ def _write(graph: onnx.ModelProto, tokenizer: tokenizers.Tokenizer, folder: Path
     (folder / TOKENIZER_NAME).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What the manifest says of a bundle's precision."""
+
+    quantization: Quantization | None = None
+    half: HalfPrecision | None = None
+    evaluation: Evaluation | None = None
+
+    @property
+    def precision(self) -> Precision:
+        """The precision, from the record that it leaves."""
+        if self.quantization:
+            return "int8"
+        return "fp16" if self.half else "fp32"
+
+
 def describe(
     checkpoint: checkpoints.Checkpoint,
     name: str,
     parity: dict[str, Parity],
     files: dict[str, FileRecord],
-    quantization: Quantization | None = None,
+    outcome: Outcome | None = None,
 ) -> Manifest:
-    """The manifest of a bundle of this checkpoint."""
+    """The manifest of a bundle of this checkpoint; without an outcome, of one in fp32."""
     config = checkpoint.model.config
+    outcome = outcome or Outcome()
     return Manifest(
         format_version=FORMAT_VERSION,
         name=name,
@@ -92,8 +114,10 @@ def describe(
         architecture=type(checkpoint.model).__name__,
         model_type=config.model_type,
         layout="packed",
-        precision="int8" if quantization else "fp32",
-        quantization=quantization,
+        precision=outcome.precision,
+        quantization=outcome.quantization,
+        half=outcome.half,
+        evaluation=outcome.evaluation,
         opset=OPSET,
         hidden_size=config.hidden_size,
         num_layers=config.num_hidden_layers,
@@ -116,6 +140,19 @@ def describe(
     )
 
 
+def _parity(
+    graph: Path,
+    checkpoint: checkpoints.Checkpoint,
+    tolerance: float,
+    outcome: Outcome,
+    halved: Halved | None,
+) -> dict[str, Parity]:
+    if halved is not None:
+        return halved.parity(compare(graph, checkpoint, tolerance))
+    judge = parity_of if outcome.quantization else measure
+    return judge(graph, checkpoint, tolerance)
+
+
 def export_model(  # noqa: PLR0913 - all but two are options by keyword
     model: str,
     output: Path,
@@ -127,6 +164,9 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
     revision: str | None = None,
     allow_pickle: bool = False,
     int8: Int8Options | None = None,
+    fp16: Fp16Options | None = None,
+    evaluate: Path | None = None,
+    max_metric_drop: float = DEFAULT_MAX_DROP,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ExportSummary:
     """Export a checkpoint to a bundle.
@@ -140,7 +180,10 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
         name: name under which the model is served; by default the checkpoint's.
         revision: branch, tag or commit of a hub id; the commit goes into the manifest.
         allow_pickle: read pickled weights where there are no safetensors; no code is run.
-        int8: quantise in this manner; None leaves the graph in fp32.
+        int8: quantise in this manner.
+        fp16: store in fp16 in this manner; with neither, the graph stays in fp32.
+        evaluate: labelled examples on which the task's metric is measured.
+        max_metric_drop: by how much a metric may be below that of fp32.
         progress: told what happens next.
 
     Raises:
@@ -155,22 +198,32 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
         progress(f"loading {model}")
         with quiet():
             checkpoint = checkpoints.load(model, task, revision=revision, allow_pickle=allow_pickle)
+        evaluator = Evaluator(evaluate, checkpoint, max_metric_drop) if evaluate else None
         progress(describe_family(checkpoint.model.config))
         progress(f"tracing {type(checkpoint.model).__name__}")
         graph = trace(checkpoint)
-        quantization = None
+        outcome, halved = Outcome(), None
         if int8 is not None:
-            graph, quantization = to_int8(graph, checkpoint, int8, tolerance, progress)
+            graph, quantization, evaluation = to_int8(
+                graph, checkpoint, int8, tolerance, progress, evaluator
+            )
+            outcome = Outcome(quantization, evaluation=evaluation)
+        elif fp16 is not None:
+            halved = to_fp16(graph, checkpoint, fp16, tolerance, progress, evaluator)
+            graph = halved.graph
+            outcome = Outcome(half=halved.record, evaluation=halved.evaluation)
         progress("writing the graph, its weights and the tokenizer")
         _write(graph, checkpoint.tokenizer, staging)
         progress("checking the fused attention")
         check_fusion(staging / GRAPH_NAME, attention_calls(checkpoint.model.config))
         progress("comparing with PyTorch")
-        judge = measure if int8 is None else parity_of
-        parity = judge(staging / GRAPH_NAME, checkpoint, tolerance)
+        parity = _parity(staging / GRAPH_NAME, checkpoint, tolerance, outcome, halved)
+        if evaluator is not None and outcome.precision == "fp32":
+            progress("measuring on the labelled examples")
+            outcome = Outcome(evaluation=evaluator.compare({"fp32": staging / GRAPH_NAME}))
         files = {path.name: file_record(path) for path in sorted(staging.iterdir())}
         served = name or safe_name(checkpoint.name)
-        manifest = describe(checkpoint, served, parity, files, quantization)
+        manifest = describe(checkpoint, served, parity, files, outcome)
         write_manifest(staging, manifest)
         for path in staging.iterdir():
             path.chmod(0o644)  # onnx makes the weights readable by their owner alone

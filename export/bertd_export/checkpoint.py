@@ -3,15 +3,14 @@
 import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any, cast, get_args
 
 import tokenizers
 import torch
 import transformers
 from bertd.bundle import Pooling, Rows, Task
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
-from transformers.tokenization_utils_base import LARGE_INTEGER
+from transformers import AutoConfig
 
 from bertd_export import tasks
 from bertd_export.errors import ExportError
@@ -21,8 +20,10 @@ from bertd_export.preflight import (
     check_folder,
     check_safetensors,
     check_unexpected,
+    check_vocabulary,
 )
 from bertd_export.source import inside, locate, read_json, read_object
+from bertd_export.tokenizer import load_tokenizer
 
 _LEGACY_POOLING: dict[str, Pooling] = {
     "pooling_mode_cls_token": "cls",
@@ -77,14 +78,6 @@ class Checkpoint:
     def inputs(self) -> set[str]:
         """Names that the model's forward accepts."""
         return set(inspect.signature(type(self.model).forward).parameters)
-
-
-class _Tokenizer(NamedTuple):
-    """A tokenizer, and what its config says of it as far as it does."""
-
-    tokenizer: tokenizers.Tokenizer
-    max_tokens: int | None
-    mask_token_id: int | None
 
 
 @dataclass
@@ -286,26 +279,6 @@ def _numbering(network: Any) -> tuple[int, int | None]:
     raise ExportError(f"{type(network).__name__} numbers its positions in an unknown manner")
 
 
-def _tokenizer(folder: Path, *, lower: bool) -> _Tokenizer:
-    loader: Any = AutoTokenizer
-    try:
-        fast = loader.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:
-        raise ExportError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
-    if not isinstance(fast, PreTrainedTokenizerFast):
-        raise ExportError(f"{type(fast).__name__} is not a fast tokenizer")
-    tokenizer = tokenizers.Tokenizer.from_str(fast.backend_tokenizer.to_str())
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    if lower:
-        steps = [tokenizers.normalizers.Lowercase()]
-        if tokenizer.normalizer is not None:
-            steps.append(tokenizer.normalizer)
-        tokenizer.normalizer = tokenizers.normalizers.Sequence(steps)  # type: ignore[assignment,unused-ignore]
-    limit = int(fast.model_max_length)
-    return _Tokenizer(tokenizer, limit if limit < LARGE_INTEGER else None, fast.mask_token_id)
-
-
 def load(
     model: str,
     task: str | None = None,
@@ -327,11 +300,13 @@ def load(
     folder, name, commit = locate(model, revision=revision, allow_pickle=allow_pickle)
     sentence = _sentence(folder, allow_pickle=allow_pickle)
     check_folder(sentence.transformer, allow_pickle=allow_pickle)
-    check_family(_config(sentence.transformer))
+    stated_config = _config(sentence.transformer)
+    check_family(stated_config)
     raw = read_object(sentence.transformer / "config.json")
     pooled = sentence.pooling is not None
     found = tasks.find_task(raw, sentence.settings, pooled=pooled, requested=task)
-    tokenizer = _tokenizer(sentence.transformer, lower=sentence.lower)
+    tokenizer = load_tokenizer(sentence.transformer, lower=sentence.lower)
+    check_vocabulary(sentence.transformer, tokenizer.tokenizer, int(stated_config.vocab_size))
     head = tasks.describe_head(found, raw, sentence.settings, tokenizer.mask_token_id)
     network, pooler = _model(sentence.transformer, found, allow_pickle=allow_pickle)
     plain = found == "feature-extraction"

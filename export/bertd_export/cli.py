@@ -1,10 +1,16 @@
 """The command ``bertd export``."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from bertd_export.bundle import ExportSummary
 
 
 @click.command()
@@ -23,32 +29,46 @@ import click
     default=1e-4,
     show_default=True,
     type=click.FloatRange(min=0, min_open=True),
-    help="Largest absolute difference from PyTorch (of int8: of the fp32 graph it is made from).",
+    help="Largest absolute difference from PyTorch (of int8 and fp16: of the fp32 graph they are "
+    "made from).",
 )
-@click.option("--precision", default="fp32", show_default=True, type=click.Choice(["fp32", "int8"]))
+@click.option(
+    "--precision",
+    default="fp32",
+    show_default=True,
+    type=click.Choice(["fp32", "int8", "fp16"]),
+    help="int8 is for CPUs, fp16 for accelerators; both are compared with fp32.",
+)
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help='Texts for int8, one a line, or .jsonl with "text" (default: a built-in sample in '
-    "eight languages). Each third text judges instead of calibrating.",
+    help='Texts for int8 and fp16, one a line, or .jsonl with "text" (default: a built-in sample '
+    "in eight languages). Each third text is compared with fp32; the others calibrate.",
 )
 @click.option(
     "--min-cosine",
     type=click.FloatRange(min=0, max=1, max_open=True),
-    help="Least mean cosine between int8 and fp32 on texts not calibrated on (default: 0.99). The "
-    "fewest linear layers that it takes, at most half, stay in fp32.",
+    help="Least mean cosine to fp32 on texts not calibrated on (default: 0.99 for int8, 0.9999 "
+    "for fp16). Of int8, the fewest linear layers that it takes, at most half, stay in fp32.",
 )
 @click.option(
     "--keep-fp32",
     multiple=True,
     metavar="PATTERN",
-    help="Linear layers that stay in fp32, such as 'layer.0.*' or '*.ffn_down'; repeatable. Names "
-    "are layer.N. and qkv, attention_output, ffn_up or ffn_down.",
+    help="Linear layers that int8 leaves in fp32, such as 'layer.0.*' or '*.ffn_down'; repeatable. "
+    "Names are layer.N. and qkv, attention_output, ffn_up or ffn_down.",
 )
 @click.option(
     "--evaluate",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help='JSON lines with "text", "text_pair" and "score": Spearman of int8 and of fp32.',
+    help="Labelled examples, JSON lines: the task's own metrics go into the manifest. For int8 and "
+    "fp16 they are compared with fp32's. docs/export.md has each task's fields.",
+)
+@click.option(
+    "--max-metric-drop",
+    type=click.FloatRange(min=0),
+    help="By how much a metric of --evaluate may be below that of fp32; if it is further below, "
+    "nothing is written (default: 0.01).",
 )
 @click.option("--revision", help="Branch, tag or commit of a hub id; the manifest pins the commit.")
 @click.option(
@@ -69,11 +89,11 @@ def export(model: str, output: Path, **options: Any) -> None:
     from bertd_export.staging import Interrupted, stop_on_signals
 
     precision = options.pop("precision")
-    names = ("calibration", "min_cosine", "keep_fp32", "evaluate")
-    wishes = {name: value for name in names if (value := options.pop(name)) not in (None, ())}
-    if wishes and precision != "int8":
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in wishes)
-        raise click.UsageError(f"{flags} needs --precision int8")
+    wishes = _wishes(precision, options)
+    if options["max_metric_drop"] is None:
+        del options["max_metric_drop"]
+    elif options["evaluate"] is None:
+        raise click.UsageError("--max-metric-drop needs --evaluate FILE")
     console = Console(stderr=True)
     status = console.status("starting")
 
@@ -83,6 +103,7 @@ def export(model: str, output: Path, **options: Any) -> None:
     try:
         with stop_on_signals(), status if console.is_terminal else nullcontext():
             from bertd_export.bundle import export_model  # slow: the status shows meanwhile
+            from bertd_export.fp16 import Fp16Options
             from bertd_export.int8 import Int8Options
 
             summary = export_model(
@@ -90,6 +111,7 @@ def export(model: str, output: Path, **options: Any) -> None:
                 output,
                 **options,
                 int8=Int8Options(**wishes) if precision == "int8" else None,
+                fp16=Fp16Options(**wishes) if precision == "fp16" else None,
                 progress=status.update if console.is_terminal else say,
             )
     except ExportError as error:
@@ -97,30 +119,63 @@ def export(model: str, output: Path, **options: Any) -> None:
     except Interrupted as error:
         click.echo(f"stopped by {error}: nothing was written", err=True)
         raise SystemExit(error.exit_code) from error
+    for line in _lines(summary):
+        click.echo(line)
+
+
+def _wishes(precision: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of a precision out of all options.
+
+    Raises:
+        click.UsageError: one was given that the precision does not have.
+    """
+    homes = {
+        "calibration": ("int8", "fp16"),
+        "min_cosine": ("int8", "fp16"),
+        "keep_fp32": ("int8",),
+    }
+    given = {name: value for name in homes if (value := options.pop(name)) not in (None, ())}
+    for name in given:
+        if precision not in homes[name]:
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} needs --precision {' or '.join(homes[name])}"
+            )
+    return given
+
+
+def _lines(summary: ExportSummary) -> Iterator[str]:
+    """What was exported, in lines for the user."""
     manifest = summary.manifest
-    click.echo(f"{manifest.name} ({manifest.architecture}) -> {summary.path}")
-    click.echo(f"  task    {manifest.task}")
-    click.echo(f"  size    {summary.bytes / 1e6:.1f} MB")
-    click.echo(f"  layers  {manifest.num_layers}, attention fused in all")
-    for output_name, parity in manifest.parity.items():
-        click.echo(
-            f"  parity  {output_name}: {parity.max_abs_diff:.2e} at most "
+    yield f"{manifest.name} ({manifest.architecture}) -> {summary.path}"
+    yield f"  task    {manifest.task}"
+    yield f"  size    {summary.bytes / 1e6:.1f} MB"
+    yield f"  layers  {manifest.num_layers}, attention fused in all"
+    for output, parity in manifest.parity.items():
+        yield (
+            f"  parity  {output}: {parity.max_abs_diff:.2e} at most "
             f"(tolerance {parity.tolerance:.0e}, {parity.cases} texts)"
         )
     if manifest.quantization:
         record = manifest.quantization
         int8_layers = record.linear_layers - len(record.keep_fp32)
-        click.echo(
+        yield (
             f"  int8    {int8_layers} of {record.linear_layers} linear layers; cosine to fp32 "
             f"{record.mean_cosine:.5f} on average, {record.min_cosine:.5f} at least "
             f"({record.compared_texts} texts)"
         )
         if record.keep_fp32:
-            click.echo(f"  fp32    {', '.join(record.keep_fp32)}")
-        if record.evaluation:
-            figures = record.evaluation
-            click.echo(
-                f"  metric  {figures.metric}: {figures.fp32:.4f} in fp32, "
-                f"{figures.int8:.4f} in int8 ({figures.examples} examples)"
-            )
-    click.echo(f"  time    {summary.seconds:.1f} s")
+            yield f"  fp32    {', '.join(record.keep_fp32)}"
+    if manifest.half:
+        half = manifest.half
+        yield (
+            f"  fp16    cosine to fp32 {half.mean_cosine:.6f} on average, {half.min_cosine:.6f} at "
+            f"least ({half.compared_texts} texts); for accelerators, no faster on a CPU"
+        )
+        if half.keep_fp32:
+            yield f"  fp32    {', '.join(half.keep_fp32)}: values up to {half.largest:.3g}"
+    if manifest.evaluation:
+        measured = manifest.evaluation
+        for name, figures in measured.metrics.items():
+            each = ", ".join(f"{figure:.4f} in {kind}" for kind, figure in figures.items())
+            yield f"  metric  {name}: {each} ({measured.examples} examples)"
+    yield f"  time    {summary.seconds:.1f} s"

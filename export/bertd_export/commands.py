@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -122,6 +122,12 @@ def _print(title: str, lines: list[tuple[str, str]]) -> None:
     help="Largest absolute difference from PyTorch.  [default: what the export was held to]",
 )
 @click.option(
+    "--provider",
+    default="CPUExecutionProvider",
+    show_default=True,
+    help="What runs the graph, in ONNX Runtime's name, such as CUDAExecutionProvider.",
+)
+@click.option(
     "--revision",
     help="Branch, tag or commit of a hub id.  [default: the commit in the manifest]",
 )
@@ -131,9 +137,7 @@ def _print(title: str, lines: list[tuple[str, str]]) -> None:
     help="Read pytorch_model.bin where there are no safetensors. It is unpickled by a loader that "
     "makes tensors only and runs no code.",
 )
-def verify(
-    bundle: Path, model: str, tolerance: float | None, revision: str | None, allow_pickle: bool
-) -> None:
+def verify(bundle: Path, model: str, **options: Any) -> None:
     """Repeat BUNDLE's comparison with PyTorch on this machine.
 
     The exit code is 1 if a file was altered, the checkpoint does not fit, or an output differs by
@@ -145,9 +149,7 @@ def verify(
     from bertd_export.errors import ExportError
 
     try:
-        manifest, found = verification.verify(
-            bundle, model, revision=revision, allow_pickle=allow_pickle, tolerance=tolerance
-        )
+        manifest, found = verification.verify(bundle, model, **options)
     except (BundleError, ExportError) as error:
         raise click.ClickException(str(error)) from error
     failed = []

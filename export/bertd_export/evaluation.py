@@ -1,79 +1,115 @@
-"""The task's own metric, on the user's labelled data."""
+"""The task's own metrics on the user's labelled data: fp32 against the bundle's precision."""
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
+from bertd.bundle import Evaluation, Precision
 
-from bertd_export.agreement import Floats, cosine
+from bertd_export.answers import answers
+from bertd_export.checkpoint import Checkpoint
 from bertd_export.errors import ExportError
+from bertd_export.examples import Examples, read_examples
+from bertd_export.runtime import session
+from bertd_export.scoring import (
+    Classes,
+    LabelSets,
+    Measured,
+    Scores,
+    Scoring,
+    Similarity,
+    ZeroShot,
+)
+from bertd_export.scoring_tokens import Masks, Questions, Tags
 
-Embed = Callable[[list[str]], list[Floats]]
+DEFAULT_MAX_DROP = 0.01
+_WORST = 3  # examples shown with a refusal
+_NOISE = 1e-9  # what rounding in the metric itself may do
+
+_KINDS: dict[str, Callable[[Examples, Checkpoint], Scoring]] = {
+    "feature-extraction": Similarity,
+    "text-ranking": Scores,
+    "regression": Scores,
+    "single_label_classification": Classes,
+    "multi_label_classification": LabelSets,
+    "zero-shot-classification": ZeroShot,
+    "token-classification": Tags,
+    "question-answering": Questions,
+    "fill-mask": Masks,
+}
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Pairs of texts and how similar people found them (any scale)."""
-
-    first: list[str]
-    second: list[str]
-    scores: list[float]
-
-
-def read_pairs(path: Path) -> Pairs:
-    """Read JSON lines with ``text``, ``text_pair`` and ``score``.
+def _scoring(examples: Examples, checkpoint: Checkpoint) -> Scoring:
+    """The examples, read as the checkpoint's task needs them.
 
     Raises:
-        ExportError: the file cannot be read, a line is not such an object, or all scores are equal.
+        ExportError: a line lacks a field, or a field is not what the task needs.
     """
-    pairs = Pairs([], [], [])
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExportError(f"{path} cannot be read: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            first, second = record["text"], record["text_pair"]
-            score = float(record["score"])
-        except (ValueError, KeyError, TypeError):
-            first = second = None
-        if not isinstance(first, str) or not isinstance(second, str):
-            raise ExportError(
-                f'{path}, line {number}: expected {{"text": …, "text_pair": …, "score": number}}'
-            )
-        pairs.first.append(first)
-        pairs.second.append(second)
-        pairs.scores.append(score)
-    if len(set(pairs.scores)) < 2:
-        raise ExportError(f"{path}: a rank correlation needs pairs with different scores")
-    return pairs
+    return _KINDS[checkpoint.head.problem_type or checkpoint.task](examples, checkpoint)
 
 
-def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Ranks from 0; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    means: npt.NDArray[np.float64] = (last - (counts + 1) / 2)[inverse]
-    return means
+class Evaluator:
+    """Measures graphs of one checkpoint on a file of examples (docs/export.md has the formats)."""
 
+    def __init__(self, path: Path, checkpoint: Checkpoint, max_drop: float) -> None:
+        """Read and check the file.
 
-def spearman(a: list[float], b: list[float]) -> float:
-    """Spearman's rank correlation; 0 where one side is constant."""
-    x, y = (_ranks(np.array(values, np.float64)) for values in (a, b))
-    x, y = x - x.mean(), y - y.mean()
-    scale = float(np.sqrt((x * x).sum() * (y * y).sum()))
-    return float((x * y).sum()) / scale if scale else 0.0
+        Args:
+            path: JSON lines.
+            checkpoint: the model; its task says what a line must hold.
+            max_drop: by how much a metric may be below that of fp32.
 
+        Raises:
+            ExportError: the file or a line of it is not what the task needs.
+        """
+        self._examples = read_examples(path)
+        self._scoring = _scoring(self._examples, checkpoint)
+        self._checkpoint = checkpoint
+        self._max_drop = max_drop
 
-def similarity_correlation(pairs: Pairs, embed: Embed) -> float:
-    """Spearman's correlation between the cosine of the two embeddings and the pairs' scores."""
-    vectors = embed([*pairs.first, *pairs.second])
-    half = len(pairs.first)
-    found = [cosine(a, b) for a, b in zip(vectors[:half], vectors[half:], strict=True)]
-    return spearman(found, pairs.scores)
+    def _measure(self, graph: Path) -> Measured:
+        run = session(graph)
+        return self._scoring.measure(lambda texts: answers(run, self._checkpoint, texts))
+
+    def compare(self, graphs: Mapping[Precision, Path]) -> Evaluation:
+        """Measure fp32 and, where it is another, the bundle's precision.
+
+        Raises:
+            ExportError: a metric drops by more than was allowed.
+        """
+        found = {precision: self._measure(graph) for precision, graph in graphs.items()}
+        for precision, measured in found.items():
+            self._check(precision, found["fp32"], measured)
+        return Evaluation(
+            data=self._examples.source,
+            data_sha256=self._examples.sha256,
+            examples=len(self._examples.lines),
+            metrics={
+                name: {precision: measured.metrics[name] for precision, measured in found.items()}
+                for name in found["fp32"].metrics
+            },
+        )
+
+    def _check(self, precision: Precision, fp32: Measured, other: Measured) -> None:
+        drops = [
+            f"{name} is {other.metrics[name]:.4f}, {figure - other.metrics[name]:.4f} below fp32's "
+            f"{figure:.4f}"
+            for name, figure in fp32.metrics.items()
+            if not figure - other.metrics[name] <= self._max_drop + _NOISE
+        ]
+        if not drops:
+            return
+        worse = [a - b for a, b in zip(fp32.goodness, other.goodness, strict=True)]
+        lost = sorted((n for n, drop in enumerate(worse) if drop > 0), key=lambda n: -worse[n])
+        advice = "calibrate on texts like these (--calibration FILE), " * (precision == "int8")
+        worst = ", ".join(map(self._quoted, lost[:_WORST])) or "none alone"
+        raise ExportError(
+            f"on {self._examples.source}, {precision}'s {'; '.join(drops)}, more than "
+            f"--max-metric-drop {self._max_drop:g}: {advice}allow more, or export fp32. What fp32 "
+            f"had right, or more nearly so, worst first: {worst}"
+        )
+
+    def _quoted(self, number: int) -> str:
+        line = self._examples.lines[number]
+        text = str(line.record.get("text") or line.record.get("question") or line.record)
+        shown = text if len(text) <= 80 else text[:79] + "…"
+        return f"{line.place} ({shown!r})"

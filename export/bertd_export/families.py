@@ -14,6 +14,10 @@ comparing with PyTorch decide.
 from typing import Any, Literal, NamedTuple
 
 from transformers import AutoModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
 from bertd_export.errors import ExportError
 
@@ -57,6 +61,19 @@ def supported() -> str:
     return f"tested families: {', '.join(sorted(FAMILIES))}"
 
 
+def _not_an_encoder(config: Any) -> str | None:
+    """Why a model is no encoder, as far as its config says it; None where it does not."""
+    if getattr(config, "is_encoder_decoder", False):
+        return "it has a decoder beside its encoder"
+    if getattr(config, "is_decoder", False):
+        return "is_decoder in its config.json makes its attention causal"
+    kind = config.model_type
+    causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if causal and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES and kind not in FAMILIES:
+        return "it is a causal language model, not an encoder"
+    return None
+
+
 def check_family(config: Any) -> None:
     """Refuse, before its weights are read, a model that cannot be packed.
 
@@ -64,8 +81,9 @@ def check_family(config: Any) -> None:
         ExportError: it names the reason, and the families that are supported.
     """
     kind = str(config.model_type)
-    if kind in REFUSED:
-        raise ExportError(f"{kind} is not supported: {REFUSED[kind]}; {supported()}")
+    reason = REFUSED.get(kind) or _not_an_encoder(config)
+    if reason is not None:
+        raise ExportError(f"{kind} is not supported: {reason}; {supported()}")
     if kind in FAMILIES:
         return
     mapping: Any = AutoModel._model_mapping  # noqa: SLF001 - transformers has no public name

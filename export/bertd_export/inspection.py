@@ -74,6 +74,8 @@ def rows(found: Inspection) -> list[tuple[str, str]]:
 def _plain(value: object) -> str:
     if isinstance(value, tuple | list):
         return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(part)}" for name, part in value.items())
     if isinstance(value, BaseModel):
         parts = [(name.replace("_", " "), part) for name, part in value if part not in (None, ())]
         return "; ".join(f"{name}: {_plain(part)}" for name, part in parts)

@@ -12,30 +12,24 @@ import onnx
 import onnxruntime as ort
 from bertd.bundle import (
     GRAPH_NAME,
-    SENTENCE_EMBEDDING,
     WEIGHTS_NAME,
     Evaluation,
     Parity,
     Quantization,
 )
 
-from bertd_export.agreement import Agreement, Floats, agreement, logit_agreement
+from bertd_export.agreement import Agreement, agreement, logit_agreement
+from bertd_export.answers import batches, judged, judged_answers
 from bertd_export.calibration import Sample, for_calibration, read_sample, tokenized
 from bertd_export.cases import Text
 from bertd_export.checkpoint import Checkpoint
 from bertd_export.errors import ExportError
-from bertd_export.evaluation import Pairs, read_pairs, similarity_correlation
+from bertd_export.evaluation import Evaluator
 from bertd_export.families import attention_calls
 from bertd_export.folds import fold
 from bertd_export.integer_graph import INTEGER_PRODUCT, write_int8
-from bertd_export.linears import (
-    find_linears,
-    share_equal_weights,
-    split_residual_biases,
-    transpose_weights,
-)
+from bertd_export.linears import find_linears, share_equal_weights, split_residual_biases
 from bertd_export.parity import (
-    Answer,
     check_fusion,
     compare,
     feed_of,
@@ -47,7 +41,6 @@ from bertd_export.runtime import optimized, session
 
 SCHEME = 2
 DEFAULT_MIN_COSINE = 0.99
-_BATCH_TOKENS = 1024  # tokens of one calibration batch
 _WORST = 3  # examples shown with a refusal
 _ROOM = 1.25  # by how much another machine's differences may exceed those of the export
 
@@ -60,38 +53,11 @@ class Int8Options:
         calibration: file of texts; None for the built-in ones.
         min_cosine: least mean cosine between int8 and fp32 on texts that calibration did not see.
         keep_fp32: patterns of linear layers that stay in fp32, such as ``layer.0.*``.
-        evaluate: file of labelled pairs on which both graphs are measured.
     """
 
     calibration: Path | None = None
     min_cosine: float = DEFAULT_MIN_COSINE
     keep_fp32: tuple[str, ...] = ()
-    evaluate: Path | None = None
-
-
-def _batches(texts: list[Text]) -> list[list[Text]]:
-    batches: list[list[Text]] = [[]]
-    for text in texts:
-        if batches[-1] and sum(len(t.ids) for t in batches[-1]) + len(text.ids) > _BATCH_TOKENS:
-            batches.append([])
-        batches[-1].append(text)
-    return batches
-
-
-def _judged(answer: Answer) -> Floats:
-    """What of a text's answer is compared: the sentence embedding, or all logits side by side."""
-    if SENTENCE_EMBEDDING in answer:
-        return answer[SENTENCE_EMBEDDING]
-    rows: Floats = np.concatenate([part.reshape(len(part), -1) for part in answer.values()], axis=1)
-    return rows
-
-
-def _answers(run: Any, checkpoint: Checkpoint, texts: list[Text]) -> list[Floats]:
-    return [
-        _judged(answer)
-        for batch in _batches(texts)
-        for answer in run_packed(run, checkpoint, batch)
-    ]
 
 
 def _one_thread(graph: Path) -> Any:
@@ -116,13 +82,13 @@ class _Candidates:
         self._checkpoint = checkpoint
         self._rounded = rounded
         self._judge = judge
-        self._expected = _answers(session(graph), checkpoint, judge)
+        self._expected = judged_answers(session(graph), checkpoint, judge)
 
     def judge(self, kept: set[str]) -> Agreement:
         """Write the graph with these linear layers in fp32, and compare it with the fp32 graph."""
         chosen = [one for one in self._rounded if one.linear.name not in kept]
         self.path.write_bytes(write_int8(self._fp32, chosen).SerializeToString())
-        answers = _answers(session(self.path), self._checkpoint, self._judge)
+        answers = judged_answers(session(self.path), self._checkpoint, self._judge)
         score = agreement if self._checkpoint.task == "feature-extraction" else logit_agreement
         return score(self._expected, answers)
 
@@ -194,10 +160,10 @@ def _check(graph: Path, checkpoint: Checkpoint, products: int, judge: list[Text]
         raise ExportError(
             f"ONNX Runtime runs {found} integer matrix products for {products} linear layers"
         )
-    batched = _answers(session(graph), checkpoint, judge)
+    batched = judged_answers(session(graph), checkpoint, judge)
     single = _one_thread(graph)
     for text, answer in zip(judge, batched, strict=True):
-        if not np.array_equal(answer, _judged(run_packed(single, checkpoint, [text])[0])):
+        if not np.array_equal(answer, judged(run_packed(single, checkpoint, [text])[0])):
             raise ExportError(
                 f"the answer to a text of {len(text.ids)} tokens is not bit-identical "
                 f"batched and alone on one thread"
@@ -206,31 +172,15 @@ def _check(graph: Path, checkpoint: Checkpoint, products: int, judge: list[Text]
 
 def _feeds(graph: Path, checkpoint: Checkpoint, sample: Sample) -> list[Feed]:
     run = session(graph)
-    batches = _batches(for_calibration(checkpoint, sample))
-    return [feed_of(run, checkpoint, batch) for batch in batches]
+    packed = batches(for_calibration(checkpoint, sample))
+    return [feed_of(run, checkpoint, batch) for batch in packed]
 
 
-def _evaluate(pairs: Pairs, checkpoint: Checkpoint, fp32: Path, int8: Path) -> Evaluation:
-    def correlation(graph: Path) -> float:
-        run = session(graph)
-        return similarity_correlation(
-            pairs, lambda texts: _answers(run, checkpoint, tokenized(checkpoint, texts))
-        )
-
-    return Evaluation(
-        metric="spearman",
-        examples=len(pairs.scores),
-        fp32=correlation(fp32),
-        int8=correlation(int8),
-    )
-
-
-def _quantize(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
+def _quantize(
     graph: Path,
     checkpoint: Checkpoint,
     options: Int8Options,
     sample: Sample,
-    pairs: Pairs | None,
     progress: Callable[[str], None],
 ) -> tuple[Path, Quantization]:
     skeleton = onnx.load(str(graph), load_external_data=False)
@@ -256,7 +206,6 @@ def _quantize(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
         compared_texts=len(judge),
         mean_cosine=found.mean,
         min_cosine=found.lowest,
-        evaluation=_evaluate(pairs, checkpoint, graph, candidates.path) if pairs else None,
     )
     return candidates.path, record
 
@@ -276,7 +225,6 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
 
 def _prepare(fp32: onnx.ModelProto, path: Path, checkpoint: Checkpoint, sample: Sample) -> None:
     """Give the graph the form that int8 starts from, and write it; its answers stay the same."""
-    transpose_weights(fp32.graph)
     share_equal_weights(fp32.graph)
     split_residual_biases(fp32.graph)
     linears = find_linears(fp32.graph)
@@ -287,13 +235,14 @@ def _prepare(fp32: onnx.ModelProto, path: Path, checkpoint: Checkpoint, sample: 
     _save(fp32, path)
 
 
-def to_int8(
+def to_int8(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
     fp32: onnx.ModelProto,
     checkpoint: Checkpoint,
     options: Int8Options,
     tolerance: float,
     progress: Callable[[str], None],
-) -> tuple[onnx.ModelProto, Quantization]:
+    evaluator: Evaluator | None = None,
+) -> tuple[onnx.ModelProto, Quantization, Evaluation | None]:
     """Quantise the packed graph.
 
     Args:
@@ -302,23 +251,22 @@ def to_int8(
         options: what the user asks for.
         tolerance: largest difference of the fp32 graph from PyTorch eager.
         progress: told what happens next.
+        evaluator: measures both graphs on labelled data.
 
     Raises:
         ExportError: a file of the user's is wrong, the fp32 graph is not right, or int8 does not
-            reach the cosine that was asked for.
+            reach the cosine or the metric that was asked for.
     """
     sample = read_sample(options.calibration)
-    if options.evaluate and checkpoint.task != "feature-extraction":
-        raise ExportError("--evaluate compares sentence embeddings; this is " + checkpoint.task)
-    pairs = read_pairs(options.evaluate) if options.evaluate else None
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / GRAPH_NAME
         progress("folding the spread of activations into weights")
         _prepare(fp32, path, checkpoint, sample)
         progress("comparing the fp32 graph with PyTorch")
         measure(path, checkpoint, tolerance)
-        chosen, record = _quantize(path, checkpoint, options, sample, pairs, progress)
-        return onnx.load(str(chosen)), record
+        chosen, record = _quantize(path, checkpoint, options, sample, progress)
+        evaluation = evaluator.compare({"fp32": path, "int8": chosen}) if evaluator else None
+        return onnx.load(str(chosen)), record, evaluation
 
 
 def parity_of(graph: Path, checkpoint: Checkpoint, tolerance: float) -> dict[str, Parity]:

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
 from onnx import numpy_helper
 
@@ -141,45 +140,11 @@ def find_linears(graph: onnx.GraphProto) -> list[Linear]:
     return linears
 
 
-def transpose_weights(graph: onnx.GraphProto) -> None:
-    """Transpose weights here rather than in the graph.
-
-    The tracer leaves a large weight that several layers use as PyTorch stores it, with a Transpose
-    before each use. The weights must be in memory.
-    """
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    renamed: dict[str, str] = {}
-    kept = []
-    for node in graph.node:
-        tensor = tensors.get(node.input[0]) if node.op_type == "Transpose" else None
-        if tensor is None or len(tensor.dims) != 2:
-            kept.append(onnx.NodeProto.FromString(node.SerializeToString()))
-            continue
-        name = renamed[node.output[0]] = f"{tensor.name}/transposed"
-        if name not in tensors:
-            turned = np.ascontiguousarray(numpy_helper.to_array(tensor).T)
-            tensors[name] = numpy_helper.from_array(turned, name)
-            graph.initializer.append(tensors[name])
-    del graph.node[:]
-    graph.node.extend(kept)
-    _rename(graph, renamed)
-
-
-def _rename(graph: onnx.GraphProto, renamed: Mapping[str, str]) -> None:
-    """Let every node read the tensors by their new names; drop weights that no node reads."""
-    for node in graph.node:
-        for index, name in enumerate(node.input):
-            node.input[index] = renamed.get(name, name)
-    read = {name for node in graph.node for name in node.input}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
-        graph.initializer.remove(tensor)
-
-
 def share_equal_weights(graph: onnx.GraphProto) -> None:
     """Keep one of each matrix that the graph has several times over.
 
-    The tracer writes a transposed weight once for each layer that uses it, though in ALBERT all
-    layers use the same. The weights must be in memory.
+    The tracer writes a small transposed weight once for each layer that uses it, though in ALBERT
+    all layers use the same. The weights must be in memory.
     """
     first: dict[bytes, str] = {}
     renamed: dict[str, str] = {}
@@ -189,7 +154,10 @@ def share_equal_weights(graph: onnx.GraphProto) -> None:
         kept = first.setdefault(content.digest(), tensor.name)
         if kept != tensor.name:
             renamed[tensor.name] = kept
-    _rename(graph, renamed)
+            graph.initializer.remove(tensor)
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = renamed.get(name, name)
 
 
 def split_residual_biases(graph: onnx.GraphProto) -> None:

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 DOMAIN = "bertd"
 FUSED_DOMAIN = "com.microsoft"
-OPSET = 20
+OPSET = 23
 PACKED_ATTENTION = "PackedAttention"
 PACKED_FIRST_ATTENTION = "PackedFirstAttention"
 FIRST_ROWS = "FirstRows"  # a mark in the trace alone; bertd_export.first_rows resolves it
@@ -23,6 +23,7 @@ PACKED_BIASED_ATTENTION = "PackedBiasedAttention"
 PACKED_MEAN = "PackedMean"
 PACKED_MAX = "PackedMax"
 FUSED_ATTENTION = "MultiHeadAttention"
+ATTENTION = "Attention"
 
 _OPSETS = (helper.make_opsetid("", OPSET), helper.make_opsetid(FUSED_DOMAIN, 1))
 
@@ -51,6 +52,69 @@ def fused_attention(inputs: list[str], output: str) -> onnx.NodeProto:
     return node
 
 
+def loop(bounds: str, steps: list[onnx.NodeProto], before: str, after: str) -> list[onnx.NodeProto]:
+    """Nodes that run ``steps`` between two neighbours of ``bounds`` at a time.
+
+    They expect the constants ``c1``, int64 1, and ``true``.
+
+    Args:
+        bounds: int64 ``[times + 1]``.
+        steps: make ``o`` of the rows ``start`` to ``end``, int64 ``[1]`` each; they also have the
+            number of the turn as ``i1`` and the constant 0 as ``ax``, of the same kind.
+        before: the sequence of tensors to which each ``o`` is appended.
+        after: the sequence that results.
+    """
+    value = helper.make_tensor_value_info
+    sequence = helper.make_tensor_sequence_value_info
+    body = helper.make_graph(
+        [
+            constant("one", np.array([1], np.int64)),
+            constant("ax", np.array([0], np.int64)),
+            helper.make_node("Reshape", ["i", "one"], ["i1"]),
+            helper.make_node("Add", ["i1", "one"], ["i2"]),
+            helper.make_node("Gather", [bounds, "i1"], ["start"]),
+            helper.make_node("Gather", [bounds, "i2"], ["end"]),
+            *steps,
+            helper.make_node("SequenceInsert", ["seq_in", "o"], ["seq_out"]),
+            helper.make_node("Identity", ["cond_in"], ["cond_out"]),
+        ],
+        "turn",
+        [
+            value("i", TensorProto.INT64, []),
+            value("cond_in", TensorProto.BOOL, []),
+            sequence("seq_in", TensorProto.FLOAT, None),
+        ],
+        [
+            value("cond_out", TensorProto.BOOL, []),
+            sequence("seq_out", TensorProto.FLOAT, None),
+        ],
+    )
+    return [
+        helper.make_node("Size", [bounds], [f"{bounds}_size"]),
+        helper.make_node("Sub", [f"{bounds}_size", "c1"], [f"{bounds}_times"]),
+        helper.make_node("Loop", [f"{bounds}_times", "true", before], [after], body=body),
+    ]
+
+
+def appending_function(
+    name: str, inputs: list[str], nodes: list[onnx.NodeProto], attributes: list[str]
+) -> onnx.FunctionProto:
+    """A function whose ``nodes`` append tensors to the sequence ``empty`` and call it ``parts``.
+
+    The function's output is their concatenation.
+    """
+    body = [
+        constant("c1", np.array(1, np.int64)),
+        constant("true", np.array(True)),
+        helper.make_node("SequenceEmpty", [], ["empty"], dtype=TensorProto.FLOAT),
+        *nodes,
+        helper.make_node("ConcatFromSequence", ["parts"], ["out"], axis=0),
+    ]
+    return helper.make_function(
+        DOMAIN, name, inputs, ["out"], body, list(_OPSETS), attributes=attributes
+    )
+
+
 def per_sequence(
     name: str,
     inputs: list[str],
@@ -63,48 +127,12 @@ def per_sequence(
     Args:
         name: of the function.
         inputs: of the function; ``cu_seqlens`` is one of them.
-        steps: the body of the loop; it also has ``ax``, the int64 vector [0].
+        steps: the body of the loop, see :func:`loop`.
         attributes: names of the function's attributes.
         before: nodes that run once, before the loop; they also have ``c1``, the int64 scalar 1.
     """
-    value = helper.make_tensor_value_info
-    sequence = helper.make_tensor_sequence_value_info
-    body = helper.make_graph(
-        [
-            constant("one", np.array([1], np.int64)),
-            constant("ax", np.array([0], np.int64)),
-            helper.make_node("Reshape", ["i", "one"], ["i1"]),
-            helper.make_node("Add", ["i1", "one"], ["i2"]),
-            helper.make_node("Gather", [CU_SEQLENS, "i1"], ["start"]),
-            helper.make_node("Gather", [CU_SEQLENS, "i2"], ["end"]),
-            *steps,
-            helper.make_node("SequenceInsert", ["seq_in", "o"], ["seq_out"]),
-            helper.make_node("Identity", ["cond_in"], ["cond_out"]),
-        ],
-        "per_sequence",
-        [
-            value("i", TensorProto.INT64, []),
-            value("cond_in", TensorProto.BOOL, []),
-            sequence("seq_in", TensorProto.FLOAT, None),
-        ],
-        [
-            value("cond_out", TensorProto.BOOL, []),
-            sequence("seq_out", TensorProto.FLOAT, None),
-        ],
-    )
-    nodes = [
-        helper.make_node("Size", [CU_SEQLENS], ["n1"]),
-        constant("c1", np.array(1, np.int64)),
-        helper.make_node("Sub", ["n1", "c1"], ["n"]),
-        constant("true", np.array(True)),
-        *(before or []),
-        helper.make_node("SequenceEmpty", [], ["empty"], dtype=TensorProto.FLOAT),
-        helper.make_node("Loop", ["n", "true", "empty"], ["parts"], body=body),
-        helper.make_node("ConcatFromSequence", ["parts"], ["out"], axis=0),
-    ]
-    return helper.make_function(
-        DOMAIN, name, inputs, ["out"], nodes, list(_OPSETS), attributes=attributes or []
-    )
+    nodes = [*(before or []), *loop(CU_SEQLENS, steps, "empty", "parts")]
+    return appending_function(name, inputs, nodes, attributes or [])
 
 
 def query_key_value(*, merged: bool) -> list[onnx.NodeProto]:
@@ -122,25 +150,6 @@ def query_key_value(*, merged: bool) -> list[onnx.NodeProto]:
     return steps
 
 
-def _attention(*, merged: bool) -> onnx.FunctionProto:
-    steps = query_key_value(merged=merged)
-    steps.append(fused_attention(["qu", "ku", "vu"], "ou"))
-    steps.append(helper.make_node("Squeeze", ["ou", "ax"], ["o"]))
-    inputs = ["qkv", CU_SEQLENS] if merged else ["q", "k", "v", CU_SEQLENS]
-    return per_sequence(PACKED_ATTENTION, inputs, steps, ["num_heads", "scale"])
-
-
-def _first_attention() -> onnx.FunctionProto:
-    """Attention of each sequence's first row, given alone, over all its rows."""
-    steps = [helper.make_node("Gather", ["q", "i1"], ["qs"])]
-    steps += [helper.make_node("Slice", [x, "start", "end", "ax"], [x + "s"]) for x in "kv"]
-    steps += [helper.make_node("Unsqueeze", [x + "s", "ax"], [x + "u"]) for x in "qkv"]
-    steps.append(fused_attention(["qu", "ku", "vu"], "ou"))
-    steps.append(helper.make_node("Squeeze", ["ou", "ax"], ["o"]))
-    inputs = ["q", "k", "v", CU_SEQLENS]
-    return per_sequence(PACKED_FIRST_ATTENTION, inputs, steps, ["num_heads", "scale"])
-
-
 def _reduction(name: str, operator: str) -> onnx.FunctionProto:
     steps = [
         helper.make_node("Slice", ["x", "start", "end", "ax"], ["xs"]),
@@ -150,24 +159,18 @@ def _reduction(name: str, operator: str) -> onnx.FunctionProto:
 
 
 def add_functions(
-    model: onnx.ModelProto,
-    *,
-    merged: bool,
-    further: dict[str, Callable[[], onnx.FunctionProto]] | None = None,
+    model: onnx.ModelProto, attention: dict[str, Callable[[], onnx.FunctionProto]]
 ) -> None:
     """Define the functions that the graph calls, each once.
 
     Args:
         model: the traced model; changed in place.
-        merged: attention takes one ``qkv`` tensor instead of three.
-        further: makers of functions that other modules define, by name.
+        attention: makers of the functions that other modules define, by name.
     """
     makers: dict[str, Callable[[], onnx.FunctionProto]] = {
-        PACKED_ATTENTION: lambda: _attention(merged=merged),
-        PACKED_FIRST_ATTENTION: _first_attention,
         PACKED_MEAN: lambda: _reduction(PACKED_MEAN, "ReduceMean"),
         PACKED_MAX: lambda: _reduction(PACKED_MAX, "ReduceMax"),
-        **(further or {}),
+        **attention,
     }
     used = sorted({node.op_type for node in model.graph.node if node.domain == DOMAIN})
     model.functions.extend(makers[name]() for name in used)

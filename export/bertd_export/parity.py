@@ -11,22 +11,25 @@ import torch
 from bertd.bundle import (
     CU_SEQLENS,
     INPUT_IDS,
+    LONG_RUNS,
     MASK_POSITIONS,
     POOLER_OUTPUT,
     POSITION_IDS,
     SENTENCE_EMBEDDING,
+    SHORT_RUNS,
     TOKEN_EMBEDDINGS,
     TOKEN_TYPE_IDS,
     Parity,
 )
 from bertd.positions import number_positions
+from bertd.runs import arrange
 
 from bertd_export import cases
 from bertd_export.cases import Text
 from bertd_export.checkpoint import Checkpoint
 from bertd_export.errors import ExportError
-from bertd_export.operators import FUSED_ATTENTION
-from bertd_export.runtime import optimized, session
+from bertd_export.operators import ATTENTION, FUSED_ATTENTION
+from bertd_export.runtime import CPU, optimized, session
 from bertd_export.trace import quiet
 
 _Floats = npt.NDArray[np.float32]
@@ -36,7 +39,7 @@ Answer = dict[str, _Floats]
 def _count(nodes: Iterable[onnx.NodeProto], *, inside: bool) -> int:
     total = 0
     for node in nodes:
-        total += inside and node.op_type == FUSED_ATTENTION
+        total += inside and node.op_type in {FUSED_ATTENTION, ATTENTION}
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 total += _count(attribute.g.node, inside=inside or node.op_type == "Loop")
@@ -109,12 +112,19 @@ def _eager(checkpoint: Checkpoint, text: Text) -> Answer:
     return answer
 
 
+def _arranged(texts: list[Text]) -> list[int]:
+    """Numbers of the texts in the order in which they lie in a batch."""
+    return [int(n) for n in arrange(np.array([len(text.ids) for text in texts])).order]
+
+
 def feed_of(
     run: Any, checkpoint: Checkpoint, texts: list[Text]
 ) -> dict[str, npt.NDArray[np.int64]]:
     """The packed batch of these texts, by the inputs that the session's graph has."""
-    lengths = [len(text.ids) for text in texts]
-    boundaries = np.cumsum([0, *lengths], dtype=np.int64)
+    texts = [texts[number] for number in _arranged(texts)]
+    lengths = np.array([len(text.ids) for text in texts], np.int64)
+    boundaries = np.concatenate([[0], np.cumsum(lengths)])
+    runs = arrange(lengths)
     offset = checkpoint.position_offset
     ids = np.concatenate([text.ids for text in texts])
     masks = np.flatnonzero(ids == checkpoint.head.mask_token_id)
@@ -123,6 +133,8 @@ def feed_of(
         TOKEN_TYPE_IDS: np.concatenate([text.types for text in texts]),
         POSITION_IDS: number_positions(ids, boundaries, offset, checkpoint.unnumbered_token_id),
         CU_SEQLENS: boundaries,
+        SHORT_RUNS: runs.short_runs,
+        LONG_RUNS: runs.long_runs,
         MASK_POSITIONS: masks,
     }
     accepted = {entry.name for entry in run.get_inputs()}
@@ -138,13 +150,13 @@ def run_packed(run: Any, checkpoint: Checkpoint, texts: list[Text]) -> list[Answ
     edges = {"sequences": np.arange(len(texts) + 1), "tokens": boundaries}
     if MASK_POSITIONS in feed:
         edges["masks"] = np.searchsorted(feed[MASK_POSITIONS], boundaries)
-    return [
-        {
-            name: results[name][slice(*edges[rows][i : i + 2])]
+    answers: dict[int, Answer] = {}
+    for place, number in enumerate(_arranged(texts)):
+        answers[number] = {
+            name: results[name][slice(*edges[rows][place : place + 2])]
             for name, rows in checkpoint.outputs.items()
         }
-        for i in range(len(texts))
-    ]
+    return [answers[number] for number in range(len(texts))]
 
 
 def _difference(got: _Floats, want: _Floats, case: str) -> float:
@@ -173,18 +185,21 @@ def measure(graph: Path, checkpoint: Checkpoint, tolerance: float) -> dict[str, 
     return found
 
 
-def compare(graph: Path, checkpoint: Checkpoint, tolerance: float) -> dict[str, Parity]:
+def compare(
+    graph: Path, checkpoint: Checkpoint, tolerance: float, provider: str = CPU
+) -> dict[str, Parity]:
     """Compare every output over the grid of cases, alone and in batches (:mod:`.cases`).
 
     Args:
         graph: the final file.
         checkpoint: the model that PyTorch runs, one text at a time.
         tolerance: written into the result; whether it holds is for the caller to see.
+        provider: what runs the graph, in ONNX Runtime's name.
 
     Raises:
         ExportError: an answer is not finite, or depends on its batch.
     """
-    run = session(graph)
+    run = session(graph, provider=provider)
     texts = cases.texts(checkpoint)
     with quiet():
         try:

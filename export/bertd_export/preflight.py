@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
+import tokenizers
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
@@ -144,6 +145,27 @@ def check_unexpected(folder: Path, unexpected: Iterable[str], layers: int) -> No
             raise ExportError(
                 f"{folder / _CONFIG}: num_hidden_layers is {layers}, but the weights hold {name}"
             )
+
+
+def check_vocabulary(folder: Path, tokenizer: tokenizers.Tokenizer, vocab_size: int) -> None:
+    """Check that the model has an embedding for every token of the tokenizer.
+
+    Any of its tokens is refused beyond that, seldom or not: some text spells it out, and
+    ONNX Runtime would then fail, or read a wrong row, while it serves.
+
+    Raises:
+        ExportError: a token has no embedding.
+    """
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    beyond = sorted((number, token) for token, number in vocabulary.items() if number >= vocab_size)
+    if beyond:
+        shown = ", ".join(f"{token!r} ({number})" for number, token in beyond[:3])
+        more = f" and {len(beyond) - 3} more" if len(beyond) > 3 else ""
+        raise ExportError(
+            f"{folder}: the tokenizer has tokens without an embedding, since vocab_size is "
+            f"{vocab_size}: {shown}{more}; use the tokenizer that the model was trained with, or "
+            f"remove these tokens"
+        )
 
 
 def check_finite(modules: Iterable[torch.nn.Module]) -> None:

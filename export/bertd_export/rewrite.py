@@ -55,6 +55,40 @@ def _merge(
     ]
 
 
+def fold_transposes(model: onnx.ModelProto) -> int:
+    """Store transposed what the graph transposes: the tracer leaves large shared weights alone.
+
+    ALBERT's layers share theirs. A weight that something else reads too, such as an embedding that
+    is also the decoder of masks, stays: it would be stored twice.
+
+    Returns:
+        How many weights were transposed.
+    """
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    folded: dict[str, str] = {}  # output of a Transpose -> weight
+    for name, tensor in weights.items():
+        transposes = readers.get(name, [])
+        orders = {
+            tuple(node.attribute[0].ints) if node.op_type == "Transpose" and node.attribute else ()
+            for node in transposes
+        }
+        if orders != {(1, 0)}:
+            continue
+        turned = np.ascontiguousarray(numpy_helper.to_array(tensor).T)
+        tensor.CopyFrom(numpy_helper.from_array(turned, name))
+        folded.update((node.output[0], name) for node in transposes)
+    for node in graph.node:
+        if node.output[0] not in folded:
+            node.input[:] = [folded.get(name, name) for name in node.input]
+    _prune(graph)
+    return len(set(folded.values()))
+
+
 def merge_qkv(model: onnx.ModelProto) -> bool:
     """Make one matrix product of the three before each attention, in all layers or in none.
 

@@ -9,19 +9,37 @@ import onnxruntime as ort
 
 from bertd_export.errors import ExportError
 
+CPU = "CPUExecutionProvider"
 
-def session(graph: Path, options: ort.SessionOptions | None = None) -> Any:
-    """Load a graph on the CPU.
+
+def session(graph: Path, options: ort.SessionOptions | None = None, provider: str = CPU) -> Any:
+    """Load a graph.
+
+    Args:
+        graph: path of the graph; its weights lie beside it.
+        options: of the session.
+        provider: ONNX Runtime's name of what computes; the CPU takes what it cannot.
 
     Raises:
-        ExportError: ONNX Runtime refuses it.
+        ExportError: ONNX Runtime refuses the graph, or does not have the provider here.
     """
+    available = ort.get_available_providers()
+    if provider not in available:
+        raise ExportError(
+            f"ONNX Runtime has no {provider} here; it has {', '.join(available)}: choose one of "
+            f"them, or install the onnxruntime package of that accelerator"
+        )
     options = options or ort.SessionOptions()
     options.log_severity_level = 3
     try:
-        return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        loaded = ort.InferenceSession(
+            str(graph), options, providers=list(dict.fromkeys([provider, CPU]))
+        )
     except Exception as error:
         raise ExportError(f"ONNX Runtime does not load the graph: {error}") from error
+    if loaded.get_providers()[0] != provider:  # it falls back to the CPU in silence
+        raise ExportError(f"ONNX Runtime cannot start {provider} on this machine")
+    return loaded
 
 
 def optimized(graph: Path, *, for_this_cpu: bool = False) -> onnx.ModelProto:

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -17,6 +17,7 @@ from bertd.bundle import (
     TOKEN_TYPE_IDS,
 )
 
+from bertd_export.attention import packed_attention, packed_first_attention, take_runs
 from bertd_export.biased import biased_attention_function, trace_bias
 from bertd_export.checkpoint import Checkpoint
 from bertd_export.errors import ExportError
@@ -25,7 +26,9 @@ from bertd_export.first_rows import TOKENS, resolve_first_rows
 from bertd_export.local import local_attention
 from bertd_export.operators import (
     OPSET,
+    PACKED_ATTENTION,
     PACKED_BIASED_ATTENTION,
+    PACKED_FIRST_ATTENTION,
     PACKED_LOCAL_ATTENTION,
     add_functions,
 )
@@ -33,6 +36,7 @@ from bertd_export.packed import IMPLEMENTATION, PackedEmbedder, PackedHead, Pack
 from bertd_export.rewrite import (
     drop_metadata,
     drop_unused_inputs,
+    fold_transposes,
     merge_qkv,
     name_outputs,
     sum_residuals,
@@ -70,8 +74,13 @@ def _cause(error: BaseException) -> ExportError | None:
     return None
 
 
-def trace(checkpoint: Checkpoint) -> onnx.ModelProto:
+def trace(checkpoint: Checkpoint, *, first_rows_early: bool = True) -> onnx.ModelProto:
     """Trace the model in packed form.
+
+    Args:
+        checkpoint: the model and its task.
+        first_rows_early: where a head reads first rows alone, compute the last layer for them
+            alone; False is for measuring what that saves.
 
     Raises:
         ExportError: the model does not trace, or attention is not called once per layer.
@@ -121,16 +130,22 @@ def trace(checkpoint: Checkpoint) -> onnx.ModelProto:
         model.config._attn_implementation = before  # noqa: SLF001 - as above
     if program is None:
         raise ExportError(f"{type(model).__name__}: torch.onnx.export returned nothing")
-    resolve_first_rows(program.model)
+    resolve_first_rows(program.model, early=first_rows_early)
     result = onnx_ir.to_proto(program.model)
     drop_unused_inputs(result)
+    fold_transposes(result)
     fuse_rotary(result)
     merged = merge_qkv(result)
     sum_residuals(result)
     name_outputs(result, list(checkpoint.outputs))
-    further = {PACKED_LOCAL_ATTENTION: local_attention}
+    take_runs(result)
+    attention: dict[str, Callable[[], onnx.FunctionProto]] = {
+        PACKED_ATTENTION: partial(packed_attention, merged=merged),
+        PACKED_FIRST_ATTENTION: packed_first_attention,
+        PACKED_LOCAL_ATTENTION: local_attention,
+    }
     if bias is not None:
-        further[PACKED_BIASED_ATTENTION] = partial(biased_attention_function, bias, merged=merged)
-    add_functions(result, merged=merged, further=further)
+        attention[PACKED_BIASED_ATTENTION] = partial(biased_attention_function, bias, merged=merged)
+    add_functions(result, attention)
     drop_metadata(result)
     return result

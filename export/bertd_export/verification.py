@@ -17,6 +17,7 @@ from bertd_export.bundle import describe
 from bertd_export.cases import CHARACTERS
 from bertd_export.errors import ExportError
 from bertd_export.parity import check_fusion, compare
+from bertd_export.runtime import CPU
 from bertd_export.trace import quiet
 
 _FREE = frozenset(
@@ -30,17 +31,20 @@ _FREE = frozenset(
         "files",
         "precision",
         "quantization",
+        "half",
+        "evaluation",
     }
 )
 
 
-def verify(
+def verify(  # noqa: PLR0913 - all but two are options by keyword
     folder: Path,
     model: str,
     *,
     revision: str | None = None,
     allow_pickle: bool = False,
     tolerance: float | None = None,
+    provider: str = CPU,
 ) -> tuple[Manifest, dict[str, Parity]]:
     """Compare a bundle with a checkpoint.
 
@@ -50,6 +54,7 @@ def verify(
         revision: of a hub id; by default the commit in the manifest, if the id is the same.
         allow_pickle: read pickled weights where there are no safetensors; no code is run.
         tolerance: the largest absolute difference; by default what each output was held to.
+        provider: what runs the graph, in ONNX Runtime's name.
 
     Returns:
         The manifest, and the parity measured now for each output, whether or not it is within
@@ -73,7 +78,7 @@ def verify(
     graph = folder / GRAPH_NAME
     check_fusion(graph, manifest.num_layers)
     held = max(parity.tolerance for parity in manifest.parity.values())
-    found = compare(graph, checkpoint, tolerance or held)
+    found = compare(graph, checkpoint, tolerance or held, provider)
     if found.keys() != manifest.parity.keys():
         raise ExportError(
             f"the bundle has outputs {', '.join(manifest.parity)}; compared: {', '.join(found)}"

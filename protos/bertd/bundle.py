@@ -21,7 +21,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "bertd.json"
 GRAPH_NAME = "model.onnx"
 WEIGHTS_NAME = "model.onnx.data"
@@ -31,6 +31,8 @@ INPUT_IDS = "input_ids"
 TOKEN_TYPE_IDS = "token_type_ids"  # noqa: S105 - no password
 POSITION_IDS = "position_ids"
 CU_SEQLENS = "cu_seqlens"
+SHORT_RUNS = "short_runs"  # see bertd.runs
+LONG_RUNS = "long_runs"
 SENTENCE_EMBEDDING = "sentence_embedding"
 TOKEN_EMBEDDINGS = "token_embeddings"  # noqa: S105 - no password
 POOLER_OUTPUT = "pooler_output"
@@ -52,7 +54,7 @@ ProblemType = Literal["single_label_classification", "multi_label_classification
 RankingActivation = Literal["sigmoid", "identity"]
 Rows = Literal["sequences", "tokens", "masks"]
 
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "int8", "fp16"]
 Pooling = Literal["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
 _NEEDS: dict[Task, tuple[str, ...]] = {
@@ -91,12 +93,30 @@ class Parity(_Record):
 
 
 class Evaluation(_Record):
-    """The task's own metric on the user's labelled data."""
+    """The task's own metrics on the user's labelled data."""
 
-    metric: Literal["spearman"]
+    data: str = Field(description="file of examples")
+    data_sha256: str = Field(pattern="^[0-9a-f]{64}$")
     examples: int = Field(gt=0)
-    fp32: float
-    int8: float
+    metrics: dict[str, dict[Precision, float]] = Field(
+        min_length=1, description="by name, the figure in fp32 and in the bundle's own precision"
+    )
+
+
+class HalfPrecision(_Record):
+    """What of an fp16 bundle stayed in fp32, and how well it agrees."""
+
+    keep_fp32: tuple[str, ...] = Field(
+        description="nodes whose values could leave the range of fp16"
+    )
+    largest: float = Field(ge=0, description="largest absolute value seen in the graph")
+    texts: str = Field(description="file of texts, or built-in")
+    texts_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    compared_texts: int = Field(gt=0)
+    mean_cosine: float = Field(
+        description="to fp32, every value rounded to fp16; for logits, on the same scale"
+    )
+    min_cosine: float = Field(description="the same, of the worst text")
 
 
 class Quantization(_Record):
@@ -112,7 +132,6 @@ class Quantization(_Record):
         description="int8 to fp32, over those texts; for logits, on the same scale"
     )
     min_cosine: float = Field(description="int8 to fp32, the worst of those texts")
-    evaluation: Evaluation | None = None
 
 
 class Source(_Record):
@@ -167,12 +186,14 @@ class Manifest(_Record):
     default_prompt_name: str | None = None
     source: Source
     quantization: Quantization | None = Field(default=None, description="of an int8 bundle")
+    half: HalfPrecision | None = Field(default=None, description="of an fp16 bundle")
+    evaluation: Evaluation | None = Field(default=None, description="on labelled data, if any")
     versions: dict[str, str] = Field(description="packages that made the bundle")
     parity: dict[str, Parity] = Field(min_length=1, description="by output of the graph")
     files: dict[str, FileRecord]
 
     @model_validator(mode="after")
-    def _what_the_task_needs(self) -> Self:
+    def _what_task_and_precision_need(self) -> Self:
         given = {
             "dimensions": self.dimensions > 0,
             "pooling": bool(self.pooling),
@@ -182,6 +203,10 @@ class Manifest(_Record):
             "entailment_label": self.entailment_label is not None,
             "mask_token_id": self.mask_token_id is not None,
         }
+        if (self.quantization is not None) != (self.precision == "int8"):
+            raise ValueError("quantization goes with precision int8, and with no other")
+        if (self.half is not None) != (self.precision == "fp16"):
+            raise ValueError("half goes with precision fp16, and with no other")
         lacking = [name for name in _NEEDS[self.task] if not given[name]]
         if lacking:
             raise ValueError(f"task {self.task} needs {', '.join(lacking)}")

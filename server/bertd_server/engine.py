@@ -1,4 +1,4 @@
-"""The engine: one ONNX Runtime session over one bundle. Packed arrays in, arrays out.
+"""The engine: one ONNX Runtime session over one bundle. Token sequences in, arrays out.
 
 A session may be run by many threads at once; it holds no state between runs.
 """
@@ -13,7 +13,7 @@ import onnxruntime as ort
 from bertd import bundle
 from numpy.typing import NDArray
 
-from bertd_server.packing import PackedBatch, TokenSequence, pack
+from bertd_server.packing import Int64Array, PackedBatch, TokenSequence, pack
 
 Float32Array = NDArray[np.float32]
 
@@ -44,24 +44,63 @@ class Engine:
         self._position_offset = manifest.position_offset
         self._unnumbered_token_id = manifest.unnumbered_token_id
         self._mask_token_id = manifest.mask_token_id
+        self._rows = manifest.outputs
 
-    def pack(self, sequences: list[TokenSequence]) -> PackedBatch:
-        """Lay sequences end to end, with the model's numbering of positions."""
-        return pack(sequences, self._position_offset, self._unnumbered_token_id)
+    @property
+    def provider(self) -> str:
+        """What runs the graph, in ONNX Runtime's name."""
+        name: str = self._session.get_providers()[0]
+        return name
 
-    def run(self, batch: PackedBatch, outputs: Sequence[str]) -> dict[str, Float32Array]:
-        """Compute outputs of the graph, by name.
+    def answer(
+        self, sequences: Sequence[TokenSequence], outputs: Sequence[str] | None = None
+    ) -> list[dict[str, Float32Array]]:
+        """Compute outputs of the graph for sequences, as one packed batch.
 
-        The manifest's ``outputs`` names them and says what the first axis of each counts:
-        sequences, tokens, or the mask tokens of the batch, in the order in which they lie.
+        Args:
+            sequences: at least one, none empty.
+            outputs: names from the manifest's ``outputs``; None for all.
+
+        Returns:
+            For each sequence, in the order given, its rows of each output: float32 `[rows, …]`
+            with one row for the sequence, for each of its tokens, or for each of its mask tokens,
+            as the manifest says.
         """
-        # A family without token types, or with rotary positions only, lacks the input.
-        feeds = {name: array for name, array in batch.feeds().items() if name in self._inputs}
-        if self._mask_token_id is not None:
-            feeds[bundle.MASK_POSITIONS] = np.flatnonzero(batch.input_ids == self._mask_token_id)
-        arrays = self._session.run(list(outputs), feeds)
-        return dict(zip(outputs, arrays, strict=True))
+        names = list(self._rows if outputs is None else outputs)
+        batch = pack(sequences, self._position_offset, self._unnumbered_token_id)
+        arrays = self._run(batch, names)
+        edges = {
+            "sequences": np.arange(batch.sequences + 1),
+            "tokens": batch.cu_seqlens,
+            "masks": np.searchsorted(self._masks(batch), batch.cu_seqlens),
+        }
+        places = np.argsort(batch.arrangement.order)
+        return [
+            {
+                name: array[slice(*edges[self._rows[name]][place : place + 2])]
+                for name, array in zip(names, arrays, strict=True)
+            }
+            for place in places
+        ]
 
-    def embed(self, batch: PackedBatch) -> Float32Array:
+    def embed(self, sequences: Sequence[TokenSequence]) -> Float32Array:
         """Compute one vector per sequence: float32 `[sequences, dimensions]`."""
-        return self.run(batch, [bundle.SENTENCE_EMBEDDING])[bundle.SENTENCE_EMBEDDING]
+        batch = pack(sequences, self._position_offset, self._unnumbered_token_id)
+        (vectors,) = self._run(batch, [bundle.SENTENCE_EMBEDDING])
+        restored = np.empty_like(vectors)
+        restored[batch.arrangement.order] = vectors
+        return restored
+
+    def _masks(self, batch: PackedBatch) -> Int64Array:
+        """Places of the mask tokens in the batch; none where the task has no masks."""
+        if self._mask_token_id is None:
+            return np.empty(0, np.int64)
+        return np.flatnonzero(batch.input_ids == self._mask_token_id)
+
+    def _run(self, batch: PackedBatch, outputs: list[str]) -> list[Float32Array]:
+        feeds = {**batch.feeds(), bundle.MASK_POSITIONS: self._masks(batch)}
+        # A family without token types, or with rotary positions only, lacks the input.
+        arrays: list[Float32Array] = self._session.run(
+            outputs, {name: array for name, array in feeds.items() if name in self._inputs}
+        )
+        return arrays

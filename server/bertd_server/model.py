@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 from bertd import bundle
 
 from bertd_server.batching import Limits
@@ -23,6 +24,10 @@ from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.packing import TokenSequence
 from bertd_server.scheduler import Answer, Scheduler
 from bertd_server.tokenization import TextTokenizer, TokenizedText
+
+log = structlog.get_logger("bertd")
+
+CPU = "CPUExecutionProvider"
 
 # Below this many characters a call is tokenised on the event loop: a thread costs more.
 INLINE_CHARACTERS = 2_000
@@ -93,9 +98,16 @@ class Model:
             token_types=manifest.type_vocab_size,
         )
         engine = Engine(folder, manifest, threads=options.threads)
+        if manifest.precision == "fp16" and engine.provider == CPU:
+            log.warning(
+                "fp16 on a CPU",
+                model=manifest.name,
+                remedy="a CPU converts fp16 to fp32 and gains nothing: serve this bundle on an "
+                "accelerator, or export fp32 or int8 for this machine",
+            )
         warm = tokenizer(["bertd"])[0]
         if isinstance(warm, TokenizedText):
-            engine.embed(engine.pack([warm.sequence]))
+            engine.embed([warm.sequence])
         scheduler = Scheduler(
             engine,
             lanes=options.lanes,

@@ -2,7 +2,8 @@
 
 ::
 
-    [101 7592 102] [101 2003 2009 102]  ->  input_ids   [7]
+    [101 2003 2009 102] [101 7592 102]  ->  order       [1 0], by length
+                                            input_ids   [7]
                                             positions   [0 1 2 0 1 2 3]
                                             cu_seqlens  [0 3 7]
 """
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from bertd import bundle
 from bertd.positions import number_positions
+from bertd.runs import Arrangement, arrange
 from numpy.typing import NDArray
 
 Int64Array = NDArray[np.int64]
@@ -33,12 +35,16 @@ class TokenSequence:
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """Sequences without padding: int64 `[tokens]` thrice, and `cu_seqlens` `[sequences + 1]`."""
+    """Sequences without padding: int64 `[tokens]` thrice, and `cu_seqlens` `[sequences + 1]`.
+
+    They lie in ascending order of length; `arrangement` says which is which.
+    """
 
     input_ids: Int64Array
     token_type_ids: Int64Array
     position_ids: Int64Array
     cu_seqlens: Int64Array
+    arrangement: Arrangement
 
     @property
     def sequences(self) -> int:
@@ -57,6 +63,8 @@ class PackedBatch:
             bundle.TOKEN_TYPE_IDS: self.token_type_ids,
             bundle.POSITION_IDS: self.position_ids,
             bundle.CU_SEQLENS: self.cu_seqlens,
+            bundle.SHORT_RUNS: self.arrangement.short_runs,
+            bundle.LONG_RUNS: self.arrangement.long_runs,
         }
 
 
@@ -78,12 +86,15 @@ def pack(
     if not sequences or any(len(sequence) == 0 for sequence in sequences):
         raise ValueError("a batch needs at least one sequence, and each at least one token")
     lengths = np.fromiter((len(sequence) for sequence in sequences), np.int64, len(sequences))
+    arrangement = arrange(lengths)
+    sequences = [sequences[place] for place in arrangement.order]
     cu_seqlens = np.zeros(len(sequences) + 1, np.int64)
-    np.cumsum(lengths, out=cu_seqlens[1:])
+    np.cumsum(lengths[arrangement.order], out=cu_seqlens[1:])
     input_ids = np.concatenate([sequence.input_ids for sequence in sequences])
     return PackedBatch(
         input_ids=input_ids,
         token_type_ids=np.concatenate([sequence.token_type_ids for sequence in sequences]),
         position_ids=number_positions(input_ids, cu_seqlens, position_offset, unnumbered_token_id),
         cu_seqlens=cu_seqlens,
+        arrangement=arrangement,
     )

@@ -169,15 +169,15 @@ class Scheduler:
         """Run a batch; if it fails, halve it until the guilty sequence stands alone."""
         begin = time.perf_counter_ns()
         try:
-            batch = self._engine.pack(sequences)
-            vectors = self._engine.embed(batch)
+            vectors = self._engine.embed(sequences)
         except Exception as error:  # noqa: BLE001 - whatever the engine throws is this batch's fault
             if len(sequences) == 1:
                 return [EngineFailure(f"the model failed on this text: {error}")]
             middle = len(sequences) // 2
             return self._compute(sequences[:middle]) + self._compute(sequences[middle:])
         took = time.perf_counter_ns() - begin
-        return [(vector, took, batch.sequences, batch.tokens) for vector in vectors]
+        tokens = sum(map(len, sequences))
+        return [(vector, took, len(sequences), tokens) for vector in vectors]
 
 
 def _tokens(texts: list[_Waiting]) -> int:

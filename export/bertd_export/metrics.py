@@ -1,0 +1,120 @@
+"""Metrics of the tasks: pure functions of labels and predictions."""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Labels = AbstractSet[Hashable]
+OUTSIDE = "O"
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+class Entity(NamedTuple):
+    """A label on the words `first` to `last`, both included."""
+
+    label: str
+    first: int
+    last: int
+
+
+def ranks(values: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Ranks from 0; equal values share the mean of theirs."""
+    _, inverse, counts = np.unique(
+        np.array(values, np.float64), return_inverse=True, return_counts=True
+    )
+    last = np.cumsum(counts)
+    means: npt.NDArray[np.float64] = (last - (counts + 1) / 2)[inverse]
+    return means
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    """Spearman's rank correlation; 0 where one side is constant."""
+    x, y = ranks(a), ranks(b)
+    x, y = x - x.mean(), y - y.mean()
+    scale = float(np.sqrt((x * x).sum() * (y * y).sum()))
+    return float((x * y).sum()) / scale if scale else 0.0
+
+
+def _f1(right: int, predicted: int, expected: int) -> float:
+    """Harmonic mean of precision and recall; 1 where nothing is expected and nothing found."""
+    return 2 * right / (predicted + expected) if predicted + expected else 1.0
+
+
+def micro_f1(expected: Sequence[Labels], predicted: Sequence[Labels]) -> float:
+    """F1 of all labels of all examples together."""
+    right = sum(len(a & b) for a, b in zip(expected, predicted, strict=True))
+    return _f1(right, sum(map(len, predicted)), sum(map(len, expected)))
+
+
+def macro_f1(expected: Sequence[Labels], predicted: Sequence[Labels]) -> float:
+    """The mean of each label's F1, over the labels that are expected or predicted anywhere."""
+    labels: set[Hashable] = set().union(*expected, *predicted)
+    each = [
+        micro_f1([found & {label} for found in expected], [found & {label} for found in predicted])
+        for label in labels
+    ]
+    return float(np.mean(each)) if each else 1.0
+
+
+def entities(tags: Sequence[str]) -> set[Entity]:
+    """The entities that the tags of words name.
+
+    ``B-X`` begins an entity of X and ``I-X`` continues it, as in CoNLL; an ``I-X`` that continues
+    nothing begins one, as its evaluation script has it. A tag without such a prefix, a part of
+    speech for instance, is an entity of one word; ``O`` is none.
+    """
+    found: list[Entity] = []
+    for place, tag in enumerate(tags):
+        prefix, dash, label = tag.partition("-")
+        if tag == OUTSIDE:
+            continue
+        if not dash or prefix not in {"B", "I"}:
+            found.append(Entity(tag, place, place))
+            continue
+        before = found[-1] if found else None
+        previous = tags[place - 1] if place else OUTSIDE
+        if prefix == "I" and before and previous in {f"B-{label}", f"I-{label}"}:
+            found[-1] = before._replace(last=place)
+        else:
+            found.append(Entity(label, place, place))
+    return set(found)
+
+
+def squad_words(answer: str) -> list[str]:
+    """An answer's words as SQuAD's evaluation compares them.
+
+    Lower case, without punctuation, the articles a, an and the, and superfluous white space.
+    """
+    return _ARTICLES.sub(" ", answer.lower().translate(_PUNCTUATION)).split()
+
+
+def exact_match(answers: Sequence[str], predicted: str) -> float:
+    """1 if the prediction is one of the answers in SQuAD's normalisation, else 0.
+
+    Args:
+        answers: right answers; none means that the question has no answer.
+        predicted: the empty string for no answer.
+    """
+    words = squad_words(predicted)
+    return float(any(squad_words(answer) == words for answer in answers or [""]))
+
+
+def answer_f1(answers: Sequence[str], predicted: str) -> float:
+    """SQuAD's F1 over words, of the answer that it fits best; arguments as :func:`exact_match`."""
+    words = squad_words(predicted)
+    best = 0.0
+    for answer in answers or [""]:
+        wanted = squad_words(answer)
+        if not words or not wanted:
+            best = max(best, float(words == wanted))
+            continue
+        common = sum((Counter(words) & Counter(wanted)).values())
+        best = max(best, _f1(common, len(words), len(wanted)))
+    return best
