@@ -135,7 +135,7 @@ def measure(  # noqa: PLR0913 - the choices of one run
             for graph, folder in folders.items()
         }
     return Comparison(
-        model=f"BERT-{size}, random weights" if size else source.resolve().name,
+        model=_name(checkpoint, size),
         threads=threads,
         machine=here,
         judged_on=sample.source,
@@ -151,6 +151,12 @@ def measure(  # noqa: PLR0913 - the choices of one run
             for name in (EAGER, *folders)
         ],
     )
+
+
+def _name(checkpoint: Path | None, size: str | None) -> str:
+    if size is not None:
+        return f"BERT-{size}, random weights"
+    return checkpoint.resolve().name if checkpoint else "all-MiniLM-L6-v2"
 
 
 def _graphs(source: Path, scratch: Path, progress: Callable[[str], None]) -> dict[str, Path]:

@@ -28,7 +28,7 @@ from bertd_export.evaluation import Evaluator
 from bertd_export.families import attention_calls
 from bertd_export.folds import fold
 from bertd_export.integer_graph import INTEGER_PRODUCT, write_int8
-from bertd_export.linears import find_linears, split_residual_biases
+from bertd_export.linears import find_linears, share_equal_weights, split_residual_biases
 from bertd_export.parity import (
     check_fusion,
     compare,
@@ -225,6 +225,7 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
 
 def _prepare(fp32: onnx.ModelProto, path: Path, checkpoint: Checkpoint, sample: Sample) -> None:
     """Give the graph the form that int8 starts from, and write it; its answers stay the same."""
+    share_equal_weights(fp32.graph)
     split_residual_biases(fp32.graph)
     linears = find_linears(fp32.graph)
     _save(fp32, path)
