@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from bertd_bench.load.cli import serve_load
+from bertd_bench.load.cli import serve_load, soak
 
 if TYPE_CHECKING:
     from bertd_bench.exportcost import Size
@@ -53,6 +53,7 @@ def bench() -> None:
 
 
 bench.add_command(serve_load)
+bench.add_command(soak)
 
 
 @bench.command()

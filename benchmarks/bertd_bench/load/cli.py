@@ -80,6 +80,44 @@ def serve_load(  # noqa: PLR0913, PLR0917 - click's parameters
         json_path.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
+@click.command()
+@_BUNDLE
+@_SETTING
+@click.option("--threads", type=click.IntRange(min=1), help="Default: all usable cores.")
+@click.option("--minutes", type=click.FloatRange(min=0.01), default=10.0, show_default=True)
+def soak(
+    bundle: Path | None, settings: tuple[str, ...], threads: int | None, minutes: float
+) -> None:
+    """Put random traffic on a server of BUNDLE; fail if memory grows or an answer is wrong.
+
+    Without BUNDLE, the embedded default model.
+    """
+    from bertd.bundle import BundleError
+    from bertd_server import default_model
+
+    from bertd_bench.contestants import BenchError
+    from bertd_bench.load import soak as traffic
+
+    try:
+        seen = traffic.soak(
+            bundle or default_model.ensure_bundle(),
+            seconds=60 * minutes,
+            threads=threads,
+            settings=_parse(settings),
+            progress=lambda line: click.echo(line, err=True),
+        )
+    except (BenchError, BundleError, default_model.NoDefaultModelError) as error:
+        raise click.ClickException(str(error)) from error
+    for kind, count in sorted(seen.calls.items()):
+        click.echo(f"{count:8,}  {kind}")
+    click.echo(f"{seen.texts:8,}  texts answered")
+    click.echo(f"memory {seen.memory[-1] / 2**20:.0f} MiB, growth once warm {seen.growth:+.1%}")
+    for line in seen.wrong[:20]:
+        click.echo(f"wrong: {line}")
+    if not seen.passed:
+        raise click.ClickException("the soak has failed")
+
+
 def _parse(settings: tuple[str, ...]) -> dict[str, str]:
     parsed = {}
     for setting in settings:

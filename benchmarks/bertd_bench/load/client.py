@@ -29,10 +29,15 @@ _OPTIONS = (("grpc.max_receive_message_length", -1),)
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One load, and the requests that it cycles through."""
+    """One load, and the requests that it cycles through.
+
+    Attributes:
+        answer_bytes: what the vectors of one whole answer take; one with less lacks some.
+    """
 
     load: Closed | Open
     requests: tuple[bytes, ...]
+    answer_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +70,25 @@ async def _put_load(address: str, streams: Sequence[Stream]) -> ClientRun:
         await channel.channel_ready()
         cpu, begin = time.process_time(), time.perf_counter()
         records = await asyncio.gather(
-            *(run(stream.load, sender(channel, stream.requests)) for stream in streams)
+            *(run(stream.load, sender(channel, stream)) for stream in streams)
         )
         return ClientRun(records, time.process_time() - cpu, time.perf_counter() - begin)
 
 
-def sender(channel: grpc.aio.Channel, requests: Sequence[bytes]) -> Send:
+def sender(channel: grpc.aio.Channel, stream: Stream) -> Send:
     """Sends serialised Embed calls, in turn."""
     embed: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(EMBED)
+    requests = stream.requests
 
     async def send(number: int, within: float) -> Reply:
         if within <= 0:
             return Reply(Outcome.EXPIRED)
         timeout = None if within == math.inf else within
         try:
-            await embed(requests[number % len(requests)], timeout=timeout)
+            answer = await embed(requests[number % len(requests)], timeout=timeout)
         except grpc.aio.AioRpcError as error:
             return _reply(error)
-        return Reply(Outcome.ANSWERED)
+        return Reply(Outcome.PARTIAL if len(answer) < stream.answer_bytes else Outcome.ANSWERED)
 
     return send
 

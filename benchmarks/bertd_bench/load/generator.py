@@ -32,6 +32,7 @@ class Outcome(enum.Enum):
     """What became of a request."""
 
     ANSWERED = "answered"
+    PARTIAL = "answered in part"
     REFUSED = "refused"  # the system said so
     EXPIRED = "expired"  # no word from the system before the deadline
     FAILED = "failed"  # anything else

@@ -59,7 +59,14 @@ def measure(  # noqa: PLR0913 - the choices of one run
     with server_process(folder, threads, settings) as server, client.process_pool() as pool:
         server.wait_until_listening()
         bench = phases.Bench(
-            server.address, server.process.pid, pool, engine, texts, seconds, rounds
+            server.address,
+            server.process.pid,
+            pool,
+            engine,
+            texts,
+            manifest.dimensions,
+            seconds,
+            rounds,
         )
         progress("saturation")
         throughput = phases.saturate(bench, way, SIZES)

@@ -34,6 +34,7 @@ from bertd_bench.load.results import (
 
 BULK = 256  # the most that a call takes
 _SPIN = 0.002
+_FLOAT_BYTES = 4
 _NEVER = 60.0  # seconds; a deadline that is there and never matters
 _PATIENCE = (10.0, 20.0, 40.0)  # deadlines under overload, in times that one call takes
 _LEAST_DEADLINE = 0.1  # seconds
@@ -48,6 +49,7 @@ class Bench:
     client: Executor
     engine: BareEngine
     texts: Sequence[str]
+    dimensions: int
     seconds: float
     rounds: int
 
@@ -59,9 +61,12 @@ class Bench:
         server = {kind: seconds / run.seconds for kind, seconds in used.items()}
         return run, Cores(client=run.cpu_seconds / run.seconds, server=server)
 
-    def stream(self, load: Closed | Open, texts_per_call: int, first: int = 0) -> Stream:
-        """A load of calls of one size, over the texts from `first` on."""
-        return Stream(load, tuple(serialize(self.texts[first:], texts_per_call)))
+    def stream(
+        self, load: Closed | Open, texts_per_call: int, texts: Sequence[str] | None = None
+    ) -> Stream:
+        """A load of calls of one size, over these texts or all."""
+        calls = serialize(self.texts if texts is None else texts, texts_per_call)
+        return Stream(load, tuple(calls), texts_per_call * self.dimensions * _FLOAT_BYTES)
 
 
 def saturate(bench: Bench, way: Best, sizes: dict[int, int]) -> list[Throughput]:
@@ -93,7 +98,6 @@ def saturate(bench: Bench, way: Best, sizes: dict[int, int]) -> list[Throughput]
 
 def light(bench: Bench, texts_per_second: float) -> Light:
     """Single texts at a low rate against the same texts at the same moments without a server."""
-    requests = serialize(bench.texts, 1)
     sequences = bench.engine.sequences(bench.texts)
     served: list[float] = []
     bare: list[float] = []
@@ -102,7 +106,7 @@ def light(bench: Bench, texts_per_second: float) -> Light:
     for number in range(bench.rounds):
         plan = poisson(texts_per_second, 2 * bench.seconds, [_NEVER], seeded(number), _SPIN)
         alone = bench.engine.alone(sequences, plan)
-        run, _ = bench.put(Stream(plan, tuple(requests)))
+        run, _ = bench.put(bench.stream(plan, 1))
         records = run.records[0]
         seen = [record.latency for record in records if record.good]
         added.append(statistics.median(seen) - statistics.median(alone))
@@ -147,9 +151,9 @@ def bulk(bench: Bench, texts_per_second: float) -> Bulk:
     """Latency of single texts without and with two calls of 256 texts always in flight."""
     half = len(bench.texts) // 2
     plan = poisson(texts_per_second, 2 * bench.seconds, [_NEVER], seeded(BULK), _SPIN)
-    singles = bench.stream(plan, 1, half)
+    singles = bench.stream(plan, 1, bench.texts[half:])
     alone, _ = bench.put(singles)
-    calls = Stream(Closed(2, 2 * bench.seconds), tuple(serialize(bench.texts[:half], BULK)))
+    calls = bench.stream(Closed(2, 2 * bench.seconds), BULK, bench.texts[:half])
     beside, _ = bench.put(singles, calls)
     return Bulk(
         alone=_latencies(alone.records[0]),
