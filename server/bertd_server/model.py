@@ -19,7 +19,7 @@ import structlog
 from bertd import bundle
 
 from bertd_server.batching import Limits
-from bertd_server.engine import Engine
+from bertd_server.engine import Engine, EngineOptions
 from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.packing import TokenSequence
 from bertd_server.scheduler import Answer, Scheduler
@@ -97,7 +97,7 @@ class Model:
             max_tokens=manifest.max_tokens,
             token_types=manifest.type_vocab_size,
         )
-        engine = Engine(folder, manifest, threads=options.threads)
+        engine = Engine(folder, manifest, EngineOptions(options.threads, options.lanes))
         if manifest.precision == "fp16" and engine.provider == CPU:
             log.warning(
                 "fp16 on a CPU",
