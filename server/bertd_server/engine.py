@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from bertd_server import sessions
 from bertd_server.packing import Int64Array, PackedBatch, TokenSequence, pack
-from bertd_server.providers import Provider
-from bertd_server.sessions import Profile, SessionOptions
+from bertd_server.sessions import SessionOptions
+from bertd_server.values import Profile, Provider
 
 Float32Array = NDArray[np.float32]
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import onnxruntime as ort
 
 from bertd_server.errors import CannotServeError
-
-Provider = Literal["cpu", "cuda", "tensorrt", "openvino"]
+from bertd_server.values import Provider
 
 CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"

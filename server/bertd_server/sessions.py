@@ -22,15 +22,14 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnxruntime as ort
 from bertd import bundle
 from pydantic import BaseModel, ValidationError
 
 from bertd_server import providers
-
-Profile = Literal["latency", "efficient"]
+from bertd_server.values import Profile, Provider
 
 _RECORD = "record.json"
 _FILES = ("model.onnx", "model.onnx.data")
@@ -47,7 +46,7 @@ class SessionOptions:
             `efficient` puts them to sleep.
     """
 
-    provider: providers.Provider = "cpu"
+    provider: Provider = "cpu"
     profile: Profile = "latency"
 
 
