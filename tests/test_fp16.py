@@ -84,7 +84,7 @@ def test_an_fp16_bundle_is_verified_with_room_for_an_accelerator(
 
 
 def test_answers_are_the_same_alone_and_in_a_batch(bundle: Path) -> None:
-    engine = Engine(bundle, read_manifest(bundle), threads=1)
+    engine = Engine(bundle, read_manifest(bundle))
     generator = np.random.default_rng(0)
     texts = [
         TokenSequence(generator.integers(5, len(WORDS), n), np.zeros(n, np.int64))

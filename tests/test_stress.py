@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ import pytest
 from bertd import bundle
 from bertd.v1 import inference_pb2, inference_pb2_grpc
 from bertd_export.bundle import export_model
-from bertd_server import model
+from bertd_server import startup
 from bertd_server.app import Server
+from bertd_server.dispatcher import Dispatcher
 from bertd_server.engine import Engine, Float32Array
 from bertd_server.errors import RequestError
 from bertd_server.packing import TokenSequence
 from bertd_server.scheduler import Scheduler
 from bertd_server.settings import Settings
+from bertd_server.tokenization import TextTokenizer, TokenizedText
 from tiny_bert import WORDS, save_tiny_bert
 
 CALLS = 3_000
@@ -78,10 +80,10 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
     """Counts at the scheduler's door, and looks at what each lane is given."""
     kept = Ledger()
-    submit, start = Scheduler.submit, Scheduler._start
+    submit, start = Scheduler.submit, Dispatcher._start
 
     async def counted(self: Scheduler, sequences: Sequence[TokenSequence], *given: Any) -> Any:
         kept.submitted += len(sequences)
@@ -91,15 +93,15 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
             kept.refused += len(sequences)
             raise
 
-    def checked(self: Scheduler, batch: Any) -> None:
-        now = self._clock()
+    def checked(self: Dispatcher, batch: Any) -> None:
+        now = self._floor.clock()
         kept.expired_computed += sum(
             all(call.deadline <= now for call, _ in flight.passengers) for flight in batch.flights
         )
         start(self, batch)
 
     monkeypatch.setattr(Scheduler, "submit", counted)
-    monkeypatch.setattr(Scheduler, "_start", checked)
+    monkeypatch.setattr(Dispatcher, "_start", checked)
     return kept
 
 
@@ -138,14 +140,14 @@ async def ask(
 def bits_alone(folder: Path, texts: set[str]) -> dict[str, bytes]:
     """The answer of each text by itself, without a server."""
     manifest = bundle.read_manifest(folder)
-    engine = Engine(folder, manifest, threads=1)
-    tokenizer = model.TextTokenizer(
+    engine = Engine(folder, manifest)
+    tokenizer = TextTokenizer(
         folder / bundle.TOKENIZER_NAME, max_tokens=64, token_types=manifest.type_vocab_size
     )
     alone = {}
     for text in sorted(texts):
         (tokenized,) = tokenizer([text])
-        assert isinstance(tokenized, model.TokenizedText)
+        assert isinstance(tokenized, TokenizedText)
         alone[text] = engine.embed([tokenized.sequence])[0].tobytes()
     return alone
 
@@ -185,7 +187,7 @@ async def test_nothing_is_lost_and_nothing_is_left(
         {t for call in calls for t in call.texts if POISON not in t and DEADLY not in t},
     )
     before = asyncio.all_tasks()
-    monkeypatch.setattr(model, "Engine", FaultyEngine)
+    monkeypatch.setattr(startup, "Engine", FaultyEngine)
     settings = Settings(
         address="127.0.0.1:0",
         lanes=LANES,
@@ -230,7 +232,7 @@ async def test_nothing_is_lost_and_nothing_is_left(
     assert statistics.lane_deaths > 0
     gauges = scheduler.gauges()
     assert (gauges.waiting, gauges.waiting_tokens, gauges.batches_running) == (0, 0, 0)
-    assert not scheduler._flights
+    assert not scheduler._room._flights
     assert not math.isnan(gauges.predicted_wait)
     left = asyncio.all_tasks() - before
     if left:  # what gRPC itself still winds up

@@ -90,7 +90,7 @@ def eager(model: Any, manifest: Manifest, text: TokenSequence) -> dict[str, np.n
 def compare(model: Any, folder: Path) -> Manifest:
     """Every output of a bundle: close to eager, and bit-identical alone or in a batch."""
     manifest = read_manifest(folder)
-    engine = Engine(folder, manifest, threads=1)
+    engine = Engine(folder, manifest)
     batch = texts(manifest.type_vocab_size)
     together = engine.answer(batch)
     compared = 0
@@ -160,7 +160,7 @@ def test_the_last_layer_is_computed_for_first_rows_alone(
     assert operators(full).count("PackedAttention") == 2
     logits = []
     for folder in (first, full):
-        engine = Engine(folder, read_manifest(folder), threads=1)
+        engine = Engine(folder, read_manifest(folder))
         logits.append([answer["logits"] for answer in engine.answer(texts(2))])
     np.testing.assert_allclose(logits[0], logits[1], rtol=0, atol=1e-6)
 
@@ -179,7 +179,7 @@ def test_a_cross_encoder_scores_as_sentence_transformers_does(tmp_path: Path) ->
     for query, text in pairs:
         encoding = tokenizer.encode(query, text)
         sequences.append(TokenSequence(np.array(encoding.ids), np.array(encoding.type_ids)))
-    engine = Engine(bundle, manifest, threads=1)
+    engine = Engine(bundle, manifest)
     logits = np.concatenate([answer["logits"] for answer in engine.answer(sequences)])
     expected = CrossEncoder(str(source)).predict(pairs)
     np.testing.assert_allclose(heads.ranking_scores(logits, "sigmoid"), expected, atol=1e-5)

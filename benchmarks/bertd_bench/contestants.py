@@ -23,7 +23,7 @@ from bertd import bundle
 from bertd_client import BertdError, Client
 from bertd_export.bundle import export_model
 from bertd_server import default_model
-from bertd_server.engine import Engine
+from bertd_server.engine import Engine, EngineOptions
 from bertd_server.tokenization import TextTokenizer, TokenizedText
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
@@ -102,7 +102,7 @@ def in_process(folder: Path, threads: int) -> Embed:
         max_tokens=manifest.max_tokens,
         token_types=manifest.type_vocab_size,
     )
-    engine = Engine(folder, manifest, threads=threads)
+    engine = Engine(folder, manifest, EngineOptions(threads))
 
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
         sequences = []
@@ -110,7 +110,7 @@ def in_process(folder: Path, threads: int) -> Embed:
             if not isinstance(outcome, TokenizedText):
                 raise outcome
             sequences.append(outcome.sequence)
-        return engine.embed(sequences)
+        return engine.embed(sequences, wide=engine.has_wide)
 
     return embed
 

@@ -23,7 +23,7 @@ from bertd_export.errors import ExportError
 from bertd_export.int8 import Int8Options
 from bertd_export.tasks import loader
 from bertd_server import cpu
-from bertd_server.engine import Engine
+from bertd_server.engine import Engine, EngineOptions
 from bertd_server.packing import TokenSequence
 from pydantic import BaseModel
 
@@ -136,7 +136,7 @@ def _speed(
     folder: Path, bundle: Path, manifest: Manifest, threads: int, rounds: int
 ) -> dict[str, float]:
     model = loader(manifest.task).from_pretrained(folder, dtype=torch.float32).eval()
-    engine = Engine(bundle, manifest, threads=threads)
+    engine = Engine(bundle, manifest, EngineOptions(threads))
     outputs = list(manifest.outputs)[:1] if manifest.dimensions else list(manifest.outputs)
     rng = np.random.default_rng(0)
     longest = manifest.max_tokens
@@ -183,7 +183,7 @@ def _run_eager(model: Any, inputs: dict[str, torch.Tensor]) -> None:
 
 
 def _run_engine(engine: Engine, sequences: list[TokenSequence], outputs: list[str]) -> None:
-    engine.answer(sequences, outputs)
+    engine.answer(sequences, outputs, wide=engine.has_wide)
 
 
 def to_markdown(matrix: Matrix) -> str:

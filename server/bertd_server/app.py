@@ -18,12 +18,15 @@ from bertd.v1 import inference_pb2, inference_pb2_grpc, models_pb2, models_pb2_g
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from bertd_server import startup
+from bertd_server.engine import EngineOptions
 from bertd_server.model import Model, ModelOptions
 from bertd_server.scheduler import SchedulerOptions
 from bertd_server.services.decoding import DecodingInterceptor, unary_requests
 from bertd_server.services.health import HealthService
 from bertd_server.services.v1 import InferenceService, ModelService
 from bertd_server.settings import UNIX, Settings
+from bertd_server.startup import StartOptions
 
 log = structlog.get_logger("bertd")
 
@@ -46,7 +49,7 @@ class Server:
         self._health = HealthService(SERVICE_NAMES)
         self.model = Model.load(
             folder,
-            ModelOptions(threads=settings.threads, scheduling=_scheduling(settings)),
+            _model_options(settings),
             on_lanes=lambda alive: self._health.report(serving=alive > 0),
         )
         self._grpc = grpc.aio.server(
@@ -90,10 +93,25 @@ class Server:
         await self.model.drain()
 
 
-def _scheduling(settings: Settings) -> SchedulerOptions:
-    """The settings that are the scheduler's; they have the same names."""
-    return SchedulerOptions(
-        **{field.name: getattr(settings, field.name) for field in fields(SchedulerOptions)}
+def _model_options(settings: Settings) -> ModelOptions:
+    """The settings that belong to the model."""
+    return ModelOptions(
+        engine=EngineOptions(
+            threads=settings.threads,
+            lanes=settings.lanes,
+            provider=settings.provider,
+            profile=settings.profile,
+            cache=startup.cache_folder(),
+        ),
+        scheduling=SchedulerOptions(
+            **{field.name: getattr(settings, field.name) for field in fields(SchedulerOptions)}
+        ),
+        starting=StartOptions(
+            memory_limit=settings.memory_limit,
+            warmup_seconds=settings.warmup_seconds,
+            calibration_seconds=settings.calibration_seconds,
+            cache=startup.cache_folder(),
+        ),
     )
 
 

@@ -191,6 +191,11 @@ class Dispatcher:
 
     def _start(self, batch: _Batch) -> None:
         self._running.add(batch)
+        self._statistics.started_late += sum(
+            call.deadline <= batch.started
+            for flight in batch.flights
+            for call, _ in flight.passengers
+        )
         sequences = [flight.sequence for flight in batch.flights]
         self._lanes.run(Job(sequences, batch.wide, lambda result: self._finish(batch, result)))
 

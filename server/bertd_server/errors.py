@@ -18,6 +18,10 @@ from __future__ import annotations
 import grpc
 
 
+class CannotServeError(RuntimeError):
+    """The settings cannot be met on this machine; said at start, before anything listens."""
+
+
 class RequestError(Exception):
     """A request, or one text of it, cannot be answered."""
 

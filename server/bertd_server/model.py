@@ -12,18 +12,18 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
 from bertd import bundle
 
-from bertd_server.engine import Engine
+from bertd_server.engine import EngineOptions
 from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.flights import Answer
 from bertd_server.packing import TokenSequence
 from bertd_server.scheduler import INTERACTIVE, Scheduler, SchedulerOptions
-from bertd_server.startup import OneSession, calibrate
+from bertd_server.startup import StartOptions, start
 from bertd_server.statistics import Gauges, Statistics
 from bertd_server.tokenization import TextTokenizer, TokenizedText
 
@@ -58,12 +58,14 @@ class ModelOptions:
     """How a model is run.
 
     Attributes:
-        threads: of a batch where there is one lane; several lanes have one thread each.
-        scheduling: lanes and limits.
+        engine: sessions and what computes; its lanes are those of the scheduler too.
+        scheduling: limits of batches and of what waits.
+        starting: what is done before the first request.
     """
 
-    threads: int = 1
+    engine: EngineOptions = field(default_factory=EngineOptions)
     scheduling: SchedulerOptions = field(default_factory=SchedulerOptions)
+    starting: StartOptions = field(default_factory=StartOptions)
 
 
 def _ignore(alive: int) -> None:
@@ -115,8 +117,7 @@ class Model:
             max_tokens=manifest.max_tokens,
             token_types=manifest.type_vocab_size,
         )
-        lanes = options.scheduling.lanes
-        engine = Engine(folder, manifest, threads=options.threads if lanes == 1 else 1)
+        engine, measured = start(folder, manifest, options.engine, options.starting)
         if manifest.precision == "fp16" and engine.provider == CPU:
             log.warning(
                 "fp16 on a CPU",
@@ -124,13 +125,12 @@ class Model:
                 remedy="a CPU converts fp16 to fp32 and gains nothing: serve this bundle on an "
                 "accelerator, or export fp32 or int8 for this machine",
             )
-        sessions = OneSession(engine)
-        measured = calibrate(
-            sessions,
-            longest=manifest.max_tokens,
-            most=options.scheduling.max_batch_tokens,
+        scheduling = replace(
+            options.scheduling,
+            lanes=engine.lanes,
+            max_batch_tokens=min(options.scheduling.max_batch_tokens, engine.max_batch_tokens),
         )
-        scheduler = Scheduler(sessions, measured, options.scheduling, on_lanes=on_lanes)
+        scheduler = Scheduler(engine, measured, scheduling, on_lanes=on_lanes)
         version = folder.name if folder.name.isdecimal() else "1"
         return cls(manifest, version, tokenizer, scheduler)
 

@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bertd_server import cpu
+from bertd_server.values import Profile, Provider, parse_bytes
 
 UNIX = "unix:"
 MAX_PORT = 65_535
@@ -24,12 +27,24 @@ class Settings(BaseSettings):
     lanes: int = Field(
         default_factory=cpu.usable_threads,
         ge=1,
-        description="batches that run at once; as many as affinity and cgroup quota allow threads",
+        description="batches that run at once, on one thread each",
     )
     threads: int = Field(
         default_factory=cpu.usable_threads,
         ge=1,
-        description="threads of a batch that runs alone; several lanes have one thread each",
+        description="threads of a batch that runs alone; with 1 all run on lanes",
+    )
+    provider: Provider = Field("cpu", description="what computes")
+    profile: Profile = Field(
+        "latency",
+        description="latency: threads spin within a run on several of them; efficient: they sleep",
+    )
+    memory_limit: Annotated[int, BeforeValidator(parse_bytes)] = Field(
+        0, ge=0, description="bytes of the process, such as 2GiB; 0 for no limit"
+    )
+    warmup_seconds: float = Field(2.0, ge=0, description="seconds of warm-up before it listens")
+    calibration_seconds: float = Field(
+        5.0, ge=0, description="seconds to time batches on a machine that is new to the server"
     )
     max_batch_tokens: int = Field(2_048, ge=1, description="tokens in one batch")
     max_batch_sequences: int = Field(256, ge=1, description="texts in one batch")

@@ -66,6 +66,7 @@ class Statistics:
         refused: calls that were not taken, by reason: `deadline`, `draining`, `impossible`,
             `promises`, `queue_seconds`, `queue_tokens`.
         expired: texts that were taken and whose deadline then could not be kept.
+        started_late: texts whose batch started after their deadline; there should be none.
         cancelled: texts whose call went away before they had an answer.
         failed: texts on which the engine failed.
         deduplicated: texts that joined an equal one in flight.
@@ -83,6 +84,7 @@ class Statistics:
     answered: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     expired: int = 0
+    started_late: int = 0
     cancelled: int = 0
     failed: int = 0
     deduplicated: int = 0
