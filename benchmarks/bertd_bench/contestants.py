@@ -6,6 +6,7 @@ Each turns texts into vectors, tokenisation included.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -148,6 +149,21 @@ class ServerProcess:
                 return
             time.sleep(0.002)
         raise BenchError(f"bertd serve did not listen within {START_SECONDS:.0f} s")
+
+    def stop(self) -> dict[str, Any]:
+        """Drain the server; gives what it has counted.
+
+        Raises:
+            BenchError: it did not end as it should, or said nothing.
+        """
+        self.process.terminate()
+        self.process.wait(timeout=40)
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        try:
+            counts: dict[str, Any] = json.loads(lines[-1])
+        except (IndexError, ValueError) as error:
+            raise BenchError(f"bertd serve ended without its counts: {lines[-5:]}") from error
+        return counts
 
 
 @contextlib.contextmanager

@@ -134,7 +134,7 @@ async def serve(folder: Path, settings: Settings) -> None:
     await stopping.wait()
     log.info("draining", limit_seconds=settings.drain_seconds)
     await server.drain()
-    log.info("stopped")
+    log.info("stopped", **server.model.statistics.counts())
 
 
 def _listening(address: str, port: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 _PER_OCTAVE = 4  # buckets between a value and its double: percentiles are right to 19 %
 _LEAST = 2.0**-20  # about a microsecond; what is less lies in the first bucket
@@ -91,6 +91,12 @@ class Statistics:
     wide_batches: int = 0
     batch_failures: int = 0
     lane_deaths: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """What was counted, refusals by reason; no durations."""
+        refused = {f"refused_{reason}": count for reason, count in sorted(self.refused.items())}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {n: value for n, value in values.items() if isinstance(value, int)} | refused
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,7 @@ def measure(  # noqa: PLR0913 - the choices of one run
         for size in _OVERLOADED:
             progress(f"overload, {size} texts a call")
             overload.append(phases.overload(bench, size, capacity[size] / size))
+        counts = server.stop()
     bare_rates = sorted(rate for row in throughput for _, rate in row.rounds)
     return LoadReport(
         model=manifest.name,
@@ -93,4 +94,5 @@ def measure(  # noqa: PLR0913 - the choices of one run
         light=light,
         overload=overload,
         bulk=bulk,
+        counts={name: count for name, count in counts.items() if isinstance(count, int)},
     )

@@ -141,7 +141,6 @@ def overload(bench: Bench, texts_per_call: int, capacity: float) -> Overload:
         refusals=latency(waits) if waits else None,
         refused_in_time=_share([wait <= REFUSAL_LIMIT for wait in waits]),
         pushback=_share([record.reply.pushback for record in refused]),
-        expired_computed=None,
         late=latency(_lateness(records)),
         cores=cores,
     )
