@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,12 +151,21 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def server_process(folder: Path, threads: int) -> Iterator[ServerProcess]:
-    """Run `bertd serve` on a free port; SIGTERM at the end."""
+def server_process(
+    folder: Path, threads: int, settings: Mapping[str, str] | None = None
+) -> Iterator[ServerProcess]:
+    """Run `bertd serve` on a free port; SIGTERM at the end.
+
+    Args:
+        folder: the bundle.
+        threads: that it may use.
+        settings: further ones, by their names in :mod:`bertd_server.settings`.
+    """
     port = free_port()
     address = f"127.0.0.1:{port}"
     env = {name: value for name, value in os.environ.items() if not name.startswith("BERTD_")}
-    env["BERTD_THREADS"] = str(threads)
+    for name, value in {**(settings or {}), "threads": str(threads)}.items():
+        env[f"BERTD_{name.upper()}"] = value
     command = ["serve", str(folder), "--address", address]
     with tempfile.TemporaryDirectory(prefix="bertd-bench-") as scratch:
         log = Path(scratch) / "serve.log"
