@@ -124,10 +124,10 @@ def prepacked(folder: Path, manifest: bundle.Manifest, cache: Path | None) -> It
         with tempfile.TemporaryDirectory(prefix="bertd-") as scratch:
             yield _write(folder, Path(scratch))
         return
-    kept = cache / _key(manifest)
+    kept = cache / "prepacked" / _key(manifest)
     if not _is_whole(kept):
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f"{kept.name}.", dir=cache) as scratch:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f"{kept.name}.", dir=kept.parent) as scratch:
             _write(folder, Path(scratch))
             shutil.rmtree(kept, ignore_errors=True)
             with contextlib.suppress(FileExistsError):  # another server wrote it meanwhile

@@ -14,7 +14,7 @@ import onnx
 from bertd_export.operators import FUSED_DOMAIN
 from onnx import TensorProto, helper
 
-from bertd_bench.attention_graphs import Contestant, Feeds, bounds, constants, graph, mha
+from bertd_bench.engine.attention_graphs import Contestant, Feeds, bounds, constants, graph, mha
 
 
 def _padded_parts() -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:

@@ -1,5 +1,9 @@
-"""The engine alone, without transport: what padding would cost, what lanes and threads bring, and
-how near it comes to the machine's rate of matrix products.
+"""Times of the engine: what padding would cost, what lanes bring, how near it is to the machine.
+
+::
+
+    batches ──in turns──> lane, all lanes, wide session ──> ratios
+    products of the same shapes by numpy and torch ───────> share of the machine's rate
 """
 
 from __future__ import annotations
@@ -15,9 +19,11 @@ import torch
 from bertd import bundle
 from bertd_server import cpu
 from bertd_server.engine import Engine, EngineOptions
+from bertd_server.packing import TokenSequence
 from pydantic import BaseModel
 
-from bertd_bench import batches, gemm, machine, profile, timing
+from bertd_bench import machine, timing
+from bertd_bench.engine import batches, gemm, profile
 from bertd_bench.texts import MIXED_LENGTHS
 
 MIXED = "16 mixed"
@@ -118,7 +124,7 @@ class _Clock:
         self._schedule = schedule
         self._rng = np.random.default_rng(0)
 
-    def texts(self, lengths: Sequence[int]) -> list[batches.TokenSequence]:
+    def texts(self, lengths: Sequence[int]) -> list[TokenSequence]:
         return batches.random_texts(self._rng, lengths, self.engine.manifest)
 
     def call(self, lengths: Sequence[int], *, wide: bool) -> Callable[[], object]:

@@ -14,10 +14,10 @@ _LONGEST = (16, 64, 256, 512)  # of the texts of one batch, chosen anew for each
 def random_lengths(rng: np.random.Generator, longest: int, max_tokens: int) -> list[int]:
     """Lengths of a batch: few or many, short, mixed or long; at most `max_tokens` together."""
     room = int(2 ** rng.uniform(2, np.log2(max_tokens)))
-    most = min(longest, int(rng.choice(_LONGEST)))
+    most = min(longest, _LONGEST[rng.integers(len(_LONGEST))])
     lengths: list[int] = []
     while room > 1 and len(lengths) < 64:
-        lengths.append(int(min(rng.integers(2, most + 1), room)))
+        lengths.append(min(int(rng.integers(2, most + 1)), room))
         room -= lengths[-1]
     return lengths
 

@@ -19,7 +19,8 @@ from bertd_server import cpu, memory, shapes
 from bertd_server.engine import Engine, EngineOptions
 from pydantic import BaseModel
 
-from bertd_bench import batches, machine
+from bertd_bench import machine
+from bertd_bench.engine import batches
 
 MAX_TOKENS = 2_048
 _SAMPLES = 20  # of memory, evenly over the run

@@ -1,8 +1,8 @@
 """Attention over a packed batch, alone: which graph is fastest at which mix of lengths.
 
-The contestants are in :mod:`bertd_bench.attention_graphs` and `attention_padded`. Each must give
-the baseline's rows before it is timed. Besides them, two threads that take half of the sequences
-each, in runs of one thread, stand against one run on two threads.
+The contestants are in `attention_graphs` and `attention_padded`. Each must give the baseline's
+rows before it is timed. Besides them, two threads that take half of the sequences each, in runs
+of one thread, stand against one run on two threads.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from bertd_bench import machine, timing
-from bertd_bench.attention_graphs import BASELINE, OURS, PACKED, Feeds
-from bertd_bench.attention_padded import PADDED
+from bertd_bench.engine.attention_graphs import BASELINE, OURS, PACKED, Feeds
+from bertd_bench.engine.attention_padded import PADDED
 from bertd_bench.texts import MIXED_LENGTHS
 
 HIDDEN_SIZES = {384: 12, 768: 12}  # hidden size: heads
@@ -143,23 +143,3 @@ def _part(qkv: NDArray[np.float32], lengths: Sequence[int], hidden: int, start: 
 def _side_by_side(pool: ThreadPoolExecutor, session: Any, parts: Sequence[Feeds]) -> None:
     for run in [pool.submit(session.run, None, part) for part in parts]:
         run.result()
-
-
-def to_markdown(matrix: Matrix) -> str:
-    """One table per size and number of threads: the baseline's time, and ratios to it."""
-    blocks = []
-    for hidden, threads in dict.fromkeys((row.hidden, row.threads) for row in matrix.rows):
-        rows = [row for row in matrix.rows if (row.hidden, row.threads) == (hidden, threads)]
-        names = [*CONTESTANTS, HALVES] if any(HALVES in r.speed for r in rows) else [*CONTESTANTS]
-        names.remove(BASELINE)
-        lines = [
-            f"Hidden size {hidden}, {threads} thread{'s' if threads > 1 else ''}:",
-            "",
-            f"| | {BASELINE} | {' | '.join(names)} |",
-            f"|---|{'---:|' * (len(names) + 1)}",
-        ]
-        for row in rows:
-            cells = [f"{row.speed[name]:.2f}x" if name in row.speed else "" for name in names]
-            lines.append(f"| {row.mix} | {row.baseline_ms:.2f} ms | {' | '.join(cells)} |")
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks)
