@@ -81,8 +81,13 @@ class Arrangements(BaseModel, frozen=True):
     arenas: list[Arena]
 
 
-def measure(folder: Path, progress: Callable[[str], None]) -> Arrangements:
+def measure(folder: Path, progress: Callable[[str], None], *, arenas: bool) -> Arrangements:
     """Measure every arrangement on one bundle.
+
+    Args:
+        folder: the bundle.
+        progress: told which one is next.
+        arenas: also those of arenas, which take a thousand batches each.
 
     Raises:
         subprocess.CalledProcessError: a child failed; it said why.
@@ -104,7 +109,7 @@ def measure(folder: Path, progress: Callable[[str], None]) -> Arrangements:
         threads=threads,
         machine=here,
         sessions=[Sessions.model_validate_json(child(name)) for name in SESSIONS],
-        arenas=[Arena.model_validate_json(child(name)) for name in ARENAS],
+        arenas=[Arena.model_validate_json(child(name)) for name in ARENAS if arenas],
     )
 
 

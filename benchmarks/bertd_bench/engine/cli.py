@@ -53,13 +53,15 @@ def engine(bundle: Path | None, rounds: int, json_path: Path | None) -> None:
 
 @click.command()
 @_BUNDLE
+@click.option("--arenas/--no-arenas", default=True, show_default=True, help="Slow ones too.")
 @_JSON
-def arrangements(bundle: Path | None, json_path: Path | None) -> None:
+def arrangements(bundle: Path | None, arenas: bool, json_path: Path | None) -> None:
     """Measure memory and time of sessions and arenas in other arrangements than the server's."""
     from bertd_bench.engine import arrangements as processes
     from bertd_bench.engine import document
 
-    _finish(processes.measure(_folder(bundle), _progress), document.arrangements, json_path)
+    report = processes.measure(_folder(bundle), _progress, arenas=arenas)
+    _finish(report, document.arrangements, json_path)
 
 
 @click.command()

@@ -137,7 +137,7 @@ def arrangements(report: Arrangements) -> str:
         ],
     )
     head = f"{report.model}, {report.threads} threads; {_where(report.machine)}."
-    return f"{head}\n\n{sessions}\n\n{arenas}"
+    return "\n\n".join([head, sessions, *([arenas] if report.arenas else [])])
 
 
 def memory(report: MemoryReport) -> str:
