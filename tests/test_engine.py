@@ -151,11 +151,11 @@ def test_calibration_is_kept_for_this_bundle_and_these_options_alone(
 ) -> None:
     """What is damaged, foreign or made for other options is measured again."""
     one = engine(small)
-    measured = calibration.calibrate(one, seconds=0.2, cache=tmp_path)
+    measured = calibration.calibrate(one, seconds=60, cache=tmp_path)
     assert not measured.from_cache
     assert len(measured.lane) > 3
     assert all(m.seconds > 0 for m in (*measured.lane, *measured.wide))
-    kept = calibration.calibrate(one, seconds=0.2, cache=tmp_path)
+    kept = calibration.calibrate(one, seconds=60, cache=tmp_path)
     assert kept.from_cache
     assert (kept.lane, kept.wide) == (measured.lane, measured.wide)
     other = calibration.calibrate(engine(small, EngineOptions()), seconds=0, cache=tmp_path)
