@@ -63,7 +63,12 @@ def limit_batches(engine: Engine, limit: int) -> None:
     _refuse_above(limit, model + _RESERVE_BYTES, engine, "its weights alone")
     _run_worst(engine, longest)
     first = resident_bytes()
-    _refuse_above(limit, first + _RESERVE_BYTES, engine, f"a text of {longest} tokens on each lane")
+    _refuse_above(
+        limit,
+        first + _RESERVE_BYTES,
+        engine,
+        f"a text of {longest} tokens on each of {engine.lanes} lanes",
+    )
     more = longest * max(2, _SECOND_BATCH // longest)
     least = _ROWS * 4 * engine.manifest.hidden_size * engine.lanes
     # The second batch may itself be too large: a bound from the first one comes before it.
@@ -80,7 +85,7 @@ def _refuse_above(limit: int, needed: int, engine: Engine, what: str) -> None:
     if needed > limit:
         raise CannotServeError(
             f"memory_limit is {format_bytes(limit)}, and {engine.manifest.name} needs "
-            f"{format_bytes(needed)} for {what} ({engine.lanes} of them): raise --memory-limit, "
+            f"{format_bytes(needed)} for {what}: raise --memory-limit, "
             f"lower --lanes, or serve an int8 bundle"
         )
 

@@ -69,29 +69,30 @@ def open_session(graph: Path, threads: int, options: SessionOptions) -> Any:
     """
     session = ort.InferenceSession(
         str(graph),
-        _configured(threads, options),
+        configured(threads, options),
         providers=providers.chain(options.provider),
     )
     providers.check_started(options.provider, session.get_providers())
     return session
 
 
-def _configured(threads: int, options: SessionOptions) -> ort.SessionOptions:
-    configured = ort.SessionOptions()
-    configured.intra_op_num_threads = threads
-    configured.inter_op_num_threads = 1
-    configured.log_severity_level = 3
+def configured(threads: int, options: SessionOptions) -> ort.SessionOptions:
+    """ONNX Runtime's options for runs on so many threads, the calling one included."""
+    result = ort.SessionOptions()
+    result.intra_op_num_threads = threads
+    result.inter_op_num_threads = 1
+    result.log_severity_level = 3
     # A plan of memory would be kept for every shape that ever ran; batches hardly repeat theirs.
-    configured.enable_mem_pattern = False
+    result.enable_mem_pattern = False
     # Within a run, threads may spin from one operator to the next: to wake one from sleep costs
     # as much as a small operator. Between runs they always sleep.
     spin = "1" if options.profile == "latency" else "0"
-    configured.add_session_config_entry("session.intra_op.allow_spinning", spin)
-    configured.add_session_config_entry("session.force_spinning_stop", "1")
+    result.add_session_config_entry("session.intra_op.allow_spinning", spin)
+    result.add_session_config_entry("session.force_spinning_stop", "1")
     if options.provider == "cpu":
         _register_arena()
-        configured.add_session_config_entry(_SHARED_ARENA, "1")
-    return configured
+        result.add_session_config_entry(_SHARED_ARENA, "1")
+    return result
 
 
 @functools.cache
@@ -123,10 +124,10 @@ def prepacked(folder: Path, manifest: bundle.Manifest, cache: Path | None) -> It
         with tempfile.TemporaryDirectory(prefix="bertd-") as scratch:
             yield _write(folder, Path(scratch))
         return
-    kept = cache / _key(manifest)
+    kept = cache / "prepacked" / _key(manifest)
     if not _is_whole(kept):
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f"{kept.name}.", dir=cache) as scratch:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f"{kept.name}.", dir=kept.parent) as scratch:
             _write(folder, Path(scratch))
             shutil.rmtree(kept, ignore_errors=True)
             with contextlib.suppress(FileExistsError):  # another server wrote it meanwhile
@@ -138,7 +139,7 @@ def prepacked(folder: Path, manifest: bundle.Manifest, cache: Path | None) -> It
 def _write(folder: Path, target: Path) -> Path:
     """Write the prepacked graph and its record; gives the graph's file."""
     graph, weights = _FILES
-    options = _configured(1, SessionOptions())
+    options = configured(1, SessionOptions())
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(target / graph)
     for name, value in (
