@@ -217,7 +217,7 @@ def test_forming_a_batch_looks_at_the_front_alone() -> None:
     class Watched(Text):
         looks = 0
 
-        @property  # type: ignore[override]
+        @property
         def shape(self) -> Shape:
             Watched.looks += 1
             return Shape.of([self.tokens])
