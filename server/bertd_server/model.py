@@ -21,6 +21,7 @@ from bertd import bundle
 from bertd_server.engine import EngineOptions
 from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.flights import Answer
+from bertd_server.lanes import unheard
 from bertd_server.packing import TokenSequence
 from bertd_server.scheduler import INTERACTIVE, Scheduler, SchedulerOptions
 from bertd_server.startup import StartOptions, start
@@ -68,10 +69,6 @@ class ModelOptions:
     starting: StartOptions = field(default_factory=StartOptions)
 
 
-def _ignore(alive: int) -> None:
-    """Nobody wants to know how many lanes are alive."""
-
-
 class Model:
     """A bundle that answers. Construct it with :meth:`load` on the event loop that uses it."""
 
@@ -91,7 +88,7 @@ class Model:
 
     @classmethod
     def load(
-        cls, folder: Path, options: ModelOptions, on_lanes: Callable[[int], None] = _ignore
+        cls, folder: Path, options: ModelOptions, on_lanes: Callable[[int], None] = unheard
     ) -> Model:
         """Verify a bundle, load it, and measure how fast it is here.
 
