@@ -85,7 +85,7 @@ def export_tiny(tmp_path: Path, family: str, **changes: Any) -> Exported:
         token_types=manifest.type_vocab_size,
     )
     model = AutoModel.from_pretrained(source).eval()
-    return Exported(source, folder, manifest, Engine(folder, manifest, threads=1), tokenizer, model)
+    return Exported(source, folder, manifest, Engine(folder, manifest), tokenizer, model)
 
 
 def random_tokens(length: int) -> TokenSequence:

@@ -15,7 +15,6 @@ from bertd_export.errors import ExportError
 from bertd_export.hidden import hidden_source, probe
 from bertd_export.verification import verify
 from bertd_server import heads
-from bertd_server.batching import Limits
 from bertd_server.engine import Engine
 from bertd_server.model import Model, ModelOptions, TaskNotServedError
 from bertd_server.packing import TokenSequence
@@ -91,7 +90,7 @@ def eager(model: Any, manifest: Manifest, text: TokenSequence) -> dict[str, np.n
 def compare(model: Any, folder: Path) -> Manifest:
     """Every output of a bundle: close to eager, and bit-identical alone or in a batch."""
     manifest = read_manifest(folder)
-    engine = Engine(folder, manifest, threads=1)
+    engine = Engine(folder, manifest)
     batch = texts(manifest.type_vocab_size)
     together = engine.answer(batch)
     compared = 0
@@ -161,7 +160,7 @@ def test_the_last_layer_is_computed_for_first_rows_alone(
     assert operators(full).count("PackedAttention") == 2
     logits = []
     for folder in (first, full):
-        engine = Engine(folder, read_manifest(folder), threads=1)
+        engine = Engine(folder, read_manifest(folder))
         logits.append([answer["logits"] for answer in engine.answer(texts(2))])
     np.testing.assert_allclose(logits[0], logits[1], rtol=0, atol=1e-6)
 
@@ -180,12 +179,12 @@ def test_a_cross_encoder_scores_as_sentence_transformers_does(tmp_path: Path) ->
     for query, text in pairs:
         encoding = tokenizer.encode(query, text)
         sequences.append(TokenSequence(np.array(encoding.ids), np.array(encoding.type_ids)))
-    engine = Engine(bundle, manifest, threads=1)
+    engine = Engine(bundle, manifest)
     logits = np.concatenate([answer["logits"] for answer in engine.answer(sequences)])
     expected = CrossEncoder(str(source)).predict(pairs)
     np.testing.assert_allclose(heads.ranking_scores(logits, "sigmoid"), expected, atol=1e-5)
 
-    options = ModelOptions(lanes=1, threads=1, limits=Limits(64, 4), max_queue_tokens=64)
+    options = ModelOptions()
     with pytest.raises(TaskNotServedError, match="bundle for text-ranking"):
         Model.load(bundle, options)
 

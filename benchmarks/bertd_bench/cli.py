@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from bertd_bench.engine.cli import COMMANDS as ENGINE_COMMANDS
+from bertd_bench.load.cli import serve_load, soak
+
 if TYPE_CHECKING:
     from bertd_bench.exportcost import Size
     from bertd_bench.exports import Subject
@@ -50,6 +53,12 @@ def _common(command: _Command) -> _Command:
 @click.group()
 def bench() -> None:
     """Compare bertd with PyTorch eager on this machine."""
+
+
+bench.add_command(serve_load)
+bench.add_command(soak)
+for each in ENGINE_COMMANDS:
+    bench.add_command(each)
 
 
 @bench.command()

@@ -6,13 +6,14 @@ Each turns texts into vectors, tokenisation included.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from bertd import bundle
 from bertd_client import BertdError, Client
 from bertd_export.bundle import export_model
 from bertd_server import default_model
-from bertd_server.engine import Engine
+from bertd_server.engine import Engine, EngineOptions
 from bertd_server.tokenization import TextTokenizer, TokenizedText
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
@@ -102,7 +103,7 @@ def in_process(folder: Path, threads: int) -> Embed:
         max_tokens=manifest.max_tokens,
         token_types=manifest.type_vocab_size,
     )
-    engine = Engine(folder, manifest, threads=threads)
+    engine = Engine(folder, manifest, EngineOptions(threads))
 
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
         sequences = []
@@ -110,7 +111,7 @@ def in_process(folder: Path, threads: int) -> Embed:
             if not isinstance(outcome, TokenizedText):
                 raise outcome
             sequences.append(outcome.sequence)
-        return engine.embed(sequences)
+        return engine.embed(sequences, wide=engine.has_wide)
 
     return embed
 
@@ -149,14 +150,38 @@ class ServerProcess:
             time.sleep(0.002)
         raise BenchError(f"bertd serve did not listen within {START_SECONDS:.0f} s")
 
+    def stop(self) -> dict[str, Any]:
+        """Drain the server; gives what it has counted.
+
+        Raises:
+            BenchError: it did not end as it should, or said nothing.
+        """
+        self.process.terminate()
+        self.process.wait(timeout=40)
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        try:
+            counts: dict[str, Any] = json.loads(lines[-1])
+        except (IndexError, ValueError) as error:
+            raise BenchError(f"bertd serve ended without its counts: {lines[-5:]}") from error
+        return counts
+
 
 @contextlib.contextmanager
-def server_process(folder: Path, threads: int) -> Iterator[ServerProcess]:
-    """Run `bertd serve` on a free port; SIGTERM at the end."""
+def server_process(
+    folder: Path, threads: int, settings: Mapping[str, str] | None = None
+) -> Iterator[ServerProcess]:
+    """Run `bertd serve` on a free port; SIGTERM at the end.
+
+    Args:
+        folder: the bundle.
+        threads: that it may use.
+        settings: further ones, by their names in :mod:`bertd_server.settings`.
+    """
     port = free_port()
     address = f"127.0.0.1:{port}"
     env = {name: value for name, value in os.environ.items() if not name.startswith("BERTD_")}
-    env["BERTD_THREADS"] = str(threads)
+    for name, value in {**(settings or {}), "threads": str(threads)}.items():
+        env[f"BERTD_{name.upper()}"] = value
     command = ["serve", str(folder), "--address", address]
     with tempfile.TemporaryDirectory(prefix="bertd-bench-") as scratch:
         log = Path(scratch) / "serve.log"

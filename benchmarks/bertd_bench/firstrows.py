@@ -20,7 +20,7 @@ from bertd_export import checkpoint
 from bertd_export.bundle import export_model
 from bertd_export.trace import quiet, trace
 from bertd_server import cpu
-from bertd_server.engine import Engine
+from bertd_server.engine import Engine, EngineOptions
 from pydantic import BaseModel, ValidationError
 
 from bertd_bench import checkpoints, machine, speed, timing
@@ -68,8 +68,8 @@ def measure(size: str, threads: int | None, rounds: int) -> FirstRows:
         _trace_all_rows(source, full)
         words = speed.Words.of(first)
         engines = {
-            _FIRST: Engine(first, manifest, threads=threads),
-            _ALL: Engine(full, manifest, threads=threads),
+            _FIRST: Engine(first, manifest, EngineOptions(threads)),
+            _ALL: Engine(full, manifest, EngineOptions(threads)),
         }
     largest = 0.0
     cases = {}

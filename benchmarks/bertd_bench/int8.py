@@ -31,7 +31,7 @@ from bertd_export.int8 import Int8Options
 from bertd_export.tasks import loader
 from bertd_server import cpu
 from bertd_server.default_model import checkpoint_folder
-from bertd_server.engine import Engine
+from bertd_server.engine import Engine, EngineOptions
 from bertd_server.packing import TokenSequence
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from pydantic import BaseModel
@@ -119,7 +119,8 @@ def measure(  # noqa: PLR0913 - the choices of one run
         folders = _graphs(source, scratch, progress)
         manifest = read_manifest(folders[FP32])
         engines = {
-            graph: Engine(folder, manifest, threads=threads) for graph, folder in folders.items()
+            graph: Engine(folder, manifest, EngineOptions(threads))
+            for graph, folder in folders.items()
         }
         judged = sample.judge if judge is None else [*sample.calibrate, *sample.judge]
         progress(f"comparing answers to {len(judged)} texts")
@@ -187,11 +188,12 @@ def _quality(
 ) -> dict[str, dict[str, float]]:
     """Agreement with fp32 of each text alone, and how far it moves in a batch of all."""
     alone = {
-        name: [engine.embed([one])[0] for one in sequences] for name, engine in engines.items()
+        name: [engine.embed([one], wide=engine.has_wide)[0] for one in sequences]
+        for name, engine in engines.items()
     }
     found = {}
     for name, engine in engines.items():
-        together = engine.embed(sequences)
+        together = engine.embed(sequences, wide=engine.has_wide)
         to_fp32 = agreement(alone[FP32], alone[name])
         found[name] = {
             "mean_cosine": to_fp32.mean,

@@ -27,7 +27,7 @@ from bertd.bundle import (
     read_manifest,
 )
 from bertd_export.tasks import loader
-from bertd_server.engine import Engine, Float32Array
+from bertd_server.engine import Engine, EngineOptions, Float32Array
 from bertd_server.packing import TokenSequence
 from pydantic import BaseModel
 from tokenizers import Tokenizer
@@ -147,7 +147,7 @@ def run_eager(model: Any, calls: Sequence[dict[str, torch.Tensor]]) -> list[Any]
 
 def run_engine(engine: Engine, batch: Batch, outputs: Sequence[str]) -> list[Answer]:
     """The engine's answers, text by text: packing and one run."""
-    return engine.answer(batch.sequences, outputs)
+    return engine.answer(batch.sequences, outputs, wide=engine.has_wide)
 
 
 def _eager_of_texts(outputs: list[Any], batch: Batch, manifest: Manifest) -> list[Answer]:
@@ -222,7 +222,7 @@ def measure_speed(
     """
     manifest = read_manifest(bundle)
     model = loader(manifest.task).from_pretrained(folder, dtype=torch.float32).eval()
-    engine = Engine(bundle, manifest, threads=threads)
+    engine = Engine(bundle, manifest, EngineOptions(threads))
     words = Words.of(bundle)
     outputs = list(manifest.outputs)[:1] if manifest.dimensions else list(manifest.outputs)
     readable = [name for name in cases if max(CASES[name].lengths) <= manifest.max_tokens]

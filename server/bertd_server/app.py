@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+from dataclasses import fields
 from pathlib import Path
 
 import grpc
@@ -17,12 +18,15 @@ from bertd.v1 import inference_pb2, inference_pb2_grpc, models_pb2, models_pb2_g
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from bertd_server.batching import Limits
+from bertd_server import startup
+from bertd_server.engine import EngineOptions
 from bertd_server.model import Model, ModelOptions
+from bertd_server.scheduler import SchedulerOptions
 from bertd_server.services.decoding import DecodingInterceptor, unary_requests
 from bertd_server.services.health import HealthService
 from bertd_server.services.v1 import InferenceService, ModelService
 from bertd_server.settings import UNIX, Settings
+from bertd_server.startup import StartOptions
 
 log = structlog.get_logger("bertd")
 
@@ -42,16 +46,12 @@ class Server:
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self._settings = settings
+        self._health = HealthService(SERVICE_NAMES)
         self.model = Model.load(
             folder,
-            ModelOptions(
-                lanes=settings.lanes,
-                threads=settings.threads,
-                limits=Limits(settings.max_batch_tokens, settings.max_batch_sequences),
-                max_queue_tokens=settings.max_queue_tokens,
-            ),
+            _model_options(settings),
+            on_lanes=lambda alive: self._health.report(serving=alive > 0),
         )
-        self._health = HealthService(SERVICE_NAMES)
         self._grpc = grpc.aio.server(
             interceptors=[DecodingInterceptor(unary_requests(*SERVICES))],
             options=[
@@ -93,6 +93,28 @@ class Server:
         await self.model.drain()
 
 
+def _model_options(settings: Settings) -> ModelOptions:
+    """The settings that belong to the model."""
+    return ModelOptions(
+        engine=EngineOptions(
+            threads=settings.threads,
+            lanes=settings.lanes,
+            provider=settings.provider,
+            profile=settings.profile,
+            cache=startup.cache_folder(),
+        ),
+        scheduling=SchedulerOptions(
+            **{field.name: getattr(settings, field.name) for field in fields(SchedulerOptions)}
+        ),
+        starting=StartOptions(
+            memory_limit=settings.memory_limit,
+            warmup_seconds=settings.warmup_seconds,
+            calibration_seconds=settings.calibration_seconds,
+            cache=startup.cache_folder(),
+        ),
+    )
+
+
 async def serve(folder: Path, settings: Settings) -> None:
     """Serve a bundle until SIGINT or SIGTERM, then drain."""
     stopping = asyncio.Event()
@@ -112,7 +134,7 @@ async def serve(folder: Path, settings: Settings) -> None:
     await stopping.wait()
     log.info("draining", limit_seconds=settings.drain_seconds)
     await server.drain()
-    log.info("stopped")
+    log.info("stopped", **server.model.statistics.counts())
 
 
 def _listening(address: str, port: int) -> str:

@@ -22,6 +22,7 @@ def serve(bundle: Path | None, **flags: Any) -> None:
     from pydantic import ValidationError
 
     from bertd_server import app, default_model, logs
+    from bertd_server.errors import CannotServeError
     from bertd_server.settings import Settings
 
     logs.configure()
@@ -36,7 +37,12 @@ def serve(bundle: Path | None, **flags: Any) -> None:
     try:
         folder = bundle or default_model.ensure_bundle()
         _run(app.serve(folder, settings))
-    except (BundleError, app.CannotListenError, default_model.NoDefaultModelError) as error:
+    except (
+        BundleError,
+        CannotServeError,
+        app.CannotListenError,
+        default_model.NoDefaultModelError,
+    ) as error:
         raise click.ClickException(str(error)) from error
 
 

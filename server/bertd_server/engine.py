@@ -1,74 +1,148 @@
-"""The engine: one ONNX Runtime session over one bundle. Token sequences in, arrays out.
+"""The engine: a bundle on ONNX Runtime. Token sequences in, arrays out.
 
-A session may be run by many threads at once; it holds no state between runs.
+::
+
+    sequences ──pack──> feeds ──> narrow session, one thread a run: N lanes call it at once
+                              └─> wide session, all threads: one call at a time, for a lone text
+                                  rows of each sequence <──unpack── outputs
+
+Both sessions hold the same weights, once (:mod:`bertd_server.sessions`), give the same bits, and
+keep no state between runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnxruntime as ort
+import structlog
 from bertd import bundle
 from numpy.typing import NDArray
 
+from bertd_server import sessions
 from bertd_server.packing import Int64Array, PackedBatch, TokenSequence, pack
+from bertd_server.sessions import SessionOptions
+from bertd_server.values import Profile, Provider
 
 Float32Array = NDArray[np.float32]
 
+NO_LIMIT = 2**62  # tokens: more than any batch has
+
+log = structlog.get_logger("bertd")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How a bundle is run.
+
+    Attributes:
+        threads: of a wide run; with 1 there is no wide session.
+        lanes: narrow runs that may go on at once, on one thread each; 0 for one per thread.
+        provider: what computes; other than the CPU, all runs go to one session.
+        profile: see :class:`bertd_server.sessions.SessionOptions`.
+        cache: folder that keeps prepacked weights for the next start; None makes them anew.
+    """
+
+    threads: int = 1
+    lanes: int = 0
+    provider: Provider = "cpu"
+    profile: Profile = "latency"
+    cache: Path | None = None
+
 
 class Engine:
-    """Runs packed batches of one bundle."""
+    """Runs packed batches of one bundle. Any number of threads may call it at once.
 
-    def __init__(self, folder: Path, manifest: bundle.Manifest, *, threads: int) -> None:
+    Attributes:
+        manifest: of the bundle.
+        options: how it runs.
+        lanes: narrow runs that may go on at once.
+        has_wide: whether there is a session that uses all threads for one run.
+        outputs: names that :meth:`answer` computes unless told otherwise.
+        max_batch_tokens: the largest batch that the memory limit allows.
+    """
+
+    def __init__(
+        self, folder: Path, manifest: bundle.Manifest, options: EngineOptions | None = None
+    ) -> None:
         """Load the graph.
 
         Args:
             folder: a verified bundle.
             manifest: its manifest.
-            threads: threads of one run, the calling thread included.
+            options: how to run it.
+
+        Raises:
+            CannotServeError: the provider is not there.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Within a run, threads spin from one operator to the next: to wake one from sleep costs
-        # as much as a small operator. Between runs they sleep, and leave the core to the others.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        options.log_severity_level = 3
-        self._session = ort.InferenceSession(
-            str(folder / bundle.GRAPH_NAME), options, providers=["CPUExecutionProvider"]
-        )
-        self._inputs = frozenset(entry.name for entry in self._session.get_inputs())
-        self._position_offset = manifest.position_offset
-        self._unnumbered_token_id = manifest.unnumbered_token_id
-        self._mask_token_id = manifest.mask_token_id
+        self.manifest = manifest
+        self.options = options or EngineOptions()
+        self.lanes = self.options.lanes or self.options.threads
+        self.has_wide = self.options.provider == "cpu" and self.options.threads > 1
+        self.max_batch_tokens = NO_LIMIT
+        self._narrow, self._wide = self._open(folder)
+        self._inputs = frozenset(entry.name for entry in self._narrow.get_inputs())
         self._rows = manifest.outputs
+        embedding = bundle.SENTENCE_EMBEDDING
+        self.outputs = (embedding,) if embedding in self._rows else tuple(self._rows)
+
+    def _open(self, folder: Path) -> tuple[Any, Any]:
+        """The narrow and the wide session; one and the same where one is enough."""
+        common = SessionOptions(self.options.provider, self.options.profile)
+        threads = self.options.threads if self.has_wide else 1
+        graph = folder / bundle.GRAPH_NAME
+        if not self.has_wide:
+            session = sessions.open_session(graph, threads, common)
+            return session, session
+        try:
+            with sessions.prepacked(folder, self.manifest, self.options.cache) as packed:
+                return (
+                    sessions.open_session(packed, 1, common),
+                    sessions.open_session(packed, threads, common),
+                )
+        except OSError as error:
+            log.warning(
+                "weights in memory twice",
+                model=self.manifest.name,
+                reason=str(error),
+                remedy="give the server a cache folder that it may write to, or --threads 1",
+            )
+        return (
+            sessions.open_session(graph, 1, common),
+            sessions.open_session(graph, threads, common),
+        )
 
     @property
     def provider(self) -> str:
         """What runs the graph, in ONNX Runtime's name."""
-        name: str = self._session.get_providers()[0]
+        name: str = self._narrow.get_providers()[0]
         return name
 
     def answer(
-        self, sequences: Sequence[TokenSequence], outputs: Sequence[str] | None = None
+        self,
+        sequences: Sequence[TokenSequence],
+        outputs: Sequence[str] | None = None,
+        *,
+        wide: bool = False,
     ) -> list[dict[str, Float32Array]]:
         """Compute outputs of the graph for sequences, as one packed batch.
 
         Args:
             sequences: at least one, none empty.
-            outputs: names from the manifest's ``outputs``; None for all.
+            outputs: names from the manifest's ``outputs``; None for :attr:`outputs`.
+            wide: run on all threads, where there is a session for it.
 
         Returns:
             For each sequence, in the order given, its rows of each output: float32 `[rows, …]`
             with one row for the sequence, for each of its tokens, or for each of its mask tokens,
-            as the manifest says.
+            as the manifest says. They are views of the batch's arrays.
         """
-        names = list(self._rows if outputs is None else outputs)
-        batch = pack(sequences, self._position_offset, self._unnumbered_token_id)
-        arrays = self._run(batch, names)
+        names = list(self.outputs if outputs is None else outputs)
+        batch = self._pack(sequences)
+        arrays = self._run(batch, names, wide=wide)
         edges = {
             "sequences": np.arange(batch.sequences + 1),
             "tokens": batch.cu_seqlens,
@@ -83,24 +157,28 @@ class Engine:
             for place in places
         ]
 
-    def embed(self, sequences: Sequence[TokenSequence]) -> Float32Array:
+    def embed(self, sequences: Sequence[TokenSequence], *, wide: bool = False) -> Float32Array:
         """Compute one vector per sequence: float32 `[sequences, dimensions]`."""
-        batch = pack(sequences, self._position_offset, self._unnumbered_token_id)
-        (vectors,) = self._run(batch, [bundle.SENTENCE_EMBEDDING])
+        batch = self._pack(sequences)
+        (vectors,) = self._run(batch, [bundle.SENTENCE_EMBEDDING], wide=wide)
         restored = np.empty_like(vectors)
         restored[batch.arrangement.order] = vectors
         return restored
 
+    def _pack(self, sequences: Sequence[TokenSequence]) -> PackedBatch:
+        return pack(sequences, self.manifest.position_offset, self.manifest.unnumbered_token_id)
+
     def _masks(self, batch: PackedBatch) -> Int64Array:
         """Places of the mask tokens in the batch; none where the task has no masks."""
-        if self._mask_token_id is None:
+        if self.manifest.mask_token_id is None:
             return np.empty(0, np.int64)
-        return np.flatnonzero(batch.input_ids == self._mask_token_id)
+        return np.flatnonzero(batch.input_ids == self.manifest.mask_token_id)
 
-    def _run(self, batch: PackedBatch, outputs: list[str]) -> list[Float32Array]:
+    def _run(self, batch: PackedBatch, outputs: list[str], *, wide: bool) -> list[Float32Array]:
         feeds = {**batch.feeds(), bundle.MASK_POSITIONS: self._masks(batch)}
+        session = self._wide if wide else self._narrow
         # A family without token types, or with rotary positions only, lacks the input.
-        arrays: list[Float32Array] = self._session.run(
+        arrays: list[Float32Array] = session.run(
             outputs, {name: array for name, array in feeds.items() if name in self._inputs}
         )
         return arrays

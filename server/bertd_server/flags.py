@@ -7,7 +7,7 @@ a flag wins over the variable, which wins over the default.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
@@ -50,6 +50,10 @@ def settings_options() -> list[click.Option]:
 
 
 def _type(field: FieldInfo) -> click.ParamType[Any]:
+    if get_origin(field.annotation) is Literal:
+        return click.Choice(get_args(field.annotation))
+    if any(hasattr(rule, "func") for rule in field.metadata):  # the setting reads the text itself
+        return click.STRING
     least = next((bound.ge for bound in field.metadata if hasattr(bound, "ge")), None)
     if field.annotation is int:
         return click.IntRange(min=least)

@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bertd_server import cpu
+from bertd_server.values import Profile, Provider, parse_bytes
 
 UNIX = "unix:"
 MAX_PORT = 65_535
@@ -21,15 +24,45 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="BERTD_", extra="forbid", frozen=True)
 
     address: str = Field("127.0.0.1:8001", description="host:port to listen on")
-    lanes: int = Field(1, ge=1, description="batches that run at once")
+    lanes: int = Field(
+        default_factory=cpu.usable_threads,
+        ge=1,
+        description="batches that run at once, on one thread each",
+    )
     threads: int = Field(
         default_factory=cpu.usable_threads,
         ge=1,
-        description="threads of one batch; as many as affinity and cgroup quota allow",
+        description="threads of a batch that runs alone; with 1 all run on lanes",
+    )
+    provider: Provider = Field("cpu", description="what computes")
+    profile: Profile = Field(
+        "latency",
+        description="latency: threads spin within a run on several of them; efficient: they sleep",
+    )
+    memory_limit: Annotated[int, BeforeValidator(parse_bytes)] = Field(
+        0, ge=0, description="bytes of the process, such as 2GiB; 0 for no limit"
+    )
+    warmup_seconds: float = Field(2.0, ge=0, description="seconds of warm-up before it listens")
+    calibration_seconds: float = Field(
+        5.0, ge=0, description="seconds to time batches on a machine that is new to the server"
     )
     max_batch_tokens: int = Field(2_048, ge=1, description="tokens in one batch")
     max_batch_sequences: int = Field(256, ge=1, description="texts in one batch")
-    max_queue_tokens: int = Field(131_072, ge=1, description="tokens that may wait")
+    max_queue_tokens: int = Field(
+        131_072, ge=1, description="tokens that may wait before a call is refused"
+    )
+    max_queue_seconds: float = Field(
+        10.0, ge=0, description="predicted seconds of waiting beyond which a call is refused"
+    )
+    max_queue_delay: float = Field(
+        0.0, ge=0, description="seconds that a free lane waits for a batch to fill"
+    )
+    max_passed_over: int = Field(
+        16, ge=0, description="batches that may pass over the text that has waited longest"
+    )
+    cache_bytes: int = Field(
+        0, ge=0, description="bytes of results that are kept for equal texts; 0 keeps none"
+    )
     max_texts_per_call: int = Field(256, ge=1, description="texts in one call")
     max_message_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="bytes in one message")
     drain_seconds: float = Field(30.0, ge=0, description="seconds for in-flight calls to finish")

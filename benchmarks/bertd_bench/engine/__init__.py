@@ -1,0 +1,1 @@
+"""Benchmarks of the engine alone: attention, efficiency, lanes, memory, bits."""

@@ -1,0 +1,208 @@
+"""Times of the engine: what padding would cost, what lanes bring, how near it is to the machine.
+
+::
+
+    batches ──in turns──> lane, all lanes, wide session ──> ratios
+    products of the same shapes by numpy and torch ───────> share of the machine's rate
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from bertd import bundle
+from bertd_server import cpu
+from bertd_server.engine import Engine, EngineOptions
+from bertd_server.packing import TokenSequence
+from pydantic import BaseModel
+
+from bertd_bench import machine, timing
+from bertd_bench.engine import batches, gemm, profile
+from bertd_bench.texts import MIXED_LENGTHS
+
+MIXED = "16 mixed"
+EQUAL = "16 equal"
+LONG_AND_SHORT = "512 + 30 x 8"
+LONG = "512"
+SHORT = "30 x 8"
+_EFFICIENCY = {"1 x 256": (256,), "4 x 128": (128,) * 4, "1 x 512": (512,), "16 x 128": (128,) * 16}
+_LANES = {"1 x 8": (8,), "1 x 32": (32,), "1 x 128": (128,), MIXED: MIXED_LENGTHS, LONG: (512,)}
+
+
+class PaddingTax(BaseModel, frozen=True):
+    """Milliseconds of batches, on a lane or wide, and the two ratios that should be near 1."""
+
+    session: str
+    milliseconds: dict[str, float]
+    mixed_to_equal: float  # tokens/s of the mixed batch over those of equal lengths
+    together_to_apart: float  # time of 512 + 30 x 8 over the sum of the two apart
+
+
+class Efficiency(BaseModel, frozen=True):
+    """Rates in GFLOP/s of one batch on all threads."""
+
+    batch: str
+    tokens: int
+    gemm: dict[str, float]  # products of the linear layers alone, by library
+    engine: float  # all products of the model, attention included, over its time
+    engine_linear: float  # those of the linear layers alone, over the same time
+    ratio: float  # engine to the best of gemm
+
+
+class LaneRow(BaseModel, frozen=True):
+    """Milliseconds of one batch, and how much more lanes do than the wide session."""
+
+    batch: str
+    lane_alone: float
+    lane_busy: float
+    wide: float
+    lanes_to_wide: float  # batches a second
+
+
+class EngineReport(BaseModel, frozen=True):
+    """One run of the benchmark."""
+
+    model: str
+    precision: str
+    threads: int
+    lanes: int
+    machine: machine.Machine
+    padding: list[PaddingTax]
+    efficiency: list[Efficiency]
+    lane_rows: list[LaneRow]
+    operators: dict[str, dict[str, float]]  # by batch: share of the time by kind of operator
+
+
+def measure(folder: Path, rounds: int, progress: Callable[[str], None]) -> EngineReport:
+    """Run all of it on one bundle with float32 weights or any other."""
+    threads = cpu.usable_threads()
+    here = machine.describe(threads)
+    torch.set_num_threads(threads)
+    manifest = bundle.read_manifest(folder)
+    engine = Engine(folder, manifest, EngineOptions(threads))
+    clock = _Clock(engine, timing.Schedule(rounds, repeats=5, pause_seconds=0.005))
+    progress("padding")
+    padding = [_padding(clock, wide=wide) for wide in {False, engine.has_wide}]
+    efficiency = []
+    if manifest.precision == "fp32":
+        for name, lengths in _EFFICIENCY.items():
+            progress(f"efficiency, {name}")
+            efficiency.append(_efficiency(clock, name, lengths))
+    rows = []
+    for name, lengths in _LANES.items():
+        progress(f"lanes, {name}")
+        rows.append(_lanes(clock, name, lengths))
+    progress("operators")
+    operators = {
+        name: profile.shares(folder, engine, clock.texts(lengths))
+        for name, lengths in {"1 x 8": (8,), MIXED: MIXED_LENGTHS, **_EFFICIENCY}.items()
+    }
+    return EngineReport(
+        model=manifest.name,
+        precision=manifest.precision,
+        threads=threads,
+        lanes=engine.lanes,
+        machine=here,
+        padding=padding,
+        efficiency=efficiency,
+        lane_rows=rows,
+        operators=operators,
+    )
+
+
+class _Clock:
+    """Times batches of an engine, in turns."""
+
+    def __init__(self, engine: Engine, schedule: timing.Schedule) -> None:
+        self.engine = engine
+        self._schedule = schedule
+        self._rng = np.random.default_rng(0)
+
+    def texts(self, lengths: Sequence[int]) -> list[TokenSequence]:
+        return batches.random_texts(self._rng, lengths, self.engine.manifest)
+
+    def call(self, lengths: Sequence[int], *, wide: bool) -> Callable[[], object]:
+        return partial(self.engine.answer, self.texts(lengths), wide=wide)
+
+    def medians(self, calls: dict[str, Callable[[], object]]) -> dict[str, float]:
+        """Median milliseconds by name."""
+        samples = timing.measure(calls, self._schedule, random.Random(0))  # noqa: S311 - turns
+        return {name: timing.summarize(values).median for name, values in samples.items()}
+
+
+def _padding(clock: _Clock, *, wide: bool) -> PaddingTax:
+    total, count = sum(MIXED_LENGTHS), len(MIXED_LENGTHS)
+    equal = [total // count + (index < total % count) for index in range(count)]
+    cases = {
+        MIXED: MIXED_LENGTHS,
+        EQUAL: equal,
+        LONG_AND_SHORT: [512, *[8] * 30],
+        LONG: [512],
+        SHORT: [8] * 30,
+    }
+    took = clock.medians({name: clock.call(case, wide=wide) for name, case in cases.items()})
+    return PaddingTax(
+        session="wide" if wide else "lane",
+        milliseconds=took,
+        mixed_to_equal=took[EQUAL] / took[MIXED],
+        together_to_apart=took[LONG_AND_SHORT] / (took[LONG] + took[SHORT]),
+    )
+
+
+def _efficiency(clock: _Clock, name: str, lengths: Sequence[int]) -> Efficiency:
+    manifest = clock.engine.manifest
+    hidden, tokens = manifest.hidden_size, sum(lengths)
+    inner = 4 * hidden  # as in every BERT
+    took = clock.medians(
+        {
+            "engine": clock.call(lengths, wide=clock.engine.has_wide),
+            **gemm.contestants(tokens, hidden, inner),
+        }
+    )
+    linear = gemm.layer_flops(tokens, hidden, inner)
+    attention = gemm.attention_flops(lengths, hidden)
+    rates = {library: linear / took[library] / 1e6 for library in took if library != "engine"}
+    seconds = took["engine"] / manifest.num_layers
+    engine = (linear + attention) / seconds / 1e6
+    return Efficiency(
+        batch=name,
+        tokens=tokens,
+        gemm=rates,
+        engine=engine,
+        engine_linear=linear / seconds / 1e6,
+        ratio=engine / max(rates.values()),
+    )
+
+
+def _lanes(clock: _Clock, name: str, lengths: Sequence[int]) -> LaneRow:
+    engine = clock.engine
+    alone = clock.call(lengths, wide=False)
+    with ThreadPoolExecutor(engine.lanes) as pool:
+
+        def all_lanes() -> None:
+            """Each lane runs a few, so that their ends hardly matter."""
+            for run in [pool.submit(_times, 4, alone) for _ in range(engine.lanes)]:
+                run.result()
+
+        took = clock.medians(
+            {"alone": alone, "busy": all_lanes, "wide": clock.call(lengths, wide=True)}
+        )
+    busy = took["busy"] / 4
+    return LaneRow(
+        batch=name,
+        lane_alone=took["alone"],
+        lane_busy=busy,
+        wide=took["wide"],
+        lanes_to_wide=took["wide"] / (busy / engine.lanes),
+    )
+
+
+def _times(count: int, call: Callable[[], object]) -> None:
+    for _ in range(count):
+        call()

@@ -1,0 +1,1 @@
+"""Load on a real server over gRPC: saturation, light load, overload, bulk calls, a soak."""

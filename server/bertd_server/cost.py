@@ -1,0 +1,269 @@
+"""What a batch will cost: seconds, predicted from its shape.
+
+::
+
+    measurements on this machine ──fit──> CostModel ──seconds(shape)──> batching, admission
+              ^                               │
+              └── live batches ── CostTracker ┘   error as a metric; fits again when it drifts
+
+A packed batch costs a fixed overhead, something for each sequence (a turn of each attention
+loop), the linear layers (a function of its tokens) and attention (of the pairs of tokens that see
+each other). Matrix products are slow per token while they are small, so that the cost of tokens
+is a rising line with bends, not a straight one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BENDS = (0, 8, 16, 32, 64, 128, 256, 512, 1024)  # tokens at which the line may bend
+_KNEE = 1.05  # at the knee a token costs at most this multiple of the cheapest
+_SMOOTHNESS = 0.1  # error, as a share, for which a token's cost may double at a bend
+_FLOOR = 1e-7  # seconds; nothing is predicted to be free
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the cost of a batch depends on.
+
+    Attributes:
+        sequences: how many.
+        tokens: of all of them.
+        pairs: the sum of their squared lengths, the work of attention.
+    """
+
+    sequences: int
+    tokens: int
+    pairs: int
+
+    @classmethod
+    def of(cls, lengths: Iterable[int]) -> Shape:
+        """The shape of a batch of these lengths."""
+        sizes = list(lengths)
+        return cls(len(sizes), sum(sizes), sum(n * n for n in sizes))
+
+    @classmethod
+    def single(cls, tokens: int) -> Shape:
+        """The shape of one sequence."""
+        return cls(1, tokens, tokens * tokens)
+
+    def __add__(self, other: Shape) -> Shape:
+        return Shape(
+            self.sequences + other.sequences, self.tokens + other.tokens, self.pairs + other.pairs
+        )
+
+
+NOTHING = Shape(0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A batch that ran, and how long it took."""
+
+    shape: Shape
+    seconds: float
+
+
+def _features(shape: Shape) -> list[float]:
+    """Overhead, sequences, pairs, then the tokens that lie in each stretch between two bends."""
+    ends = (*_BENDS[1:], math.inf)
+    stretches = [
+        max(0.0, min(shape.tokens, end) - begin) for begin, end in zip(_BENDS, ends, strict=True)
+    ]
+    return [1.0, float(shape.sequences), float(shape.pairs), *stretches]
+
+
+def _non_negative_least_squares(matrix: Floats, target: Floats) -> Floats:
+    """`argmin |matrix @ x - target|` over `x >= 0`: the active-set method of Lawson and Hanson."""
+    unknowns = matrix.shape[1]
+    solution, free = np.zeros(unknowns), np.zeros(unknowns, bool)
+    for _ in range(3 * unknowns):
+        slope = np.where(free, -np.inf, matrix.T @ (target - matrix @ solution))
+        if slope.max() <= 1e-9:
+            break
+        free[slope.argmax()] = True
+        while True:
+            trial = np.zeros(unknowns)
+            trial[free] = np.linalg.lstsq(matrix[:, free], target, rcond=None)[0]
+            below = free & (trial <= 0)
+            if not below.any():
+                break
+            step = (solution[below] / (solution[below] - trial[below] + 1e-300)).min()
+            solution += step * (trial - solution)
+            free &= ~(below & (solution <= 1e-12))
+            solution[~free] = 0.0
+        solution = trial
+    return solution
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Predicts seconds. All weights are at least 0, so that more work never costs less.
+
+    Attributes:
+        weights: seconds per unit of overhead, sequence, pair, and token in each stretch.
+    """
+
+    weights: tuple[float, ...]
+
+    @cached_property
+    def _at_bends(self) -> tuple[float, ...]:
+        """Seconds that as many tokens cost as there are at each bend."""
+        stretches = zip(_BENDS[1:], _BENDS[:-1], self.weights[3:-1], strict=True)
+        return tuple(
+            itertools.accumulate(((end - begin) * w for end, begin, w in stretches), initial=0.0)
+        )
+
+    @cached_property
+    def _best_token(self) -> float:
+        """Seconds of a token in the batch, of all sizes, in which tokens are cheapest."""
+        sizes = zip(_BENDS[1:], self._at_bends[1:], strict=True)
+        return min((self.weights[0] + seconds) / tokens for tokens, seconds in sizes)
+
+    def seconds(self, shape: Shape) -> float:
+        """Predicted time of a batch; 0 for none."""
+        if not shape.sequences:
+            return 0.0
+        weights = self.weights
+        stretch = bisect_right(_BENDS, shape.tokens) - 1
+        return max(
+            _FLOOR,
+            weights[0]
+            + shape.sequences * weights[1]
+            + shape.pairs * weights[2]
+            + self._at_bends[stretch]
+            + (shape.tokens - _BENDS[stretch]) * weights[3 + stretch],
+        )
+
+    def share(self, shape: Shape) -> float:
+        """Predicted time that texts add to a full batch: their tokens at their cheapest.
+
+        The sum of the shares of all that waits is how long one lane takes for it, whatever
+        batches it is cut into, as long as they are large.
+        """
+        return (
+            shape.sequences * self.weights[1]
+            + shape.pairs * self.weights[2]
+            + shape.tokens * max(_FLOOR, self._best_token)
+        )
+
+    def knee(self, length: int, limit: int) -> Shape:
+        """The smallest batch that serves nearly as many tokens a second as any.
+
+        Args:
+            length: typical tokens of one sequence.
+            limit: the largest batch, in tokens.
+        """
+        sizes = sorted({limit, *(size for size in _BENDS if 0 < size < limit)})
+        shapes = [Shape(max(1, size // length), size, size * min(size, length)) for size in sizes]
+        rates = [self.seconds(shape) / shape.tokens for shape in shapes]
+        least = min(rates)
+        return next(s for s, rate in zip(shapes, rates, strict=True) if rate <= _KNEE * least)
+
+    def scaled(self, factor: float) -> CostModel:
+        """The same machine, slower or faster by a factor."""
+        return CostModel(tuple(weight * factor for weight in self.weights))
+
+
+def fit(measurements: Sequence[Measurement]) -> CostModel:
+    """The model with the least relative error on measurements, and few bends beyond need.
+
+    Raises:
+        ValueError: there are none, or one took no time.
+    """
+    if not measurements or any(not m.seconds > 0 for m in measurements):
+        raise ValueError("a cost model needs measurements, each above 0 seconds")
+    seconds = np.array([m.seconds for m in measurements])
+    rows = np.array([_features(m.shape) for m in measurements]) / seconds[:, None]
+    # Where measurements leave it open, a token costs in one stretch what it costs in the next.
+    rate = np.median([m.shape.tokens / m.seconds for m in measurements])
+    stretches = np.eye(len(_BENDS), rows.shape[1], k=rows.shape[1] - len(_BENDS))
+    smooth = _SMOOTHNESS * rate * np.diff(stretches, axis=0)
+    matrix = np.vstack([rows, smooth])
+    target = np.concatenate([np.ones(len(rows)), np.zeros(len(smooth))])
+    norms = np.linalg.norm(matrix, axis=0)
+    norms[norms == 0] = 1.0
+    weights = _non_negative_least_squares(matrix / norms, target) / norms
+    return CostModel(tuple(float(weight) for weight in weights))
+
+
+def relative_error(model: CostModel, measurement: Measurement) -> float:
+    """How far the prediction was off, as a share of what the batch took."""
+    return abs(model.seconds(measurement.shape) - measurement.seconds) / measurement.seconds
+
+
+class CostTracker:
+    """The current model, checked against live batches and fitted again when it drifts.
+
+    Attributes:
+        model: what predicts now.
+        at_start: what the measurements of the start alone predict.
+        refits: how often live batches changed the model.
+    """
+
+    def __init__(
+        self,
+        measurements: Sequence[Measurement],
+        *,
+        tolerance: float = 0.25,
+        window: int = 64,
+    ) -> None:
+        """Fit to the measurements of the start.
+
+        Args:
+            measurements: a grid of shapes, measured on this machine.
+            tolerance: median error above which a window of live batches leads to a new fit.
+            window: live batches that are judged together.
+        """
+        self._grid = tuple(measurements)
+        self._tolerance = tolerance
+        self._live: deque[Measurement] = deque(maxlen=window)
+        self._errors: deque[float] = deque(maxlen=window)
+        self.at_start = fit(self._grid)
+        self.model = self.at_start
+        self.refits = 0
+
+    @property
+    def error(self) -> float:
+        """Mean relative error of the last predictions; 0 before the first."""
+        return sum(self._errors) / len(self._errors) if self._errors else 0.0
+
+    def observe(self, measurement: Measurement) -> bool:
+        """Take in a live batch; True if it led to a new fit."""
+        self._live.append(measurement)
+        self._errors.append(relative_error(self.model, measurement))
+        full = len(self._errors) == self._errors.maxlen
+        if not full or float(np.median(self._errors)) <= self._tolerance:
+            return False
+        self._refit()
+        return True
+
+    def forget(self) -> None:
+        """Trust the measurements of the start again.
+
+        For when nothing has run for a while: a model that became too slow would refuse the very
+        batches that could correct it.
+        """
+        self.model = self.at_start
+        self._live.clear()
+        self._errors.clear()
+
+    def _refit(self) -> None:
+        """The grid, as slow or fast as the machine is now, and the live batches on top of it."""
+        ratios = [m.seconds / self.at_start.seconds(m.shape) for m in self._live]
+        factor = float(np.median(ratios))
+        scaled = [Measurement(m.shape, m.seconds * factor) for m in self._grid]
+        self.model = fit([*scaled, *self._live])
+        self.refits += 1
+        self._errors.clear()

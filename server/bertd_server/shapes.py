@@ -1,0 +1,51 @@
+"""Batches that stand for all others: for warm-up, calibration and the plan of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from bertd.bundle import Manifest
+
+from bertd_server.packing import TokenSequence
+
+_LENGTHS = (8, 32, 128, 256, 512)
+_COUNTS = (1, 4, 16, 64)
+
+
+def grid(max_text_tokens: int, max_batch_tokens: int) -> list[tuple[int, ...]]:
+    """Lengths of batches, least tokens first: short, medium and long texts, few and many.
+
+    Args:
+        max_text_tokens: of the model's longest text, which is among them.
+        max_batch_tokens: of one batch; a longest text is there in any case.
+    """
+    lengths = sorted({*(n for n in _LENGTHS if n < max_text_tokens), min(max_text_tokens, 512)})
+    batches = {
+        (length,) * count
+        for length in lengths
+        for count in _COUNTS
+        if count == 1 or count * length <= max_batch_tokens
+    }
+    return sorted(batches, key=lambda batch: (sum(batch), len(batch)))
+
+
+def texts(
+    lengths: Sequence[int], manifest: Manifest, *, worst: bool = False
+) -> list[TokenSequence]:
+    """Legal texts of these lengths.
+
+    Args:
+        lengths: tokens of each.
+        manifest: of the model.
+        worst: that take as much memory as any; fill-mask projects every mask to the vocabulary.
+    """
+    mask, unnumbered = manifest.mask_token_id, manifest.unnumbered_token_id
+    ids = [n for n in range(min(manifest.vocab_size, 1000)) if n not in {mask, unnumbered}]
+    batch = []
+    for length in lengths:
+        row = np.resize(np.array(ids, np.int64), length)
+        if mask is not None:
+            row[: length if worst else 1] = mask
+        batch.append(TokenSequence(row, np.zeros(length, np.int64)))
+    return batch

@@ -1,0 +1,152 @@
+"""The load generator against systems whose delay is known, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import selectors
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import pytest
+from bertd.v1 import inference_pb2
+from bertd_bench.load import generator, mix, results
+from bertd_bench.load.generator import Closed, Open, Outcome, Record, Reply
+from bertd_bench.texts import MIXED_LENGTHS
+from test_bench import small_tokenizer
+
+T = TypeVar("T")
+ANSWERED = Reply(Outcome.ANSWERED)
+
+
+class VirtualSelector(selectors.SelectSelector):
+    """Where a loop would sleep, its clock jumps; each turn of the loop takes a microsecond."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.now += (timeout or 0.0) + 1e-6
+        return super().select(0)
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A loop of virtual time."""
+
+    def __init__(self) -> None:
+        self.virtual = VirtualSelector()
+        super().__init__(self.virtual)
+
+    def time(self) -> float:
+        return self.virtual.now
+
+
+def virtually(main: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(main)
+
+
+async def load(plan: Closed | Open, system: generator.Send) -> list[Record]:
+    return await generator.run(plan, system, asyncio.get_running_loop().time)
+
+
+def test_latency_of_a_system_of_constant_delay() -> None:
+    """Each request takes 30 ms, however many come at once."""
+
+    async def system(number: int, within: float) -> Reply:
+        assert number < 2000
+        assert 0.9 < within <= 1
+        await asyncio.sleep(0.03)
+        return ANSWERED
+
+    plan = generator.poisson(200, 5, [1.0], random.Random(0))
+    records = virtually(load(plan, system))
+    assert sorted(record.request for record in records) == list(range(len(plan.due)))
+    seen = results.latency([record.latency for record in records])
+    assert (seen.p50, seen.p99, seen.most) == pytest.approx((0.03, 0.03, 0.03), abs=2e-3)
+    assert generator.rate(records, 1, 5) == pytest.approx(200, rel=0.1)
+
+
+def test_percentiles_of_known_delays() -> None:
+    """Every hundredth request takes 1 ms longer than the one before."""
+
+    async def system(number: int, _: float) -> Reply:
+        await asyncio.sleep(number % 101 / 1000)
+        return ANSWERED
+
+    plan = Open(tuple(number / 10 for number in range(101)), (1.0,) * 101)
+    seen = results.latency([record.latency for record in virtually(load(plan, system))])
+    assert (seen.p50, seen.p99, seen.most) == pytest.approx((0.05, 0.099, 0.1), abs=1e-4)
+
+
+def test_a_stall_is_seen_by_all_that_were_due_in_it() -> None:
+    """One at a time, 1 ms each, but the first takes a second: no coordinated omission.
+
+    A generator that waits for each answer would see one slow request of 1,000.
+    """
+    turn = asyncio.Lock()
+
+    async def system(number: int, _: float) -> Reply:
+        async with turn:
+            await asyncio.sleep(0.001 if number else 1.0)
+        return ANSWERED
+
+    plan = Open(tuple(number / 500 for number in range(1000)), (9.0,) * 1000)
+    latencies = [record.latency for record in virtually(load(plan, system))]
+    assert results.latency(latencies).p50 > 0.1
+    assert sum(latency > 0.5 for latency in latencies) > 200
+
+
+def test_a_generator_that_falls_behind_counts_from_the_moment_that_was_due() -> None:
+    """The system blocks the generator itself for a second."""
+
+    async def system(number: int, _: float) -> Reply:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.virtual.now += 0.0 if number else 1.0
+        return ANSWERED
+
+    plan = Open((0.1, 0.2, 0.3), (0.5, 0.5, 5.0))
+    records = sorted(virtually(load(plan, system)))
+    assert [record.latency for record in records] == pytest.approx([1.0, 0.9, 0.8], abs=1e-3)
+    assert records[1].sent - records[1].due == pytest.approx(0.9, abs=1e-3)
+    assert [record.good for record in records] == [False, False, True]
+
+
+def test_a_closed_loop_finds_the_capacity() -> None:
+    """Four at a time, 10 ms each: 400 a second, however many workers ask beyond four."""
+    lanes = asyncio.Semaphore(4)
+
+    async def system(_: int, within: float) -> Reply:
+        assert within == math.inf
+        async with lanes:
+            await asyncio.sleep(0.01)
+        return ANSWERED
+
+    records = virtually(load(Closed(32, 3.0), system))
+    assert generator.steady_rate(records, Closed(32, 3.0)) == pytest.approx(400, rel=0.01)
+
+
+def test_goodput_leaves_out_refused_and_late_answers() -> None:
+    """Of each three requests one is answered in time."""
+
+    async def system(number: int, _: float) -> Reply:
+        if number % 3 == 1:
+            return Reply(Outcome.REFUSED)
+        await asyncio.sleep(0.9 if number % 3 else 0.1)
+        return ANSWERED
+
+    plan = Open(tuple(number / 30 for number in range(300)), (0.5,) * 300)
+    assert generator.rate(virtually(load(plan, system)), 1, 9) == pytest.approx(10, rel=0.02)
+
+
+def test_texts_differ_and_have_the_lengths_of_the_mixed_batch() -> None:
+    """In every sixteen of them each length is there once, and calls carry them all."""
+    tokenizer = small_tokenizer()
+    built = mix.build_texts(tokenizer, 1600, random.Random(0))
+    assert len(set(built)) == 1600
+    lengths = [len(tokenizer.encode(text)) for text in built[160:176]]
+    assert sorted(lengths) == sorted(MIXED_LENGTHS)
+    calls = [inference_pb2.EmbedRequest.FromString(call) for call in mix.serialize(built, 8)]
+    assert [text for call in calls for text in call.texts] == built
+    assert all(call.HasField("prompt_name") for call in calls)
