@@ -1,5 +1,6 @@
 """`bertd inspect` and `bertd verify`, and what serving says to the same bundles."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -16,8 +17,11 @@ from bertd.bundle import (
     WEIGHTS_NAME,
     Source,
     read_manifest,
+    write_manifest,
 )
+from bertd_export import verification
 from bertd_export.bundle import export_model
+from bertd_export.cli import export
 from bertd_export.commands import inspect, verify
 from bertd_server.cli import serve
 from click.testing import CliRunner, Result
@@ -161,6 +165,38 @@ def test_verify_finds_other_weights(exported: Path, tmp_path: Path) -> None:
     result = run_verify(exported, other)
     assert result.exit_code == 1
     assert "other weights" in result.output
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
+def test_a_rewritten_manifest_cannot_vouch_for_other_weights(
+    precision: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    other = save_tiny_bert(tmp_path / "other", seed=1)
+    folder = tmp_path / "bundle"
+    arguments = [str(other), "--output", str(folder), "--precision", precision]
+    more = [] if precision == "fp32" else ["--min-cosine", "0.5"]
+    assert CliRunner().invoke(export, [*arguments, *more]).exit_code == 0
+    assert run_verify(folder, other, *more).exit_code == 0
+    manifest = read_manifest(folder)
+    parity = {
+        name: one.model_copy(update={"tolerance": 1e9}) for name, one in manifest.parity.items()
+    }
+    write_manifest(folder, manifest.model_copy(update={"parity": parity}))
+    result = run_verify(folder, checkpoint)
+    assert result.exit_code == 1
+    assert "other weights" in result.output
+    assert ("more than 1e-04" if precision == "fp32" else "the mean cosine is") in result.output
+
+
+def test_bits_that_depend_on_the_batch_fail_on_the_cpu_alone(
+    exported: Path, checkpoint: Path
+) -> None:
+    found = verification.verify(exported, str(checkpoint))
+    assert found.varying is None
+    assert not found.failures
+    varying = dataclasses.replace(found, varying="logits is not bit-identical")
+    assert varying.failures == ["logits is not bit-identical"]
+    assert not dataclasses.replace(varying, provider="CUDAExecutionProvider").failures
 
 
 def cache_on_the_hub(cache: Path, checkpoints: dict[str, Path]) -> None:

@@ -90,8 +90,10 @@ def test_the_bundle_says_what_was_done(bundle: Path, texts: Path) -> None:
 def test_an_int8_bundle_can_be_inspected_and_verified(bundle: Path, tiny: Path) -> None:
     shown = dict(rows(inspect_bundle(bundle)))
     assert shown["quantization"].startswith("scheme: 2; linear layers: 12; calibration: texts.txt")
-    _, found = verify(bundle, str(tiny))
-    assert all(0 < parity.max_abs_diff <= parity.tolerance for parity in found.values())
+    found = verify(bundle, str(tiny))
+    assert not found.failures
+    assert all(0 < parity.max_abs_diff for parity in found.parity.values())
+    assert 0.99 < (found.cosine or 0) < 1
 
 
 def test_every_weight_is_int8_in_seven_bits(bundle: Path) -> None:
