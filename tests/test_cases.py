@@ -1,6 +1,7 @@
 """The grid of texts and batches on which an export is compared with PyTorch."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def test_runs_hold_different_texts_of_every_kind(checkpoint: Checkpoint, longest
     for batch in cases.batches(texts):
         found = arrange(np.array([len(texts[name].ids) for name in batch]))
         for runs, kinds in ((found.short_runs, short), (found.long_runs, long)):
-            for start, end in zip(runs, runs[1:], strict=False):
+            for start, end in pairwise(runs):
                 members = [texts[batch[place]] for place in found.order[start:end]]
                 different = len({text.ids.tobytes() for text in members})
                 kinds.add((len(members[0].ids), different))

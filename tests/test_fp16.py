@@ -1,5 +1,6 @@
 """fp16: the rewrite on each layout, what stays in fp32, the gate, and checkpoints in half."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from click.testing import CliRunner
 from onnx import TensorProto
 from safetensors.torch import load_file, save_file
 from structlog.testing import capture_logs
+from tampering import allow_anything
 from tiny import VOCABULARY, save_tiny
 from tiny_bert import WORDS, save_tiny_bert
 from transformers import AutoModel
@@ -86,6 +88,13 @@ def test_an_fp16_bundle_is_verified_with_room_for_an_accelerator(
     assert 0.9999 < (found.cosine or 0) < 1
     with pytest.raises(ExportError, match=r"no NoSuchProvider here; it has .*CPUExecutionProvider"):
         verify(bundle, str(source), provider="NoSuchProvider")
+
+
+def test_other_weights_are_found_whatever_the_manifest_allows(bundle: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    allow_anything(copy)
+    [failure] = verify(copy, str(save_tiny_bert(tmp_path / "other", seed=1))).failures
+    assert "less than 0.999890" in failure
 
 
 def test_answers_are_the_same_alone_and_in_a_batch(bundle: Path) -> None:

@@ -1,8 +1,8 @@
 """The texts and the batches on which a graph is compared with PyTorch.
 
 Lengths find what depends on size; batches of unequal lengths, and of different texts of equal
-length, find what leaks from one sequence into another; token types, special tokens inside a text and odd characters find inputs that a
-model, or its packed form, treats otherwise.
+length, find what leaks from one sequence into another; token types, special tokens inside a text
+and odd characters find inputs that a model, or its packed form, treats otherwise.
 """
 
 from collections import Counter
