@@ -47,7 +47,8 @@ def test_every_text_is_alone_and_beside_others(checkpoint: Checkpoint) -> None:
 def test_runs_hold_different_texts_of_every_kind(checkpoint: Checkpoint, longest: int) -> None:
     """A leak within a run shows only between different texts."""
     texts = cases.texts(replace(checkpoint, max_tokens=longest))
-    short, long = set(), set()
+    short: set[tuple[int, int]] = set()
+    long: set[tuple[int, int]] = set()
     for batch in cases.batches(texts):
         found = arrange(np.array([len(texts[name].ids) for name in batch]))
         for runs, kinds in ((found.short_runs, short), (found.long_runs, long)):
