@@ -94,14 +94,20 @@ def test_scores_are_ranked(plain: Checkpoint, tmp_path: Path) -> None:
         Evaluator(written(tmp_path, {"text": "w1", "score": 1}), checkpoint, 0.01)
 
 
-def test_embeddings_are_compared_by_their_cosine(plain: Checkpoint, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("angles", "order"), [((0.1, 0.2, 0.3), -1), ((0.3, 0.2, 0.1), 1)])
+def test_embeddings_are_compared_by_their_cosine(
+    angles: tuple[float, ...], order: int, plain: Checkpoint, tmp_path: Path
+) -> None:
+    """The second vectors all lie on an axis, and the first turn away from it."""
     records = [{"text": f"w{n}", "text_pair": "w9", "score": n} for n in range(3)]
+    turned = [*angles, 0, 0, 0]
+    vectors = [[np.cos(angle), np.sin(angle)] for angle in turned]
     found = measured(
         plain,
         written(tmp_path, *records),
-        lambda number, _: {"sentence_embedding": np.array([1, number % 3], np.float32)},
-    )  # both texts of a pair have the same vector, so that all cosines are one
-    assert found.metrics == {"spearman": pytest.approx(0, abs=1)}
+        lambda number, _: {"sentence_embedding": np.array([vectors[number]], np.float32)},
+    )
+    assert found.metrics == {"spearman": pytest.approx(order)}
 
 
 def test_zero_shot_reads_the_entailment_of_each_candidate(
