@@ -32,7 +32,7 @@ from bertd_export.answers import answers, judged
 from bertd_export.calibration import read_sample, tokenized
 from bertd_export.cases import Text
 from bertd_export.checkpoint import Checkpoint
-from bertd_export.errors import ExportError
+from bertd_export.errors import ExportError, shortened
 from bertd_export.evaluation import Evaluator
 from bertd_export.half import LARGEST, rounding, to_half
 from bertd_export.parity import Answer, feed_of, measure
@@ -144,7 +144,7 @@ def _refuse(found: Agreement, least: float, texts: list[str]) -> ExportError:
     worst = []
     for number, score in found.worst(_WORST):
         text = texts[number]
-        worst.append(f"{score:.6f} {text if len(text) <= 80 else text[:79] + '…'}")
+        worst.append(f"{score:.6f} {shortened(text)}")
     return ExportError(
         f"fp16 agrees with fp32 to a mean cosine of {found.mean:.6f} (lowest {found.lowest:.6f}), "
         f"less than --min-cosine {least:g}; lower it, or export fp32. Worst texts: "

@@ -23,7 +23,7 @@ from bertd_export.answers import batches, judged, judged_answers
 from bertd_export.calibration import Sample, for_calibration, read_sample, tokenized
 from bertd_export.cases import Text
 from bertd_export.checkpoint import Checkpoint
-from bertd_export.errors import ExportError
+from bertd_export.errors import ExportError, shortened
 from bertd_export.evaluation import Evaluator
 from bertd_export.families import attention_calls
 from bertd_export.folds import fold
@@ -148,7 +148,7 @@ def _refuse(found: Agreement, least: float, kept: int, texts: list[str]) -> Expo
     lines = [summary]
     for number, score in found.worst(_WORST):
         text = texts[number]
-        lines.append(f"  {score:.5f}  {text if len(text) <= 80 else text[:79] + '…'}")
+        lines.append(f"  {score:.5f}  {shortened(text)}")
     return ExportError("\n".join(lines))
 
 
