@@ -112,7 +112,7 @@ async def test_a_server_on_a_cpu_says_that_fp16_is_of_no_use(bundle: Path) -> No
 def test_every_layout_runs_in_fp16(family: str, tmp_path: Path) -> None:
     """ModernBERT has rotary positions and local attention, DeBERTa a bias from positions."""
     checkpoint = checkpoints.load(str(save_tiny(tmp_path / "source", family)))
-    halved = to_fp16(trace(checkpoint), checkpoint, LENIENT, 1e-4, lambda _: None)
+    halved = to_fp16(trace(checkpoint), checkpoint, LENIENT, 1e-4, tmp_path, lambda _: None)
     assert halved.record.mean_cosine > 0.999
     functions = [function.name for function in halved.graph.functions]
     assert any(name.endswith("AttentionHalf") for name in functions)
@@ -149,7 +149,7 @@ def test_what_leaves_the_range_stays_in_fp32(
 ) -> None:
     folder = spoil(source, tmp_path / "large", name, factor)
     checkpoint = checkpoints.load(str(folder))
-    halved = to_fp16(trace(checkpoint), checkpoint, LENIENT, 1e-3, lambda _: None)
+    halved = to_fp16(trace(checkpoint), checkpoint, LENIENT, 1e-3, tmp_path, lambda _: None)
     assert halved.record.keep_fp32
     assert halved.record.largest > 65504 / 4
     assert halved.record.mean_cosine > 0.999
