@@ -69,11 +69,14 @@ def test_only_newlines_end_a_line(tmp_path: Path) -> None:
     assert sorted([*sample.calibrate, *sample.judge]) == sorted(texts * 2)
 
 
-def test_a_calibration_text_without_tokens_is_refused(plain: Checkpoint) -> None:
+def test_a_text_without_tokens_is_refused(plain: Checkpoint, tmp_path: Path) -> None:
     bare = Tokenizer.from_str(plain.tokenizer.to_str())
     bare.post_processor = TemplateProcessing(single="$A")  # no [CLS], no [SEP]
     with pytest.raises(ExportError, match="no token of the calibration text"):
         tokenized(replace(plain, tokenizer=bare), ["w1", "\u200b"])
+    path = written(tmp_path, {"text": "w1", "text_pair": "\u200b", "score": 1})
+    with pytest.raises(ExportError, match="line 1 leaves no tokens"):
+        Evaluator(path, replace(plain, tokenizer=bare), 0.01)
 
 
 def test_labels_are_scored_by_accuracy(plain: Checkpoint, tmp_path: Path) -> None:
