@@ -8,13 +8,13 @@ import onnx
 import pytest
 import torch
 import transformers
+from bertd import heads
 from bertd.bundle import GRAPH_NAME, Manifest, read_manifest
 from bertd_export import checkpoint, first_rows
 from bertd_export.bundle import export_model
 from bertd_export.errors import ExportError
 from bertd_export.hidden import hidden_source, probe
 from bertd_export.verification import verify
-from bertd_server import heads
 from bertd_server.batching import Limits
 from bertd_server.engine import Engine
 from bertd_server.model import Model, ModelOptions, TaskNotServedError
