@@ -1,5 +1,7 @@
 """int8: the rewrite, the search, the gate, and equal bits."""
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,8 @@ from bertd_export.runtime import session
 from bertd_export.trace import trace
 from bertd_export.verification import verify
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
+from tampering import allow_anything
 from tiny import save_tiny
 from transformers import BertConfig, BertModel, BertTokenizer
 
@@ -90,8 +94,25 @@ def test_the_bundle_says_what_was_done(bundle: Path, texts: Path) -> None:
 def test_an_int8_bundle_can_be_inspected_and_verified(bundle: Path, tiny: Path) -> None:
     shown = dict(rows(inspect_bundle(bundle)))
     assert shown["quantization"].startswith("scheme: 2; linear layers: 12; calibration: texts.txt")
-    _, found = verify(bundle, str(tiny))
-    assert all(0 < parity.max_abs_diff <= parity.tolerance for parity in found.values())
+    found = verify(bundle, str(tiny))
+    assert not found.failures
+    assert all(parity.max_abs_diff > 0 for parity in found.parity.values())
+    assert 0.99 < (found.cosine or 0) < 1
+
+
+def test_other_weights_are_found_whatever_the_manifest_allows(
+    bundle: Path, tiny: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    allow_anything(copy)
+    other = Path(shutil.copytree(tiny, tmp_path / "other"))
+    weights = load_file(other / "model.safetensors")
+    for name, tensor in weights.items():
+        weights[name] = tensor.roll(1, 0)
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    [failure] = verify(copy, str(other)).failures
+    assert re.fullmatch(r"the mean cosine is -?0\.\d+, less than 0\.989000", failure)
+    assert not verify(copy, str(other), min_cosine=-1).failures
 
 
 def test_every_weight_is_int8_in_seven_bits(bundle: Path) -> None:

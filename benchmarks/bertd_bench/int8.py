@@ -34,7 +34,7 @@ from bertd_server.default_model import checkpoint_folder
 from bertd_server.engine import Engine, EngineOptions
 from bertd_server.packing import TokenSequence
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from bertd_bench import checkpoints, machine, speed, texts, timing
 
@@ -231,6 +231,30 @@ def _times(  # noqa: PLR0913, PLR0917 - internal
         )
         times[case] = {name: timing.summarize(values) for name, values in samples.items()}
     return times
+
+
+def read(path: Path) -> Comparison:
+    """Read a result.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no result of `bertd bench int8`.
+    """
+    try:
+        return Comparison.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{path} is not a result of `bertd bench int8`") from error
+
+
+def render(results: Sequence[tuple[str, Comparison]]) -> str:
+    """One table, with its caption, for each result.
+
+    Args:
+        results: where each JSON file is, as seen from the document, and what is in it.
+    """
+    return "\n\n".join(
+        f"{to_markdown(result).rstrip()} Raw: [`{link}`]({link})." for link, result in results
+    )
 
 
 def to_markdown(result: Comparison) -> str:
