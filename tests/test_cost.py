@@ -6,6 +6,7 @@ import random
 
 import pytest
 from bertd_server.batching import Policy
+from bertd_server.calibration import Calibration
 from bertd_server.cost import (
     CostModel,
     CostTracker,
@@ -15,7 +16,6 @@ from bertd_server.cost import (
     relative_error,
 )
 from bertd_server.forecast import Forecast
-from bertd_server.startup import Calibration
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -136,7 +136,7 @@ def test_the_tracker_lets_a_few_outliers_pass() -> None:
 @given(st.sampled_from([0.25, 4.0]))
 def test_the_budget_follows_the_machine_and_returns_after_a_pause(factor: float) -> None:
     """A refit changes the budget of batches; ten idle seconds bring back the measured one."""
-    forecast = Forecast(Calibration(measured(TRUE, GRID, 0.0, 0)), Policy(2048, 64))
+    forecast = Forecast(Calibration(measured(TRUE, GRID, 0.0, 0), []), Policy(2048, 64))
     before = forecast.policy.budget_seconds
     for m in measured(TRUE.scaled(factor), some_shapes(64, 5), 0.0, 5):
         forecast.observe(m.shape, m.seconds, 100.0, wide=False)

@@ -46,7 +46,7 @@ async def test_a_text_has_the_same_bits_on_every_lane_joined_and_from_the_cache(
     scheduling = SchedulerOptions(lanes=2, cache_bytes=1 << 20)
     model = Model.load(bundle_folder, ModelOptions(scheduling=scheduling))
     asked = texts(40, 1)
-    engine = Engine(bundle_folder, read_manifest(bundle_folder), threads=1)
+    engine = Engine(bundle_folder, read_manifest(bundle_folder))
     alone = {}
     for text, read in zip(asked, model._tokenizer(asked), strict=True):
         alone[text] = engine.embed([read.sequence])[0].tobytes()  # type: ignore[union-attr]
