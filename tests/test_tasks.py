@@ -92,11 +92,12 @@ def compare(model: Any, folder: Path) -> Manifest:
     manifest = read_manifest(folder)
     engine = Engine(folder, manifest)
     batch = texts(manifest.type_vocab_size)
-    together = engine.answer(batch)
+    outputs = list(manifest.outputs)
+    together = engine.answer(batch, outputs)
     compared = 0
     for text, answer in zip(batch, together, strict=True):
         expected = eager(model, manifest, text)
-        (alone,) = engine.answer([text])
+        (alone,) = engine.answer([text], outputs)
         for name, rows in alone.items():
             np.testing.assert_array_equal(answer[name], rows)
             if name in expected:
