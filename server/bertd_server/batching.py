@@ -2,8 +2,8 @@
 
 The scheduler decides *when*; :func:`form_batch` decides *which*, from what waits at that moment::
 
-    waiting ──> gone: no longer wanted, or too late already
-            ──> in order: passed over too often, priority, deadline, arrival
+    waiting ──> late: could not be answered in time even if they ran alone at once
+            ──> in order: priority, deadline, turn; turn alone when one was passed over too often
             ──> the first, and those after it while the batch gains and nobody in it becomes late
 """
 
@@ -36,9 +36,8 @@ class Waiting(Protocol):
     def turn(self) -> float:
         """When it arrived; later for a text of a large call, by the work of those before it."""
 
-    @property
-    def passed_over(self) -> int:
-        """Batches that ran with a text in them whose turn came later."""
+    passed_over: int
+    """Batches that ran, while its turn was the earliest of all, with a later one in them."""
 
 
 W = TypeVar("W", bound=Waiting)
@@ -53,7 +52,10 @@ class Policy:
         max_sequences: in a batch.
         budget_seconds: predicted time after which a batch takes no more texts: the knee of the
             measured curve.
-        max_passed_over: batches that may pass a text over before it goes first.
+        max_passed_over: batches that may pass over the text with the earliest turn; the next one
+            goes by turn alone. No text so waits longer than `max_passed_over + 1` batches for
+            each one that the texts before it fill, while priorities and deadlines keep all but
+            that share of the lanes.
     """
 
     max_tokens: int
@@ -68,6 +70,11 @@ class Costs:
 
     lane: CostModel
     wide: CostModel | None = None
+
+    def soonest(self, shape: Shape) -> float:
+        """Seconds that texts take where they are done first, with every lane idle."""
+        lane = self.lane.seconds(shape)
+        return lane if self.wide is None else min(lane, self.wide.seconds(shape))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +104,14 @@ class Decision(Generic[W]):
     seconds: float = 0.0
 
 
-def order(text: Waiting, policy: Policy) -> tuple[bool, float, float, float]:
-    """The key by which texts go: the least first."""
-    if text.passed_over >= policy.max_passed_over:
-        return (False, text.turn, 0.0, 0.0)
-    return (True, text.priority, text.deadline, text.turn)
+def rank(text: Waiting) -> tuple[float, float, float]:
+    """The key of the ordinary order: the least goes first."""
+    return (text.priority, text.deadline, text.turn)
+
+
+def turn(text: Waiting) -> float:
+    """The key of the order by turn."""
+    return text.turn
 
 
 def form_batch(
@@ -114,7 +124,7 @@ def form_batch(
     text does not fit, the batch is closed: none behind it overtakes it for being smaller.
 
     Where several lanes are idle, what waits is shared between them, unless the wide session would
-    be done with all of it before they were.
+    be done with all of it before they were, or alone meets the first text's deadline.
 
     Args:
         waiting: texts, in any order.
@@ -123,26 +133,29 @@ def form_batch(
         lanes: at least one is idle.
         now: on the clock of the texts' times.
     """
-    fastest = costs.wide if costs.wide is not None and lanes.idle == lanes.total else costs.lane
-    late = [text for text in waiting if text.deadline <= now + fastest.seconds(text.shape)]
-    gone = {id(text) for text in late}
-    ordered = sorted(
-        (text for text in waiting if id(text) not in gone), key=lambda text: order(text, policy)
-    )
+    if lanes.idle < lanes.total:
+        costs = Costs(costs.lane)  # the wide session needs every lane
+    late: list[W] = []
+    ordered: list[W] = []
+    for text in waiting:
+        in_time = now + costs.soonest(text.shape) < text.deadline
+        (ordered if in_time else late).append(text)
     if not ordered:
         return Decision([], late, [])
-    if _wide_is_best(ordered, policy, costs, lanes):
-        assert costs.wide is not None  # noqa: S101 - for the type checker
-        batch = _fill(ordered, policy, costs.wide, policy.budget_seconds, now)
-        wide = True
-    else:
-        work = sum(costs.lane.share(text.shape) for text in ordered)
-        budget = min(policy.budget_seconds, _even_share(work, costs.lane, lanes.idle))
-        batch = _fill(ordered, policy, costs.lane, budget, now)
-        wide = False
-    model = costs.wide if wide and costs.wide is not None else costs.lane
-    seconds = model.seconds(_total(batch))
-    return Decision(batch, late, ordered[len(batch) :], wide, seconds)
+    overdue = any(text.passed_over >= policy.max_passed_over for text in ordered)
+    ordered.sort(key=turn if overdue else rank)
+    model = _fastest(ordered, policy, costs, lanes, now)
+    enough = math.inf
+    if model is costs.lane and lanes.idle > 1:
+        enough = sum(model.share(text.shape) for text in ordered) / lanes.idle
+    batch = _fill(ordered, policy, model, enough, now)
+    return Decision(
+        batch,
+        late,
+        ordered[len(batch) :],
+        wide=model is costs.wide,
+        seconds=model.seconds(_total(batch)),
+    )
 
 
 def _total(texts: Sequence[Waiting]) -> Shape:
@@ -152,49 +165,46 @@ def _total(texts: Sequence[Waiting]) -> Shape:
     return total
 
 
-def _even_share(work: float, model: CostModel, idle: int) -> float:
-    """Predicted time of a batch that leaves as much to each other idle lane."""
-    if idle == 1:
-        return math.inf
-    return work / idle + model.seconds(Shape(1, 1, 1))
-
-
-def _wide_is_best(ordered: Sequence[W], policy: Policy, costs: Costs, lanes: Lanes) -> bool:
-    """Whether one wide batch of all that waits is done before the lanes, sharing it, would be."""
-    if costs.wide is None or lanes.idle < lanes.total or lanes.total < 2:
-        return False
+def _fastest(
+    ordered: Sequence[W], policy: Policy, costs: Costs, lanes: Lanes, now: float
+) -> CostModel:
+    """The wide session, if one batch of all on it is done before the lanes, sharing it, would be."""
+    lane, wide = costs.lane, costs.wide
+    if wide is None:
+        return lane
+    if now + lane.seconds(ordered[0].shape) >= ordered[0].deadline:
+        return wide  # no lane is fast enough for the first
     everything = _total(ordered)
-    if everything.tokens > policy.max_tokens and len(ordered) > 1:
-        return False  # more than one batch: the lanes together do more a second
-    longest = max((text.shape for text in ordered), key=costs.lane.seconds)
-    work = sum(costs.lane.share(text.shape) for text in ordered)
-    shared = max(
-        costs.lane.seconds(longest), _even_share(work, costs.lane, min(lanes.idle, len(ordered)))
-    )
-    if len(ordered) == 1:
-        shared = costs.lane.seconds(longest)
-    return costs.wide.seconds(everything) < shared
+    if len(ordered) > 1 and (
+        everything.tokens > policy.max_tokens or everything.sequences > policy.max_sequences
+    ):
+        return lane  # more than one batch: the lanes together do more a second
+    longest = max(lane.seconds(text.shape) for text in ordered)
+    work = sum(lane.share(text.shape) for text in ordered)
+    shared = max(longest, work / min(lanes.total, len(ordered)))
+    return wide if wide.seconds(everything) < shared else lane
 
 
 def _fill(
-    ordered: Sequence[W], policy: Policy, model: CostModel, budget: float, now: float
+    ordered: Sequence[W], policy: Policy, model: CostModel, enough: float, now: float
 ) -> list[W]:
-    """The longest prefix that is worth running as one batch."""
-    batch = [ordered[0]]
-    shape = ordered[0].shape
-    seconds = model.seconds(shape)
-    deadline = ordered[0].deadline
+    """The longest prefix that is worth running as one batch; it ends with `enough` work."""
+    first = ordered[0]
+    batch, shape, deadline = [first], first.shape, first.deadline
+    seconds, work = model.seconds(shape), model.share(shape)
     for text in ordered[1 : policy.max_sequences]:
         larger = shape + text.shape
         together = model.seconds(larger)
         deadline = min(deadline, text.deadline)
         if (
-            larger.tokens > policy.max_tokens
-            or together > budget
-            or now + together > deadline
+            work >= enough
+            or larger.tokens > policy.max_tokens
+            or together > policy.budget_seconds
+            or now + together >= deadline
             or together > seconds + model.seconds(text.shape)
         ):
             break
         batch.append(text)
         shape, seconds = larger, together
+        work += model.share(text.shape)
     return batch

@@ -14,17 +14,19 @@ is a rising line with bends, not a straight one.
 
 from __future__ import annotations
 
+import itertools
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 _BENDS = (0, 8, 16, 32, 64, 128, 256, 512, 1024)  # tokens at which the line may bend
-_KNEE = 1.1  # at the knee a token costs at most this multiple of the cheapest
-_SWEEPS = 2_000  # of coordinate descent; the fit has a dozen unknowns
+_KNEE = 1.05  # at the knee a token costs at most this multiple of the cheapest
 _FLOOR = 1e-7  # seconds; nothing is predicted to be free
 
 Floats = NDArray[np.float64]
@@ -77,21 +79,29 @@ def _features(shape: Shape) -> list[float]:
 
 
 def _non_negative_least_squares(matrix: Floats, target: Floats) -> Floats:
-    """`argmin |matrix @ x - target|` over `x >= 0`, by coordinate descent."""
-    gram, projected = matrix.T @ matrix, matrix.T @ target
-    solution = np.zeros(len(projected))
-    for _ in range(_SWEEPS):
-        before = solution.copy()
-        for i, diagonal in enumerate(np.diag(gram)):
-            if diagonal > 0:
-                step = (projected[i] - gram[i] @ solution) / diagonal
-                solution[i] = max(0.0, solution[i] + step)
-        if np.abs(solution - before).max() <= 1e-9 * max(1.0, np.abs(solution).max()):
+    """`argmin |matrix @ x - target|` over `x >= 0`: the active-set method of Lawson and Hanson."""
+    unknowns = matrix.shape[1]
+    solution, free = np.zeros(unknowns), np.zeros(unknowns, bool)
+    for _ in range(3 * unknowns):
+        slope = np.where(free, -np.inf, matrix.T @ (target - matrix @ solution))
+        if slope.max() <= 1e-9:
             break
+        free[slope.argmax()] = True
+        while True:
+            trial = np.zeros(unknowns)
+            trial[free] = np.linalg.lstsq(matrix[:, free], target, rcond=None)[0]
+            below = free & (trial <= 0)
+            if not below.any():
+                break
+            step = (solution[below] / (solution[below] - trial[below] + 1e-300)).min()
+            solution += step * (trial - solution)
+            free &= ~(below & (solution <= 1e-12))
+            solution[~free] = 0.0
+        solution = trial
     return solution
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CostModel:
     """Predicts seconds. All weights are at least 0, so that more work never costs less.
 
@@ -101,36 +111,59 @@ class CostModel:
 
     weights: tuple[float, ...]
 
+    @cached_property
+    def _at_bends(self) -> tuple[float, ...]:
+        """Seconds that as many tokens cost as there are at each bend."""
+        stretches = zip(_BENDS[1:], _BENDS[:-1], self.weights[3:-1], strict=True)
+        return tuple(
+            itertools.accumulate(((end - begin) * w for end, begin, w in stretches), initial=0.0)
+        )
+
+    @cached_property
+    def _best_token(self) -> float:
+        """Seconds of a token in the batch, of all sizes, in which tokens are cheapest."""
+        sizes = zip(_BENDS[1:], self._at_bends[1:], strict=True)
+        return min((self.weights[0] + seconds) / tokens for tokens, seconds in sizes)
+
     def seconds(self, shape: Shape) -> float:
         """Predicted time of a batch; 0 for none."""
         if not shape.sequences:
             return 0.0
-        features = _features(shape)
-        return max(_FLOOR, sum(w * f for w, f in zip(self.weights, features, strict=True)))
+        weights = self.weights
+        stretch = bisect_right(_BENDS, shape.tokens) - 1
+        return max(
+            _FLOOR,
+            weights[0]
+            + shape.sequences * weights[1]
+            + shape.pairs * weights[2]
+            + self._at_bends[stretch]
+            + (shape.tokens - _BENDS[stretch]) * weights[3 + stretch],
+        )
 
     def share(self, shape: Shape) -> float:
-        """Predicted time that a part of a full batch adds to it: no overhead, tokens at their best.
+        """Predicted time that texts add to a full batch: their tokens at their cheapest.
 
-        The sum of shares of all that waits is how long the queue takes.
+        The sum of the shares of all that waits is how long one lane takes for it, whatever
+        batches it is cut into, as long as they are large.
         """
-        _, sequence, pair, *stretches = self.weights
-        return shape.sequences * sequence + shape.pairs * pair + shape.tokens * stretches[-1]
+        return (
+            shape.sequences * self.weights[1]
+            + shape.pairs * self.weights[2]
+            + shape.tokens * max(_FLOOR, self._best_token)
+        )
 
-    def knee(self, length: int, limit: int) -> int:
-        """Tokens beyond which a larger batch hardly serves more tokens a second.
+    def knee(self, length: int, limit: int) -> Shape:
+        """The smallest batch that serves nearly as many tokens a second as any.
 
         Args:
             length: typical tokens of one sequence.
             limit: the largest batch, in tokens.
         """
-
-        def per_token(tokens: int) -> float:
-            count = max(1, tokens // length)
-            return self.seconds(Shape(count, tokens, tokens * length)) / tokens
-
         sizes = sorted({limit, *(size for size in _BENDS if 0 < size < limit)})
-        least = min(map(per_token, sizes))
-        return next(size for size in sizes if per_token(size) <= _KNEE * least)
+        shapes = [Shape(max(1, size // length), size, size * min(size, length)) for size in sizes]
+        rates = [self.seconds(shape) / shape.tokens for shape in shapes]
+        least = min(rates)
+        return next(s for s, rate in zip(shapes, rates, strict=True) if rate <= _KNEE * least)
 
     def scaled(self, factor: float) -> CostModel:
         """The same machine, slower or faster by a factor."""
@@ -149,11 +182,14 @@ def fit(measurements: Sequence[Measurement]) -> CostModel:
     rows /= np.array([m.seconds for m in measurements])[:, None]  # errors become relative
     norms = np.linalg.norm(rows, axis=0)
     norms[norms == 0] = 1.0
-    solution = _non_negative_least_squares(rows / norms, np.ones(len(rows)))
-    weights = solution / norms
-    seen = [index for index, column in enumerate(rows.T) if index >= 3 and column.any()]
-    if seen:  # what is longer than all that was measured goes on as the last stretch did
-        weights[seen[-1] + 1 :] = weights[seen[-1]]
+    weights = _non_negative_least_squares(rows / norms, np.ones(len(rows))) / norms
+    # Tokens beyond all that was measured cost what the measured ones do on average.
+    most = max(m.shape.tokens for m in measurements)
+    within = [max(0, min(most, end) - begin) for begin, end in itertools.pairwise(_BENDS)]
+    mean = float(weights[3:-1] @ within) / max(1, sum(within))
+    for stretch, begin in enumerate(_BENDS):
+        if begin >= most:
+            weights[3 + stretch] = mean
     return CostModel(tuple(float(weight) for weight in weights))
 
 
@@ -167,7 +203,6 @@ class CostTracker:
 
     Attributes:
         model: what predicts now.
-        error: mean relative error of recent predictions; 0 before the first.
         refits: how often live batches changed the model.
     """
 
@@ -183,35 +218,46 @@ class CostTracker:
         Args:
             measurements: a grid of shapes, measured on this machine.
             tolerance: median error above which a window of live batches leads to a new fit.
-            window: live batches between two checks.
+            window: live batches that are judged together.
         """
         self._grid = tuple(measurements)
         self._tolerance = tolerance
-        self._live: deque[Measurement] = deque(maxlen=4 * window)
+        self._live: deque[Measurement] = deque(maxlen=window)
         self._errors: deque[float] = deque(maxlen=window)
-        self._window = window
-        self.model = fit(self._grid)
+        self._at_start = fit(self._grid)
+        self.model = self._at_start
         self.refits = 0
 
     @property
     def error(self) -> float:
-        """Mean relative error of the last predictions."""
+        """Mean relative error of the last predictions; 0 before the first."""
         return sum(self._errors) / len(self._errors) if self._errors else 0.0
 
-    def observe(self, measurement: Measurement) -> None:
-        """Take in a live batch; every full window with too large an error fits again."""
+    def observe(self, measurement: Measurement) -> bool:
+        """Take in a live batch; True if it led to a new fit."""
         self._live.append(measurement)
         self._errors.append(relative_error(self.model, measurement))
-        if len(self._errors) == self._window and np.median(self._errors) > self._tolerance:
-            self._refit()
+        full = len(self._errors) == self._errors.maxlen
+        if not full or float(np.median(self._errors)) <= self._tolerance:
+            return False
+        self._refit()
+        return True
+
+    def forget(self) -> None:
+        """Trust the measurements of the start again.
+
+        For when nothing has run for a while: a model that became too slow would refuse the very
+        batches that could correct it.
+        """
+        self.model = self._at_start
+        self._live.clear()
+        self._errors.clear()
 
     def _refit(self) -> None:
         """The grid, as slow or fast as the machine is now, and the live batches on top of it."""
-        recent = list(self._live)[-self._window :]
-        grid = fit(self._grid)
-        ratios = [m.seconds / grid.seconds(m.shape) for m in recent]
+        ratios = [m.seconds / self._at_start.seconds(m.shape) for m in self._live]
         factor = float(np.median(ratios))
         scaled = [Measurement(m.shape, m.seconds * factor) for m in self._grid]
-        self.model = fit([*scaled, *recent])
+        self.model = fit([*scaled, *self._live])
         self.refits += 1
         self._errors.clear()

@@ -5,8 +5,8 @@
     RequestError                 the base; carries a gRPC status code
       InvalidInput               INVALID_ARGUMENT   names the field and the remedy
       UnknownModel               NOT_FOUND
-      Overloaded                 RESOURCE_EXHAUSTED the queue is full
-      DeadlineMissed             DEADLINE_EXCEEDED  it expired before it cost anything
+      Overloaded                 RESOURCE_EXHAUSTED too much waits; carries when to retry
+      DeadlineMissed             DEADLINE_EXCEEDED  too little time, or it expired in the queue
       Draining                   UNAVAILABLE        the server is going away
       EngineFailure              INTERNAL           the model failed on this text alone
 
@@ -49,13 +49,25 @@ class UnknownModel(RequestError):
 
 
 class Overloaded(RequestError):
-    """The queue is full."""
+    """There is more work than the call can wait for.
+
+    `reason` names the limit. `retry_after_seconds` is predicted: then the queue has room for such
+    a call. `in_vain` says that this very call, with its deadline, would be refused again.
+    """
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
+    def __init__(
+        self, message: str, *, reason: str, retry_after_seconds: float, in_vain: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after_seconds = retry_after_seconds
+        self.in_vain = in_vain
+
 
 class DeadlineMissed(RequestError):
-    """The deadline passed while the text waited."""
+    """The deadline passes before the text can be computed, on an idle server or in the queue."""
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
 
