@@ -10,43 +10,64 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bertd_server.batching import Costs, Policy, form_batch
+from bertd_server.admission import Backlog, Bounds, Demand, Outlook, Place, refusal
+from bertd_server.batching import Costs, Policy
 from bertd_server.cost import Shape
+from bertd_server.line import Line
 
 from bertd_bench.simulation import Choice, Request, State, packed
 
+_HORIZON = 60.0  # seconds; no objective here is longer
+_BOUNDS = Bounds(tokens=131_072, seconds=_HORIZON)  # deadlines are what limits the queue here
 
-@dataclass(frozen=True, slots=True)
+
 class Ours:
-    """What bertd does: `form_batch`, and no request that cannot make its deadline."""
+    """What bertd does, with the live scheduler's own parts: `Line`, `form_batch`, `refusal`."""
 
-    policy: Policy
-    costs: Costs
+    def __init__(self, policy: Policy, costs: Costs) -> None:
+        """A scheduler with nothing in line.
+
+        Args:
+            policy: limits of batches.
+            costs: what it believes.
+        """
+        self._policy = policy
+        self._costs = costs
+        self._line: Line[Request] = Line()
+        self._backlog = Backlog(_HORIZON)
+        self._places: dict[int, Place] = {}
 
     def admit(self, request: Request, state: State) -> bool:
-        """By the predicted time of its answer."""
-        return admits(request, state, self.costs)
+        """Whether it can be answered in time, and nobody's promise is broken by it."""
+        shape, now = request.shape, state.now
+        demand = Demand(
+            priority=request.priority,
+            deadline=request.deadline,
+            tokens=shape.tokens,
+            seconds=self._costs.lane.share(shape),
+            longest=self._costs.lane.seconds(shape),
+            soonest=self._costs.soonest(shape),
+        )
+        busy = [0.0] * state.lanes.idle + [max(0.0, free - now) for free in state.free_at]
+        outlook = Outlook(self._backlog, busy, self._policy.budget_seconds, now)
+        if refusal(demand, outlook, _BOUNDS) is not None:
+            return False
+        self._line.add(request)
+        self._places[id(request)] = self._backlog.add(
+            request.priority, request.deadline, now, seconds=demand.seconds, tokens=shape.tokens
+        )
+        return True
 
     def choose(self, state: State) -> Choice:
-        """The live scheduler's pure function."""
-        decision = form_batch(state.waiting, self.policy, self.costs, state.lanes, state.now)
+        """The live scheduler's pure function, on the front of the line."""
+        decision = self._line.take(self._policy, self._costs, state.lanes, state.now)
+        for request in (*decision.batch, *decision.late):
+            self._backlog.remove(self._places.pop(id(request)))
         return Choice(decision.batch, decision.late, decision.wide)
 
     def charged(self, batch: Sequence[Request]) -> Shape:
         """No padding."""
         return packed(batch)
-
-
-def admits(request: Request, state: State, costs: Costs) -> bool:
-    """Placeholder of the server's admission."""
-    ahead = 0.0
-    key = (request.priority, request.deadline, request.turn)
-    for other in state.waiting:
-        if (other.priority, other.deadline, other.turn) <= key:
-            ahead += costs.lane.share(other.shape)
-    ahead += sum(max(0.0, free - state.now) for free in state.free_at)
-    wait = ahead / state.lanes.total
-    return state.now + wait + costs.lane.seconds(request.shape) <= request.deadline
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class Request:
 
     Attributes:
         arrival: as drawn.
-        passed_over: batches with a later text in them that ran before it.
+        passed_over: counted by our scheduler.
         answered: when; None if it was not.
         refused: it was turned away, on arrival or later.
     """
@@ -182,6 +182,8 @@ def simulate(
                 look_again = choice.look_again
             gone = {id(request) for request in (*choice.batch, *choice.dropped)}
             waiting[:] = [request for request in waiting if id(request) not in gone]
+            if not choice.batch and choice.dropped:
+                continue  # there may be others behind them
             if not choice.batch:
                 break
             model = costs.wide if choice.wide and costs.wide is not None else costs.lane
@@ -189,9 +191,6 @@ def simulate(
             end = now + expected * float(np.exp(noise * rng.standard_normal()))
             for request in choice.batch:
                 request.answered = end
-            latest = max(request.turn for request in choice.batch)
-            for request in waiting:
-                request.passed_over += request.turn < latest
             batches.append(Batch(now, end, tuple(choice.batch), choice.wide))
             for _ in range(lanes if choice.wide else 1):
                 heapq.heappush(busy, (end, now + expected))

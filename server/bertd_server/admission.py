@@ -12,6 +12,7 @@ work goes to the one that is free first.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,8 +20,8 @@ from dataclasses import dataclass
 
 from bertd_server.errors import DeadlineMissed, Overloaded
 
-_SLOTS = 16  # deadlines are told apart to this part of a second
-_CAUTION = 1.15  # a wait is taken to be this much longer than predicted
+_SLOTS = 256  # deadlines are told apart to this part of a second
+_CAUTION = 1.05  # a wait is taken to be this much longer than predicted
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,23 @@ class Backlog:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is to be done before a new call.
+
+    Attributes:
+        backlog: what waits.
+        busy: seconds that each lane still needs for what it runs; at least one lane.
+        full_batch: predicted seconds of the largest batch that is formed.
+        now: on the clock of the deadlines.
+    """
+
+    backlog: Backlog
+    busy: Sequence[float]
+    full_batch: float
+    now: float
+
+
 def wait(busy: Sequence[float], work: float) -> float:
     """Seconds until lanes have taken on all of `work` and one of them is free.
 
@@ -140,48 +158,35 @@ def wait(busy: Sequence[float], work: float) -> float:
         busy: seconds that each lane still needs for what it runs; at least one lane.
         work: lane seconds that go first.
     """
-    free = sorted(busy)
-    filled = 0.0
-    for lanes, level in enumerate(free, 1):
-        filled += level
-        if lanes == len(free) or (work + filled) / lanes <= free[lanes]:
-            return (work + filled) / lanes
-    raise AssertionError("the last lane always returns")
+    levels = itertools.accumulate(sorted(busy))
+    return min((work + filled) / lanes for lanes, filled in enumerate(levels, 1))
 
 
-def refusal(  # noqa: PLR0913, PLR0917 - the whole state of the question
-    demand: Demand,
-    backlog: Backlog,
-    busy: Sequence[float],
-    bounds: Bounds,
-    full_batch: float,
-    now: float,
-) -> Overloaded | DeadlineMissed | None:
-    """Why a call cannot be taken; None if it can.
+def refusal(demand: Demand, outlook: Outlook, bounds: Bounds) -> Overloaded | DeadlineMissed | None:
+    """Why a call cannot be taken; None if it can. An empty backlog takes any call it has time for.
 
     Args:
         demand: the call.
-        backlog: what waits.
-        busy: seconds that each lane still needs for what it runs.
-        bounds: of the backlog. An empty one takes any call.
-        full_batch: predicted seconds of the largest batch that is formed.
-        now: on the clock of the deadlines.
+        outlook: what is to be done before it.
+        bounds: of the backlog.
     """
-    left = demand.deadline - now
+    left = demand.deadline - outlook.now
     if left <= demand.soonest:
         return DeadlineMissed(
             f"the deadline is in {_ms(left)} and a text of the call takes {_ms(demand.soonest)} "
             "even on an idle server: allow more time, or send a shorter text"
         )
-    return _too_long(demand, backlog, busy, bounds) or _too_late(
-        demand, backlog, busy, full_batch, now
+    return (
+        _too_much(demand, outlook, bounds)
+        or _too_late(demand, outlook)
+        or _breaks_a_promise(demand, outlook)
     )
 
 
-def _too_long(
-    demand: Demand, backlog: Backlog, busy: Sequence[float], bounds: Bounds
-) -> Overloaded | None:
-    tokens, work = backlog.tokens(demand.priority), backlog.seconds(demand.priority)
+def _too_much(demand: Demand, outlook: Outlook, bounds: Bounds) -> Overloaded | None:
+    """The bounds of the backlog."""
+    tokens = outlook.backlog.tokens(demand.priority)
+    work = outlook.backlog.seconds(demand.priority)
     if not tokens:
         return None
     excess = tokens + demand.tokens - bounds.tokens
@@ -190,12 +195,12 @@ def _too_long(
             f"{tokens} tokens are waiting and the limit is {bounds.tokens}: "
             "retry later with back-off, or send fewer texts a call",
             reason="queue_tokens",
-            retry_after_seconds=wait(busy, work * min(1.0, excess / tokens)),
+            retry_after_seconds=wait(outlook.busy, work * min(1.0, excess / tokens)),
         )
-    predicted = wait(busy, work)
+    predicted = wait(outlook.busy, work)
     if predicted > bounds.seconds:
         return Overloaded(
-            f"the wait is {predicted:.1f} s and the limit is {bounds.seconds:g} s: "
+            f"the predicted wait is {_ms(predicted)} and the limit is {_ms(bounds.seconds)}: "
             "retry later with back-off",
             reason="queue_seconds",
             retry_after_seconds=predicted - bounds.seconds,
@@ -203,41 +208,59 @@ def _too_long(
     return None
 
 
-def _too_late(
-    demand: Demand, backlog: Backlog, busy: Sequence[float], full_batch: float, now: float
-) -> Overloaded | None:
-    """Whether the call would miss its deadline, or make another miss one that it can meet."""
-    left = demand.deadline - now
-    promises = backlog.promises(demand.priority)
-    ahead = backlog.seconds(demand.priority - 1)
-    for deadline, work in promises:
+def _too_late(demand: Demand, outlook: Outlook) -> Overloaded | None:
+    """Whether the last text of the call would miss its deadline."""
+    left = demand.deadline - outlook.now
+    ahead = outlook.backlog.seconds(demand.priority - 1)
+    for deadline, work in outlook.backlog.promises(demand.priority):
         if deadline > demand.deadline:
             break
         ahead = work
-    batch = max(demand.longest, min(full_batch, ahead + demand.seconds))
     others = demand.seconds * (1 - 1 / demand.texts)  # its own texts before its last
-    finish = _CAUTION * wait(busy, ahead + others) + batch
-    if finish >= left:
-        return Overloaded(
-            f"the answer would take {_ms(finish)} and the deadline is in {_ms(left)}: "
-            "allow more time, or retry later",
-            reason="deadline",
-            retry_after_seconds=finish - left,
-            in_vain=True,
-        )
-    for deadline, work in promises:
-        slack = deadline - now
-        if deadline > demand.deadline and math.isfinite(slack):
-            late = _CAUTION * wait(busy, work + demand.seconds)
-            if late > slack >= _CAUTION * wait(busy, work):
-                return Overloaded(
-                    "texts that were taken before would miss their deadlines: retry later",
-                    reason="promises",
-                    retry_after_seconds=late - slack,
-                    in_vain=True,
-                )
+    finish = max(
+        _CAUTION * wait(outlook.busy, ahead + others) + demand.longest,
+        _answered(outlook, ahead + demand.seconds),
+    )
+    if ahead + others + max(outlook.busy) <= 0:
+        finish = demand.soonest  # nothing goes before it, and every lane is free
+    if finish < left:
+        return None
+    return Overloaded(
+        f"the answer would take {_ms(finish)} and the deadline is in {_ms(left)}: "
+        "allow more time, or retry later",
+        reason="deadline",
+        retry_after_seconds=finish - left,
+        in_vain=True,
+    )
+
+
+def _breaks_a_promise(demand: Demand, outlook: Outlook) -> Overloaded | None:
+    """Whether a text that waits, with a later deadline, would miss it because of the call."""
+    for deadline, work in outlook.backlog.promises(demand.priority):
+        slack = deadline - outlook.now
+        if deadline <= demand.deadline or math.isinf(slack):
+            continue
+        kept = _CAUTION * wait(outlook.busy, work) <= slack
+        finish = _CAUTION * wait(outlook.busy, work + demand.seconds)
+        if kept and finish > slack:
+            return Overloaded(
+                "texts that were taken before it would miss their deadlines: retry later",
+                reason="promises",
+                retry_after_seconds=finish - slack,
+                in_vain=True,
+            )
     return None
 
 
+def _answered(outlook: Outlook, work: float) -> float:
+    """Seconds until the last of `work` is answered.
+
+    The lanes share it, but a batch is run by one: its answers come later than if all lanes had
+    worked on it, by the part that the others would have done.
+    """
+    alone = 1 - 1 / len(outlook.busy)
+    return _CAUTION * wait(outlook.busy, work) + alone * min(outlook.full_batch, work)
+
+
 def _ms(seconds: float) -> str:
-    return f"{1000 * max(0.0, seconds):.3g} ms"
+    return f"{1000 * max(0.0, seconds):,.0f} ms" if seconds > 0.1 else f"{1000 * seconds:.3g} ms"
