@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from bertd_bench import commands
+
 if TYPE_CHECKING:
     from bertd_bench.exportcost import Size
     from bertd_bench.report import Report
@@ -48,6 +50,10 @@ def _common(command: _Command) -> _Command:
 @click.group()
 def bench() -> None:
     """Compare bertd with PyTorch eager on this machine."""
+
+
+bench.add_command(commands.costs)
+bench.add_command(commands.simulate)
 
 
 @bench.command()
