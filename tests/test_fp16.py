@@ -16,7 +16,6 @@ from bertd_export.fp16 import Fp16Options, to_fp16
 from bertd_export.parity import check_fusion
 from bertd_export.trace import trace
 from bertd_export.verification import verify
-from bertd_server.batching import Limits
 from bertd_server.engine import Engine
 from bertd_server.model import Model, ModelOptions
 from bertd_server.packing import TokenSequence
@@ -98,7 +97,7 @@ def test_answers_are_the_same_alone_and_in_a_batch(bundle: Path) -> None:
 
 
 async def test_a_server_on_a_cpu_says_that_fp16_is_of_no_use(bundle: Path) -> None:
-    options = ModelOptions(lanes=1, threads=1, limits=Limits(1024, 32), max_queue_tokens=1 << 20)
+    options = ModelOptions()
     with capture_logs() as logs:
         model = Model.load(bundle, options)
         (answer,) = await model.embed(["w1 w2"])

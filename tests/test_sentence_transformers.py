@@ -14,7 +14,6 @@ from bertd.bundle import read_manifest
 from bertd_export.bundle import export_model
 from bertd_export.checkpoint import load
 from bertd_export.errors import ExportError
-from bertd_server.batching import Limits
 from bertd_server.model import Model, ModelOptions
 from bertd_server.scheduler import Answer
 from numpy.typing import NDArray
@@ -88,7 +87,7 @@ async def vectors(model: Model, prompt_name: str | None) -> NDArray[np.float32]:
     found = []
     for text in await model.embed(TEXTS, prompt_name=prompt_name, truncate=True):
         assert isinstance(text.outcome, Answer)
-        found.append(text.outcome.vector)
+        found.append(text.outcome.outputs["sentence_embedding"][0])
     return np.stack(found)
 
 
@@ -128,7 +127,7 @@ async def test_the_vectors_are_those_of_sentence_transformers(
     assert manifest.normalized == (Normalize in tail)
 
     theirs = SentenceTransformer(str(tmp_path / "checkpoint"), device="cpu")
-    options = ModelOptions(lanes=1, threads=1, limits=Limits(2048, 64), max_queue_tokens=10_000)
+    options = ModelOptions()
     model = Model.load(tmp_path / "bundle", options)
     seen = []
     for prompt in (None, "question", ""):  # the default, a named one, none

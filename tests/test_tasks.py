@@ -15,7 +15,6 @@ from bertd_export.errors import ExportError
 from bertd_export.hidden import hidden_source, probe
 from bertd_export.verification import verify
 from bertd_server import heads
-from bertd_server.batching import Limits
 from bertd_server.engine import Engine
 from bertd_server.model import Model, ModelOptions, TaskNotServedError
 from bertd_server.packing import TokenSequence
@@ -185,7 +184,7 @@ def test_a_cross_encoder_scores_as_sentence_transformers_does(tmp_path: Path) ->
     expected = CrossEncoder(str(source)).predict(pairs)
     np.testing.assert_allclose(heads.ranking_scores(logits, "sigmoid"), expected, atol=1e-5)
 
-    options = ModelOptions(lanes=1, threads=1, limits=Limits(64, 4), max_queue_tokens=64)
+    options = ModelOptions()
     with pytest.raises(TaskNotServedError, match="bundle for text-ranking"):
         Model.load(bundle, options)
 

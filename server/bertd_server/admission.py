@@ -83,7 +83,7 @@ class Backlog:
         self._horizon = horizon
         self._classes: dict[int, _Class] = {}
 
-    def add(  # noqa: PLR0913 - one text's place
+    def add(
         self, priority: int, deadline: float, now: float, *, seconds: float, tokens: int
     ) -> Place:
         """Count a text; give back what this returns when it leaves."""

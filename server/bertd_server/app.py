@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+from dataclasses import fields
 from pathlib import Path
 
 import grpc
@@ -17,8 +18,8 @@ from bertd.v1 import inference_pb2, inference_pb2_grpc, models_pb2, models_pb2_g
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from bertd_server.batching import Limits
 from bertd_server.model import Model, ModelOptions
+from bertd_server.scheduler import SchedulerOptions
 from bertd_server.services.decoding import DecodingInterceptor, unary_requests
 from bertd_server.services.health import HealthService
 from bertd_server.services.v1 import InferenceService, ModelService
@@ -42,16 +43,12 @@ class Server:
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self._settings = settings
+        self._health = HealthService(SERVICE_NAMES)
         self.model = Model.load(
             folder,
-            ModelOptions(
-                lanes=settings.lanes,
-                threads=settings.threads,
-                limits=Limits(settings.max_batch_tokens, settings.max_batch_sequences),
-                max_queue_tokens=settings.max_queue_tokens,
-            ),
+            ModelOptions(threads=settings.threads, scheduling=_scheduling(settings)),
+            on_lanes=lambda alive: self._health.report(serving=alive > 0),
         )
-        self._health = HealthService(SERVICE_NAMES)
         self._grpc = grpc.aio.server(
             interceptors=[DecodingInterceptor(unary_requests(*SERVICES))],
             options=[
@@ -91,6 +88,13 @@ class Server:
         self._health.drain()
         await self._grpc.stop(self._settings.drain_seconds)
         await self.model.drain()
+
+
+def _scheduling(settings: Settings) -> SchedulerOptions:
+    """The settings that are the scheduler's; they have the same names."""
+    return SchedulerOptions(
+        **{field.name: getattr(settings, field.name) for field in fields(SchedulerOptions)}
+    )
 
 
 async def serve(folder: Path, settings: Settings) -> None:

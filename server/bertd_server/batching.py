@@ -170,7 +170,7 @@ def _total(texts: Sequence[Waiting]) -> Shape:
 def _fastest(
     ordered: Sequence[W], policy: Policy, costs: Costs, lanes: Lanes, now: float
 ) -> CostModel:
-    """The wide session, if one batch of all on it is done before the lanes, sharing it, would be."""
+    """The wide session if it is done with all that waits before the lanes, sharing it, would be."""
     lane, wide = costs.lane, costs.wide
     if wide is None:
         return lane

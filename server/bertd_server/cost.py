@@ -203,6 +203,7 @@ class CostTracker:
 
     Attributes:
         model: what predicts now.
+        at_start: what the measurements of the start alone predict.
         refits: how often live batches changed the model.
     """
 
@@ -224,8 +225,8 @@ class CostTracker:
         self._tolerance = tolerance
         self._live: deque[Measurement] = deque(maxlen=window)
         self._errors: deque[float] = deque(maxlen=window)
-        self._at_start = fit(self._grid)
-        self.model = self._at_start
+        self.at_start = fit(self._grid)
+        self.model = self.at_start
         self.refits = 0
 
     @property
@@ -249,13 +250,13 @@ class CostTracker:
         For when nothing has run for a while: a model that became too slow would refuse the very
         batches that could correct it.
         """
-        self.model = self._at_start
+        self.model = self.at_start
         self._live.clear()
         self._errors.clear()
 
     def _refit(self) -> None:
         """The grid, as slow or fast as the machine is now, and the live batches on top of it."""
-        ratios = [m.seconds / self._at_start.seconds(m.shape) for m in self._live]
+        ratios = [m.seconds / self.at_start.seconds(m.shape) for m in self._live]
         factor = float(np.median(ratios))
         scaled = [Measurement(m.shape, m.seconds * factor) for m in self._grid]
         self.model = fit([*scaled, *self._live])

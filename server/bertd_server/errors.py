@@ -70,6 +70,7 @@ class DeadlineMissed(RequestError):
     """The deadline passes before the text can be computed, on an idle server or in the queue."""
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
+    reason = "impossible"
 
 
 class Draining(RequestError):

@@ -10,19 +10,21 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 from bertd import bundle
 
-from bertd_server.batching import Limits
 from bertd_server.engine import Engine
 from bertd_server.errors import InvalidInput, RequestError
+from bertd_server.flights import Answer
 from bertd_server.packing import TokenSequence
-from bertd_server.scheduler import Answer, Scheduler
+from bertd_server.scheduler import INTERACTIVE, Scheduler, SchedulerOptions
+from bertd_server.startup import OneSession, calibrate
+from bertd_server.statistics import Gauges, Statistics
 from bertd_server.tokenization import TextTokenizer, TokenizedText
 
 log = structlog.get_logger("bertd")
@@ -41,23 +43,31 @@ class TaskNotServedError(bundle.BundleError):
 class EmbeddedText:
     """The outcome of one text: an answer or an error, and its token counts as far as known.
 
-    A refused text has no tokens read.
+    A refused text has no tokens read. Durations are those of the call.
     """
 
     outcome: Answer | RequestError
     total_tokens: int
     read_tokens: int
     tokenize_ns: int
+    total_ns: int
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """How a model is run."""
+    """How a model is run.
 
-    lanes: int
-    threads: int
-    limits: Limits
-    max_queue_tokens: int
+    Attributes:
+        threads: of a batch where there is one lane; several lanes have one thread each.
+        scheduling: lanes and limits.
+    """
+
+    threads: int = 1
+    scheduling: SchedulerOptions = field(default_factory=SchedulerOptions)
+
+
+def _ignore(alive: int) -> None:
+    """Nobody wants to know how many lanes are alive."""
 
 
 class Model:
@@ -74,11 +84,19 @@ class Model:
         self.version = version
         self._tokenizer = tokenizer
         self._scheduler = scheduler
+        self.statistics: Statistics = scheduler.statistics
         self._tokenize_thread = ThreadPoolExecutor(1, thread_name_prefix="bertd-tokenize")
 
     @classmethod
-    def load(cls, folder: Path, options: ModelOptions) -> Model:
-        """Verify a bundle, load it and run it once.
+    def load(
+        cls, folder: Path, options: ModelOptions, on_lanes: Callable[[int], None] = _ignore
+    ) -> Model:
+        """Verify a bundle, load it, and measure how fast it is here.
+
+        Args:
+            folder: the bundle.
+            options: how to run it.
+            on_lanes: told how many lanes are alive, whenever that changes.
 
         Raises:
             bundle.BundleError: the folder is not a bundle, or not an intact one.
@@ -97,7 +115,8 @@ class Model:
             max_tokens=manifest.max_tokens,
             token_types=manifest.type_vocab_size,
         )
-        engine = Engine(folder, manifest, threads=options.threads)
+        lanes = options.scheduling.lanes
+        engine = Engine(folder, manifest, threads=options.threads if lanes == 1 else 1)
         if manifest.precision == "fp16" and engine.provider == CPU:
             log.warning(
                 "fp16 on a CPU",
@@ -105,15 +124,13 @@ class Model:
                 remedy="a CPU converts fp16 to fp32 and gains nothing: serve this bundle on an "
                 "accelerator, or export fp32 or int8 for this machine",
             )
-        warm = tokenizer(["bertd"])[0]
-        if isinstance(warm, TokenizedText):
-            engine.embed([warm.sequence])
-        scheduler = Scheduler(
-            engine,
-            lanes=options.lanes,
-            limits=options.limits,
-            max_queue_tokens=options.max_queue_tokens,
+        sessions = OneSession(engine)
+        measured = calibrate(
+            sessions,
+            longest=manifest.max_tokens,
+            most=options.scheduling.max_batch_tokens,
         )
+        scheduler = Scheduler(sessions, measured, options.scheduling, on_lanes=on_lanes)
         version = folder.name if folder.name.isdecimal() else "1"
         return cls(manifest, version, tokenizer, scheduler)
 
@@ -124,6 +141,7 @@ class Model:
         prompt_name: str | None = None,
         truncate: bool = False,
         within: float = math.inf,
+        priority: int = INTERACTIVE,
     ) -> list[EmbeddedText]:
         """Embed texts, each with its own outcome, in order.
 
@@ -132,6 +150,7 @@ class Model:
             prompt_name: a prompt of the model; None for its default, "" for none.
             truncate: cut over-long texts rather than refuse them.
             within: seconds until the answers are no longer wanted.
+            priority: class of the call: lower ones go first.
 
         Raises:
             RequestError: the call as a whole cannot be answered.
@@ -143,13 +162,22 @@ class Model:
         good: list[TokenSequence] = [
             text.sequence for text in tokenized if isinstance(text, TokenizedText)
         ]
-        answers = iter(await self._scheduler.submit(good, deadline) if good else [])
+        self.statistics.tokenize.observe(tokenize_ns / 1e9)
+        answers = iter(await self._scheduler.submit(good, deadline, priority) if good else [])
+        total_ns = time.perf_counter_ns() - begin
+        self.statistics.total.observe(total_ns / 1e9)
         return [
-            EmbeddedText(next(answers), text.total_tokens, len(text.sequence), tokenize_ns)
+            EmbeddedText(
+                next(answers), text.total_tokens, len(text.sequence), tokenize_ns, total_ns
+            )
             if isinstance(text, TokenizedText)
-            else EmbeddedText(text, text.tokens, 0, tokenize_ns)
+            else EmbeddedText(text, text.tokens, 0, tokenize_ns, total_ns)
             for text in tokenized
         ]
+
+    def gauges(self) -> Gauges:
+        """How things are at this moment."""
+        return self._scheduler.gauges()
 
     async def drain(self) -> None:
         """Finish what was taken and stop."""

@@ -1,189 +1,205 @@
-"""When batches run: one queue with one owner, and lanes that pull from it.
+"""The front of it all: calls come in, each text leaves with its outcome.
 
 ::
 
-    submit() ──> queue (event loop) ──form_batch──> lane (thread): engine ──> futures resolved
-                   ^                                       │
-                   └──────── one wake-up per batch ────────┘
+    submit() ──> cache ──> admission ──> waiting room ──> dispatcher ──> lanes ──> engine
+       ^            │          │ refused                      │
+       └────────────┴──────────┴──── settled <────────────────┘
 
-The queue belongs to the event loop: only code on the loop touches it. A lane that becomes free
-takes the best batch that exists at that moment; nothing ever waits for a batch to fill.
+Everything here belongs to the event loop: only code on the loop touches it. No locks, and to
+cancel is simply to leave.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import cast
 
-from bertd_server.batching import Limits, form_batch
-from bertd_server.engine import Engine, Float32Array
-from bertd_server.errors import DeadlineMissed, Draining, EngineFailure, Overloaded, RequestError
+from bertd_server import admission
+from bertd_server.batching import Policy
+from bertd_server.cache import ResultCache
+from bertd_server.cost import Shape
+from bertd_server.dispatcher import Dispatcher, Floor
+from bertd_server.errors import Draining
+from bertd_server.flights import Answer, Call, Outcome, key_of
+from bertd_server.forecast import Forecast, Measured
+from bertd_server.lanes import Runs
 from bertd_server.packing import TokenSequence
+from bertd_server.statistics import Gauges, Statistics
+from bertd_server.waiting_room import Text, WaitingRoom
+
+INTERACTIVE, BULK = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One text's vector, float32 `[dimensions]`, and how it came about; durations in ns."""
+class SchedulerOptions:
+    """How a scheduler works; :mod:`bertd_server.settings` says what each value means."""
 
-    vector: Float32Array
-    queue_ns: int
-    compute_ns: int
-    batch_sequences: int
-    batch_tokens: int
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    sequence: TokenSequence
-    deadline: float
-    arrived: float
-    future: asyncio.Future[Answer | RequestError] = field(repr=False)
-
-    @property
-    def tokens(self) -> int:
-        return len(self.sequence)
+    lanes: int = 1
+    max_batch_tokens: int = 2_048
+    max_batch_sequences: int = 256
+    max_queue_tokens: int = 131_072
+    max_queue_seconds: float = 10.0
+    max_queue_delay: float = 0.0
+    max_passed_over: int = 16
+    cache_bytes: int = 0
 
 
 class Scheduler:
-    """Answers token sequences with an engine. Construct and use it on one event loop."""
+    """Answers token sequences with an engine. Construct and use it on one event loop.
 
-    def __init__(
+    Attributes:
+        statistics: what has happened so far.
+    """
+
+    def __init__(  # noqa: PLR0913 - composition: each is another part
         self,
-        engine: Engine,
+        engine: Runs,
+        measured: Measured,
+        options: SchedulerOptions,
         *,
-        lanes: int,
-        limits: Limits,
-        max_queue_tokens: int,
         clock: Callable[[], float] = time.monotonic,
+        on_lanes: Callable[[int], None] = lambda alive: None,  # noqa: ARG005
+        statistics: Statistics | None = None,
     ) -> None:
-        self._engine = engine
-        self._limits = limits
-        self._max_queue_tokens = max_queue_tokens
+        """Start the lanes.
+
+        Args:
+            engine: runs batches.
+            measured: batches of this engine on this machine.
+            options: limits.
+            clock: seconds, monotonic; deadlines are on it.
+            on_lanes: told how many lanes are alive, whenever that changes.
+            statistics: to count in.
+        """
+        self.statistics = Statistics() if statistics is None else statistics
         self._clock = clock
-        self._queue: list[_Waiting] = []
-        self._queue_tokens = 0
-        self._idle_lanes = lanes
-        self._running: set[asyncio.Task[None]] = set()
-        self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="bertd-lane")
-        self._dispatch_due = False
+        self._bounds = admission.Bounds(options.max_queue_tokens, options.max_queue_seconds)
+        self._room = WaitingRoom(horizon=2 * options.max_queue_seconds)
+        self._cache = ResultCache(options.cache_bytes)
+        self._forecast = Forecast(
+            measured,
+            Policy(
+                options.max_batch_tokens,
+                options.max_batch_sequences,
+                max_passed_over=options.max_passed_over,
+            ),
+        )
+        self._dispatcher = Dispatcher(
+            engine,
+            Floor(self._room, self._forecast, self._cache, self.statistics, clock),
+            lanes=options.lanes,
+            max_delay=options.max_queue_delay,
+            on_lanes=on_lanes,
+        )
+        self._loop = asyncio.get_running_loop()
         self._draining = False
 
     async def submit(
-        self, sequences: Sequence[TokenSequence], deadline: float = math.inf
-    ) -> list[Answer | RequestError]:
+        self,
+        sequences: Sequence[TokenSequence],
+        deadline: float = math.inf,
+        priority: int = INTERACTIVE,
+    ) -> list[Outcome]:
         """Answer sequences, each with its own outcome, in order.
 
-        Cancelling the call takes its sequences out of the queue before they cost anything.
+        Cancelling the call takes its sequences out of the line before they cost anything.
 
         Args:
-            sequences: what to compute.
-            deadline: on the scheduler's clock; what still waits then gets DeadlineMissed.
+            sequences: what to compute, each with at least one token.
+            deadline: on the scheduler's clock.
+            priority: class of the call: lower ones go first.
 
         Raises:
             Draining: the scheduler takes no new work.
-            Overloaded: the queue has no room for these tokens.
+            Overloaded: the call would wait too long, for the queue's bounds or for its deadline.
+            DeadlineMissed: not even an idle server would answer in time.
         """
-        if self._draining:
-            raise Draining("the server is shutting down: send the request to another one")
-        tokens = sum(map(len, sequences))
-        if self._queue and self._queue_tokens + tokens > self._max_queue_tokens:
-            raise Overloaded(
-                f"{self._queue_tokens} tokens are waiting and the limit is "
-                f"{self._max_queue_tokens}: retry later with back-off, or send fewer texts a call"
-            )
-        loop = asyncio.get_running_loop()
         now = self._clock()
-        waiting = [_Waiting(s, deadline, now, loop.create_future()) for s in sequences]
-        self._queue.extend(waiting)
-        self._queue_tokens += tokens
-        self._schedule_dispatch()
-        try:
-            return list(await asyncio.gather(*(text.future for text in waiting)))
-        except asyncio.CancelledError:
-            self._withdraw(waiting)
-            raise
+        if self._draining:
+            self.statistics.refused["draining"] += 1
+            raise Draining("the server is shutting down: send the request to another one")
+        call = Call(deadline, priority, now, [None] * len(sequences), self._loop.create_future())
+        unanswered = self._answer_from_cache(call, sequences)
+        if unanswered:
+            self._admit(call, unanswered, now)
+            costs = self._forecast.costs
+            self.statistics.deduplicated += self._room.board(call, unanswered, costs, now)
+            self._dispatcher.schedule()
+            await self._landing(call)
+        return cast("list[Outcome]", call.outcomes)  # none is missing now
 
     async def drain(self) -> None:
         """Take no new work, finish what was taken, and end the lanes."""
         self._draining = True
-        while self._queue or self._running:
-            self._dispatch()
-            if self._running:
-                await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        await self._dispatcher.drain()
+
+    def gauges(self) -> Gauges:
+        """How things are at this moment."""
+        return Gauges(
+            waiting=len(self._room),
+            waiting_tokens=self._room.backlog.tokens(),
+            predicted_wait=admission.wait(
+                self._dispatcher.busy(self._clock()), self._room.backlog.seconds()
+            ),
+            lanes_alive=self._dispatcher.alive,
+            batches_running=self._dispatcher.running,
+            cost_error=self._forecast.error,
+            refits=self._forecast.refits,
+            budget_seconds=self._forecast.policy.budget_seconds,
+            cache_hits=self._cache.hits,
+            cache_misses=self._cache.misses,
+            cache_bytes=self._cache.bytes,
+        )
+
+    async def _landing(self, call: Call) -> None:
+        """Wait until a call has all its outcomes; whoever cancels this cancels the call."""
+        try:
+            await call.done
+        except asyncio.CancelledError:
+            self.statistics.cancelled += call.missing
+            self._room.withdraw(call, self._forecast.costs, self._clock())
+            self._dispatcher.schedule()  # it may find that nothing is left to do
+            raise
+
+    def _answer_from_cache(self, call: Call, sequences: Sequence[TokenSequence]) -> list[Text]:
+        """Settle what was computed before; returns the rest."""
+        rest = []
+        for index, sequence in enumerate(sequences):
+            key = key_of(sequence)
+            outputs = self._cache.get(key)
+            if outputs is None:
+                rest.append(Text(index, key, sequence, Shape.of([len(sequence)])))
             else:
-                await asyncio.sleep(0)
-        self._threads.shutdown(wait=True)
+                self.statistics.answered += 1
+                call.settle(index, Answer(outputs, 0, 0, 0, 0))
+        return rest
 
-    def _withdraw(self, texts: list[_Waiting]) -> None:
-        gone = {id(text) for text in texts}
-        leaving = [text for text in self._queue if id(text) in gone]
-        self._queue = [text for text in self._queue if id(text) not in gone]
-        self._queue_tokens -= _tokens(leaving)
-
-    def _schedule_dispatch(self) -> None:
-        """Dispatch once this turn of the loop is over, so that its other calls join the batch."""
-        if not self._dispatch_due:
-            self._dispatch_due = True
-            asyncio.get_running_loop().call_soon(self._dispatch)
-
-    def _dispatch(self) -> None:
-        self._dispatch_due = False
-        while self._idle_lanes and self._queue:
-            decision = form_batch(self._queue, self._limits, self._clock())
-            self._queue = decision.remaining
-            self._queue_tokens -= _tokens(decision.batch) + _tokens(decision.expired)
-            for text in decision.expired:
-                _resolve(text, DeadlineMissed("the deadline passed before the text was computed"))
-            if decision.batch:
-                self._idle_lanes -= 1
-                task = asyncio.get_running_loop().create_task(self._run(decision.batch))
-                self._running.add(task)
-                task.add_done_callback(self._running.discard)
-
-    async def _run(self, batch: list[_Waiting]) -> None:
-        loop = asyncio.get_running_loop()
-        started = self._clock()
-        try:
-            outcomes = await loop.run_in_executor(
-                self._threads, self._compute, [text.sequence for text in batch]
-            )
-        finally:
-            self._idle_lanes += 1
-            self._schedule_dispatch()
-        for text, outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, RequestError):
-                _resolve(text, outcome)
-                continue
-            vector, compute_ns, sequences, tokens = outcome
-            queue_ns = round((started - text.arrived) * 1e9)
-            _resolve(text, Answer(vector, queue_ns, compute_ns, sequences, tokens))
-
-    def _compute(
-        self, sequences: list[TokenSequence]
-    ) -> list[tuple[Float32Array, int, int, int] | RequestError]:
-        """Run a batch; if it fails, halve it until the guilty sequence stands alone."""
-        begin = time.perf_counter_ns()
-        try:
-            vectors = self._engine.embed(sequences)
-        except Exception as error:  # noqa: BLE001 - whatever the engine throws is this batch's fault
-            if len(sequences) == 1:
-                return [EngineFailure(f"the model failed on this text: {error}")]
-            middle = len(sequences) // 2
-            return self._compute(sequences[:middle]) + self._compute(sequences[middle:])
-        took = time.perf_counter_ns() - begin
-        tokens = sum(map(len, sequences))
-        return [(vector, took, len(sequences), tokens) for vector in vectors]
-
-
-def _tokens(texts: list[_Waiting]) -> int:
-    return sum(text.tokens for text in texts)
-
-
-def _resolve(text: _Waiting, outcome: Answer | RequestError) -> None:
-    with contextlib.suppress(asyncio.InvalidStateError):  # its caller has gone
-        text.future.set_result(outcome)
+    def _admit(self, call: Call, texts: Sequence[Text], now: float) -> None:
+        """Refuse a call that would wait too long. What is in flight already costs nothing more."""
+        shapes = [text.shape for text in self._room.new(texts)]
+        if not shapes:
+            return
+        if self._dispatcher.idle.is_set():
+            self._forecast.idle(now)
+        costs = self._forecast.costs
+        longest = max(shapes, key=lambda shape: shape.tokens)
+        demand = admission.Demand(
+            priority=call.priority,
+            deadline=call.deadline,
+            tokens=sum(shape.tokens for shape in shapes),
+            seconds=sum(map(costs.lane.share, shapes)),
+            longest=costs.lane.seconds(longest),
+            soonest=costs.soonest(longest),
+            texts=len(shapes),
+        )
+        full_batch = self._forecast.policy.budget_seconds
+        outlook = admission.Outlook(self._room.backlog, self._dispatcher.busy(now), full_batch, now)
+        refused = admission.refusal(demand, outlook, self._bounds)
+        if refused is not None:
+            self.statistics.refused[refused.reason] += 1
+            raise refused

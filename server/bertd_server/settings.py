@@ -21,15 +21,33 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="BERTD_", extra="forbid", frozen=True)
 
     address: str = Field("127.0.0.1:8001", description="host:port to listen on")
-    lanes: int = Field(1, ge=1, description="batches that run at once")
+    lanes: int = Field(
+        default_factory=cpu.usable_threads,
+        ge=1,
+        description="batches that run at once; as many as affinity and cgroup quota allow threads",
+    )
     threads: int = Field(
         default_factory=cpu.usable_threads,
         ge=1,
-        description="threads of one batch; as many as affinity and cgroup quota allow",
+        description="threads of a batch that runs alone; several lanes have one thread each",
     )
     max_batch_tokens: int = Field(2_048, ge=1, description="tokens in one batch")
     max_batch_sequences: int = Field(256, ge=1, description="texts in one batch")
-    max_queue_tokens: int = Field(131_072, ge=1, description="tokens that may wait")
+    max_queue_tokens: int = Field(
+        131_072, ge=1, description="tokens that may wait before a call is refused"
+    )
+    max_queue_seconds: float = Field(
+        10.0, ge=0, description="predicted seconds of waiting beyond which a call is refused"
+    )
+    max_queue_delay: float = Field(
+        0.0, ge=0, description="seconds that a free lane waits for a batch to fill"
+    )
+    max_passed_over: int = Field(
+        16, ge=0, description="batches that may pass over the text that has waited longest"
+    )
+    cache_bytes: int = Field(
+        0, ge=0, description="bytes of results that are kept for equal texts; 0 keeps none"
+    )
     max_texts_per_call: int = Field(256, ge=1, description="texts in one call")
     max_message_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="bytes in one message")
     drain_seconds: float = Field(30.0, ge=0, description="seconds for in-flight calls to finish")

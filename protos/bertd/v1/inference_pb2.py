@@ -25,27 +25,29 @@ _sym_db = _symbol_database.Default()
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62\x65rtd/v1/inference.proto\x12\x08\x62\x65rtd.v1\x1a\x17google/rpc/status.proto\"\x83\x01\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12+\n\tlong_text\x18\x03 \x01(\x0e\x32\x18.bertd.v1.LongTextPolicy\x12\x18\n\x0bprompt_name\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_prompt_name\"q\n\rEmbedResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x12\n\ndimensions\x18\x03 \x01(\r\x12&\n\x07results\x18\x04 \x03(\x0b\x32\x15.bertd.v1.EmbedResult\"\xc0\x01\n\x0b\x45mbedResult\x12\x13\n\tembedding\x18\x01 \x01(\x0cH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12$\n\x06tokens\x18\x03 \x01(\x0b\x32\x14.bertd.v1.TokenUsage\x12\"\n\x07timings\x18\x04 \x01(\x0b\x32\x11.bertd.v1.Timings\x12\"\n\x05\x62\x61tch\x18\x05 \x01(\x0b\x32\x13.bertd.v1.BatchInfoB\t\n\x07outcome\"<\n\nTokenUsage\x12\r\n\x05total\x18\x01 \x01(\r\x12\x0c\n\x04read\x18\x02 \x01(\r\x12\x11\n\ttruncated\x18\x03 \x01(\r\"D\n\x07Timings\x12\x13\n\x0btokenize_ns\x18\x01 \x01(\x04\x12\x10\n\x08queue_ns\x18\x02 \x01(\x04\x12\x12\n\ncompute_ns\x18\x03 \x01(\x04\".\n\tBatchInfo\x12\x11\n\tsequences\x18\x01 \x01(\r\x12\x0e\n\x06tokens\x18\x02 \x01(\r*m\n\x0eLongTextPolicy\x12 \n\x1cLONG_TEXT_POLICY_UNSPECIFIED\x10\x00\x12\x1a\n\x16LONG_TEXT_POLICY_ERROR\x10\x01\x12\x1d\n\x19LONG_TEXT_POLICY_TRUNCATE\x10\x02\x32L\n\x10InferenceService\x12\x38\n\x05\x45mbed\x12\x16.bertd.v1.EmbedRequest\x1a\x17.bertd.v1.EmbedResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62\x65rtd/v1/inference.proto\x12\x08\x62\x65rtd.v1\x1a\x17google/rpc/status.proto\"\xa9\x01\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12+\n\tlong_text\x18\x03 \x01(\x0e\x32\x18.bertd.v1.LongTextPolicy\x12\x18\n\x0bprompt_name\x18\x04 \x01(\tH\x00\x88\x01\x01\x12$\n\x08priority\x18\x05 \x01(\x0e\x32\x12.bertd.v1.PriorityB\x0e\n\x0c_prompt_name\"q\n\rEmbedResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x12\n\ndimensions\x18\x03 \x01(\r\x12&\n\x07results\x18\x04 \x03(\x0b\x32\x15.bertd.v1.EmbedResult\"\xc0\x01\n\x0b\x45mbedResult\x12\x13\n\tembedding\x18\x01 \x01(\x0cH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12$\n\x06tokens\x18\x03 \x01(\x0b\x32\x14.bertd.v1.TokenUsage\x12\"\n\x07timings\x18\x04 \x01(\x0b\x32\x11.bertd.v1.Timings\x12\"\n\x05\x62\x61tch\x18\x05 \x01(\x0b\x32\x13.bertd.v1.BatchInfoB\t\n\x07outcome\"<\n\nTokenUsage\x12\r\n\x05total\x18\x01 \x01(\r\x12\x0c\n\x04read\x18\x02 \x01(\r\x12\x11\n\ttruncated\x18\x03 \x01(\r\"V\n\x07Timings\x12\x13\n\x0btokenize_ns\x18\x01 \x01(\x04\x12\x10\n\x08queue_ns\x18\x02 \x01(\x04\x12\x12\n\ncompute_ns\x18\x03 \x01(\x04\x12\x10\n\x08total_ns\x18\x04 \x01(\x04\".\n\tBatchInfo\x12\x11\n\tsequences\x18\x01 \x01(\r\x12\x0e\n\x06tokens\x18\x02 \x01(\r*m\n\x0eLongTextPolicy\x12 \n\x1cLONG_TEXT_POLICY_UNSPECIFIED\x10\x00\x12\x1a\n\x16LONG_TEXT_POLICY_ERROR\x10\x01\x12\x1d\n\x19LONG_TEXT_POLICY_TRUNCATE\x10\x02*Q\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x11\n\rPRIORITY_BULK\x10\x02\x32L\n\x10InferenceService\x12\x38\n\x05\x45mbed\x12\x16.bertd.v1.EmbedRequest\x1a\x17.bertd.v1.EmbedResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bertd.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LONGTEXTPOLICY']._serialized_start=687
-  _globals['_LONGTEXTPOLICY']._serialized_end=796
+  _globals['_LONGTEXTPOLICY']._serialized_start=743
+  _globals['_LONGTEXTPOLICY']._serialized_end=852
+  _globals['_PRIORITY']._serialized_start=854
+  _globals['_PRIORITY']._serialized_end=935
   _globals['_EMBEDREQUEST']._serialized_start=64
-  _globals['_EMBEDREQUEST']._serialized_end=195
-  _globals['_EMBEDRESPONSE']._serialized_start=197
-  _globals['_EMBEDRESPONSE']._serialized_end=310
-  _globals['_EMBEDRESULT']._serialized_start=313
-  _globals['_EMBEDRESULT']._serialized_end=505
-  _globals['_TOKENUSAGE']._serialized_start=507
-  _globals['_TOKENUSAGE']._serialized_end=567
-  _globals['_TIMINGS']._serialized_start=569
-  _globals['_TIMINGS']._serialized_end=637
-  _globals['_BATCHINFO']._serialized_start=639
-  _globals['_BATCHINFO']._serialized_end=685
-  _globals['_INFERENCESERVICE']._serialized_start=798
-  _globals['_INFERENCESERVICE']._serialized_end=874
+  _globals['_EMBEDREQUEST']._serialized_end=233
+  _globals['_EMBEDRESPONSE']._serialized_start=235
+  _globals['_EMBEDRESPONSE']._serialized_end=348
+  _globals['_EMBEDRESULT']._serialized_start=351
+  _globals['_EMBEDRESULT']._serialized_end=543
+  _globals['_TOKENUSAGE']._serialized_start=545
+  _globals['_TOKENUSAGE']._serialized_end=605
+  _globals['_TIMINGS']._serialized_start=607
+  _globals['_TIMINGS']._serialized_end=693
+  _globals['_BATCHINFO']._serialized_start=695
+  _globals['_BATCHINFO']._serialized_end=741
+  _globals['_INFERENCESERVICE']._serialized_start=937
+  _globals['_INFERENCESERVICE']._serialized_end=1013
 # @@protoc_insertion_point(module_scope)

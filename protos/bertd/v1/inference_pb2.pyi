@@ -50,9 +50,40 @@ LONG_TEXT_POLICY_TRUNCATE: LongTextPolicy.ValueType  # 2
 """Read the first tokens up to the limit and say how many were cut."""
 Global___LongTextPolicy: _TypeAlias = LongTextPolicy  # noqa: Y015
 
+class _Priority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """The same as PRIORITY_INTERACTIVE."""
+    PRIORITY_INTERACTIVE: _Priority.ValueType  # 1
+    """Somebody waits for the answer."""
+    PRIORITY_BULK: _Priority.ValueType  # 2
+    """Work that can wait, such as indexing: it runs after what is interactive, and has a small
+    share of the server however much of that there is.
+    """
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """Which calls go first where more waits than can run."""
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""The same as PRIORITY_INTERACTIVE."""
+PRIORITY_INTERACTIVE: Priority.ValueType  # 1
+"""Somebody waits for the answer."""
+PRIORITY_BULK: Priority.ValueType  # 2
+"""Work that can wait, such as indexing: it runs after what is interactive, and has a small
+share of the server however much of that there is.
+"""
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
+
 @_typing.final
 class EmbedRequest(_message.Message):
-    """A request to embed texts."""
+    """A request to embed texts. Its gRPC deadline counts: a call that cannot be answered before it
+    is refused at once, with DEADLINE_EXCEEDED if even an idle server would take longer, else with
+    RESOURCE_EXHAUSTED. RESOURCE_EXHAUSTED carries google.rpc.RetryInfo.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -60,6 +91,7 @@ class EmbedRequest(_message.Message):
     TEXTS_FIELD_NUMBER: _builtins.int
     LONG_TEXT_FIELD_NUMBER: _builtins.int
     PROMPT_NAME_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model, as ListModels gives it. Empty: the only or default model."""
     long_text: Global___LongTextPolicy.ValueType
@@ -68,6 +100,8 @@ class EmbedRequest(_message.Message):
     """Name of a prompt of the model (Model.prompts) to put before each text.
     Absent: the model's default prompt if it has one. Empty: no prompt.
     """
+    priority: Global___Priority.ValueType
+    """Which calls it goes before. Default: INTERACTIVE."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The texts, UTF-8, at least one. Each must hold at least one token.
@@ -81,10 +115,11 @@ class EmbedRequest(_message.Message):
         texts: _abc.Iterable[_builtins.str] | None = ...,
         long_text: Global___LongTextPolicy.ValueType = ...,
         prompt_name: _builtins.str | None = ...,
+        priority: Global___Priority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name", "prompt_name", b"prompt_name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name", "long_text", b"long_text", "model", b"model", "prompt_name", b"prompt_name", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name", "long_text", b"long_text", "model", b"model", "priority", b"priority", "prompt_name", b"prompt_name", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__prompt_name: _TypeAlias = _typing.Literal["prompt_name"]  # noqa: Y015
     _WhichOneofArgType__prompt_name: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name"]  # noqa: Y015
@@ -217,22 +252,30 @@ class Timings(_message.Message):
     TOKENIZE_NS_FIELD_NUMBER: _builtins.int
     QUEUE_NS_FIELD_NUMBER: _builtins.int
     COMPUTE_NS_FIELD_NUMBER: _builtins.int
+    TOTAL_NS_FIELD_NUMBER: _builtins.int
     tokenize_ns: _builtins.int
     """Turning the call's texts into tokens (shared by the texts of a call)."""
     queue_ns: _builtins.int
-    """Waiting for a lane."""
+    """Waiting for a lane. Zero if the answer came from the cache."""
     compute_ns: _builtins.int
-    """Running the batch that the text was in (shared by the texts of the batch)."""
+    """Running the batch that the text was in (shared by the texts of the batch). Zero if the answer
+    came from the cache.
+    """
+    total_ns: _builtins.int
+    """From the call's arrival to the last of its answers (shared by the texts of a call). What the
+    other stages leave of it went into waiting for the call's other texts.
+    """
     def __init__(
         self,
         *,
         tokenize_ns: _builtins.int = ...,
         queue_ns: _builtins.int = ...,
         compute_ns: _builtins.int = ...,
+        total_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_ns", b"compute_ns", "queue_ns", b"queue_ns", "tokenize_ns", b"tokenize_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_ns", b"compute_ns", "queue_ns", b"queue_ns", "tokenize_ns", b"tokenize_ns", "total_ns", b"total_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -240,7 +283,7 @@ Global___Timings: _TypeAlias = Timings  # noqa: Y015
 
 @_typing.final
 class BatchInfo(_message.Message):
-    """The packed batch in which a text was computed."""
+    """The packed batch in which a text was computed. Zeros if the answer came from the cache."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -1,7 +1,7 @@
-"""grpc.health.v1: every service SERVING until the server drains, then NOT_SERVING.
+"""grpc.health.v1: every service SERVING while a lane lives, until the server drains.
 
-A watcher is told so and let go: one that stayed would hold the draining server for as long as
-in-flight calls may take.
+A watcher is told of every change. Once the server drains it is let go: one that stayed would hold
+the server for as long as in-flight calls may take.
 """
 
 from __future__ import annotations
@@ -23,11 +23,24 @@ class HealthService(health_pb2_grpc.HealthServicer):
     def __init__(self, services: Iterable[str]) -> None:
         """Take the names of the services; the empty name, the whole server, is always known."""
         self._services = frozenset(["", *services])
-        self._draining = asyncio.Event()
+        self._serving = True
+        self._draining = False
+        self._changed = asyncio.Event()
+
+    def report(self, *, serving: bool) -> None:
+        """Say whether calls can be answered now."""
+        self._serving = serving
+        self._tell()
 
     def drain(self) -> None:
         """Report NOT_SERVING from now on."""
-        self._draining.set()
+        self._draining = True
+        self._tell()
+
+    def _tell(self) -> None:
+        """Wake the watchers; each then waits for the next change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def Check(  # noqa: N802 - the RPC's name
         self, request: Request, context: Context[Request, Response]
@@ -44,13 +57,19 @@ class HealthService(health_pb2_grpc.HealthServicer):
     async def Watch(  # noqa: N802 - the RPC's name
         self, request: Request, context: Context[Request, Response]
     ) -> None:
-        """Send the status of a service now, and once more when the server drains."""
-        await context.write(self._status(request.service))
-        await self._draining.wait()
-        await context.write(self._status(request.service))
+        """Send the status of a service now, and whenever it changes, until the server drains."""
+        sent = None
+        while True:
+            changed, status = self._changed, self._status(request.service)
+            if status != sent:
+                await context.write(status)
+                sent = status
+            if self._draining:
+                return
+            await changed.wait()
 
     def _status(self, service: str) -> Response:
         if service not in self._services:
             return Response(status=Response.SERVICE_UNKNOWN)
-        draining = self._draining.is_set()
-        return Response(status=Response.NOT_SERVING if draining else Response.SERVING)
+        serving = self._serving and not self._draining
+        return Response(status=Response.SERVING if serving else Response.NOT_SERVING)

@@ -11,9 +11,16 @@ from grpc.aio import ServicerContext as Context
 
 from bertd_server.errors import InvalidInput, RequestError, UnknownModel
 from bertd_server.model import EmbeddedText, Model
+from bertd_server.scheduler import BULK, INTERACTIVE
 from bertd_server.services.status import abort, to_status
 
 Models = Mapping[str, Model]
+
+_PRIORITIES = {
+    inference_pb2.PRIORITY_UNSPECIFIED: INTERACTIVE,
+    inference_pb2.PRIORITY_INTERACTIVE: INTERACTIVE,
+    inference_pb2.PRIORITY_BULK: BULK,
+}
 
 
 def find_model(models: Models, name: str) -> Model:
@@ -56,6 +63,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
                 prompt_name=request.prompt_name if request.HasField("prompt_name") else None,
                 truncate=request.long_text == inference_pb2.LONG_TEXT_POLICY_TRUNCATE,
                 within=math.inf if remaining is None else remaining,
+                priority=_PRIORITIES[request.priority],
             )
         except RequestError as error:
             await abort(context, error)
@@ -84,6 +92,12 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
                 f"use one of {', '.join(inference_pb2.LongTextPolicy.keys())}",
                 field="long_text",
             )
+        if request.priority not in _PRIORITIES:
+            raise InvalidInput(
+                f"priority {request.priority} is no class of calls: "
+                f"use one of {', '.join(inference_pb2.Priority.keys())}",
+                field="priority",
+            )
 
 
 def _result(text: EmbeddedText) -> inference_pb2.EmbedResult:
@@ -96,10 +110,13 @@ def _result(text: EmbeddedText) -> inference_pb2.EmbedResult:
     if isinstance(answer, RequestError):
         return inference_pb2.EmbedResult(error=to_status(answer), tokens=tokens)
     return inference_pb2.EmbedResult(
-        embedding=answer.vector.astype("<f4", copy=False).tobytes(),
+        embedding=answer.outputs[bundle.SENTENCE_EMBEDDING].astype("<f4", copy=False).tobytes(),
         tokens=tokens,
         timings=inference_pb2.Timings(
-            tokenize_ns=text.tokenize_ns, queue_ns=answer.queue_ns, compute_ns=answer.compute_ns
+            tokenize_ns=text.tokenize_ns,
+            queue_ns=answer.queue_ns,
+            compute_ns=answer.compute_ns,
+            total_ns=text.total_ns,
         ),
         batch=inference_pb2.BatchInfo(sequences=answer.batch_sequences, tokens=answer.batch_tokens),
     )

@@ -1,0 +1,86 @@
+"""What batches will cost, as known now: a model of the lanes, one of the wide session, the policy.
+
+::
+
+    measurements of the start ──> trackers ──> Costs, Policy ──> line, admission
+    batches that ran ────────────────^           (the budget is the knee of the newest model)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from bertd_server.batching import Costs, Policy, budget
+from bertd_server.cost import CostTracker, Measurement, Shape
+
+_STALE_SECONDS = 10.0  # without a batch; then live batches say little about the next one
+_TYPICAL_TOKENS = 32  # of a text, before any was seen
+_MEMORY = 0.99  # of the mean length, from one batch to the next
+
+
+class Measured(Protocol):
+    """Batches that ran at the start, on this machine."""
+
+    @property
+    def lane(self) -> Sequence[Measurement]:
+        """On a lane."""
+
+    @property
+    def wide(self) -> Sequence[Measurement]:
+        """On the wide session; none where there is no such session."""
+
+
+class Forecast:
+    """Predictions that follow the machine. Use it on one event loop.
+
+    Attributes:
+        costs: the newest models.
+        policy: limits of batches; its budget belongs to the newest model of a lane.
+    """
+
+    def __init__(self, measured: Measured, policy: Policy) -> None:
+        """Fit models to what was measured; the policy's budget is computed here."""
+        self._lane = CostTracker(measured.lane)
+        self._wide = CostTracker(measured.wide) if measured.wide else None
+        self._length = float(_TYPICAL_TOKENS)
+        self._last = -math.inf
+        self.policy = policy
+        self.costs = Costs(self._lane.model)
+        self._renew()
+
+    @property
+    def error(self) -> float:
+        """Mean relative error of recent predictions on the lanes."""
+        return self._lane.error
+
+    @property
+    def refits(self) -> int:
+        """How often live batches have changed a model."""
+        return self._lane.refits + (self._wide.refits if self._wide else 0)
+
+    def observe(self, shape: Shape, seconds: float, now: float, *, wide: bool) -> None:
+        """Take in a batch that ran."""
+        self._last = now
+        self._length += (1 - _MEMORY) * (shape.tokens / shape.sequences - self._length)
+        tracker = self._wide if wide and self._wide else self._lane
+        if seconds > 0 and tracker.observe(Measurement(shape, seconds)):
+            self._renew()
+
+    def idle(self, now: float) -> None:
+        """Nothing runs and nothing waits: after a while, return to the measurements of the start.
+
+        A model that had become too slow would refuse the very batches that could correct it.
+        """
+        if now - self._last > _STALE_SECONDS and self.costs.lane is not self._lane.at_start:
+            self._lane.forget()
+            if self._wide:
+                self._wide.forget()
+            self._renew()
+
+    def _renew(self) -> None:
+        self.costs = Costs(self._lane.model, self._wide.model if self._wide else None)
+        seconds = budget(self.costs.lane, max(1, round(self._length)), self.policy.max_tokens)
+        self.policy = replace(self.policy, budget_seconds=seconds)

@@ -1,0 +1,156 @@
+"""Lanes: threads that run batches on the engine, one each at a time.
+
+::
+
+    event loop ──run(job)──> lane thread: engine.answer ──one wake-up──> job.done(result)
+         ^                        │ something worse than an Exception
+         └── replace() <── died ──┘
+
+An Exception belongs to the batch: the lane lives. Whatever else leaves the engine ends the lane,
+which the loop replaces before it hears about the batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Protocol
+
+import structlog
+
+from bertd_server.engine import Float32Array
+from bertd_server.packing import TokenSequence
+
+log = structlog.get_logger("bertd")
+
+
+class Runs(Protocol):
+    """What lanes need of an engine."""
+
+    def answer(
+        self,
+        sequences: Sequence[TokenSequence],
+        outputs: Sequence[str] | None = None,
+        *,
+        wide: bool = False,
+    ) -> list[dict[str, Float32Array]]:
+        """Compute outputs for sequences, as one packed batch; many threads may do so at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a job ended: `outputs` of each sequence, or `error`, and the seconds it took."""
+
+    outputs: list[dict[str, Float32Array]]
+    seconds: float
+    error: BaseException | None = None
+    died: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A batch for a lane. `done` is called on the event loop."""
+
+    sequences: Sequence[TokenSequence]
+    wide: bool
+    done: Callable[[Result], None]
+
+
+class Lanes:
+    """As many lane threads as asked for, as far as the system gives them.
+
+    Attributes:
+        alive: lanes that can run a job.
+    """
+
+    def __init__(
+        self,
+        engine: Runs,
+        count: int,
+        *,
+        clock: Callable[[], float],
+        changed: Callable[[int], None],
+        retry_seconds: float = 1.0,
+    ) -> None:
+        """Start lanes; construct this on the event loop.
+
+        Args:
+            engine: runs the batches.
+            count: how many lanes.
+            clock: seconds.
+            changed: told how many lanes are alive, whenever that changes.
+            retry_seconds: pause after which a lane that could not be replaced is tried again.
+        """
+        self._engine = engine
+        self._clock = clock
+        self._changed = changed
+        self._retry_seconds = retry_seconds
+        self._loop = asyncio.get_running_loop()
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._threads: set[threading.Thread] = set()
+        self._closed = False
+        self.alive = 0
+        for _ in range(count):
+            self._start()
+
+    def run(self, job: Job) -> None:
+        """Hand a job to the lane that is free next."""
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """End the lanes, once they have finished what was handed to them."""
+        self._closed = True
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in tuple(self._threads):
+            thread.join()
+
+    def _start(self) -> None:
+        if self._closed:
+            return
+        thread = threading.Thread(target=self._work, name="bertd-lane", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no thread to give
+            log.warning("no thread", error=str(error), retry_seconds=self._retry_seconds)
+            self._loop.call_later(self._retry_seconds, self._start)
+            return
+        self._threads.add(thread)
+        self.alive += 1
+        self._changed(self.alive)
+
+    def _work(self) -> None:
+        """What a lane's thread does: jobs, until there is no more or one kills it."""
+        while (job := self._jobs.get()) is not None:
+            begin = self._clock()
+            try:
+                outputs = self._engine.answer(job.sequences, wide=job.wide)
+                _check(outputs, job)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is the batch's
+                self._tell(job.done, Result([], self._clock() - begin, error))
+            except BaseException as error:  # noqa: BLE001 - the loop must learn of the death
+                result = Result([], self._clock() - begin, error, died=True)
+                self._tell(self._replace, threading.current_thread(), job, result)
+                return
+            else:
+                self._tell(job.done, Result(outputs, self._clock() - begin))
+
+    def _tell(self, what: Callable[..., None], *given: object) -> None:
+        self._loop.call_soon_threadsafe(what, *given)
+
+    def _replace(self, thread: threading.Thread, job: Job, result: Result) -> None:
+        log.error("a lane died", error=repr(result.error), sequences=len(job.sequences))
+        self._threads.discard(thread)
+        self.alive -= 1
+        self._changed(self.alive)
+        self._start()
+        job.done(result)
+
+
+def _check(outputs: Sequence[object], job: Job) -> None:
+    """Whether the engine keeps its word: callers must not wait for answers that never come."""
+    if len(outputs) != len(job.sequences):
+        raise RuntimeError(f"{len(outputs)} answers for {len(job.sequences)} sequences")

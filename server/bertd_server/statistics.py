@@ -1,0 +1,122 @@
+"""What has happened since the start: durations by stage, counts of outcomes. Plain numbers.
+
+Written on the event loop; whoever reads from another thread may see a call half counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+_PER_OCTAVE = 4  # buckets between a value and its double: percentiles are right to 19 %
+_LEAST = 2.0**-20  # about a microsecond; what is less lies in the first bucket
+_BUCKETS = 40 * _PER_OCTAVE  # up to 2**20: a million tokens, or many hours
+
+
+class Histogram:
+    """Values in buckets that grow in proportion.
+
+    Attributes:
+        count: how many values.
+        total: their sum.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = 0.0
+        self._counts = [0] * _BUCKETS
+
+    def observe(self, value: float) -> None:
+        """Count a value of at least 0."""
+        self.count += 1
+        self.total += value
+        place = math.ceil(math.log2(value / _LEAST) * _PER_OCTAVE) if value > _LEAST else 0
+        self._counts[min(place, _BUCKETS - 1)] += 1
+
+    def buckets(self) -> Iterator[tuple[float, int]]:
+        """Upper bounds in ascending order, the last infinite, and how many values lie below."""
+        below = 0
+        for place, count in enumerate(self._counts):
+            below += count
+            last = place == _BUCKETS - 1
+            yield (math.inf if last else _LEAST * 2 ** (place / _PER_OCTAVE)), below
+
+    def percentile(self, percent: float) -> float:
+        """The upper bound of the bucket in which a percentile lies; 0 if there are no values."""
+        if not self.count:
+            return 0.0
+        wanted = self.count * percent / 100
+        return next(bound for bound, below in self.buckets() if below >= wanted)
+
+
+@dataclass(slots=True)
+class Statistics:
+    """Of one model.
+
+    Attributes:
+        tokenize: seconds of each call's tokenisation.
+        queue: seconds from submission to the start of the batch, of each text that was computed.
+        compute: seconds of each batch.
+        total: seconds of each call that was answered.
+        batch_sequences: of each batch.
+        batch_tokens: of each batch.
+        answered: texts with an answer, cached ones included.
+        refused: calls that were not taken, by reason: `deadline`, `draining`, `impossible`,
+            `promises`, `queue_seconds`, `queue_tokens`.
+        expired: texts that were taken and whose deadline then could not be kept.
+        cancelled: texts whose call went away before they had an answer.
+        failed: texts on which the engine failed.
+        deduplicated: texts that joined an equal one in flight.
+        wide_batches: batches that took the wide session.
+        batch_failures: batches that failed, and were split if they could be.
+        lane_deaths: lanes that had to be replaced.
+    """
+
+    tokenize: Histogram = field(default_factory=Histogram)
+    queue: Histogram = field(default_factory=Histogram)
+    compute: Histogram = field(default_factory=Histogram)
+    total: Histogram = field(default_factory=Histogram)
+    batch_sequences: Histogram = field(default_factory=Histogram)
+    batch_tokens: Histogram = field(default_factory=Histogram)
+    answered: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    expired: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    deduplicated: int = 0
+    wide_batches: int = 0
+    batch_failures: int = 0
+    lane_deaths: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """How things are at this moment.
+
+    Attributes:
+        waiting: texts in line.
+        waiting_tokens: theirs.
+        predicted_wait: seconds until a text of the lowest class that arrived now would start.
+        lanes_alive: lanes that can run batches.
+        batches_running: those that do.
+        cost_error: mean relative error of recent predictions.
+        refits: how often the cost model was fitted again.
+        budget_seconds: predicted time of the largest batch that is formed.
+        cache_hits: look-ups that found a result.
+        cache_misses: those that did not.
+        cache_bytes: what the cached results take.
+    """
+
+    waiting: int
+    waiting_tokens: int
+    predicted_wait: float
+    lanes_alive: int
+    batches_running: int
+    cost_error: float
+    refits: int
+    budget_seconds: float
+    cache_hits: int
+    cache_misses: int
+    cache_bytes: int
