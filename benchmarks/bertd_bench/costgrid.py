@@ -14,10 +14,10 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from bertd.bundle import read_manifest
 from bertd_server.batching import Costs
 from bertd_server.cost import Measurement, Shape, fit
 from pydantic import BaseModel
@@ -113,7 +113,6 @@ def measure(size: str, lanes: int, rounds: int) -> ModelCosts:
         source, target = Path(folder) / "checkpoint", Path(folder) / "bundle"
         checkpoints.save_random("bert", "feature-extraction", size, source)
         manifest = export_model(str(source), target).manifest
-        manifest = read_manifest(target)
         narrow = Engine(target, manifest, threads=1)
         wide = Engine(target, manifest, threads=lanes)
         works = [(lengths, sequences(lengths)) for lengths in batches()]
@@ -126,8 +125,8 @@ def measure(size: str, lanes: int, rounds: int) -> ModelCosts:
                         sequences=shape.sequences,
                         tokens=shape.tokens,
                         pairs=shape.pairs,
-                        lane=_together(pool, lanes, rounds, lambda b=batch: narrow.embed(b)),  # type: ignore[misc]
-                        wide=_median(rounds, lambda b=batch: wide.embed(b)),  # type: ignore[misc]
+                        lane=_together(pool, lanes, rounds, partial(narrow.embed, batch)),
+                        wide=_median(rounds, partial(wide.embed, batch)),
                     )
                 )
     return ModelCosts(size=size, lanes=lanes, grid=grid)

@@ -24,13 +24,16 @@ _BOUNDS = Bounds(tokens=131_072, seconds=_HORIZON)  # deadlines are what limits 
 class Ours:
     """What bertd does, with the live scheduler's own parts: `Line`, `form_batch`, `refusal`."""
 
-    def __init__(self, policy: Policy, costs: Costs) -> None:
+    def __init__(self, policy: Policy, costs: Costs, *, refuses: bool = True) -> None:
         """A scheduler with nothing in line.
 
         Args:
             policy: limits of batches.
             costs: what it believes.
+            refuses: requests that cannot make it, on arrival; otherwise they wait until it is
+                certain that they are late.
         """
+        self._refuses = refuses
         self._policy = policy
         self._costs = costs
         self._line: Line[Request] = Line()
@@ -50,7 +53,7 @@ class Ours:
         )
         busy = [0.0] * state.lanes.idle + [max(0.0, free - now) for free in state.free_at]
         outlook = Outlook(self._backlog, busy, self._policy.budget_seconds, now)
-        if refusal(demand, outlook, _BOUNDS) is not None:
+        if self._refuses and refusal(demand, outlook, _BOUNDS) is not None:
             return False
         self._line.add(request)
         self._places[id(request)] = self._backlog.add(

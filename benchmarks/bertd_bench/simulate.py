@@ -26,11 +26,13 @@ from bertd_bench.traffic import TRAFFICS, Arrival, Traffic, arrivals, lone
 LOADS = (0.5, 0.8, 1.0, 1.3, 2.0)
 OURS = "bertd"
 UNSURE = "bertd, times 10 % off"
+TAKES_ALL = "bertd, takes all"
+ONE_BY_ONE = "one by one"
 WINDOW = "fixed window"
 PADDED = "fixed window, padded"
 BUDGET = "token budget"
 BOUND = "clairvoyant bound"
-POLICIES = (OURS, UNSURE, WINDOW, PADDED, BUDGET)
+POLICIES = (OURS, UNSURE, TAKES_ALL, ONE_BY_ONE, WINDOW, PADDED, BUDGET)
 
 _MAX_TOKENS, _MAX_SEQUENCES = 2_048, 256  # the server's defaults
 _LARGEST = 16_384  # tokens of the largest batch of any policy here
@@ -113,12 +115,12 @@ class Stage:
         """A fresh scheduler."""
         typical = self.typical(drawn)
         window = lone(self.costs, typical)
-        limits = Policy(
-            _MAX_TOKENS, _MAX_SEQUENCES, budget(self.costs.lane, typical, _MAX_TOKENS)
-        )
+        limits = Policy(_MAX_TOKENS, _MAX_SEQUENCES, budget(self.costs.lane, typical, _MAX_TOKENS))
         make: dict[str, Callable[[], Scheduler]] = {
             OURS: lambda: Ours(limits, self.costs),
             UNSURE: lambda: Ours(limits, self.costs),
+            TAKES_ALL: lambda: Ours(limits, self.costs, refuses=False),
+            ONE_BY_ONE: lambda: FixedWindow(0.0, 1),
             WINDOW: lambda: FixedWindow(window, _WINDOW_REQUESTS),
             PADDED: lambda: FixedWindow(window, _WINDOW_REQUESTS, pads=True),
             BUDGET: lambda: TokenBudget(_LARGEST),
@@ -129,9 +131,7 @@ class Stage:
         """Play arrivals against a policy."""
         noise = _NOISE if policy == UNSURE else 0.0
         scheduler = self.scheduler(policy, drawn)
-        return simulate(
-            drawn, scheduler, self.costs, lanes=self.lanes, noise=noise, seed=seed
-        )
+        return simulate(drawn, scheduler, self.costs, lanes=self.lanes, noise=noise, seed=seed)
 
 
 def rows(stage: Stage, load: float, seeds: Sequence[int]) -> list[Row]:

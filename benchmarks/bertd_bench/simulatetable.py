@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from bertd_bench.simulate import (
     BOUND,
-    BUDGET,
     OURS,
-    PADDED,
     POLICIES,
-    UNSURE,
     WINDOW,
     Row,
     Simulated,
@@ -16,44 +13,43 @@ from bertd_bench.simulate import (
 )
 
 _NAMES = {"mini": "6 layers of 384 (MiniLM-L6)", "base": "12 layers of 768 (BERT-base)"}
+_SUSTAINED = "highest load at which 99 % of the texts are answered within their objectives"
+_LATENCIES = "latencies in times of a lone text of the mean length"
 _DETAILED = (0.8, 1.3)  # loads of the table of latencies
 
 
 def to_markdown(result: Simulation) -> str:
     """Goodput of each model, the load that each policy sustains, and latencies of the first."""
-    parts = [
-        f"{result.requests} texts for each of {len(result.seeds)} seeds; costs measured on "
-        f"{result.machine.cpu}, {result.models[0].lanes} lanes."
-    ]
+    runs = f"{result.requests} texts for each of {len(result.seeds)} seeds"
+    parts = [f"{runs}; costs measured on {result.machine.cpu}, {result.models[0].lanes} lanes."]
     for model in result.models:
-        parts += [f"**{_NAMES.get(model.size, model.size)}**, goodput:", _goodput(model)]
+        parts += [f"{_name(model)}, goodput:", _goodput(model)]
     for model in result.models:
-        parts += [
-            f"**{_NAMES.get(model.size, model.size)}**, highest load at which 99 % of the texts "
-            "are answered within their objectives:",
-            _sustained(model),
-        ]
+        parts += [f"{_name(model)}, {_SUSTAINED}:", _sustained(model)]
     first = result.models[0]
-    parts += [
-        f"**{_NAMES.get(first.size, first.size)}**, latencies in times of a lone text of the mean "
-        "length:",
-        _latencies(first),
-    ]
+    parts += [f"{_name(first)}, {_LATENCIES}:", _latencies(first)]
     return "\n\n".join(parts)
 
 
+def _name(model: Simulated) -> str:
+    return f"**{_NAMES.get(model.size, model.size)}**"
+
+
 def _goodput(model: Simulated) -> str:
-    head = [BOUND, OURS, UNSURE, WINDOW, PADDED, BUDGET, "of the bound", "of the window"]
-    lines = _header(["traffic", "load", *head], 1)
-    by = {(row.traffic, row.load, row.policy): row.goodput for row in model.rows}
+    ratios = ["of the bound", "in requests", "of the window"]
+    lines = _header(["traffic", "load", BOUND, *POLICIES, *ratios], 1)
+    by = {(row.traffic, row.load, row.policy): row for row in model.rows}
     for traffic, load in dict.fromkeys((row.traffic, row.load) for row in model.rows):
-        shares = [by[traffic, load, policy] for policy in head[:6]]
-        ours = by[traffic, load, OURS]
-        ratios = [
-            f"{ours / by[traffic, load, BOUND]:.2f}",
-            _times(ours, by[traffic, load, WINDOW]),
+        most, ours, window = (by[traffic, load, policy] for policy in (BOUND, OURS, WINDOW))
+        goodputs = [by[traffic, load, policy].goodput for policy in (BOUND, *POLICIES)]
+        cells = [
+            traffic,
+            f"{load:g}",
+            *(f"{goodput:.2f}" for goodput in goodputs),
+            f"{ours.goodput / most.goodput:.2f}",
+            f"{ours.in_time / most.in_time:.2f}",
+            _times(ours.goodput, window.goodput),
         ]
-        cells = [traffic, f"{load:g}", *(f"{share:.2f}" for share in shares), *ratios]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -14,7 +14,9 @@ events.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -128,7 +130,7 @@ class Run:
     batches: list[Batch]
 
 
-def simulate(
+def simulate(  # noqa: PLR0913 - a machine, and how sure it is
     arrivals: Sequence[Arrival],
     scheduler: Scheduler,
     costs: Costs,
@@ -151,50 +153,78 @@ def simulate(
         RuntimeError: the policy would let requests wait for ever.
     """
     rng = np.random.default_rng(seed)
+    world = _World(scheduler, costs, lanes, lambda: math.exp(noise * rng.standard_normal()))
     requests = [Request(arrival) for arrival in arrivals]
-    waiting: list[Request] = []
-    batches: list[Batch] = []
-    busy: list[tuple[float, float]] = []  # a heap: when a lane is free, when it is expected to be
-    coming, now, look_again = 0, 0.0, float("inf")
+    coming = deque(requests)
+    while coming or world.waiting:
+        world.advance(coming[0].turn if coming else math.inf)
+        while coming and coming[0].turn <= world.now:
+            world.receive(coming.popleft())
+        world.dispatch()
+    return Run(requests, world.batches)
 
-    def state() -> State:
-        return State(now, waiting, Lanes(lanes - len(busy), lanes), [e for _, e in busy])
 
-    while coming < len(requests) or waiting:
-        next_arrival = requests[coming].turn if coming < len(requests) else float("inf")
-        now = min(next_arrival, busy[0][0] if busy else float("inf"), look_again)
-        if now == float("inf"):
+class _World:
+    """The server: what waits, what runs, and what time it is."""
+
+    def __init__(
+        self, scheduler: Scheduler, costs: Costs, lanes: int, slowness: Callable[[], float]
+    ) -> None:
+        self.now = 0.0
+        self.waiting: list[Request] = []
+        self.batches: list[Batch] = []
+        self._scheduler = scheduler
+        self._costs = costs
+        self._lanes = lanes
+        self._slowness = slowness  # of the next batch, real over predicted time
+        self._busy: list[tuple[float, float]] = []  # a heap: when a lane is free, and was to be
+        self._look_again = math.inf
+
+    def advance(self, arrival: float) -> None:
+        """Go to the next event: an arrival, a lane that is done, a time that the policy named."""
+        done = self._busy[0][0] if self._busy else math.inf
+        self.now = min(arrival, done, self._look_again)
+        if math.isinf(self.now):
             raise RuntimeError("the policy rests while requests wait, and names no time to go on")
-        look_again = float("inf")
-        while busy and busy[0][0] <= now:
-            heapq.heappop(busy)
-        while coming < len(requests) and requests[coming].turn <= now:
-            request = requests[coming]
-            coming += 1
-            request.refused = not scheduler.admit(request, state())
-            if not request.refused:
-                waiting.append(request)
-        while waiting and len(busy) < lanes:
-            choice = scheduler.choose(state())
+        self._look_again = math.inf
+        while self._busy and self._busy[0][0] <= self.now:
+            heapq.heappop(self._busy)
+
+    def receive(self, request: Request) -> None:
+        """A request arrives."""
+        request.refused = not self._scheduler.admit(request, self._state())
+        if not request.refused:
+            self.waiting.append(request)
+
+    def dispatch(self) -> None:
+        """Ask the policy while a lane is idle, a request waits, and the policy does something."""
+        while self.waiting and len(self._busy) < self._lanes:
+            choice = self._scheduler.choose(self._state())
             for request in choice.dropped:
                 request.refused = True
-            if choice.look_again is not None:
-                look_again = choice.look_again
             gone = {id(request) for request in (*choice.batch, *choice.dropped)}
-            waiting[:] = [request for request in waiting if id(request) not in gone]
-            if not choice.batch and choice.dropped:
-                continue  # there may be others behind them
-            if not choice.batch:
-                break
-            model = costs.wide if choice.wide and costs.wide is not None else costs.lane
-            expected = model.seconds(scheduler.charged(choice.batch))
-            end = now + expected * float(np.exp(noise * rng.standard_normal()))
-            for request in choice.batch:
-                request.answered = end
-            batches.append(Batch(now, end, tuple(choice.batch), choice.wide))
-            for _ in range(lanes if choice.wide else 1):
-                heapq.heappush(busy, (end, now + expected))
-    return Run(requests, batches)
+            self.waiting = [request for request in self.waiting if id(request) not in gone]
+            if choice.look_again is not None:
+                self._look_again = choice.look_again
+            if choice.batch:
+                self._run(choice)
+            elif not choice.dropped:  # behind those that were dropped there may be others
+                return
+
+    def _run(self, choice: Choice) -> None:
+        model = (choice.wide and self._costs.wide) or self._costs.lane
+        expected = model.seconds(self._scheduler.charged(choice.batch))
+        end = self.now + expected * self._slowness()
+        for request in choice.batch:
+            request.answered = end
+        self.batches.append(Batch(self.now, end, tuple(choice.batch), choice.wide))
+        for _ in range(self._lanes if choice.wide else 1):
+            heapq.heappush(self._busy, (end, self.now + expected))
+
+    def _state(self) -> State:
+        idle = self._lanes - len(self._busy)
+        expected = [when for _, when in self._busy]
+        return State(self.now, self.waiting, Lanes(idle, self._lanes), expected)
 
 
 def packed(batch: Sequence[Request]) -> Shape:
