@@ -9,7 +9,7 @@ import pytest
 import torch
 from bertd.bundle import GRAPH_NAME, SENTENCE_EMBEDDING, Quantization, read_manifest, verify_files
 from bertd_export import int8
-from bertd_export.activations import Quantizer, Statistics, choose
+from bertd_export.activations import Floats, Quantizer, Statistics, activation_error, choose
 from bertd_export.agreement import agreement
 from bertd_export.bundle import export_model
 from bertd_export.calibration import for_calibration, read_sample, tokenized
@@ -19,10 +19,11 @@ from bertd_export.errors import ExportError
 from bertd_export.gptq import LEVELS, compensation, round_weight
 from bertd_export.inspection import inspect_bundle, rows
 from bertd_export.int8 import Int8Options
-from bertd_export.linears import split_residual_biases
+from bertd_export.integer_graph import write_int8
+from bertd_export.linears import find_linears, split_residual_biases
 from bertd_export.operators import OPSET
 from bertd_export.parity import feed_of, run_packed
-from bertd_export.quantize import round_linears, write_int8
+from bertd_export.quantize import ranges, round_linears
 from bertd_export.rewrite import fold_transposes
 from bertd_export.runtime import session
 from bertd_export.trace import trace
@@ -86,7 +87,7 @@ def test_the_bundle_says_what_was_done(bundle: Path, texts: Path) -> None:
 
 def test_an_int8_bundle_can_be_inspected_and_verified(bundle: Path, tiny: Path) -> None:
     shown = dict(rows(inspect_bundle(bundle)))
-    assert shown["quantization"].startswith("scheme: 1; linear layers: 12; calibration: texts.txt")
+    assert shown["quantization"].startswith("scheme: 2; linear layers: 12; calibration: texts.txt")
     _, found = verify(bundle, str(tiny))
     assert all(0 < parity.max_abs_diff <= parity.tolerance for parity in found.values())
 
@@ -117,13 +118,35 @@ def test_bits_do_not_depend_on_batch_or_threads(bundle: Path, tiny: Path, texts:
 
 
 @pytest.fixture(scope="module")
-def graph(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The traced fp32 graph, from which a quantisation starts."""
+def graph(tiny: Path, texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folded fp32 graph, from which a quantisation starts."""
     path = tmp_path_factory.mktemp("graph") / GRAPH_NAME
-    traced = trace(load(str(tiny)))
-    split_residual_biases(traced.graph)
-    onnx.save(traced, str(path))
+    checkpoint = load(str(tiny))
+    int8._prepare(trace(checkpoint), path, checkpoint, read_sample(texts))
     return path
+
+
+def test_folding_balances_rows_and_changes_no_answer(
+    graph: Path, tiny: Path, texts: Path, tmp_path: Path
+) -> None:
+    checkpoint = load(str(tiny))
+    plain = trace(checkpoint)
+    split_residual_biases(plain.graph)
+    onnx.save(plain, str(tmp_path / GRAPH_NAME))
+    linears = find_linears(plain.graph)
+    batch = tokenized(checkpoint, read_sample(texts).calibrate)
+    runs = [session(path) for path in (tmp_path / GRAPH_NAME, graph)]
+    feed = feed_of(runs[0], checkpoint, batch)
+    before, after = (ranges(path, linears, [feed]) for path in (tmp_path / GRAPH_NAME, graph))
+    for linear in linears:
+        if linear.producer == "Gelu":
+            continue
+        found = after[linear.source]
+        assert np.abs(found.centre).max() < 1e-4
+        assert np.abs(before[linear.source].centre).max() > 0.1
+    for old, new in zip(*(run_packed(run, checkpoint, batch) for run in runs), strict=True):
+        for name, answer in old.items():
+            assert np.abs(answer - new[name]).max() < 1e-5
 
 
 def quantized(graph: Path, tiny: Path, options: Int8Options) -> tuple[Path, Quantization]:
@@ -199,23 +222,25 @@ def test_int8_options_without_int8_are_an_error(tiny: Path, tmp_path: Path) -> N
     assert "--precision int8" in result.output
 
 
-def test_a_real_model_agrees_with_fp32(checkpoint: Path, bundle_folder: Path) -> None:
+def test_a_real_model_agrees_with_fp32(
+    checkpoint: Path, bundle_folder: Path, tmp_path: Path
+) -> None:
     """On texts that calibration did not see; the bundle of the other tests is the fp32 graph."""
     real = load(str(checkpoint))
     sample = read_sample(None)
-    fp32 = bundle_folder / GRAPH_NAME
-    run = session(fp32)
+    fp32 = tmp_path / GRAPH_NAME
+    int8._prepare(onnx.load(str(bundle_folder / GRAPH_NAME)), fp32, real, sample)
+    run = session(bundle_folder / GRAPH_NAME)
     feeds = [feed_of(run, real, tokenized(real, sample.calibrate))]
     rounded = round_linears(fp32, feeds, lambda _: None)
-    candidate = fp32.with_name("int8.onnx")
+    assert {one.quantizer.formulation for one in rounded} == {"static", "smoothed", "split"}
+    candidate = tmp_path / "int8.onnx"
     model = write_int8(onnx.load(str(fp32), load_external_data=False), rounded)
     candidate.write_bytes(model.SerializeToString())
-    try:
-        judge = tokenized(real, sample.judge)
-        expected = [answer[SENTENCE_EMBEDDING] for answer in run_packed(run, real, judge)]
-        got = [answer[SENTENCE_EMBEDDING] for answer in run_packed(session(candidate), real, judge)]
-    finally:
-        candidate.unlink()
+    judge = tokenized(real, sample.judge)
+    int8._check(candidate, real, len(rounded), judge)
+    expected = [answer[SENTENCE_EMBEDDING] for answer in run_packed(run, real, judge)]
+    got = [answer[SENTENCE_EMBEDDING] for answer in run_packed(session(candidate), real, judge)]
     found = agreement(expected, got)
     assert found.mean >= 0.997
     assert found.lowest >= 0.98
@@ -234,28 +259,51 @@ def test_compensation_beats_plain_rounding() -> None:
     )
 
 
+def seen(rows: Floats) -> Statistics:
+    statistics = Statistics()
+    statistics.add(rows)
+    return statistics
+
+
 @pytest.mark.parametrize("producer", ["Gelu", "LayerNormalization", "Attention", "Relu"])
 def test_a_quantizer_restores_its_rows(producer: str) -> None:
     generator = np.random.default_rng(2)
     rows = generator.normal(size=(64, 32)).astype(np.float32)
     rows = np.maximum(rows, -0.17) if producer == "Gelu" else rows
-    statistics = Statistics(32)
-    statistics.add(rows)
     weight = generator.normal(size=(32, 8)).astype(np.float32)
-    quantizer = choose(producer, statistics, [weight])
+    quantizer = choose(producer, seen(rows), [weight])
     assert isinstance(quantizer, Quantizer)
-    assert np.abs(quantizer.restore(rows) - rows).max() < 0.05
+    assert np.abs(quantizer.restored(rows) - quantizer.prepared(rows)).max() < 0.05
+    assert activation_error(quantizer, rows, [weight]) < 0.025
 
 
 def test_an_outlier_channel_is_smoothed() -> None:
     generator = np.random.default_rng(3)
     rows = generator.normal(size=(64, 32)).astype(np.float32)
     rows[:, 5] *= 50
-    statistics = Statistics(32)
-    statistics.add(rows)
     weight = generator.normal(size=(32, 8)).astype(np.float32)
     weight[5] /= 50
-    assert choose("LayerNormalization", statistics, [weight]).formulation == "smoothed"
+    assert choose("LayerNormalization", seen(rows), [weight]).formulation == "smoothed"
+
+
+def test_a_large_channel_of_gelu_is_split() -> None:
+    """Each column saturates where the next begins, so that all share a scale eight times finer."""
+    generator = np.random.default_rng(4)
+    before = torch.from_numpy(generator.normal(size=(512, 96)).astype(np.float32))
+    before[::3, 7] += 24
+    rows = torch.nn.functional.gelu(before).numpy()
+    weight = generator.normal(size=(96, 8)).astype(np.float32)
+    split = choose("Gelu", seen(rows), [weight], may_split=True)
+    assert split.formulation == "split"
+    assert set(split.copies) == {7}
+    assert split.largest * (len(split.copies) + 1) >= rows.max()
+    whole = choose("Gelu", seen(rows), [weight])
+    assert whole.formulation == "gelu_row"
+    shifted = before[:, split.copies] - torch.from_numpy(split.shifts)
+    exact = np.concatenate([rows, torch.nn.functional.gelu(shifted).numpy()], axis=1)
+    levels = np.rint(exact / split.scale).clip(-split.zero_point, 255 - split.zero_point)
+    product = levels * split.scale @ split.weight(weight)
+    assert np.linalg.norm(product - rows @ weight) < 0.03 * np.linalg.norm(rows @ weight)
 
 
 def test_broken_calibration_files_name_the_line(tmp_path: Path) -> None:

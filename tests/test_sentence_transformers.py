@@ -14,8 +14,8 @@ from bertd.bundle import read_manifest
 from bertd_export.bundle import export_model
 from bertd_export.checkpoint import load
 from bertd_export.errors import ExportError
+from bertd_server.flights import Answer
 from bertd_server.model import Model, ModelOptions
-from bertd_server.scheduler import Answer
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import (

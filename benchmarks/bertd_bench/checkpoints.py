@@ -49,6 +49,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "albert": {"embedding_size": 128},
     "bert": {},
     "camembert": {"type_vocab_size": 1},
+    "data2vec-text": {"type_vocab_size": 1},
     "deberta-v2": {
         "relative_attention": True,
         "position_buckets": 256,
@@ -60,12 +61,34 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     "distilbert": {},
     "electra": {},
+    "ernie": {"use_task_id": True},
+    "eurobert": {},
     "modernbert": {"local_attention": 128, "global_attn_every_n_layers": 3},
     "mpnet": {},
+    "nomic_bert": {},
     "roberta": {"type_vocab_size": 1},
+    "roberta-prelayernorm": {"type_vocab_size": 1},
     "xlm-roberta": {"type_vocab_size": 1},
+    "xlm-roberta-xl": {"type_vocab_size": 1},
+    "xmod": {
+        "type_vocab_size": 1,
+        "languages": ["en_XX", "ko_KR"],
+        "default_language": "en_XX",
+    },
 }
-_ROBERTA_LIKE = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta"})
+_ROBERTA_LIKE = frozenset(
+    {
+        "camembert",
+        "data2vec-text",
+        "eurobert",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    }
+)
 
 FAMILIES: tuple[str, ...] = tuple(_OPTIONS)
 
@@ -97,6 +120,10 @@ def _config(family: str, size: Size) -> Any:
         }
     if family == "electra":
         options["embedding_size"] = size.hidden
+    if family in {"eurobert", "nomic_bert"}:
+        options["head_dim"] = size.hidden // size.heads
+    if family == "eurobert":
+        options["num_key_value_heads"] = size.heads // 2
     if family == "modernbert":
         options |= {"cls_token_id": cls, "sep_token_id": sep}
     return AutoConfig.for_model(family, **options, **_OPTIONS[family])

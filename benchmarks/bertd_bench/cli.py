@@ -13,9 +13,11 @@ from bertd_bench import commands
 
 if TYPE_CHECKING:
     from bertd_bench.exportcost import Size
+    from bertd_bench.exports import Subject
     from bertd_bench.report import Report
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
+_Name = TypeVar("_Name", bound=str)
 
 
 def _in_a_folder(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
@@ -113,75 +115,248 @@ def export_cost(size: Size) -> None:
 def readme(json_path: Path, readme_path: Path) -> None:
     """Write the results of a comparison into README's section of measured numbers."""
     from bertd_bench import readme as section
+    from bertd_bench import sections
     from bertd_bench.report import read_json
 
-    link = Path(os.path.relpath(json_path, readme_path.parent)).as_posix()
-    try:
-        before = readme_path.read_text(encoding="utf-8")
-        after = section.with_section(before, section.render(read_json(json_path), link))
-    except ValueError as error:
-        raise click.ClickException(str(error)) from error
-    readme_path.write_text(after, encoding="utf-8")
-    click.echo(f"{readme_path} is {'unchanged' if after == before else 'rewritten'}")
+    _rewrite(
+        readme_path,
+        sections.begin("readme"),
+        lambda: section.render(read_json(json_path), _link(json_path, readme_path)),
+    )
 
 
 @bench.command()
-@click.option("--family", "families", multiple=True, help="Random weights; default: every family.")
-@click.option("--task", "tasks", multiple=True, help="Default: every task.")
 @click.option(
-    "--precision",
-    "precisions",
-    multiple=True,
-    default=("fp32", "int8"),
-    show_default=True,
+    "--family", "families", multiple=True, help="Random weights; default: every tested family."
 )
+@click.option("--task", "tasks", multiple=True, help="Default: every task.")
+@click.option("--precision", "precisions", multiple=True, help="Default: every precision.")
 @click.option("--size", default="base", show_default=True, help="tiny, mini, base or large.")
 @click.option(
     "--checkpoint",
     "folders",
     multiple=True,
-    metavar="DIR",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="[NAME=]DIR",
     help="A checkpoint of your own, instead of random weights.",
 )
+@click.option("--default-model", is_flag=True, help="The embedded model, all-MiniLM-L6-v2.")
+@click.option("--allow-pickle", is_flag=True, help="As for `bertd export`.")
+@click.option("--cases", multiple=True, help="Such as '8 tokens' or '16 mixed'; default: all.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: all usable cores.")
-@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--json", "json_path", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option(
+    "--json",
+    "json_path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_in_a_folder,
+    help="Write the results here, after every row.",
+)
+@click.option("--resume", is_flag=True, help="Go on with the rows that --json has.")
+@click.option("--again", is_flag=True, help="With --resume: measure disturbed rows anew.")
 def exports(  # noqa: PLR0913, PLR0917 - click's parameters
     families: tuple[str, ...],
     tasks: tuple[str, ...],
     precisions: tuple[str, ...],
     size: str,
-    folders: tuple[Path, ...],
+    folders: tuple[str, ...],
+    default_model: bool,
+    allow_pickle: bool,
+    cases: tuple[str, ...],
+    threads: int | None,
+    rounds: int,
+    json_path: Path | None,
+    resume: bool,
+    again: bool,
+) -> None:
+    """Export families and tasks; print parity, size and speed as a Markdown table."""
+    from bertd_bench import checkpoints, exporttable, speed
+    from bertd_bench import exports as matrix
+    from bertd_bench.contestants import BenchError
+
+    subjects = [_own(folder) for folder in folders]
+    if default_model:
+        subjects.append(matrix.default_subject())
+    if families or tasks or not subjects:
+        subjects += matrix.random_subjects(
+            _chosen("--family", families, checkpoints.FAMILIES),
+            _chosen("--task", tasks, matrix.TASKS),
+            _chosen("--size", (size,), tuple(checkpoints.SIZES))[0],
+        )
+    if resume and json_path is None:
+        raise click.UsageError("--resume needs the --json FILE to go on with")
+    plan = matrix.Plan(
+        subjects,
+        _chosen("--precision", precisions, matrix.PRECISIONS),
+        _chosen("--cases", cases, tuple(speed.CASES)),
+        rounds,
+        threads,
+        allow_pickle,
+    )
+    try:
+        there = resume and json_path is not None and json_path.exists()
+        earlier = matrix.read_matrix(json_path) if there and json_path else None
+        result = matrix.measure(
+            plan,
+            matrix.begin(plan, earlier, again=again),
+            progress=lambda line: click.echo(line, err=True),
+            keep=lambda rows: matrix.write_matrix(rows, json_path) if json_path else None,
+        )
+    except (BenchError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(exporttable.to_markdown(result))
+
+
+@bench.command("first-rows")
+@click.option("--size", default="base", show_default=True, help="tiny, mini, base or large.")
+@click.option("--threads", type=click.IntRange(min=1), help="Default: all usable cores.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option(
+    "--json",
+    "json_path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_in_a_folder,
+)
+def first_rows(size: str, threads: int | None, rounds: int, json_path: Path | None) -> None:
+    """Time a classifier with its last layer for [CLS] rows alone, and for all rows."""
+    from bertd_bench import checkpoints, firstrows
+
+    [size] = _chosen("--size", (size,), tuple(checkpoints.SIZES))
+    result = firstrows.measure(size, threads, rounds)
+    click.echo(firstrows.render(result))
+    if json_path is not None:
+        json_path.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+@bench.command("export-docs")
+@click.option(
+    "--results",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path("benchmarks/results"),
+    show_default=True,
+    help="Folder of exports-*.json and first-rows.json.",
+)
+@click.option(
+    "--document",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=Path("docs/export.md"),
+    show_default=True,
+    help="The file to rewrite.",
+)
+def export_docs(results: Path, document: Path) -> None:
+    """Write the results of `exports` and `first-rows` into the document on exports."""
+    from bertd_bench import exporttable, firstrows, sections
+    from bertd_bench.exports import read_matrix
+
+    _rewrite(
+        document,
+        sections.begin("export-docs", "the exports that follow"),
+        lambda: exporttable.render(
+            [
+                (_link(path, document), read_matrix(path))
+                for path in sorted(results.glob("exports-*.json"))
+            ]
+        ),
+    )
+    path = results / "first-rows.json"
+    _rewrite(
+        document,
+        sections.begin("export-docs", "the first rows that follow"),
+        lambda: firstrows.render(firstrows.read(path), _link(path, document)),
+    )
+
+
+def _chosen(option: str, values: tuple[str, ...], known: tuple[_Name, ...]) -> tuple[_Name, ...]:
+    """The values of a choice whose names are known only now; all of them if there are none."""
+    for value in values:
+        if value not in known:
+            raise click.UsageError(f"{option} {value} is not one of: {'; '.join(known)}")
+    return tuple(name for name in known if name in values) if values else known
+
+
+def _own(argument: str) -> Subject:
+    from bertd_bench.exports import Subject
+
+    name, given, path = argument.rpartition("=")
+    folder = Path(path)
+    if not folder.is_dir():
+        raise click.UsageError(f"--checkpoint {argument}: {path} is not a folder")
+    return Subject(name if given else folder.resolve().name, None, folder)
+
+
+def _link(path: Path, document: Path) -> str:
+    return Path(os.path.relpath(path, document.parent)).as_posix()
+
+
+def _rewrite(document: Path, opening: str, render: Callable[[], str]) -> None:
+    """Put what is rendered behind a document's opening comment."""
+    from bertd_bench import sections
+
+    try:
+        before = document.read_text(encoding="utf-8")
+        after = sections.replaced(before, opening, render())
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    document.write_text(after, encoding="utf-8")
+    click.echo(f"{document} is {'unchanged' if after == before else 'rewritten'}")
+
+
+@bench.command()
+@click.option(
+    "--checkpoint",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A checkpoint that makes embeddings. Default: all-MiniLM-L6-v2.",
+)
+@click.option("--random", "size", metavar="SIZE", help="BERT with random weights instead.")
+@click.option(
+    "--texts",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Texts to judge on. Default: the built-in ones that calibration does not see.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Default: all usable cores.")
+@click.option("--rounds", type=click.IntRange(min=1), default=9, show_default=True)
+@click.option(
+    "--json",
+    "json_path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_in_a_folder,
+    help="Also write the results.",
+)
+def int8(  # noqa: PLR0913, PLR0917 - click's parameters
+    checkpoint: Path | None,
+    size: str | None,
+    texts: Path | None,
     threads: int | None,
     rounds: int,
     json_path: Path | None,
 ) -> None:
-    """Export families and tasks; print parity, size and speed as a Markdown table."""
-    from bertd_bench import checkpoints
-    from bertd_bench import exports as matrix
+    """Compare int8 with fp32, PyTorch eager and ONNX Runtime's own dynamic int8."""
+    from bertd_export.errors import ExportError
 
-    for chosen, known, what in (
-        (families, checkpoints.FAMILIES, "--family"),
-        (tasks, matrix.TASKS, "--task"),
-        ((size,), tuple(checkpoints.SIZES), "--size"),
-    ):
-        for value in chosen:
-            if value not in known:
-                raise click.UsageError(f"{what} {value} is not one of {', '.join(known)}")
-    subjects = [matrix.Subject(folder.resolve().name, None, folder) for folder in folders]
-    if families or tasks or not folders:
-        wanted = [task for task in matrix.TASKS if not tasks or task in tasks]
-        subjects += matrix.random_subjects(families or checkpoints.FAMILIES, wanted)
-    result = matrix.measure(
-        subjects,
-        precisions,
-        size=size,
-        threads=threads,
-        rounds=rounds,
-        progress=lambda line: click.echo(line, err=True),
-    )
-    click.echo(matrix.to_markdown(result))
+    from bertd_bench import checkpoints
+    from bertd_bench import int8 as comparison
+
+    if size is not None and (checkpoint is not None or size not in checkpoints.SIZES):
+        known = ", ".join(checkpoints.SIZES)
+        raise click.UsageError(f"--random takes one of {known}, and no --checkpoint beside it")
+    try:
+        result = comparison.measure(
+            checkpoint,
+            size,
+            texts,
+            threads=threads,
+            rounds=rounds,
+            progress=lambda line: click.echo(line, err=True),
+        )
+    except ExportError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(comparison.to_markdown(result))
     if json_path is not None:
         json_path.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
 

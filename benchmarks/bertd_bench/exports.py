@@ -1,223 +1,258 @@
 """What can be exported, how near it is to PyTorch, and how much faster: one row per export.
 
-Every row is a real export of a checkpoint, timed against the same checkpoint in PyTorch eager on
-the same token ids, from ids to logits or vectors.
+::
+
+    Plan ─> subject x precision ─> export ─> compare, time (speed.py) ─> Row ─> saved at once
+                    ^                                                            │
+                    └──────────── a later run skips the rows that are there <────┘
 """
 
 from __future__ import annotations
 
 import gc
-import random
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-import numpy as np
+import psutil
 import torch
-from bertd.bundle import Manifest, Task, read_manifest
-from bertd_export.bundle import export_model
+from bertd.bundle import Manifest, Precision, Task
+from bertd_export.bundle import ExportSummary, export_model
 from bertd_export.errors import ExportError
+from bertd_export.fp16 import Fp16Options
 from bertd_export.int8 import Int8Options
-from bertd_export.tasks import loader
-from bertd_server import cpu
-from bertd_server.engine import Engine
-from bertd_server.packing import TokenSequence
-from pydantic import BaseModel
+from bertd_server import cpu, default_model
+from pydantic import BaseModel, ValidationError
 
-from bertd_bench import checkpoints, machine, texts, timing
+from bertd_bench import checkpoints, machine
+from bertd_bench.contestants import BenchError
+from bertd_bench.speed import Speed, measure_speed
 
 TASKS: tuple[Task, ...] = tuple(
     task for task in get_args(Task) if task != "zero-shot-classification"
 )  # which is text-classification, read otherwise
-_EAGER = "eager"
-_ENGINE = "engine"
-_SINGLES = (8, 128)
-_FIRST_WORD = 5  # ids below are special tokens
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 class Row(BaseModel, frozen=True):
     """One export.
 
-    `parity` is the largest difference from PyTorch eager by output, `agreement` int8's mean cosine
-    to fp32 (or its like for logits), `speed` eager's median time over the engine's by case.
+    `size` is that of random weights, empty for a checkpoint of its own; `parity` the largest
+    difference from PyTorch eager by output, `agreement` a lower precision's mean cosine to fp32
+    (or its like for logits); `load` the load of the machine before the row.
     """
 
     model: str
+    size: str
     task: str
-    precision: str
-    layout: str = ""
+    precision: Precision
     parity: dict[str, float] = {}
     agreement: float | None = None
-    megabytes: float = 0.0
-    seconds: float = 0.0
-    speed: dict[str, float] = {}
+    bundle_bytes: int = 0
+    export_seconds: float = 0.0
+    load: float = 0.0
+    speed: dict[str, Speed] = {}
     refused: str = ""
 
 
 class Matrix(BaseModel, frozen=True):
-    """One run of the benchmark."""
+    """One table: everything that was measured on one machine in one manner."""
 
-    size: str
     threads: int
+    rounds: int
     machine: machine.Machine
     rows: list[Row]
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A checkpoint to export: a folder, or a family to fill with random weights."""
+    """A checkpoint to export: a folder, or a family to fill with random weights of a size."""
 
     name: str
     task: Task | None
     folder: Path | None = None
+    size: str = ""
+
+    def made(self, row: Row, precision: Precision) -> bool:
+        """Whether a row is of this subject."""
+        same = (row.model, row.size, row.precision) == (self.name, self.size, precision)
+        return same and self.task in (None, row.task)
 
 
-def random_subjects(families: Sequence[str], tasks: Sequence[Task]) -> list[Subject]:
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The choices of one run."""
+
+    subjects: Sequence[Subject]
+    precisions: Sequence[Precision]
+    cases: Sequence[str]
+    rounds: int
+    threads: int | None = None
+    allow_pickle: bool = False
+
+
+def random_subjects(families: Sequence[str], tasks: Sequence[Task], size: str) -> list[Subject]:
     """Every family with every task."""
-    return [Subject(family, task) for family in families for task in tasks]
+    return [Subject(family, task, size=size) for family in families for task in tasks]
 
 
-def measure(  # noqa: PLR0913 - the choices of one run
-    subjects: Iterable[Subject],
-    precisions: Sequence[str],
-    *,
-    size: str,
-    threads: int | None,
-    rounds: int,
-    progress: Callable[[str], None],
-) -> Matrix:
-    """Export every subject in every precision, and time it; a refusal is a row too."""
+def default_subject() -> Subject:
+    """The model that `bertd serve` serves when it is given none.
+
+    Raises:
+        BenchError: it is not installed.
+    """
+    try:
+        return Subject("all-MiniLM-L6-v2", None, default_model.checkpoint_folder())
+    except default_model.NoDefaultModelError as error:
+        raise BenchError(str(error)) from error
+
+
+def begin(plan: Plan, earlier: Matrix | None, *, again: bool = False) -> Matrix:
+    """An empty matrix for a plan, or an earlier one to go on with.
+
+    Args:
+        plan: what will be measured.
+        earlier: the rows so far.
+        again: leave out those of them that were disturbed.
+
+    Raises:
+        BenchError: the earlier one was measured otherwise, or on another machine.
+    """
     usable = cpu.usable_threads()
-    threads = threads or usable
     here = machine.describe(usable)
-    torch.set_num_threads(threads)
-    rows = []
-    for subject in subjects:
+    new = Matrix(threads=plan.threads or usable, rounds=plan.rounds, machine=here, rows=[])
+    if earlier is None:
+        return new
+    for what, before, now in (
+        ("threads", earlier.threads, new.threads),
+        ("rounds", earlier.rounds, new.rounds),
+        ("the processor", earlier.machine.cpu, here.cpu),
+        ("versions", earlier.machine.versions, here.versions),
+    ):
+        if before != now:
+            raise BenchError(
+                f"the rows so far have {what} {before}, this run has {now}: "
+                f"give another --json, or leave out --resume to begin anew"
+            )
+    undisturbed = [
+        row for row in earlier.rows if not any(found.disturbed for found in row.speed.values())
+    ]
+    return earlier.model_copy(update={"rows": undisturbed}) if again else earlier
+
+
+def measure(
+    plan: Plan,
+    matrix: Matrix,
+    *,
+    progress: Callable[[str], None] = lambda _: None,
+    keep: Callable[[Matrix], None] = lambda _: None,
+) -> Matrix:
+    """Export every subject in every precision, and time it; a refusal is a row too.
+
+    Args:
+        plan: what to do.
+        matrix: from :func:`begin`; its rows are not measured again.
+        progress: told what happens next.
+        keep: given the matrix after each row.
+    """
+    torch.set_num_threads(matrix.threads)
+    for subject in plan.subjects:
+        missing = [
+            precision
+            for precision in plan.precisions
+            if not any(subject.made(row, precision) for row in matrix.rows)
+        ]
+        if not missing:
+            continue
         with tempfile.TemporaryDirectory(prefix="bertd-bench-") as scratch:
             folder = subject.folder
             if folder is None:
                 folder = Path(scratch) / subject.name
-                checkpoints.save_random(subject.name, subject.task or TASKS[0], size, folder)
-            for precision in precisions:
+                checkpoints.save_random(
+                    subject.name, subject.task or TASKS[0], subject.size, folder
+                )
+            for precision in missing:
                 progress(f"{subject.name}, {subject.task or 'its own task'}, {precision}")
-                output = Path(scratch) / f"bundle-{precision}"
-                rows.append(_row(subject, folder, precision, output, threads, rounds))
+                row = _row(subject, folder, precision, Path(scratch) / precision, plan, matrix)
+                matrix = matrix.model_copy(update={"rows": [*matrix.rows, row]})
+                keep(matrix)
         gc.collect()
-    return Matrix(size=size, threads=threads, machine=here, rows=rows)
+    return matrix
+
+
+def _export(
+    folder: Path, output: Path, task: str | None, precision: Precision, *, allow_pickle: bool
+) -> ExportSummary:
+    return export_model(
+        str(folder),
+        output,
+        task=task,
+        int8=Int8Options() if precision == "int8" else None,
+        fp16=Fp16Options() if precision == "fp16" else None,
+        allow_pickle=allow_pickle,
+    )
 
 
 def _row(  # noqa: PLR0913, PLR0917 - internal
-    subject: Subject, folder: Path, precision: str, output: Path, threads: int, rounds: int
+    subject: Subject, folder: Path, precision: Precision, output: Path, plan: Plan, matrix: Matrix
 ) -> Row:
-    row = Row(model=subject.name, task=subject.task or "", precision=precision)
+    row = Row(
+        model=subject.name,
+        size=subject.size,
+        task=subject.task or "",
+        precision=precision,
+        load=psutil.getloadavg()[0],
+    )
     try:
-        int8 = Int8Options() if precision == "int8" else None
-        summary = export_model(str(folder), output, task=subject.task, int8=int8)
-    except ExportError as error:
-        return row.model_copy(update={"refused": error.message})
-    manifest = read_manifest(output)
-    return row.model_copy(
-        update={
-            "task": manifest.task,
-            "layout": manifest.layout,
-            "parity": {name: parity.max_abs_diff for name, parity in manifest.parity.items()},
-            "agreement": manifest.quantization.mean_cosine if manifest.quantization else None,
-            "megabytes": summary.bytes / 1e6,
-            "seconds": summary.seconds,
-            "speed": _speed(folder, output, manifest, threads, rounds),
-        }
-    )
-
-
-def _speed(
-    folder: Path, bundle: Path, manifest: Manifest, threads: int, rounds: int
-) -> dict[str, float]:
-    model = loader(manifest.task).from_pretrained(folder, dtype=torch.float32).eval()
-    engine = Engine(bundle, manifest, threads=threads)
-    outputs = list(manifest.outputs)[:1] if manifest.dimensions else list(manifest.outputs)
-    rng = np.random.default_rng(0)
-    longest = manifest.max_tokens
-    cases = {f"{length} tokens": [length] for length in _SINGLES}
-    cases[f"{len(texts.MIXED_LENGTHS)} mixed"] = list(texts.MIXED_LENGTHS)
-    speed = {}
-    for name, lengths in cases.items():
-        ids = [_ids(min(length, longest), manifest, rng) for length in lengths]
-        sequences = [TokenSequence(row, np.zeros_like(row)) for row in ids]
-        padded = _padded(ids, model.config.pad_token_id or 0)
-        samples = timing.measure(
-            {
-                _EAGER: partial(_run_eager, model, padded),
-                _ENGINE: partial(_run_engine, engine, sequences, outputs),
-            },
-            timing.Schedule(rounds, repeats=5),
-            random.Random(0),  # noqa: S311 - the order of turns is no secret
+        summary = _export(folder, output, subject.task, precision, allow_pickle=plan.allow_pickle)
+        manifest = summary.manifest
+        row = row.model_copy(
+            update={
+                "task": manifest.task,
+                "parity": {name: parity.max_abs_diff for name, parity in manifest.parity.items()},
+                "agreement": _agreement(manifest),
+                "bundle_bytes": summary.bytes,
+                "export_seconds": summary.seconds,
+            }
         )
-        medians = {who: timing.summarize(values).median for who, values in samples.items()}
-        speed[name] = medians[_EAGER] / medians[_ENGINE]
-    return speed
+        found = measure_speed(
+            folder,
+            output,
+            threads=matrix.threads,
+            rounds=plan.rounds,
+            cases=plan.cases,
+        )
+    except (ExportError, BenchError) as error:
+        # A committed result names models, not the folders of whoever measured.
+        said = str(error).replace(str(folder), subject.name)
+        return row.model_copy(update={"refused": said})
+    return row.model_copy(update={"speed": found})
 
 
-def _ids(length: int, manifest: Manifest, rng: np.random.Generator) -> Any:
-    ids = rng.integers(_FIRST_WORD, manifest.vocab_size, length)
-    if manifest.mask_token_id is not None:
-        ids[length // 2] = manifest.mask_token_id
-    return ids
+def _agreement(manifest: Manifest) -> float | None:
+    """Mean cosine to fp32, or its like for logits; None for fp32 itself."""
+    record = manifest.quantization or manifest.half
+    return None if record is None else record.mean_cosine
 
 
-def _padded(ids: Sequence[Any], pad: int) -> dict[str, torch.Tensor]:
-    longest = max(map(len, ids))
-    rows = np.full((len(ids), longest), pad, np.int64)
-    mask = np.zeros((len(ids), longest), np.int64)
-    for row, text in enumerate(ids):
-        rows[row, : len(text)] = text
-        mask[row, : len(text)] = 1
-    return {"input_ids": torch.from_numpy(rows), "attention_mask": torch.from_numpy(mask)}
+def write_matrix(matrix: Matrix, path: Path) -> None:
+    """Write a matrix; whoever interrupts this finds the one before."""
+    unfinished = path.with_name(f".{path.name}.part")
+    unfinished.write_text(matrix.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(path)
 
 
-def _run_eager(model: Any, inputs: dict[str, torch.Tensor]) -> None:
-    with torch.inference_mode():
-        model(**inputs)
+def read_matrix(path: Path) -> Matrix:
+    """Read what :func:`write_matrix` wrote.
 
-
-def _run_engine(engine: Engine, sequences: list[TokenSequence], outputs: list[str]) -> None:
-    engine.answer(sequences, outputs)
-
-
-def to_markdown(matrix: Matrix) -> str:
-    """The rows as a table for the documentation, with the refusals below it."""
-    cases = list(dict.fromkeys(case for row in matrix.rows for case in row.speed))
-    head = ["model", "task", "precision", "largest difference", "agreement", "MB", *cases]
-    lines = [
-        f"| {' | '.join(head)} |",
-        f"|{'---|' * 3}{'---:|' * (len(head) - 3)}",
-    ]
-    for row in matrix.rows:
-        if row.refused:
-            continue
-        cells = [row.model, row.task, row.precision]
-        cells.append(f"{max(row.parity.values()):.1e}")
-        cells.append("" if row.agreement is None else f"{row.agreement:.4f}")
-        cells.append(f"{row.megabytes:.0f}")
-        cells += [f"{row.speed[case]:.2f}x" for case in cases]
-        lines.append(f"| {' | '.join(cells)} |")
-    refused = [row for row in matrix.rows if row.refused]
-    lines += ["", "Refused:", ""] if refused else []
-    lines += [f"- {row.model}, {row.task}, {row.precision}: {row.refused}" for row in refused]
-    lines += [
-        "",
-        _caption(matrix),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _caption(matrix: Matrix) -> str:
-    return (
-        f"Random weights at {matrix.size} size unless the model is a name of its own; "
-        f"{matrix.threads} threads; {matrix.machine.cpu}; "
-        f"load {matrix.machine.load_average[0]:.2f} before the run. "
-        "Speed is PyTorch eager's median time over the engine's, from token ids to the answer; "
-        "eager pads the mixed batch."
-    )
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no result of `bertd bench exports`.
+    """
+    try:
+        return Matrix.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{path} is not a result of `bertd bench exports`") from error

@@ -1,17 +1,9 @@
-"""README's measured numbers, written from a committed result, so that none is typed by hand.
-
-::
-
-    compare-minilm.json ──render──> Markdown ──with_section──> README.md, between two comments
-"""
+"""README's measured numbers, written from a committed result, so that none is typed by hand."""
 
 from __future__ import annotations
 
 from bertd_bench.contestants import EAGER_ONE_BY_ONE, ENGINE, GRPC
 from bertd_bench.report import CaseResult, Report, Result
-
-BEGIN = "<!-- measured: `bertd bench readme` writes what follows -->"
-END = "<!-- /measured -->"
 
 
 def render(report: Report, link: str) -> str:
@@ -58,22 +50,6 @@ def render(report: Report, link: str) -> str:
         "the texts of one call share it."
     )
     return "\n".join([*lines, "", cost])
-
-
-def with_section(readme: str, section: str) -> str:
-    """The README with `section` between its two comments.
-
-    Raises:
-        ValueError: a comment is missing, or there is more than one pair.
-    """
-    if (
-        readme.count(BEGIN) != 1
-        or readme.count(END) != 1
-        or readme.index(BEGIN) > readme.index(END)
-    ):
-        raise ValueError(f"the README needs one pair of lines {BEGIN} and {END}")
-    before, _, rest = readme.partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{section}\n\n{END}{rest.partition(END)[2]}"
 
 
 def _rows(case: CaseResult, baseline: str, ours: list[str]) -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import BaseModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,38 @@ def summarize(samples_ns: list[int]) -> Summary:
         raise ValueError("there are no samples to summarize")
     median, p90, p99 = np.percentile(np.array(samples_ns, np.float64) / 1e6, [50, 90, 99])
     return Summary(float(median), float(p90), float(p99))
+
+
+class Quartiles(BaseModel, frozen=True):
+    """Milliseconds of so many calls: half of them lie between the outer two."""
+
+    first: float
+    median: float
+    third: float
+    calls: int
+
+    @property
+    def spread(self) -> float:
+        """The distance between the outer two, as a part of the median."""
+        return (self.third - self.first) / self.median
+
+
+def quartiles(samples_ns: list[int]) -> Quartiles:
+    """The quartiles, interpolated linearly between samples; at least one sample."""
+    first, median, third = np.percentile(np.array(samples_ns, np.float64) / 1e6, [25, 50, 75])
+    return Quartiles(
+        first=float(first), median=float(median), third=float(third), calls=len(samples_ns)
+    )
+
+
+def repeats_within(turn_seconds: float, calls: Mapping[str, Callable[[], object]]) -> int:
+    """How many calls of the slowest contestant fit into a turn: at least 2, at most 20."""
+    slowest = 0.0
+    for call in calls.values():
+        begin = time.perf_counter()
+        call()
+        slowest = max(slowest, time.perf_counter() - begin)
+    return max(2, min(20, int(turn_seconds / slowest)))
 
 
 def measure(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bertd_client import messages
 from bertd_client.channel import OPTIONS
 from bertd_client.errors import BertdError, from_rpc_error
-from bertd_client.messages import Embedding, LongText, ModelInfo
+from bertd_client.messages import Embedding, LongText, ModelInfo, Priority
 
 
 class AsyncClient:
@@ -38,13 +38,14 @@ class AsyncClient:
         self._inference = InferenceServiceStub(self._channel)
         self._models = ModelServiceStub(self._channel)
 
-    async def embed(
+    async def embed(  # noqa: PLR0913 - one parameter per field of the request
         self,
         texts: Sequence[str],
         *,
         model: str = "",
         long_text: LongText = "error",
         prompt_name: str | None = None,
+        priority: Priority = "interactive",
         timeout: float | None = None,  # noqa: ASYNC109 - the deadline is gRPC's
     ) -> NDArray[np.float32]:
         """Computes one vector per text.
@@ -55,6 +56,8 @@ class AsyncClient:
             long_text: What to do with a text longer than the model reads.
             prompt_name: Prompt of the model to put before each text; ``None`` means the
                 model's default, the empty string means no prompt.
+            priority: "bulk" goes after what is interactive, when the server has more than it can
+                do at once.
             timeout: Seconds for the whole call, retries included; ``None`` means no limit.
 
         Returns:
@@ -65,17 +68,23 @@ class AsyncClient:
         """
         return messages.stack(
             await self.embed_each(
-                texts, model=model, long_text=long_text, prompt_name=prompt_name, timeout=timeout
+                texts,
+                model=model,
+                long_text=long_text,
+                prompt_name=prompt_name,
+                priority=priority,
+                timeout=timeout,
             )
         )
 
-    async def embed_each(
+    async def embed_each(  # noqa: PLR0913 - one parameter per field of the request
         self,
         texts: Sequence[str],
         *,
         model: str = "",
         long_text: LongText = "error",
         prompt_name: str | None = None,
+        priority: Priority = "interactive",
         timeout: float | None = None,  # noqa: ASYNC109 - the deadline is gRPC's
     ) -> list[Embedding | BertdError]:
         """Like :meth:`embed`, with the outcome of each text in order and how it came about.
@@ -85,7 +94,11 @@ class AsyncClient:
                 be answered, with the error of the first.
         """
         request = messages.embed_request(
-            texts, model=model, long_text=long_text, prompt_name=prompt_name
+            texts,
+            model=model,
+            long_text=long_text,
+            prompt_name=prompt_name,
+            priority=priority,
         )
         try:
             response = await self._inference.Embed(request, timeout=timeout)

@@ -6,7 +6,9 @@ import json
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
-# Every call only reads, so that repeating one is safe. gRPC adds jitter to the backoff.
+# Every call only reads, so that repeating one is safe. gRPC adds jitter to the backoff. Where the
+# server says how long to wait (grpc-retry-pushback-ms), that counts; a negative number ends the
+# attempts.
 SERVICE_CONFIG = json.dumps(
     {
         "methodConfig": [

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bertd_client import messages
 from bertd_client.channel import OPTIONS
 from bertd_client.errors import BertdError, from_rpc_error
-from bertd_client.messages import Embedding, LongText, ModelInfo
+from bertd_client.messages import Embedding, LongText, ModelInfo, Priority
 
 
 class Client:
@@ -37,13 +37,14 @@ class Client:
         self._inference = InferenceServiceStub(self._channel)
         self._models = ModelServiceStub(self._channel)
 
-    def embed(
+    def embed(  # noqa: PLR0913 - one parameter per field of the request
         self,
         texts: Sequence[str],
         *,
         model: str = "",
         long_text: LongText = "error",
         prompt_name: str | None = None,
+        priority: Priority = "interactive",
         timeout: float | None = None,
     ) -> NDArray[np.float32]:
         """Computes one vector per text.
@@ -54,6 +55,8 @@ class Client:
             long_text: What to do with a text longer than the model reads.
             prompt_name: Prompt of the model to put before each text; ``None`` means the
                 model's default, the empty string means no prompt.
+            priority: "bulk" goes after what is interactive, when the server has more than it can
+                do at once.
             timeout: Seconds for the whole call, retries included; ``None`` means no limit.
 
         Returns:
@@ -64,17 +67,23 @@ class Client:
         """
         return messages.stack(
             self.embed_each(
-                texts, model=model, long_text=long_text, prompt_name=prompt_name, timeout=timeout
+                texts,
+                model=model,
+                long_text=long_text,
+                prompt_name=prompt_name,
+                priority=priority,
+                timeout=timeout,
             )
         )
 
-    def embed_each(
+    def embed_each(  # noqa: PLR0913 - one parameter per field of the request
         self,
         texts: Sequence[str],
         *,
         model: str = "",
         long_text: LongText = "error",
         prompt_name: str | None = None,
+        priority: Priority = "interactive",
         timeout: float | None = None,
     ) -> list[Embedding | BertdError]:
         """Like :meth:`embed`, with the outcome of each text in order and how it came about.
@@ -84,7 +93,11 @@ class Client:
                 be answered, with the error of the first.
         """
         request = messages.embed_request(
-            texts, model=model, long_text=long_text, prompt_name=prompt_name
+            texts,
+            model=model,
+            long_text=long_text,
+            prompt_name=prompt_name,
+            priority=priority,
         )
         try:
             response = self._inference.Embed(request, timeout=timeout)

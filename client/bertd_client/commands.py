@@ -57,6 +57,7 @@ def _target(ctx: click.Context, param: click.Parameter, address: str) -> str:
 @_connection_options
 @click.option("--model", default="", help="Name of the model.  [default: the server's]")
 @click.option("--truncate", is_flag=True, help="Cut texts that are too long for the model.")
+@click.option("--bulk", is_flag=True, help="Go after interactive calls when the server is busy.")
 @click.option(
     "--prompt-name", help="Prompt to put before each text; '' for none.  [default: the model's]"
 )
@@ -67,6 +68,7 @@ def embed(  # noqa: PLR0913 - one parameter per option
     timeout: float | None,
     model: str,
     truncate: bool,
+    bulk: bool,
     prompt_name: str | None,
 ) -> None:
     """Print the embedding of each TEXT, or of each line of standard input (-).
@@ -84,6 +86,7 @@ def embed(  # noqa: PLR0913 - one parameter per option
                 model=model,
                 long_text="truncate" if truncate else "error",
                 prompt_name=prompt_name,
+                priority="bulk" if bulk else "interactive",
                 timeout=timeout,
             )
 

@@ -2,12 +2,13 @@
 
 ::
 
-    BertdError              code, message, violations, index
+    BertdError              code, message, violations, index, retry_after_s
     ├── InvalidArgument     INVALID_ARGUMENT: the request must change; see violations
     │                       (RESOURCE_EXHAUSTED where its message is too large for gRPC)
     ├── NotFound            NOT_FOUND: no model has that name
-    ├── DeadlineExceeded    DEADLINE_EXCEEDED: the timeout passed
-    ├── Overloaded          RESOURCE_EXHAUSTED: the server's queue stayed full through the retries
+    ├── DeadlineExceeded    DEADLINE_EXCEEDED: the timeout passed, or is too short for the work
+    ├── Overloaded          RESOURCE_EXHAUSTED: too much is waiting at the server, through the
+    │                       retries or for the timeout
     ├── Unavailable         UNAVAILABLE: no server could be reached through the retries
     ├── Cancelled           CANCELLED: the call was cancelled
     └── ServerError         any other code: the server is at fault
@@ -45,6 +46,8 @@ class BertdError(Exception):
         message: What went wrong and what to do about it.
         violations: The refused fields, when the server names them.
         index: Which of the call's texts failed; ``None`` if the call failed as a whole.
+        retry_after_s: Seconds after which the server expects to have room; ``None`` if it did not
+            say.
     """
 
     def __init__(
@@ -53,12 +56,14 @@ class BertdError(Exception):
         message: str,
         violations: Sequence[FieldViolation] = (),
         index: int | None = None,
+        retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(code, message, tuple(violations), index)
+        super().__init__(code, message, tuple(violations), index, retry_after_s)
         self.code = code
         self.message = message
         self.violations = tuple(violations)
         self.index = index
+        self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
         where = f"texts[{self.index}]"
@@ -112,7 +117,8 @@ def from_status(status: status_pb2.Status, index: int | None = None) -> BertdErr
     """Translates the ``google.rpc.Status`` of one text or of a call."""
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     kind = _CLASSES.get(code, ServerError)
-    return kind(code, status.message or code.name, _violations(status), index)
+    message = status.message or code.name
+    return kind(code, message, _violations(status), index, _retry_after(status))
 
 
 def from_rpc_error(error: grpc.RpcError) -> BertdError:
@@ -140,16 +146,28 @@ def from_rpc_error(error: grpc.RpcError) -> BertdError:
 
 
 def _violations(status: status_pb2.Status) -> tuple[FieldViolation, ...]:
-    found: list[FieldViolation] = []
-    for detail in status.details:
-        bad_request = error_details_pb2.BadRequest()
+    return tuple(
+        FieldViolation(violation.field, violation.description)
+        for detail in _details(status, error_details_pb2.BadRequest)
+        for violation in detail.field_violations
+    )
+
+
+def _retry_after(status: status_pb2.Status) -> float | None:
+    for detail in _details(status, error_details_pb2.RetryInfo):
+        return float(detail.retry_delay.seconds + detail.retry_delay.nanos / 1e9)
+    return None
+
+
+def _details(status: status_pb2.Status, kind: type[Any]) -> list[Any]:
+    """The details of one kind; garbled ones are passed over."""
+    found = []
+    for packed in status.details:
+        detail = kind()
         try:
-            matches = detail.Unpack(bad_request)
+            matches = packed.Unpack(detail)
         except DecodeError:
             continue
         if matches:
-            found.extend(
-                FieldViolation(violation.field, violation.description)
-                for violation in bad_request.field_violations
-            )
-    return tuple(found)
+            found.append(detail)
+    return found

@@ -21,10 +21,15 @@ from bertd_client.errors import (
 )
 
 LongText = Literal["error", "truncate"]
+Priority = Literal["interactive", "bulk"]
 
 _POLICIES: dict[str, inference_pb2.LongTextPolicy.ValueType] = {
     "error": inference_pb2.LONG_TEXT_POLICY_ERROR,
     "truncate": inference_pb2.LONG_TEXT_POLICY_TRUNCATE,
+}
+_PRIORITIES: dict[str, inference_pb2.Priority.ValueType] = {
+    "interactive": inference_pb2.PRIORITY_INTERACTIVE,
+    "bulk": inference_pb2.PRIORITY_BULK,
 }
 
 
@@ -41,13 +46,15 @@ class Embedding:
     tokenize_s: float
     """Seconds of turning the call's texts into tokens."""
     queue_s: float
-    """Seconds of waiting for a lane."""
+    """Seconds of waiting for a lane; zero if the answer came from the server's cache."""
     compute_s: float
-    """Seconds of running the batch."""
+    """Seconds of running the batch; zero likewise."""
+    total_s: float
+    """Seconds from the call's arrival at the server to the last of its answers."""
     batch_sequences: int
-    """Texts in the batch, those of other calls included."""
+    """Texts in the batch, those of other calls included; zero if it came from the cache."""
     batch_tokens: int
-    """Tokens in the batch."""
+    """Tokens in the batch; zero likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +76,18 @@ class ModelInfo:
 
 
 def embed_request(
-    texts: Sequence[str], *, model: str, long_text: LongText, prompt_name: str | None
+    texts: Sequence[str],
+    *,
+    model: str,
+    long_text: LongText,
+    prompt_name: str | None,
+    priority: Priority,
 ) -> inference_pb2.EmbedRequest:
     """Builds the request.
 
     Raises:
         TypeError: ``texts`` is one string, or holds something else than strings.
-        ValueError: ``long_text`` is no policy.
+        ValueError: ``long_text`` is no policy, or ``priority`` no class.
         InvalidArgument: A text cannot be written as UTF-8.
     """
     if isinstance(texts, (str, bytes)):
@@ -88,8 +100,11 @@ def embed_request(
     policy = _POLICIES.get(long_text)
     if policy is None:
         raise ValueError(f"long_text is {long_text!r}: pass 'error' or 'truncate'")
+    urgency = _PRIORITIES.get(priority)
+    if urgency is None:
+        raise ValueError(f"priority is {priority!r}: pass 'interactive' or 'bulk'")
     return inference_pb2.EmbedRequest(
-        model=model, texts=texts, long_text=policy, prompt_name=prompt_name
+        model=model, texts=texts, long_text=policy, prompt_name=prompt_name, priority=urgency
     )
 
 
@@ -147,6 +162,7 @@ def _outcome(
         tokenize_s=result.timings.tokenize_ns / 1e9,
         queue_s=result.timings.queue_ns / 1e9,
         compute_s=result.timings.compute_ns / 1e9,
+        total_s=result.timings.total_ns / 1e9,
         batch_sequences=result.batch.sequences,
         batch_tokens=result.batch.tokens,
     )

@@ -5,45 +5,57 @@ cannot depend on its batch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 Floats = npt.NDArray[np.float32]
-Formulation = Literal["static", "smoothed", "gelu_row", "row"]
+Indices = npt.NDArray[np.int64]
+Formulation = Literal["static", "smoothed", "split", "gelu_row", "row"]
 
 GELU_FLOOR = 0.17  # Gelu never goes below -0.17
-GELU_ZERO = 16  # levels below zero that it gets
+GELU_ZERO = 16  # levels below zero that it gets where a scale is the row's
 ROW_ZERO = 128
-MARGIN = 1.05  # room above the largest value that calibration saw
-_ALPHA = 0.7  # share of the spread between channels that moves into the weights (SmoothQuant)
+_ROOM = 1.2  # times the range that calibration saw is what one scale for all rows covers
+_ATTENTION_ROOM = 1.6  # over few tokens attention averages less than calibration saw
+ALPHA = 0.7  # share of the spread between channels that moves into the weights (SmoothQuant)
 _AS_GOOD = 1.1  # an error up to this much larger buys the cheaper formulation
-_SAMPLE = 32  # rows kept of each calibration batch
+_GOOD_ENOUGH = 0.022  # so does a relative error below this
+_SAMPLE = 1024  # rows on which formulations are compared
+_SPLITS = (96, 48, 24)  # one copy for so many channels of Gelu, at most; the cheapest first
+_LEAST_STEP = 2.5  # a copy of Gelu shifted by less would not be zero where the channel is small
 
 
 class Statistics:
-    """What calibration learns about the rows that enter a linear layer."""
+    """The rows that entered a linear layer during calibration."""
 
-    def __init__(self, width: int) -> None:
-        """Start with no rows of ``width`` channels."""
-        self.channel_max: Floats = np.zeros(width, np.float32)
-        self.lowest = 0.0
-        self.gram: Floats = np.zeros((width, width), np.float32)
-        self._samples: list[Floats] = []
+    def __init__(self) -> None:
+        """Start with no rows."""
+        self._parts: list[Floats] = []
 
     def add(self, rows: Floats) -> None:
         """Take in the rows of one batch, float32 ``[tokens, width]``."""
-        self.channel_max = np.maximum(self.channel_max, np.abs(rows).max(axis=0))
-        self.lowest = min(self.lowest, float(rows.min()))
-        self.gram += rows.T @ rows
-        self._samples.append(rows[:: max(1, len(rows) // _SAMPLE)].copy())
+        self._parts.append(rows)
+
+    @property
+    def rows(self) -> Floats:
+        """All of them, float32 ``[tokens, width]``."""
+        if len(self._parts) > 1:
+            self._parts = [np.concatenate(self._parts)]
+        return self._parts[0]
 
     @property
     def sample(self) -> Floats:
         """Some of the rows, to measure errors on."""
-        return np.concatenate(self._samples)
+        rows = self.rows
+        return rows[:: max(1, len(rows) // _SAMPLE)]
+
+
+def _no_copies() -> Indices:
+    return np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -51,18 +63,21 @@ class Quantizer:
     """One way to make rows uint8.
 
     Attributes:
-        formulation: ``static`` and ``smoothed`` use one scale for all rows, ``row`` and
-            ``gelu_row`` one for each row.
+        formulation: ``row`` and ``gelu_row`` use one scale for each row, the others one for all.
         scale: float value of one level; of rows divided by their largest value where the scale
             is the row's.
         zero_point: the level of 0.0.
         smooth: what each input channel is divided by, ``[inputs]``; the weight takes it on.
+        copies: channels that stand again behind the others, ``[copies]`` (``split`` alone).
+        shifts: what is taken off before Gelu in each copy, ``[copies]``.
     """
 
     formulation: Formulation
     scale: float
     zero_point: int
     smooth: Floats
+    copies: Indices = field(default_factory=_no_copies)
+    shifts: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
 
     @property
     def floor(self) -> float:
@@ -71,66 +86,137 @@ class Quantizer:
             return GELU_FLOOR * (255 - GELU_ZERO) / GELU_ZERO
         return 1e-6
 
-    def restore(self, rows: Floats) -> Floats:
-        """Rows after a way there and back, float32 ``[tokens, inputs]``."""
-        smoothed = rows / self.smooth
+    def prepared(self, rows: Floats) -> Floats:
+        """Rows before they are rounded, float32 ``[tokens, inputs + copies]``.
+
+        What Gelu makes of a shifted input is computed from what it made of the input: where the
+        shifted one counts, Gelu hardly changes either.
+        """
+        smoothed: Floats = rows / self.smooth
+        if not len(self.copies):
+            return smoothed
+        shifted = torch.from_numpy(np.maximum(smoothed[:, self.copies], 0) - self.shifts)
+        again = torch.nn.functional.gelu(shifted).numpy()
+        return np.concatenate([np.minimum(smoothed, self.largest), again], axis=1)
+
+    @property
+    def largest(self) -> float:
+        """The largest value that a level stands for."""
+        return self.scale * (255 - self.zero_point)
+
+    def restored(self, rows: Floats) -> Floats:
+        """Prepared rows after rounding, float32 ``[tokens, inputs + copies]``."""
+        prepared = self.prepared(rows)
         unit: Floats = np.ones((len(rows), 1), np.float32)
         if self.formulation in {"row", "gelu_row"}:
-            peak = smoothed if self.formulation == "gelu_row" else np.abs(smoothed)
+            peak = prepared if self.formulation == "gelu_row" else np.abs(prepared)
             unit = np.maximum(peak.max(axis=1, keepdims=True), self.floor)
-        levels = np.rint(smoothed / unit / self.scale) + self.zero_point
+        levels = np.rint(prepared / unit / self.scale) + self.zero_point
         levels = np.clip(levels, 0, 255) - self.zero_point
-        restored: Floats = (levels * self.scale * unit * self.smooth).astype(np.float32)
+        restored: Floats = (levels * self.scale * unit).astype(np.float32)
         return restored
 
+    def weight(self, weight: Floats) -> Floats:
+        """The weight that prepared rows are multiplied with, ``[inputs + copies, outputs]``."""
+        scaled: Floats = weight * self.smooth[:, None]
+        return np.concatenate([scaled, scaled[self.copies]]) if len(self.copies) else scaled
 
-def _smoothing(channel_max: Floats, weights: Sequence[Floats]) -> Floats:
-    inputs = np.maximum(channel_max, 1e-2)
+
+def smoothing(largest: Floats, weights: Sequence[Floats], alpha: float = ALPHA) -> Floats:
+    """What to divide each input channel by, so that rows and weights both round well.
+
+    Args:
+        largest: magnitude of each channel, ``[inputs]``.
+        weights: of the linear layers that read it, ``[inputs, outputs]`` each.
+        alpha: 1 makes all channels of the rows equally large, 0 all rows of the weights.
+            Source: SmoothQuant (Xiao et al., 2023), equation 4.
+    """
+    inputs = np.maximum(largest, 1e-2)
     columns = np.maximum(np.max([np.abs(w).max(axis=1) for w in weights], axis=0), 1e-3)
-    factors = inputs**_ALPHA / columns ** (1 - _ALPHA)
+    factors = inputs**alpha / columns ** (1 - alpha)
     balanced: Floats = (factors / np.median(factors)).astype(np.float32)
     return balanced
 
 
-def _static(statistics: Statistics, smooth: Floats, *, gelu: bool) -> Quantizer:
-    largest = max(float((statistics.channel_max / smooth).max()) * MARGIN, 1e-6)
-    formulation: Formulation = "static" if (smooth == 1).all() else "smoothed"
-    if gelu:
-        zero = max(1, round(255 * GELU_FLOOR / (GELU_FLOOR + largest)))
-        scale = max(GELU_FLOOR / zero, largest / (255 - zero))
-        return Quantizer(formulation, scale, zero, smooth)
-    return Quantizer(formulation, largest / 127, 128, smooth)
+def _static(rows: Floats, smooth: Floats, room: float = _ROOM) -> Quantizer:
+    smoothed = rows / smooth
+    low, high = min(float(smoothed.min()), 0.0), max(float(smoothed.max()), 0.0)
+    scale = max(room * (high - low), 1e-6) / 255
+    middle = (low + high) / 2
+    zero = min(max(round(127.5 - middle / scale), 0), 255)
+    return Quantizer("static" if (smooth == 1).all() else "smoothed", scale, zero, smooth)
 
 
-def activation_error(quantizer: Quantizer, sample: Floats, weights: Sequence[Floats]) -> float:
-    """Relative error of the products of the sample rows that the quantised input causes."""
-    lost = quantizer.restore(sample) - sample
-    error = sum(float(np.square(lost @ w).sum()) for w in weights)
-    return float(
-        np.sqrt(error / max(sum(float(np.square(sample @ w).sum()) for w in weights), 1e-12))
+def _gelu_static(largest: float, ones: Floats) -> Quantizer:
+    zero = max(1, round(255 * GELU_FLOOR / (GELU_FLOOR + largest)))
+    scale = max(GELU_FLOOR / zero, largest / (255 - zero))
+    return Quantizer("static", scale, zero, ones)
+
+
+def _split(channel_max: Floats, ones: Floats, budget: int) -> Quantizer:
+    """One scale for all rows, of a range that a few channels exceed; copies hold the excess.
+
+    Above 4, Gelu is the identity, and uint8 saturates. So a channel that reaches ``n`` times the
+    range is the sum of ``n`` columns, each shifted by one range more than the one before.
+    """
+
+    def steps(largest: float) -> Indices:
+        further: Indices = (np.ceil(channel_max / largest) - 1).clip(0).astype(np.int64)
+        return further
+
+    low, high = _LEAST_STEP, max(float(channel_max.max()), _LEAST_STEP)
+    while high - low > 1e-2:
+        middle = (low + high) / 2
+        low, high = (low, middle) if steps(middle).sum() <= budget else (middle, high)
+    plain = _gelu_static(high, ones)
+    counts = steps(plain.largest)
+    copies = np.repeat(np.arange(len(counts)), counts)
+    order = np.concatenate([np.arange(1, n + 1) for n in counts])
+    shifts = (order * plain.largest).astype(np.float32)
+    return Quantizer("split", plain.scale, plain.zero_point, ones, copies, shifts)
+
+
+def activation_error(quantizer: Quantizer, rows: Floats, weights: Sequence[Floats]) -> float:
+    """Relative error of the products of the rows that the quantised input causes."""
+    restored = quantizer.restored(rows)
+    exact = [rows @ weight for weight in weights]
+    lost = sum(
+        float(np.square(restored @ quantizer.weight(weight) - product).sum())
+        for weight, product in zip(weights, exact, strict=True)
     )
+    return float(np.sqrt(lost / max(sum(float(np.square(e).sum()) for e in exact), 1e-12)))
 
 
-def choose(producer: str, statistics: Statistics, weights: Sequence[Floats]) -> Quantizer:
-    """The cheapest quantiser that is as good as the careful one for this kind of input.
+def choose(
+    producer: str, statistics: Statistics, weights: Sequence[Floats], *, may_split: bool = False
+) -> Quantizer:
+    """The cheapest quantiser that is good enough, or as good as the careful one.
 
     Args:
         producer: the operator that computed the input.
         statistics: what calibration saw.
         weights: of the linear layers that read it, ``[inputs, outputs]`` each.
+        may_split: whether channels of the input can be computed again with a shift.
     """
-    ones = np.ones(len(statistics.channel_max), np.float32)
-    gelu = producer == "Gelu"
-    static = _static(statistics, ones, gelu=gelu)
-    if gelu:
+    rows = statistics.rows
+    ones = np.ones(rows.shape[1], np.float32)
+    if producer == "Gelu":
+        channel_max = np.maximum(rows.max(axis=0), 0) * _ROOM
+        cheaper = [_gelu_static(max(float(channel_max.max()), 1e-3), ones)]
+        if may_split:
+            cheaper += [_split(channel_max, ones, len(ones) // share + 1) for share in _SPLITS]
         careful = Quantizer("gelu_row", 1 / (255 - GELU_ZERO), GELU_ZERO, ones)
     elif producer == "LayerNormalization":
-        smooth = _smoothing(statistics.channel_max, weights)
-        careful = _static(statistics, smooth, gelu=False)
+        cheaper = [_static(rows, ones)]
+        careful = _static(rows, smoothing(np.abs(rows).max(axis=0), weights))
     elif producer == "Attention":
-        return static
+        return _static(rows, ones, _ATTENTION_ROOM)
     else:
+        cheaper = [_static(rows, ones)]
         careful = Quantizer("row", 1 / 127, ROW_ZERO, ones)
     sample = statistics.sample
-    limit = _AS_GOOD * activation_error(careful, sample, weights)
-    return static if activation_error(static, sample, weights) <= limit else careful
+    limit = max(_AS_GOOD * activation_error(careful, sample, weights), _GOOD_ENOUGH)
+    for quantizer in cheaper:
+        if activation_error(quantizer, sample, weights) <= limit:
+            return quantizer
+    return careful

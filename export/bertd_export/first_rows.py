@@ -180,7 +180,7 @@ class _Gathers:
         return self._made[value]
 
 
-def resolve_first_rows(model: ir.Model) -> int:
+def resolve_first_rows(model: ir.Model, *, early: bool = True) -> int:
     """Replace the ``FirstRows`` mark, if there is one, by a choice of rows as early as possible.
 
     Where the way back to the last attention is not plainly row by row, the rows are chosen at
@@ -188,6 +188,7 @@ def resolve_first_rows(model: ir.Model) -> int:
 
     Args:
         model: the traced model; changed in place.
+        early: False chooses the rows at the mark in any case, to show what an early choice saves.
 
     Returns:
         How many nodes now compute first rows only.
@@ -198,7 +199,7 @@ def resolve_first_rows(model: ir.Model) -> int:
         return 0
     (mark,) = marks
     rows, cu_seqlens = (cast("ir.Value", value) for value in mark.inputs)
-    moved = _movable(graph, mark)
+    moved = _movable(graph, mark) if early else []
     if not any(node.op_type == PACKED_ATTENTION for node in moved):
         moved = []
     gathers = _Gathers(graph, cu_seqlens)

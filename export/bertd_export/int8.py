@@ -19,15 +19,15 @@ from bertd.bundle import (
 )
 
 from bertd_export.agreement import Agreement, agreement, logit_agreement
-from bertd_export.answers import batches as _batches
-from bertd_export.answers import judged as _judged
-from bertd_export.answers import judged_answers as _answers
+from bertd_export.answers import batches, judged, judged_answers
 from bertd_export.calibration import Sample, for_calibration, read_sample, tokenized
 from bertd_export.cases import Text
 from bertd_export.checkpoint import Checkpoint
 from bertd_export.errors import ExportError
 from bertd_export.evaluation import Evaluator
 from bertd_export.families import attention_calls
+from bertd_export.folds import fold
+from bertd_export.integer_graph import INTEGER_PRODUCT, write_int8
 from bertd_export.linears import find_linears, split_residual_biases
 from bertd_export.parity import (
     check_fusion,
@@ -36,10 +36,10 @@ from bertd_export.parity import (
     measure,
     run_packed,
 )
-from bertd_export.quantize import INTEGER_PRODUCT, RoundedLinear, round_linears, write_int8
+from bertd_export.quantize import Feed, RoundedLinear, ranges, round_linears
 from bertd_export.runtime import optimized, session
 
-SCHEME = 1
+SCHEME = 2
 DEFAULT_MIN_COSINE = 0.99
 _WORST = 3  # examples shown with a refusal
 _ROOM = 1.25  # by how much another machine's differences may exceed those of the export
@@ -82,13 +82,13 @@ class _Candidates:
         self._checkpoint = checkpoint
         self._rounded = rounded
         self._judge = judge
-        self._expected = _answers(session(graph), checkpoint, judge)
+        self._expected = judged_answers(session(graph), checkpoint, judge)
 
     def judge(self, kept: set[str]) -> Agreement:
         """Write the graph with these linear layers in fp32, and compare it with the fp32 graph."""
         chosen = [one for one in self._rounded if one.linear.name not in kept]
         self.path.write_bytes(write_int8(self._fp32, chosen).SerializeToString())
-        answers = _answers(session(self.path), self._checkpoint, self._judge)
+        answers = judged_answers(session(self.path), self._checkpoint, self._judge)
         score = agreement if self._checkpoint.task == "feature-extraction" else logit_agreement
         return score(self._expected, answers)
 
@@ -160,14 +160,20 @@ def _check(graph: Path, checkpoint: Checkpoint, products: int, judge: list[Text]
         raise ExportError(
             f"ONNX Runtime runs {found} integer matrix products for {products} linear layers"
         )
-    batched = _answers(session(graph), checkpoint, judge)
+    batched = judged_answers(session(graph), checkpoint, judge)
     single = _one_thread(graph)
     for text, answer in zip(judge, batched, strict=True):
-        if not np.array_equal(answer, _judged(run_packed(single, checkpoint, [text])[0])):
+        if not np.array_equal(answer, judged(run_packed(single, checkpoint, [text])[0])):
             raise ExportError(
                 f"the answer to a text of {len(text.ids)} tokens is not bit-identical "
                 f"batched and alone on one thread"
             )
+
+
+def _feeds(graph: Path, checkpoint: Checkpoint, sample: Sample) -> list[Feed]:
+    run = session(graph)
+    packed = batches(for_calibration(checkpoint, sample))
+    return [feed_of(run, checkpoint, batch) for batch in packed]
 
 
 def _quantize(
@@ -182,11 +188,7 @@ def _quantize(
     if not names:
         raise ExportError("the graph has no linear layers that int8 could replace")
     asked = _matched(options.keep_fp32, names)
-    run = session(graph)
-    batches = _batches(for_calibration(checkpoint, sample))
-    feeds = [feed_of(run, checkpoint, batch) for batch in batches]
-    del run
-    rounded = round_linears(graph, feeds, progress)
+    rounded = round_linears(graph, _feeds(graph, checkpoint, sample), progress)
     progress("comparing int8 with fp32")
     judge = tokenized(checkpoint, sample.judge)
     candidates = _Candidates(graph, checkpoint, rounded, judge)
@@ -206,6 +208,30 @@ def _quantize(
         min_cosine=found.lowest,
     )
     return candidates.path, record
+
+
+def _save(model: onnx.ModelProto, path: Path) -> None:
+    """Write the graph, its tensors moved to a file beside it."""
+    path.with_name(WEIGHTS_NAME).unlink(missing_ok=True)  # tensors would be appended
+    onnx.save_model(
+        model,
+        str(path),
+        save_as_external_data=True,
+        all_tensors_to_one_file=True,
+        location=WEIGHTS_NAME,
+        size_threshold=1024,
+    )
+
+
+def _prepare(fp32: onnx.ModelProto, path: Path, checkpoint: Checkpoint, sample: Sample) -> None:
+    """Give the graph the form that int8 starts from, and write it; its answers stay the same."""
+    split_residual_biases(fp32.graph)
+    linears = find_linears(fp32.graph)
+    _save(fp32, path)
+    found = ranges(path, linears, _feeds(path, checkpoint, sample))
+    onnx.load_external_data_for_model(fp32, str(path.parent))
+    fold(fp32.graph, linears, found)
+    _save(fp32, path)
 
 
 def to_int8(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
@@ -231,17 +257,10 @@ def to_int8(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
             reach the cosine or the metric that was asked for.
     """
     sample = read_sample(options.calibration)
-    split_residual_biases(fp32.graph)
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / GRAPH_NAME
-        onnx.save_model(
-            fp32,
-            str(path),
-            save_as_external_data=True,
-            all_tensors_to_one_file=True,
-            location=WEIGHTS_NAME,
-            size_threshold=1024,
-        )
+        progress("folding the spread of activations into weights")
+        _prepare(fp32, path, checkpoint, sample)
         progress("comparing the fp32 graph with PyTorch")
         measure(path, checkpoint, tolerance)
         chosen, record = _quantize(path, checkpoint, options, sample, progress)

@@ -23,6 +23,8 @@ class Linear:
         bias: its bias, ``[outputs]``.
         output: what the graph reads of it: the Add's output where there is one.
         producer: operator that computed the source, shapes aside.
+        widened: where the source is an activation of one tensor that nothing else reads, as
+            nothing else reads the source: that tensor. Channels can be appended to it.
     """
 
     name: str
@@ -32,9 +34,11 @@ class Linear:
     bias: str | None
     output: str
     producer: str
+    widened: str | None = None
 
 
-def _is_attention(node: onnx.NodeProto) -> bool:
+def is_attention(node: onnx.NodeProto) -> bool:
+    """Whether it is one of the functions that compute attention."""
     return node.domain == DOMAIN and "Attention" in node.op_type
 
 
@@ -50,7 +54,7 @@ def _roles(nodes: Iterable[onnx.NodeProto], products: set[str]) -> dict[str, str
     stage = ("attention_output", "ffn_up", "ffn_down")
     step, source = len(stage), ""
     for node in nodes:
-        if _is_attention(node):
+        if is_attention(node):
             layer += 1
             projections = [n for n in pending if n.input[0] == pending[-1].input[0]]
             for number, projection in enumerate(projections):
@@ -70,13 +74,19 @@ def _roles(nodes: Iterable[onnx.NodeProto], products: set[str]) -> dict[str, str
     return names
 
 
-def _producer(name: str, producers: Mapping[str, onnx.NodeProto]) -> str:
+def behind(name: str, producers: Mapping[str, onnx.NodeProto]) -> onnx.NodeProto | None:
+    """The node that computed a tensor, shapes aside; None for an input of the graph."""
     node = producers.get(name)
     while node is not None and node.op_type in _SHAPE_ONLY:
         node = producers.get(node.input[0])
+    return node
+
+
+def _producer(name: str, producers: Mapping[str, onnx.NodeProto]) -> str:
+    node = behind(name, producers)
     if node is None:
         return ""
-    return "Attention" if _is_attention(node) else node.op_type
+    return "Attention" if is_attention(node) else node.op_type
 
 
 def find_linears(graph: onnx.GraphProto) -> list[Linear]:
@@ -107,15 +117,22 @@ def find_linears(graph: onnx.GraphProto) -> list[Linear]:
             vectors = [x for x in readers[0].input if x in tensors and len(tensors[x].dims) == 1]
             if len(vectors) == 1:
                 bias, output = vectors[0], readers[0].output[0]
+        source = node.input[0]
+        activation = producers.get(source)
+        widened = None
+        if activation is not None and len(activation.input) == 1 and len(consumers[source]) == 1:
+            before = activation.input[0]
+            widened = before if len(consumers[before]) == 1 else None
         linears.append(
             Linear(
                 name=name,
-                source=node.input[0],
+                source=source,
                 product=product,
                 weight=node.input[1],
                 bias=bias,
                 output=output,
-                producer=_producer(node.input[0], producers),
+                producer=_producer(source, producers),
+                widened=widened,
             )
         )
     return linears

@@ -74,8 +74,13 @@ def _cause(error: BaseException) -> ExportError | None:
     return None
 
 
-def trace(checkpoint: Checkpoint) -> onnx.ModelProto:
+def trace(checkpoint: Checkpoint, *, first_rows_early: bool = True) -> onnx.ModelProto:
     """Trace the model in packed form.
+
+    Args:
+        checkpoint: the model and its task.
+        first_rows_early: where a head reads first rows alone, compute the last layer for them
+            alone; False is for measuring what that saves.
 
     Raises:
         ExportError: the model does not trace, or attention is not called once per layer.
@@ -125,7 +130,7 @@ def trace(checkpoint: Checkpoint) -> onnx.ModelProto:
         model.config._attn_implementation = before  # noqa: SLF001 - as above
     if program is None:
         raise ExportError(f"{type(model).__name__}: torch.onnx.export returned nothing")
-    resolve_first_rows(program.model)
+    resolve_first_rows(program.model, early=first_rows_early)
     result = onnx_ir.to_proto(program.model)
     drop_unused_inputs(result)
     fold_transposes(result)

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 _BENDS = (0, 8, 16, 32, 64, 128, 256, 512, 1024)  # tokens at which the line may bend
 _KNEE = 1.05  # at the knee a token costs at most this multiple of the cheapest
+_SMOOTHNESS = 0.1  # error, as a share, for which a token's cost may double at a bend
 _FLOOR = 1e-7  # seconds; nothing is predicted to be free
 
 Floats = NDArray[np.float64]
@@ -171,25 +172,24 @@ class CostModel:
 
 
 def fit(measurements: Sequence[Measurement]) -> CostModel:
-    """The model with the least relative error on measurements.
+    """The model with the least relative error on measurements, and few bends beyond need.
 
     Raises:
         ValueError: there are none, or one took no time.
     """
     if not measurements or any(not m.seconds > 0 for m in measurements):
         raise ValueError("a cost model needs measurements, each above 0 seconds")
-    rows = np.array([_features(m.shape) for m in measurements])
-    rows /= np.array([m.seconds for m in measurements])[:, None]  # errors become relative
-    norms = np.linalg.norm(rows, axis=0)
+    seconds = np.array([m.seconds for m in measurements])
+    rows = np.array([_features(m.shape) for m in measurements]) / seconds[:, None]
+    # Where measurements leave it open, a token costs in one stretch what it costs in the next.
+    rate = np.median([m.shape.tokens / m.seconds for m in measurements])
+    stretches = np.eye(len(_BENDS), rows.shape[1], k=rows.shape[1] - len(_BENDS))
+    smooth = _SMOOTHNESS * rate * np.diff(stretches, axis=0)
+    matrix = np.vstack([rows, smooth])
+    target = np.concatenate([np.ones(len(rows)), np.zeros(len(smooth))])
+    norms = np.linalg.norm(matrix, axis=0)
     norms[norms == 0] = 1.0
-    weights = _non_negative_least_squares(rows / norms, np.ones(len(rows))) / norms
-    # Tokens beyond all that was measured cost what the measured ones do on average.
-    most = max(m.shape.tokens for m in measurements)
-    within = [max(0, min(most, end) - begin) for begin, end in itertools.pairwise(_BENDS)]
-    mean = float(weights[3:-1] @ within) / max(1, sum(within))
-    for stretch, begin in enumerate(_BENDS):
-        if begin >= most:
-            weights[3 + stretch] = mean
+    weights = _non_negative_least_squares(matrix / norms, target) / norms
     return CostModel(tuple(float(weight) for weight in weights))
 
 

@@ -147,12 +147,15 @@ class Dispatcher:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        delay, enough = self._max_delay, self._forecast.policy.budget_seconds
-        if not delay or self._room.backlog.seconds() >= enough:
+        full = (
+            self._room.backlog.tokens() >= self._forecast.full.tokens
+            or len(self._room) >= self._forecast.policy.max_sequences
+        )
+        if full or not self._max_delay:
             return False
         first = self._room.first
         latest = first.deadline - 2 * self._forecast.costs.lane.seconds(first.shape)
-        due = min(self._room.eldest.turn + delay, latest)
+        due = min(self._room.eldest.turn + self._max_delay, latest)
         if due <= now:
             return False
         self._alarm = self._loop.call_later(due - now, self.schedule)

@@ -39,6 +39,7 @@ class Forecast:
     Attributes:
         costs: the newest models.
         policy: limits of batches; its budget belongs to the newest model of a lane.
+        full: shape of a batch that is worth no more waiting.
     """
 
     def __init__(self, measured: Measured, policy: Policy) -> None:
@@ -82,5 +83,7 @@ class Forecast:
 
     def _renew(self) -> None:
         self.costs = Costs(self._lane.model, self._wide.model if self._wide else None)
-        seconds = budget(self.costs.lane, max(1, round(self._length)), self.policy.max_tokens)
+        typical = max(1, round(self._length))
+        self.full = self.costs.lane.knee(typical, self.policy.max_tokens)
+        seconds = budget(self.costs.lane, typical, self.policy.max_tokens)
         self.policy = replace(self.policy, budget_seconds=seconds)
