@@ -10,6 +10,7 @@ import numpy as np
 from bertd_server.cost import CostModel, Measurement, Shape
 from bertd_server.engine import Float32Array
 from bertd_server.flights import Answer, Outcome
+from bertd_server.lanes import unheard
 from bertd_server.packing import TokenSequence
 from bertd_server.scheduler import Scheduler, SchedulerOptions
 from bertd_server.startup import Calibration
@@ -91,7 +92,7 @@ def scheduler(
     clock: Clock | None = None,
     *,
     wide: bool = False,
-    on_lanes: Callable[[int], None] = lambda alive: None,  # noqa: ARG005
+    on_lanes: Callable[[int], None] = unheard,
     **options: float,
 ) -> Scheduler:
     """A scheduler of small batches; further options by name."""

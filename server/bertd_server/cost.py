@@ -53,6 +53,11 @@ class Shape:
         sizes = list(lengths)
         return cls(len(sizes), sum(sizes), sum(n * n for n in sizes))
 
+    @classmethod
+    def single(cls, tokens: int) -> Shape:
+        """The shape of one sequence."""
+        return cls(1, tokens, tokens * tokens)
+
     def __add__(self, other: Shape) -> Shape:
         return Shape(
             self.sequences + other.sequences, self.tokens + other.tokens, self.pairs + other.pairs

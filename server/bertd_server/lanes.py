@@ -59,6 +59,10 @@ class Job:
     done: Callable[[Result], None]
 
 
+def unheard(alive: int) -> None:
+    """Where nobody wants to know how many lanes are alive."""
+
+
 class Lanes:
     """As many lane threads as asked for, as far as the system gives them.
 

@@ -21,6 +21,7 @@ from bertd import bundle
 from bertd_server.engine import Engine
 from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.flights import Answer
+from bertd_server.lanes import unheard
 from bertd_server.packing import TokenSequence
 from bertd_server.scheduler import INTERACTIVE, Scheduler, SchedulerOptions
 from bertd_server.startup import OneSession, calibrate
@@ -66,10 +67,6 @@ class ModelOptions:
     scheduling: SchedulerOptions = field(default_factory=SchedulerOptions)
 
 
-def _ignore(alive: int) -> None:
-    """Nobody wants to know how many lanes are alive."""
-
-
 class Model:
     """A bundle that answers. Construct it with :meth:`load` on the event loop that uses it."""
 
@@ -89,7 +86,7 @@ class Model:
 
     @classmethod
     def load(
-        cls, folder: Path, options: ModelOptions, on_lanes: Callable[[int], None] = _ignore
+        cls, folder: Path, options: ModelOptions, on_lanes: Callable[[int], None] = unheard
     ) -> Model:
         """Verify a bundle, load it, and measure how fast it is here.
 

@@ -27,7 +27,7 @@ from bertd_server.dispatcher import Dispatcher, Floor
 from bertd_server.errors import Draining
 from bertd_server.flights import Answer, Call, Outcome, key_of
 from bertd_server.forecast import Forecast, Measured
-from bertd_server.lanes import Runs
+from bertd_server.lanes import Runs, unheard
 from bertd_server.packing import TokenSequence
 from bertd_server.statistics import Gauges, Statistics
 from bertd_server.waiting_room import Text, WaitingRoom
@@ -56,15 +56,14 @@ class Scheduler:
         statistics: what has happened so far.
     """
 
-    def __init__(  # noqa: PLR0913 - composition: each is another part
+    def __init__(
         self,
         engine: Runs,
         measured: Measured,
         options: SchedulerOptions,
         *,
         clock: Callable[[], float] = time.monotonic,
-        on_lanes: Callable[[int], None] = lambda alive: None,  # noqa: ARG005
-        statistics: Statistics | None = None,
+        on_lanes: Callable[[int], None] = unheard,
     ) -> None:
         """Start the lanes.
 
@@ -74,9 +73,8 @@ class Scheduler:
             options: limits.
             clock: seconds, monotonic; deadlines are on it.
             on_lanes: told how many lanes are alive, whenever that changes.
-            statistics: to count in.
         """
-        self.statistics = Statistics() if statistics is None else statistics
+        self.statistics = Statistics()
         self._clock = clock
         self._bounds = admission.Bounds(options.max_queue_tokens, options.max_queue_seconds)
         self._room = WaitingRoom(horizon=2 * options.max_queue_seconds)
@@ -173,7 +171,7 @@ class Scheduler:
             key = key_of(sequence)
             outputs = self._cache.get(key)
             if outputs is None:
-                rest.append(Text(index, key, sequence, Shape.of([len(sequence)])))
+                rest.append(Text(index, key, sequence, Shape.single(len(sequence))))
             else:
                 self.statistics.answered += 1
                 call.settle(index, Answer(outputs, 0, 0, 0, 0))
