@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from bertd_bench import commands
 from bertd_bench.engine.cli import COMMANDS as ENGINE_COMMANDS
 from bertd_bench.load.cli import serve_load, soak
 
@@ -59,6 +60,8 @@ bench.add_command(serve_load)
 bench.add_command(soak)
 for each in ENGINE_COMMANDS:
     bench.add_command(each)
+bench.add_command(commands.costs)
+bench.add_command(commands.simulate)
 
 
 @bench.command()

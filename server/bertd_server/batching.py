@@ -42,6 +42,8 @@ class Waiting(Protocol):
 
 W = TypeVar("W", bound=Waiting)
 
+_BEYOND_KNEE = 1.5
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -208,3 +210,18 @@ def _fill(
         shape, seconds = larger, together
         work += model.share(text.shape)
     return batch
+
+
+def budget(model: CostModel, typical_tokens: int, max_tokens: int) -> float:
+    """Seconds for `Policy.budget_seconds`: somewhat beyond the knee.
+
+    A batch is closed by the first text that does not fit, so that it ends below its budget by
+    half a text or more. A budget at the knee itself makes batches that stay short of it: in
+    simulation it lost 2 to 3 % of goodput under overload.
+
+    Args:
+        model: of a lane.
+        typical_tokens: of one text.
+        max_tokens: in a batch.
+    """
+    return _BEYOND_KNEE * model.seconds(model.knee(typical_tokens, max_tokens))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from bertd_server.batching import Costs, Policy
+from bertd_server.batching import Costs, Policy, budget
 from bertd_server.cost import CostTracker, Measurement, Shape
 
 _STALE_SECONDS = 10.0  # without a batch; then live batches say little about the next one
@@ -83,5 +83,7 @@ class Forecast:
 
     def _renew(self) -> None:
         self.costs = Costs(self._lane.model, self._wide.model if self._wide else None)
-        self.full = self.costs.lane.knee(max(1, round(self._length)), self.policy.max_tokens)
-        self.policy = replace(self.policy, budget_seconds=self.costs.lane.seconds(self.full))
+        typical = max(1, round(self._length))
+        self.full = self.costs.lane.knee(typical, self.policy.max_tokens)
+        seconds = budget(self.costs.lane, typical, self.policy.max_tokens)
+        self.policy = replace(self.policy, budget_seconds=seconds)
