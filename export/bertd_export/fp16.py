@@ -18,6 +18,7 @@ their results in fp32 the cosine hardly changed (docs/research.md).
 
 import tempfile
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def _ranges(
     graph: onnx.ModelProto, path: Path, checkpoint: Checkpoint, texts: list[Text]
 ) -> _Ranges:
     """Run the graph with every value as an output."""
-    probe = onnx.ModelProto.FromString(graph.SerializeToString())
+    probe = deepcopy(graph)
     known = {output.name for output in probe.graph.output}
     for node in probe.graph.node:
         names = [name for name in node.output if name and name not in known]
@@ -104,7 +105,7 @@ def _ranges(
 
 
 def _save(model: onnx.ModelProto, path: Path) -> None:
-    copy = onnx.ModelProto.FromString(model.SerializeToString())  # saving empties the tensors
+    copy = deepcopy(model)  # saving empties the tensors
     save_graph(copy, path, f"{path.name}.data")
 
 

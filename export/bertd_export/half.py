@@ -10,6 +10,7 @@ whoever runs it needs nothing new.
 """
 
 from collections.abc import Collection, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -139,7 +140,7 @@ def to_half(
         floats: names of its values that are float32, weights aside.
         excepted: a node stays in fp32 if its first output is among these names.
     """
-    result = onnx.ModelProto.FromString(fp32.SerializeToString())
+    result = deepcopy(fp32)
     graph = result.graph
     writer = _Writer(floats, {tensor.name: tensor for tensor in graph.initializer})
     outputs = {output.name for output in graph.output}
@@ -177,7 +178,7 @@ def rounding(
         floats: names of its values that are float32, weights aside.
         excepted: as for :func:`to_half`.
     """
-    result = onnx.ModelProto.FromString(fp32.SerializeToString())
+    result = deepcopy(fp32)
     graph = result.graph
     read_in_fp32 = {
         name for node in graph.node if node.output[0] in excepted for name in node.input
