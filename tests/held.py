@@ -7,13 +7,13 @@ import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from bertd_server.calibration import Calibration
 from bertd_server.cost import CostModel, Measurement, Shape
 from bertd_server.engine import Float32Array
 from bertd_server.flights import Answer, Outcome
 from bertd_server.lanes import unheard
 from bertd_server.packing import TokenSequence
 from bertd_server.scheduler import Scheduler, SchedulerOptions
-from bertd_server.startup import Calibration
 
 FAILS, KILLS = 13, 17  # tokens of texts that make the engine fail, and that kill its lane
 

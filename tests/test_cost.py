@@ -6,6 +6,7 @@ import random
 
 import pytest
 from bertd_server.batching import Policy
+from bertd_server.calibration import Calibration
 from bertd_server.cost import (
     CostModel,
     CostTracker,
@@ -15,7 +16,6 @@ from bertd_server.cost import (
     relative_error,
 )
 from bertd_server.forecast import Forecast
-from bertd_server.startup import Calibration
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -15,7 +15,7 @@ from bertd.bundle import read_manifest
 from bertd.v1 import inference_pb2, inference_pb2_grpc
 from bertd_client import AsyncClient, BertdError, DeadlineExceeded, Overloaded
 from bertd_client.errors import from_rpc_error
-from bertd_server.engine import Engine
+from bertd_server.engine import Engine, EngineOptions
 from bertd_server.flights import Answer
 from bertd_server.model import Model, ModelOptions
 from bertd_server.scheduler import SchedulerOptions
@@ -43,10 +43,10 @@ async def test_a_text_has_the_same_bits_on_every_lane_joined_and_from_the_cache(
     bundle_folder: Path,
 ) -> None:
     """Many calls at once, with equal texts in them, twice; against the engine, one by one."""
-    scheduling = SchedulerOptions(lanes=2, cache_bytes=1 << 20)
-    model = Model.load(bundle_folder, ModelOptions(scheduling=scheduling))
+    scheduling = SchedulerOptions(cache_bytes=1 << 20)
+    model = Model.load(bundle_folder, ModelOptions(EngineOptions(lanes=2), scheduling))
     asked = texts(40, 1)
-    engine = Engine(bundle_folder, read_manifest(bundle_folder), threads=1)
+    engine = Engine(bundle_folder, read_manifest(bundle_folder))
     alone = {}
     for text, read in zip(asked, model._tokenizer(asked), strict=True):
         alone[text] = engine.embed([read.sequence])[0].tobytes()  # type: ignore[union-attr]
