@@ -13,6 +13,7 @@ from bertd.bundle import read_manifest
 from bertd_export import checkpoint as checkpoints
 from bertd_export import evaluation
 from bertd_export.bundle import export_model
+from bertd_export.calibration import read_sample, tokenized
 from bertd_export.cases import Text
 from bertd_export.checkpoint import Checkpoint
 from bertd_export.cli import export
@@ -25,6 +26,8 @@ from bertd_export.tasks import Head
 from click.testing import CliRunner
 from test_tasks import MASK, WORDS, save_checkpoint
 from tiny_bert import save_tiny_bert
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 Rows = list[list[float]]
 
@@ -52,6 +55,28 @@ def measured(checkpoint: Checkpoint, path: Path, answer: Callable[[int, Text], A
 def logits(*rows: list[float]) -> Callable[[int, Text], Answer]:
     """Answers of a sequence head."""
     return lambda number, _: {"logits": np.array([rows[number]], np.float32)}
+
+
+def test_only_newlines_end_a_line(tmp_path: Path) -> None:
+    """JSON allows U+2028 and U+0085 inside a string; a byte order mark may come first."""
+    path = tmp_path / "data.jsonl"
+    texts = ["a\u2028b", "c\u0085d", "e"]
+    rows = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
+    path.write_bytes("\r\n".join(rows).encode("utf-8-sig"))
+    assert [line.text("text") for line in read_examples(path).lines] == texts
+    path.write_bytes("\n".join(rows * 2).encode("utf-8-sig"))
+    sample = read_sample(path)
+    assert sorted([*sample.calibrate, *sample.judge]) == sorted(texts * 2)
+
+
+def test_a_text_without_tokens_is_refused(plain: Checkpoint, tmp_path: Path) -> None:
+    bare = Tokenizer.from_str(plain.tokenizer.to_str())
+    bare.post_processor = TemplateProcessing(single="$A")  # no [CLS], no [SEP]
+    with pytest.raises(ExportError, match="no token of the calibration text"):
+        tokenized(replace(plain, tokenizer=bare), ["w1", "\u200b"])
+    path = written(tmp_path, {"text": "w1", "text_pair": "\u200b", "score": 1})
+    with pytest.raises(ExportError, match="line 1 leaves no tokens"):
+        Evaluator(path, replace(plain, tokenizer=bare), 0.01)
 
 
 def test_labels_are_scored_by_accuracy(plain: Checkpoint, tmp_path: Path) -> None:
@@ -94,14 +119,20 @@ def test_scores_are_ranked(plain: Checkpoint, tmp_path: Path) -> None:
         Evaluator(written(tmp_path, {"text": "w1", "score": 1}), checkpoint, 0.01)
 
 
-def test_embeddings_are_compared_by_their_cosine(plain: Checkpoint, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("angles", "order"), [((0.1, 0.2, 0.3), -1), ((0.3, 0.2, 0.1), 1)])
+def test_embeddings_are_compared_by_their_cosine(
+    angles: tuple[float, ...], order: int, plain: Checkpoint, tmp_path: Path
+) -> None:
+    """The second vectors all lie on an axis, and the first turn away from it."""
     records = [{"text": f"w{n}", "text_pair": "w9", "score": n} for n in range(3)]
+    turned = [*angles, 0, 0, 0]
+    vectors = [[np.cos(angle), np.sin(angle)] for angle in turned]
     found = measured(
         plain,
         written(tmp_path, *records),
-        lambda number, _: {"sentence_embedding": np.array([1, number % 3], np.float32)},
-    )  # both texts of a pair have the same vector, so that all cosines are one
-    assert found.metrics == {"spearman": pytest.approx(0, abs=1)}
+        lambda number, _: {"sentence_embedding": np.array([vectors[number]], np.float32)},
+    )
+    assert found.metrics == {"spearman": pytest.approx(order)}
 
 
 def test_zero_shot_reads_the_entailment_of_each_candidate(
@@ -167,6 +198,13 @@ def test_answers_are_scored_as_squad_does(plain: Checkpoint, tmp_path: Path) -> 
 
     found = measured(checkpoint, path, answer)
     assert found.metrics == {"exact_match": 0.5, "f1": pytest.approx((0.5 + 1) / 2)}
+
+
+def test_a_context_without_tokens_is_refused(plain: Checkpoint, tmp_path: Path) -> None:
+    checkpoint = replace(plain, task="question-answering", head=Head())
+    path = written(tmp_path, {"question": "w1", "context": "\u200b", "answers": ["w1"]})
+    with pytest.raises(ExportError, match=r'line 1: "context" is .* makes tokens'):
+        Evaluator(path, checkpoint, 0.01)
 
 
 def test_masks_are_scored_by_their_best_token(plain: Checkpoint, tmp_path: Path) -> None:

@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bertd.bundle import MANIFEST_NAME, read_manifest
+from bertd.bundle import GRAPH_NAME, MANIFEST_NAME, read_manifest
 from bertd_export import bundle as exporter
 from bertd_export.bundle import export_model
 from bertd_export.cli import export
+from bertd_export.errors import ExportError
+from bertd_export.fp16 import Fp16Options
+from bertd_export.int8 import Int8Options
 from bertd_export.source import safe_name
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
@@ -285,6 +288,34 @@ def test_a_full_disk_leaves_the_older_bundle(
     assert "cannot be written: [Errno 28] No space left on device" in result.output
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
     assert list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize("precision", [{"int8": Int8Options()}, {"fp16": Fp16Options()}])
+def test_scratch_lies_beside_the_output_and_other_errors_are_not_its(
+    precision: dict[str, Any], sound: Path, tmp_path: Path
+) -> None:
+    """Only the disk of the output needs room; an error elsewhere is not blamed on it."""
+    found: list[Path] = []
+
+    def stop(step: str) -> None:
+        if step.startswith("comparing the fp32 graph"):
+            found.extend(tmp_path.rglob("*.onnx"))
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/elsewhere")
+
+    with pytest.raises(FileNotFoundError, match="/elsewhere"):
+        export_model(str(sound), tmp_path / "bundle", progress=stop, **precision)
+    assert found
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_force_keeps_what_is_not_of_the_bundle(sound: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    for name in (MANIFEST_NAME, GRAPH_NAME, "notes.txt"):
+        (bundle / name).write_text("mine")
+    with pytest.raises(ExportError, match=r"also holds notes\.txt, .* move it away"):
+        export_model(str(sound), bundle, force=True)
+    assert len(list(bundle.iterdir())) == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -140,9 +140,10 @@ def test_the_document_says_what_was_measured(tmp_path: Path) -> None:
     arguments += ["--results", str(tmp_path / "benchmarks" / "results")]
     done = CliRunner().invoke(bench, arguments)
     assert done.exit_code == 0, done.output
-    assert done.output.count("rewritten") == 2
+    assert done.output.count("rewritten") == 3
     assert document.read_text(encoding="utf-8") == text
-    assert all(f"benchmarks/results/{path.name}" in text for path in results.glob("exports-*.json"))
+    shown = [*results.glob("exports-*.json"), *results.glob("int8-*.json")]
+    assert all(f"benchmarks/results/{path.name}" in text for path in shown)
 
 
 def test_a_word_that_is_no_choice_is_refused_with_the_choices() -> None:

@@ -1,5 +1,6 @@
 """fp16: the rewrite on each layout, what stays in fp32, the gate, and checkpoints in half."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from bertd.bundle import GRAPH_NAME, WEIGHTS_NAME, read_manifest, verify_files
+from bertd.bundle import GRAPH_NAME, TOKEN_EMBEDDINGS, WEIGHTS_NAME, read_manifest, verify_files
 from bertd_export import checkpoint as checkpoints
+from bertd_export.cases import Text
 from bertd_export.cli import export
 from bertd_export.errors import ExportError
 from bertd_export.fp16 import Fp16Options, to_fp16
-from bertd_export.parity import check_fusion
+from bertd_export.parity import check_fusion, eager_answers, run_packed
+from bertd_export.runtime import session
 from bertd_export.trace import trace
 from bertd_export.verification import verify
 from bertd_server.engine import Engine
@@ -23,7 +26,8 @@ from click.testing import CliRunner
 from onnx import TensorProto
 from safetensors.torch import load_file, save_file
 from structlog.testing import capture_logs
-from tiny import save_tiny
+from tampering import allow_anything
+from tiny import VOCABULARY, save_tiny
 from tiny_bert import WORDS, save_tiny_bert
 from transformers import AutoModel
 
@@ -77,10 +81,19 @@ def test_the_bundle_is_half_the_size_and_says_what_it_is(bundle: Path, output: s
 def test_an_fp16_bundle_is_verified_with_room_for_an_accelerator(
     bundle: Path, source: Path
 ) -> None:
-    _, found = verify(bundle, str(source))
-    assert all(2 * parity.max_abs_diff <= parity.tolerance for parity in found.values())
+    found = verify(bundle, str(source))
+    assert not found.failures
+    assert all(2 * parity.max_abs_diff <= parity.tolerance for parity in found.parity.values())
+    assert 0.9999 < (found.cosine or 0) < 1
     with pytest.raises(ExportError, match=r"no NoSuchProvider here; it has .*CPUExecutionProvider"):
         verify(bundle, str(source), provider="NoSuchProvider")
+
+
+def test_other_weights_are_found_whatever_the_manifest_allows(bundle: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    allow_anything(copy)
+    [failure] = verify(copy, str(save_tiny_bert(tmp_path / "other", seed=1))).failures
+    assert "less than 0.999890" in failure
 
 
 def test_answers_are_the_same_alone_and_in_a_batch(bundle: Path) -> None:
@@ -107,18 +120,28 @@ async def test_a_server_on_a_cpu_says_that_fp16_is_of_no_use(bundle: Path) -> No
     assert "export fp32 or int8" in line["remedy"]
 
 
-@pytest.mark.parametrize("family", ["modernbert", "deberta-v2"])
-def test_every_layout_runs_in_fp16(family: str, tmp_path: Path) -> None:
-    """ModernBERT has rotary positions and local attention, DeBERTa a bias from positions."""
-    checkpoint = checkpoints.load(str(save_tiny(tmp_path / "source", family)))
-    halved = to_fp16(trace(checkpoint), checkpoint, LENIENT, 1e-4, lambda _: None)
+@pytest.mark.parametrize(("family", "calls"), [("albert", 4), ("modernbert", 2), ("deberta-v2", 2)])
+def test_every_layout_runs_in_fp16(family: str, calls: int, tmp_path: Path) -> None:
+    """ALBERT's layers share weights, ModernBERT has local attention, DeBERTa a position bias."""
+    source = save_tiny(tmp_path / "source", family, max_position_embeddings=302)
+    checkpoint = checkpoints.load(str(source))
+    halved = to_fp16(trace(checkpoint), checkpoint, LENIENT, 1e-4, tmp_path, lambda _: None)
     assert halved.record.mean_cosine > 0.999
     functions = [function.name for function in halved.graph.functions]
     assert any(name.endswith("AttentionHalf") for name in functions)
     assert kinds(halved.graph)[TensorProto.FLOAT16] > 10 * kinds(halved.graph)[TensorProto.FLOAT]
     path = tmp_path / GRAPH_NAME
     onnx.save(halved.graph, str(path))
-    check_fusion(path, 2)
+    check_fusion(path, calls)
+    texts = [  # two kernels, and a run of two texts for each
+        Text(np.random.default_rng(n).integers(5, VOCABULARY, size), np.zeros(size, np.int64))
+        for n, size in enumerate((300, 20, 300, 20, 257))
+    ]
+    expected = eager_answers(checkpoint, texts)
+    for answer, want in zip(run_packed(session(path), checkpoint, texts), expected, strict=True):
+        np.testing.assert_allclose(
+            answer[TOKEN_EMBEDDINGS], want[TOKEN_EMBEDDINGS], rtol=0, atol=0.05
+        )
     if family == "modernbert":  # positions beyond 2048 are no fp16 numbers
         products = {name for n in halved.graph.graph.node if n.op_type == "Cos" for name in n.input}
         assert products
@@ -148,7 +171,7 @@ def test_what_leaves_the_range_stays_in_fp32(
 ) -> None:
     folder = spoil(source, tmp_path / "large", name, factor)
     checkpoint = checkpoints.load(str(folder))
-    halved = to_fp16(trace(checkpoint), checkpoint, LENIENT, 1e-3, lambda _: None)
+    halved = to_fp16(trace(checkpoint), checkpoint, LENIENT, 1e-3, tmp_path, lambda _: None)
     assert halved.record.keep_fp32
     assert halved.record.largest > 65504 / 4
     assert halved.record.mean_cosine > 0.999

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from bertd_server import heads
+from bertd import heads
 
 LOGITS = np.random.default_rng(0).normal(0, 4, (6, 5)).astype(np.float32)
 

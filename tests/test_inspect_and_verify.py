@@ -1,5 +1,6 @@
 """`bertd inspect` and `bertd verify`, and what serving says to the same bundles."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -17,10 +18,12 @@ from bertd.bundle import (
     Source,
     read_manifest,
 )
+from bertd_export import verification
 from bertd_export.bundle import export_model
 from bertd_export.commands import inspect, verify
 from bertd_server.cli import serve
 from click.testing import CliRunner, Result
+from tampering import allow_anything
 from tiny_bert import save_tiny_bert
 
 
@@ -156,11 +159,23 @@ def test_verify_agrees_with_the_checkpoint(exported: Path, checkpoint: Path) -> 
     assert "worst case" in strict.output
 
 
-def test_verify_finds_other_weights(exported: Path, tmp_path: Path) -> None:
-    other = save_tiny_bert(tmp_path / "other", seed=1)
-    result = run_verify(exported, other)
+def test_a_rewritten_manifest_cannot_vouch_for_other_weights(bundle: Path, tmp_path: Path) -> None:
+    allow_anything(bundle)
+    result = run_verify(bundle, save_tiny_bert(tmp_path / "other", seed=1))
     assert result.exit_code == 1
+    assert "more than 1e-04" in result.output
     assert "other weights" in result.output
+
+
+def test_bits_that_depend_on_the_batch_fail_on_the_cpu_alone(
+    exported: Path, checkpoint: Path
+) -> None:
+    found = verification.verify(exported, str(checkpoint))
+    assert found.varying is None
+    assert not found.failures
+    varying = dataclasses.replace(found, varying="logits is not bit-identical")
+    assert varying.failures == ["logits is not bit-identical"]
+    assert not dataclasses.replace(varying, provider="CUDAExecutionProvider").failures
 
 
 def cache_on_the_hub(cache: Path, checkpoints: dict[str, Path]) -> None:

@@ -1,5 +1,7 @@
 """int8: the rewrite, the search, the gate, and equal bits."""
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from bertd_export.activations import Floats, Quantizer, Statistics, activation_e
 from bertd_export.agreement import agreement
 from bertd_export.bundle import export_model
 from bertd_export.calibration import for_calibration, read_sample, tokenized
+from bertd_export.cases import Text
 from bertd_export.checkpoint import load
 from bertd_export.cli import export
 from bertd_export.errors import ExportError
@@ -29,6 +32,9 @@ from bertd_export.runtime import session
 from bertd_export.trace import trace
 from bertd_export.verification import verify
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
+from tampering import allow_anything
+from tiny import save_tiny
 from transformers import BertConfig, BertModel, BertTokenizer
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(95))]
@@ -88,8 +94,25 @@ def test_the_bundle_says_what_was_done(bundle: Path, texts: Path) -> None:
 def test_an_int8_bundle_can_be_inspected_and_verified(bundle: Path, tiny: Path) -> None:
     shown = dict(rows(inspect_bundle(bundle)))
     assert shown["quantization"].startswith("scheme: 2; linear layers: 12; calibration: texts.txt")
-    _, found = verify(bundle, str(tiny))
-    assert all(0 < parity.max_abs_diff <= parity.tolerance for parity in found.values())
+    found = verify(bundle, str(tiny))
+    assert not found.failures
+    assert all(parity.max_abs_diff > 0 for parity in found.parity.values())
+    assert 0.99 < (found.cosine or 0) < 1
+
+
+def test_other_weights_are_found_whatever_the_manifest_allows(
+    bundle: Path, tiny: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    allow_anything(copy)
+    other = Path(shutil.copytree(tiny, tmp_path / "other"))
+    weights = load_file(other / "model.safetensors")
+    for name, tensor in weights.items():
+        weights[name] = tensor.roll(1, 0)
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    [failure] = verify(copy, str(other)).failures
+    assert re.fullmatch(r"the mean cosine is -?0\.\d+, less than 0\.989000", failure)
+    assert not verify(copy, str(other), min_cosine=-1).failures
 
 
 def test_every_weight_is_int8_in_seven_bits(bundle: Path) -> None:
@@ -174,6 +197,47 @@ def test_a_pattern_that_cannot_be_meant(
 ) -> None:
     with pytest.raises(ExportError, match=message):
         quantized(graph, tiny, Int8Options(texts, keep_fp32=(pattern,)))
+
+
+def test_layers_that_share_weights_share_one_rounding(tmp_path: Path, texts: Path) -> None:
+    """ALBERT: two groups of weights, whatever the number of layers."""
+    folder = save_tiny(tmp_path / "albert", "albert", num_hidden_layers=4)
+    checkpoint = load(str(folder))
+    path = tmp_path / GRAPH_NAME
+    int8._prepare(trace(checkpoint), path, checkpoint, read_sample(texts))
+    written, record = quantized(path, folder, Int8Options(texts, min_cosine=0.9))
+    assert not record.keep_fp32
+    weights = [t for t in onnx.load(str(written)).graph.initializer if t.data_type == 3]  # INT8
+    assert (record.linear_layers, len(weights)) == (32, 8)
+
+
+@pytest.mark.parametrize("precise", [(), ("layer.0.ffn_up",)])
+def test_a_split_is_the_same_in_any_batch(
+    tiny: Path, texts: Path, tmp_path: Path, precise: tuple[str, ...]
+) -> None:
+    """Rows beyond all that calibration saw saturate; they stay finite, and bits equal."""
+    checkpoint = load(str(tiny))
+    layer = checkpoint.model.encoder.layer[0]
+    with torch.no_grad():
+        layer.intermediate.dense.bias[3] = 9.0  # far above the other channels
+        layer.intermediate.dense.weight[3] *= 20
+    path = tmp_path / GRAPH_NAME
+    int8._prepare(trace(checkpoint), path, checkpoint, read_sample(texts))
+    feeds = int8._feeds(path, checkpoint, read_sample(texts))
+    rounded = round_linears(path, feeds, lambda _: None)
+    split = next(one for one in rounded if one.linear.name == "layer.0.ffn_down")
+    assert split.quantizer.formulation == "split"
+    assert 3 in split.quantizer.copies
+    chosen = [one for one in rounded if one.linear.name not in precise]
+    model = write_int8(onnx.load(str(path), load_external_data=False), chosen)
+    candidate = tmp_path / "int8.onnx"
+    candidate.write_bytes(model.SerializeToString())
+    words = np.random.default_rng(5).integers(5, len(WORDS), (3, 80))
+    batch = [Text(row[:n], np.zeros(n, np.int64)) for row, n in zip(words, (1, 7, 80), strict=True)]
+    int8._check(candidate, checkpoint, len(chosen), batch)
+    answers = [run_packed(session(x), checkpoint, batch) for x in (path, candidate)]
+    found = agreement(*([one[SENTENCE_EMBEDDING] for one in many] for many in answers))
+    assert found.lowest > 0.99
 
 
 def test_the_search_keeps_few_layers(graph: Path, tiny: Path, texts: Path, bundle: Path) -> None:

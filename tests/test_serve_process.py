@@ -39,8 +39,8 @@ def serving(folder: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], 
     )
     assert process.stderr is not None
     try:
-        started = json.loads(process.stderr.readline())
-        assert started["event"] == "serving"
+        ready, started = (json.loads(process.stderr.readline()) for _ in range(2))
+        assert (ready["event"], started["event"]) == ("engine ready", "serving")
         yield process, started["address"]
     finally:
         process.kill()

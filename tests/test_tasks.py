@@ -8,13 +8,13 @@ import onnx
 import pytest
 import torch
 import transformers
+from bertd import heads
 from bertd.bundle import GRAPH_NAME, Manifest, read_manifest
 from bertd_export import checkpoint, first_rows
 from bertd_export.bundle import export_model
 from bertd_export.errors import ExportError
 from bertd_export.hidden import hidden_source, probe
 from bertd_export.verification import verify
-from bertd_server import heads
 from bertd_server.engine import Engine
 from bertd_server.model import Model, ModelOptions, TaskNotServedError
 from bertd_server.packing import TokenSequence
@@ -92,11 +92,12 @@ def compare(model: Any, folder: Path) -> Manifest:
     manifest = read_manifest(folder)
     engine = Engine(folder, manifest)
     batch = texts(manifest.type_vocab_size)
-    together = engine.answer(batch)
+    outputs = list(manifest.outputs)
+    together = engine.answer(batch, outputs)
     compared = 0
     for text, answer in zip(batch, together, strict=True):
         expected = eager(model, manifest, text)
-        (alone,) = engine.answer([text])
+        (alone,) = engine.answer([text], outputs)
         for name, rows in alone.items():
             np.testing.assert_array_equal(answer[name], rows)
             if name in expected:
@@ -150,7 +151,7 @@ def test_the_last_layer_is_computed_for_first_rows_alone(
     export_model(str(source), first, task="zero-shot-classification")
     manifest = compare(model, first)
     assert (manifest.labels, manifest.entailment_label) == (tuple(NLI.values()), 2)
-    assert verify(first, str(source))[1].keys() == {"logits"}
+    assert verify(first, str(source)).parity.keys() == {"logits"}
     monkeypatch.setattr(first_rows, "_movable", lambda *_: [])
     full = tmp_path / "full"
     export_model(str(source), full)

@@ -239,7 +239,7 @@ def first_rows(size: str, threads: int | None, rounds: int, json_path: Path | No
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=Path("benchmarks/results"),
     show_default=True,
-    help="Folder of exports-*.json and first-rows.json.",
+    help="Folder of exports-*.json, int8-*.json and first-rows.json.",
 )
 @click.option(
     "--document",
@@ -250,8 +250,8 @@ def first_rows(size: str, threads: int | None, rounds: int, json_path: Path | No
     help="The file to rewrite.",
 )
 def export_docs(results: Path, document: Path) -> None:
-    """Write the results of `exports` and `first-rows` into the document on exports."""
-    from bertd_bench import exporttable, firstrows, sections
+    """Write the results of `exports`, `int8` and `first-rows` into the document on exports."""
+    from bertd_bench import exporttable, firstrows, int8, sections
     from bertd_bench.exports import read_matrix
 
     _rewrite(
@@ -261,6 +261,16 @@ def export_docs(results: Path, document: Path) -> None:
             [
                 (_link(path, document), read_matrix(path))
                 for path in sorted(results.glob("exports-*.json"))
+            ]
+        ),
+    )
+    _rewrite(
+        document,
+        sections.begin("export-docs", "the comparisons of int8 that follow"),
+        lambda: int8.render(
+            [
+                (_link(path, document), int8.read(path))
+                for path in sorted(results.glob("int8-*.json"))
             ]
         ),
     )

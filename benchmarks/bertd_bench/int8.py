@@ -34,7 +34,7 @@ from bertd_server.default_model import checkpoint_folder
 from bertd_server.engine import Engine, EngineOptions
 from bertd_server.packing import TokenSequence
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from bertd_bench import checkpoints, machine, speed, texts, timing
 
@@ -136,7 +136,7 @@ def measure(  # noqa: PLR0913 - the choices of one run
             for graph, folder in folders.items()
         }
     return Comparison(
-        model=f"BERT-{size}, random weights" if size else source.resolve().name,
+        model=_name(checkpoint, size),
         threads=threads,
         machine=here,
         judged_on=sample.source,
@@ -152,6 +152,12 @@ def measure(  # noqa: PLR0913 - the choices of one run
             for name in (EAGER, *folders)
         ],
     )
+
+
+def _name(checkpoint: Path | None, size: str | None) -> str:
+    if size is not None:
+        return f"BERT-{size}, random weights"
+    return checkpoint.resolve().name if checkpoint else "all-MiniLM-L6-v2"
 
 
 def _graphs(source: Path, scratch: Path, progress: Callable[[str], None]) -> dict[str, Path]:
@@ -225,6 +231,30 @@ def _times(  # noqa: PLR0913, PLR0917 - internal
         )
         times[case] = {name: timing.summarize(values) for name, values in samples.items()}
     return times
+
+
+def read(path: Path) -> Comparison:
+    """Read a result.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no result of `bertd bench int8`.
+    """
+    try:
+        return Comparison.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{path} is not a result of `bertd bench int8`") from error
+
+
+def render(results: Sequence[tuple[str, Comparison]]) -> str:
+    """One table, with its caption, for each result.
+
+    Args:
+        results: where each JSON file is, as seen from the document, and what is in it.
+    """
+    return "\n\n".join(
+        f"{to_markdown(result).rstrip()} Raw: [`{link}`]({link})." for link, result in results
+    )
 
 
 def to_markdown(result: Comparison) -> str:

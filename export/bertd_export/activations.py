@@ -204,7 +204,7 @@ def choose(
         channel_max = np.maximum(rows.max(axis=0), 0) * _ROOM
         cheaper = [_gelu_static(max(float(channel_max.max()), 1e-3), ones)]
         if may_split:
-            cheaper += [_split(channel_max, ones, len(ones) // share + 1) for share in _SPLITS]
+            cheaper += [_split(channel_max, ones, len(ones) // share) for share in _SPLITS]
         careful = Quantizer("gelu_row", 1 / (255 - GELU_ZERO), GELU_ZERO, ones)
     elif producer == "LayerNormalization":
         cheaper = [_static(rows, ones)]

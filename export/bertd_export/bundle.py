@@ -35,10 +35,12 @@ from bertd_export.fp16 import Fp16Options, Halved, to_fp16
 from bertd_export.int8 import Int8Options, parity_of, to_int8
 from bertd_export.operators import OPSET
 from bertd_export.parity import check_fusion, compare, measure
+from bertd_export.saving import save_graph
 from bertd_export.source import safe_name
 from bertd_export.staging import publish, staged
 from bertd_export.trace import quiet, trace
 
+_BUNDLE = {MANIFEST_NAME, GRAPH_NAME, WEIGHTS_NAME, TOKENIZER_NAME}
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript", "tokenizers", "torch", "transformers")
 
 
@@ -67,17 +69,16 @@ def _check_output(output: Path, *, force: bool) -> None:
         raise ExportError(f"{output} exists; pass --force to replace it")
     if not (output / MANIFEST_NAME).is_file():
         raise ExportError(f"{output} is not a bundle, so it is not replaced")
+    foreign = sorted({path.name for path in output.iterdir()} - _BUNDLE)
+    if foreign:
+        raise ExportError(
+            f"{output} also holds {', '.join(foreign)}, which --force would delete: move it away, "
+            f"or choose another --output"
+        )
 
 
 def _write(graph: onnx.ModelProto, tokenizer: tokenizers.Tokenizer, folder: Path) -> None:
-    onnx.save_model(
-        graph,
-        str(folder / GRAPH_NAME),
-        save_as_external_data=True,
-        all_tensors_to_one_file=True,
-        location=WEIGHTS_NAME,
-        size_threshold=1024,
-    )
+    save_graph(graph, folder / GRAPH_NAME)
     (folder / TOKENIZER_NAME).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
 
 
@@ -205,11 +206,11 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
         outcome, halved = Outcome(), None
         if int8 is not None:
             graph, quantization, evaluation = to_int8(
-                graph, checkpoint, int8, tolerance, progress, evaluator
+                graph, checkpoint, int8, tolerance, staging, progress, evaluator
             )
             outcome = Outcome(quantization, evaluation=evaluation)
         elif fp16 is not None:
-            halved = to_fp16(graph, checkpoint, fp16, tolerance, progress, evaluator)
+            halved = to_fp16(graph, checkpoint, fp16, tolerance, staging, progress, evaluator)
             graph = halved.graph
             outcome = Outcome(half=halved.record, evaluation=halved.evaluation)
         progress("writing the graph, its weights and the tokenizer")

@@ -10,7 +10,8 @@ import numpy as np
 
 from bertd_export.cases import Text
 from bertd_export.checkpoint import Checkpoint
-from bertd_export.errors import ExportError
+from bertd_export.errors import ExportError, shortened
+from bertd_export.lines import split_lines
 
 BUILT_IN = "built-in"
 _EVERY = 3  # each third text judges, the others calibrate
@@ -59,7 +60,7 @@ def read_sample(path: Path | None) -> Sample:
     """
     try:
         raw = (path or files("bertd_export") / "calibration.txt").read_bytes()
-        lines = raw.decode("utf-8").splitlines()
+        lines = split_lines(raw)
     except (OSError, UnicodeDecodeError) as error:
         raise ExportError(f"calibration texts cannot be read: {error}") from error
     source = path.name if path else BUILT_IN
@@ -82,11 +83,19 @@ def tokenized(checkpoint: Checkpoint, texts: list[str]) -> list[Text]:
     """The texts as the model reads them, cut at its longest sequence.
 
     Where masks are filled, the token in the middle of each text becomes one.
+
+    Raises:
+        ExportError: the tokenizer makes no token of a text.
     """
     limit = min(checkpoint.max_tokens, _LONGEST)
     found = []
     for text in texts:
         encoding = checkpoint.tokenizer.encode(text)
+        if not encoding.ids:
+            raise ExportError(
+                f"the tokenizer makes no token of the calibration text {shortened(text)!r}: "
+                f"remove it"
+            )
         ids = np.array(encoding.ids[:limit], np.int64)
         types = np.array(encoding.type_ids[:limit], np.int64)
         if checkpoint.head.mask_token_id is not None:

@@ -1,18 +1,21 @@
 """The texts and the batches on which a graph is compared with PyTorch.
 
-Lengths find what depends on size; batches of unequal lengths find what leaks from one sequence
-into another; token types, special tokens inside a text and odd characters find inputs that a
-model, or its packed form, treats otherwise.
+Lengths find what depends on size; batches of unequal lengths, and of different texts of equal
+length, find what leaks from one sequence into another; token types, special tokens inside a text
+and odd characters find inputs that a model, or its packed form, treats otherwise.
 """
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from bertd.runs import SHORT_TOKENS
 
 from bertd_export.checkpoint import Checkpoint
 
-LENGTHS = (2, 3, 7, 16, 33, 128)
+LENGTHS = (2, 3, 7, 16, 33, 128, SHORT_TOKENS, SHORT_TOKENS + 1)  # two kernels meet at the end
 LONGEST = 512  # attention over thousands of tokens would need gigabytes
 CHARACTERS = (
     "naïve café, e\u0301 and é",
@@ -22,6 +25,7 @@ CHARACTERS = (
 )
 
 _MASKED_SHARE = 0.15
+_TWIN = 128  # tokens; of a text this long, and of the longest, there are two
 
 _Ints = npt.NDArray[np.int64]
 
@@ -44,11 +48,18 @@ def texts(checkpoint: Checkpoint) -> dict[str, Text]:
     }
 
 
-def batches(names: list[str]) -> list[list[str]]:
-    """Each text alone, then batches: all, reversed, long beside short, and many equal ones."""
-    first, *_, last = names
-    mixed = [last, first, last, first, *names[:3]]
-    return [[name] for name in names] + [names, names[::-1], mixed, [*names[:4]] * 8, [first] * 33]
+def batches(texts: Mapping[str, Text]) -> list[list[str]]:
+    """Each text alone, then batches: all, reversed, runs beside a short one, many equal ones.
+
+    Attention takes neighbours of equal length together. Different texts are what shows a leak
+    between them: it changes nothing where the neighbour is the same text.
+    """
+    names = list(texts)
+    first = names[0]
+    sizes = Counter(len(text.ids) for text in texts.values())
+    alike = [name for name, text in texts.items() if sizes[len(text.ids)] > 1]
+    runs = [*alike, first, *alike[::-1]]
+    return [[name] for name in names] + [names, names[::-1], runs, [*names[:4]] * 8, [first] * 33]
 
 
 def _vocabulary(checkpoint: Checkpoint) -> _Ints:
@@ -59,21 +70,22 @@ def _vocabulary(checkpoint: Checkpoint) -> _Ints:
 
 
 def _random(checkpoint: Checkpoint) -> dict[str, Text]:
-    """A text of each length; where masks are filled, each holds at least one."""
+    """A text of each length, two of some; where masks are filled, each holds at least one."""
     generator = np.random.default_rng(0)
     vocabulary = _vocabulary(checkpoint)
     longest = min(checkpoint.max_tokens, LONGEST)
     mask = checkpoint.head.mask_token_id
     found = {}
-    for length in sorted({*LENGTHS, longest}):
-        if length > longest:
-            continue
+    lengths = [length for length in sorted({*LENGTHS, longest}) if length <= longest]
+    twins = sorted({min(_TWIN, longest), longest})
+    for length in (*lengths, *twins):
         ids = generator.choice(vocabulary, length)
         types = np.sort(generator.integers(0, checkpoint.type_vocab_size, length))
         if mask is not None:
             ids[generator.random(length) < _MASKED_SHARE] = mask
             ids[length // 2] = mask
-        found[f"{length} tokens"] = Text(ids, types)
+        name = f"{length} tokens"
+        found[f"{length} other tokens" if name in found else name] = Text(ids, types)
     return found
 
 

@@ -10,3 +10,8 @@ class ExportError(Exception):
     def __init__(self, message: str) -> None:
         self.message = " ".join(message.split())
         super().__init__(self.message)
+
+
+def shortened(text: str) -> str:
+    """The text, cut to 80 characters, as a message quotes it."""
+    return text if len(text) <= 80 else text[:79] + "…"

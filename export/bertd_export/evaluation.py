@@ -7,7 +7,7 @@ from bertd.bundle import Evaluation, Precision
 
 from bertd_export.answers import answers
 from bertd_export.checkpoint import Checkpoint
-from bertd_export.errors import ExportError
+from bertd_export.errors import ExportError, shortened
 from bertd_export.examples import Examples, read_examples
 from bertd_export.runtime import session
 from bertd_export.scoring import (
@@ -111,5 +111,4 @@ class Evaluator:
     def _quoted(self, number: int) -> str:
         line = self._examples.lines[number]
         text = str(line.record.get("text") or line.record.get("question") or line.record)
-        shown = text if len(text) <= 80 else text[:79] + "…"
-        return f"{line.place} ({shown!r})"
+        return f"{line.place} ({shortened(text)!r})"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bertd_export.errors import ExportError
+from bertd_export.lines import split_lines
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def read_examples(path: Path) -> Examples:
     """
     try:
         raw = path.read_bytes()
-        rows = raw.decode("utf-8").splitlines()
+        rows = split_lines(raw)
     except (OSError, UnicodeDecodeError) as error:
         raise ExportError(f"{path} cannot be read: {error}") from error
     lines = []

@@ -32,11 +32,12 @@ from bertd_export.answers import answers, judged
 from bertd_export.calibration import read_sample, tokenized
 from bertd_export.cases import Text
 from bertd_export.checkpoint import Checkpoint
-from bertd_export.errors import ExportError
+from bertd_export.errors import ExportError, shortened
 from bertd_export.evaluation import Evaluator
 from bertd_export.half import LARGEST, rounding, to_half
 from bertd_export.parity import Answer, feed_of, measure
 from bertd_export.runtime import session
+from bertd_export.saving import save_graph
 
 DEFAULT_MIN_COSINE = 0.9999
 ON_A_CPU = (
@@ -103,15 +104,8 @@ def _ranges(
 
 
 def _save(model: onnx.ModelProto, path: Path) -> None:
-    location = f"{path.name}.data"
-    onnx.save_model(
-        onnx.ModelProto.FromString(model.SerializeToString()),  # saving empties the tensors
-        str(path),
-        save_as_external_data=True,
-        all_tensors_to_one_file=True,
-        location=location,
-        size_threshold=1024,
-    )
+    copy = onnx.ModelProto.FromString(model.SerializeToString())  # saving empties the tensors
+    save_graph(copy, path, f"{path.name}.data")
 
 
 def _behind(nodes: Iterable[onnx.NodeProto], names: set[str]) -> set[str]:
@@ -144,7 +138,7 @@ def _refuse(found: Agreement, least: float, texts: list[str]) -> ExportError:
     worst = []
     for number, score in found.worst(_WORST):
         text = texts[number]
-        worst.append(f"{score:.6f} {text if len(text) <= 80 else text[:79] + '…'}")
+        worst.append(f"{score:.6f} {shortened(text)}")
     return ExportError(
         f"fp16 agrees with fp32 to a mean cosine of {found.mean:.6f} (lowest {found.lowest:.6f}), "
         f"less than --min-cosine {least:g}; lower it, or export fp32. Worst texts: "
@@ -198,6 +192,7 @@ def to_fp16(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
     checkpoint: Checkpoint,
     options: Fp16Options,
     tolerance: float,
+    scratch: Path,
     progress: Callable[[str], None],
     evaluator: Evaluator | None = None,
 ) -> Halved:
@@ -208,6 +203,7 @@ def to_fp16(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
         checkpoint: what it was traced from.
         options: what the user asks for.
         tolerance: largest difference of the fp32 graph from PyTorch eager.
+        scratch: folder in which a temporary one is made; it needs room for the weights.
         progress: told what happens next.
         evaluator: measures both graphs on labelled data.
 
@@ -218,7 +214,7 @@ def to_fp16(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
     progress(ON_A_CPU)
     sample = read_sample(options.calibration)
     judge = tokenized(checkpoint, sample.judge)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=scratch) as name:
         folder = Path(name)
         plain, half, rounded = (
             folder / f"{kind}-{GRAPH_NAME}" for kind in ("fp32", "fp16", "as16")

@@ -12,7 +12,6 @@ import onnx
 import onnxruntime as ort
 from bertd.bundle import (
     GRAPH_NAME,
-    WEIGHTS_NAME,
     Evaluation,
     Parity,
     Quantization,
@@ -23,12 +22,12 @@ from bertd_export.answers import batches, judged, judged_answers
 from bertd_export.calibration import Sample, for_calibration, read_sample, tokenized
 from bertd_export.cases import Text
 from bertd_export.checkpoint import Checkpoint
-from bertd_export.errors import ExportError
+from bertd_export.errors import ExportError, shortened
 from bertd_export.evaluation import Evaluator
 from bertd_export.families import attention_calls
 from bertd_export.folds import fold
 from bertd_export.integer_graph import INTEGER_PRODUCT, write_int8
-from bertd_export.linears import find_linears, split_residual_biases
+from bertd_export.linears import find_linears, share_equal_weights, split_residual_biases
 from bertd_export.parity import (
     check_fusion,
     compare,
@@ -38,6 +37,7 @@ from bertd_export.parity import (
 )
 from bertd_export.quantize import Feed, RoundedLinear, ranges, round_linears
 from bertd_export.runtime import optimized, session
+from bertd_export.saving import save_graph
 
 SCHEME = 2
 DEFAULT_MIN_COSINE = 0.99
@@ -148,7 +148,7 @@ def _refuse(found: Agreement, least: float, kept: int, texts: list[str]) -> Expo
     lines = [summary]
     for number, score in found.worst(_WORST):
         text = texts[number]
-        lines.append(f"  {score:.5f}  {text if len(text) <= 80 else text[:79] + '…'}")
+        lines.append(f"  {score:.5f}  {shortened(text)}")
     return ExportError("\n".join(lines))
 
 
@@ -210,28 +210,16 @@ def _quantize(
     return candidates.path, record
 
 
-def _save(model: onnx.ModelProto, path: Path) -> None:
-    """Write the graph, its tensors moved to a file beside it."""
-    path.with_name(WEIGHTS_NAME).unlink(missing_ok=True)  # tensors would be appended
-    onnx.save_model(
-        model,
-        str(path),
-        save_as_external_data=True,
-        all_tensors_to_one_file=True,
-        location=WEIGHTS_NAME,
-        size_threshold=1024,
-    )
-
-
 def _prepare(fp32: onnx.ModelProto, path: Path, checkpoint: Checkpoint, sample: Sample) -> None:
     """Give the graph the form that int8 starts from, and write it; its answers stay the same."""
+    share_equal_weights(fp32.graph)
     split_residual_biases(fp32.graph)
     linears = find_linears(fp32.graph)
-    _save(fp32, path)
+    save_graph(fp32, path)
     found = ranges(path, linears, _feeds(path, checkpoint, sample))
     onnx.load_external_data_for_model(fp32, str(path.parent))
     fold(fp32.graph, linears, found)
-    _save(fp32, path)
+    save_graph(fp32, path)
 
 
 def to_int8(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
@@ -239,6 +227,7 @@ def to_int8(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
     checkpoint: Checkpoint,
     options: Int8Options,
     tolerance: float,
+    scratch: Path,
     progress: Callable[[str], None],
     evaluator: Evaluator | None = None,
 ) -> tuple[onnx.ModelProto, Quantization, Evaluation | None]:
@@ -249,6 +238,7 @@ def to_int8(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
         checkpoint: what it was traced from.
         options: what the user asks for.
         tolerance: largest difference of the fp32 graph from PyTorch eager.
+        scratch: folder in which a temporary one is made; it needs room for the weights.
         progress: told what happens next.
         evaluator: measures both graphs on labelled data.
 
@@ -257,7 +247,7 @@ def to_int8(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
             reach the cosine or the metric that was asked for.
     """
     sample = read_sample(options.calibration)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=scratch) as name:
         path = Path(name) / GRAPH_NAME
         progress("folding the spread of activations into weights")
         _prepare(fp32, path, checkpoint, sample)

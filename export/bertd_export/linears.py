@@ -1,9 +1,11 @@
 """Finds the linear layers of a packed graph and names them by layer and role."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx
+from onnx import numpy_helper
 
 from bertd_export.operators import DOMAIN
 
@@ -136,6 +138,26 @@ def find_linears(graph: onnx.GraphProto) -> list[Linear]:
             )
         )
     return linears
+
+
+def share_equal_weights(graph: onnx.GraphProto) -> None:
+    """Keep one of each matrix that the graph has several times over.
+
+    The tracer writes a small transposed weight once for each layer that uses it, though in ALBERT
+    all layers use the same. The weights must be in memory.
+    """
+    first: dict[bytes, str] = {}
+    renamed: dict[str, str] = {}
+    for tensor in [t for t in graph.initializer if len(t.dims) == 2]:
+        content = hashlib.sha256(numpy_helper.to_array(tensor).tobytes())
+        content.update(f"{tensor.data_type} {list(tensor.dims)}".encode())
+        kept = first.setdefault(content.digest(), tensor.name)
+        if kept != tensor.name:
+            renamed[tensor.name] = kept
+            graph.initializer.remove(tensor)
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = renamed.get(name, name)
 
 
 def split_residual_biases(graph: onnx.GraphProto) -> None:

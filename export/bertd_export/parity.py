@@ -1,6 +1,7 @@
 """Measures the final files, run by ONNX Runtime, against PyTorch eager; checks the fusion."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,16 @@ def _eager(checkpoint: Checkpoint, text: Text) -> Answer:
     return answer
 
 
+def eager_answers(checkpoint: Checkpoint, texts: Iterable[Text]) -> list[Answer]:
+    """Every output of the stock model for each text, in order, one text at a time."""
+    with quiet():
+        try:
+            checkpoint.model.set_attn_implementation("sdpa")
+        except (ValueError, ImportError):
+            checkpoint.model.set_attn_implementation("eager")
+        return [_eager(checkpoint, text) for text in texts]
+
+
 def _arranged(texts: list[Text]) -> list[int]:
     """Numbers of the texts in the order in which they lie in a batch."""
     return [int(n) for n in arrange(np.array([len(text.ids) for text in texts])).order]
@@ -185,9 +196,22 @@ def measure(graph: Path, checkpoint: Checkpoint, tolerance: float) -> dict[str, 
     return found
 
 
-def compare(
+@dataclass(frozen=True)
+class Observation:
+    """What a graph answers, against PyTorch and against itself.
+
+    Attributes:
+        parity: how far each output is from PyTorch.
+        varying: the first answer whose bits depend on its batch; None if there is none.
+    """
+
+    parity: dict[str, Parity]
+    varying: str | None
+
+
+def observe(
     graph: Path, checkpoint: Checkpoint, tolerance: float, provider: str = CPU
-) -> dict[str, Parity]:
+) -> Observation:
     """Compare every output over the grid of cases, alone and in batches (:mod:`.cases`).
 
     Args:
@@ -197,20 +221,16 @@ def compare(
         provider: what runs the graph, in ONNX Runtime's name.
 
     Raises:
-        ExportError: an answer is not finite, or depends on its batch.
+        ExportError: an answer is not finite.
     """
     run = session(graph, provider=provider)
     texts = cases.texts(checkpoint)
-    with quiet():
-        try:
-            checkpoint.model.set_attn_implementation("sdpa")
-        except (ValueError, ImportError):
-            checkpoint.model.set_attn_implementation("eager")
-        expected = {name: _eager(checkpoint, text) for name, text in texts.items()}
+    expected = dict(zip(texts, eager_answers(checkpoint, texts.values()), strict=True))
     alone: dict[str, Answer] = {}
+    varying: str | None = None
     worst = dict.fromkeys(checkpoint.outputs, (-1.0, ""))
     count = 0
-    for number, batch in enumerate(cases.batches(list(texts))):
+    for number, batch in enumerate(cases.batches(texts)):
         answers = run_packed(run, checkpoint, [texts[name] for name in batch])
         for name, answer in zip(batch, answers, strict=True):
             size = len(batch)
@@ -221,9 +241,27 @@ def compare(
                 difference = _difference(got, expected[name][output], f"{output}, {case}")
                 if difference > worst[output][0]:
                     worst[output] = (difference, case)
-                if not np.array_equal(got, first[output]):
-                    raise ExportError(f"{output} is not bit-identical to the text alone: {case}")
-    return {
+                if varying is None and not np.array_equal(got, first[output]):
+                    varying = f"{output} is not bit-identical to the text alone: {case}"
+    parity = {
         output: Parity(max_abs_diff=difference, tolerance=tolerance, cases=count, worst_case=case)
         for output, (difference, case) in worst.items()
     }
+    return Observation(parity, varying)
+
+
+def compare(graph: Path, checkpoint: Checkpoint, tolerance: float) -> dict[str, Parity]:
+    """Compare every output over the grid of cases on this CPU, as :func:`observe` does.
+
+    Args:
+        graph: the final file.
+        checkpoint: the model that PyTorch runs, one text at a time.
+        tolerance: written into the result; whether it holds is for the caller to see.
+
+    Raises:
+        ExportError: an answer is not finite, or depends on its batch.
+    """
+    found = observe(graph, checkpoint, tolerance)
+    if found.varying is not None:
+        raise ExportError(found.varying)
+    return found.parity

@@ -57,9 +57,12 @@ class Encoder:
     def encoding(self, line: Line, text: str, pair: str | None = None) -> tokenizers.Encoding:
         """What the tokenizer makes of a line's text or pair."""
         try:
-            return self._tokenizer.encode(text, pair)
+            encoding = self._tokenizer.encode(text, pair)
         except Exception as error:  # a question that leaves its context no room
             raise ExportError(f"{line.place} cannot be tokenised: {error}") from error
+        if not encoding.ids:
+            raise ExportError(f"{line.place} leaves no tokens: remove it")
+        return encoding
 
     def text(self, encoding: tokenizers.Encoding) -> Text:
         """The ids and types of an encoding."""

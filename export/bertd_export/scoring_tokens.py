@@ -88,6 +88,9 @@ class Questions:
             encode.encoding(line, line.text("question"), context)
             for line, context in zip(lines, self._contexts, strict=True)
         ]
+        for line, encoding in zip(lines, self._encodings, strict=True):
+            if 1 not in encoding.sequence_ids:
+                raise line.fault("context", "a string of which the tokenizer makes tokens")
         self._texts = [encode.text(encoding) for encoding in self._encodings]
         self._answers = [line.texts("answers") for line in lines]
         self._none_allowed = not all(self._answers)

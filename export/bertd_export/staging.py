@@ -6,6 +6,7 @@
                            └── any error, SIGINT, SIGTERM ──> removed
 """
 
+import errno
 import os
 import shutil
 import signal
@@ -17,6 +18,8 @@ from pathlib import Path
 from types import FrameType
 
 from bertd_export.errors import ExportError
+
+_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -61,7 +64,8 @@ def staged(output: Path) -> Iterator[Path]:
     """An empty folder on the disk of ``output``, removed at the end if it is still there.
 
     Raises:
-        ExportError: nothing can be written there, or the disk ran full on the way.
+        ExportError: nothing can be written there, or the disk ran full on the way. Another
+            :class:`OSError` passes unless it names a path there: it is not about ``output``.
     """
     ancestor = next(path for path in output.parents if path.is_dir())
     try:
@@ -72,9 +76,19 @@ def staged(output: Path) -> Iterator[Path]:
         staging.chmod(0o755)
         yield staging
     except OSError as error:
+        if error.errno not in _WRITING and not _names(error, staging, output):
+            raise
         raise ExportError(f"{output} cannot be written: {error}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _names(error: OSError, staging: Path, output: Path) -> bool:
+    """Whether the error names a path inside the staging folder, or one that leads to the output."""
+    if not isinstance(error.filename, str | Path):
+        return False
+    path = Path(error.filename)
+    return path.is_relative_to(staging) or output.is_relative_to(path)
 
 
 def publish(staging: Path, output: Path) -> None:

@@ -1,5 +1,15 @@
-"""Repeats a bundle's parity run on this machine, against the checkpoint it is said to come from."""
+"""Repeats a bundle's comparison on this machine, with the checkpoint it is said to come from.
 
+::
+
+    bundle, checkpoint ──> do they fit? ──> grid of cases ──> largest difference, equal bits
+                                        ──> int8, fp16: built-in texts ──> agreement with PyTorch
+
+The manifest is not signed, so what it claims of itself can only make the comparison stricter.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import tokenizers
@@ -8,16 +18,22 @@ from bertd.bundle import (
     TOKENIZER_NAME,
     Manifest,
     Parity,
+    Precision,
     read_manifest,
     verify_files,
 )
 
 from bertd_export import checkpoint as checkpoints
+from bertd_export import fp16, int8
+from bertd_export.agreement import agreement, logit_agreement
+from bertd_export.answers import answers, judged
 from bertd_export.bundle import describe
+from bertd_export.calibration import read_sample, tokenized
 from bertd_export.cases import CHARACTERS
 from bertd_export.errors import ExportError
-from bertd_export.parity import check_fusion, compare
-from bertd_export.runtime import CPU
+from bertd_export.families import attention_calls
+from bertd_export.parity import check_fusion, eager_answers, observe
+from bertd_export.runtime import CPU, session
 from bertd_export.trace import quiet
 
 _FREE = frozenset(
@@ -37,6 +53,52 @@ _FREE = frozenset(
 )
 
 
+FP32_TOLERANCE = 1e-4
+"""The largest difference from PyTorch that fp32 is allowed by default."""
+
+_LEAST: Mapping[Precision, float] = {
+    "int8": int8.DEFAULT_MIN_COSINE,
+    "fp16": fp16.DEFAULT_MIN_COSINE,
+}
+_MARGIN = 0.1  # by what share the distance from 1 may exceed that of the export's gate
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found.
+
+    Attributes:
+        manifest: of the bundle.
+        parity: how far each output is from PyTorch now, within the tolerance or not.
+        varying: the first answer whose bits depend on its batch; None if there is none.
+        provider: what ran the graph. Only the CPU's bits are promised.
+        cosine: of int8 and fp16, the mean cosine to PyTorch over the built-in texts; of logits, a
+            figure on the same scale.
+        least: what the cosine has to reach.
+    """
+
+    manifest: Manifest
+    parity: dict[str, Parity]
+    varying: str | None
+    provider: str
+    cosine: float | None
+    least: float | None
+
+    @property
+    def failures(self) -> list[str]:
+        """What does not hold, each with its figure and its limit."""
+        found = [
+            f"{output} differs by {parity.max_abs_diff:.2e}, more than {parity.tolerance:.0e}"
+            for output, parity in self.parity.items()
+            if not parity.max_abs_diff <= parity.tolerance
+        ]
+        if self.cosine is not None and self.least is not None and not self.cosine >= self.least:
+            found.append(f"the mean cosine is {self.cosine:.6f}, less than {self.least:.6f}")
+        if self.varying is not None and self.provider == CPU:
+            found.append(self.varying)
+        return found
+
+
 def verify(  # noqa: PLR0913 - all but two are options by keyword
     folder: Path,
     model: str,
@@ -44,8 +106,9 @@ def verify(  # noqa: PLR0913 - all but two are options by keyword
     revision: str | None = None,
     allow_pickle: bool = False,
     tolerance: float | None = None,
+    min_cosine: float | None = None,
     provider: str = CPU,
-) -> tuple[Manifest, dict[str, Parity]]:
+) -> Verification:
     """Compare a bundle with a checkpoint.
 
     Args:
@@ -53,17 +116,16 @@ def verify(  # noqa: PLR0913 - all but two are options by keyword
         model: the checkpoint, a folder or a hub id.
         revision: of a hub id; by default the commit in the manifest, if the id is the same.
         allow_pickle: read pickled weights where there are no safetensors; no code is run.
-        tolerance: the largest absolute difference; by default what each output was held to.
+        tolerance: the largest absolute difference; by default what each output was held to, of
+            fp32 at most :data:`FP32_TOLERANCE`.
+        min_cosine: the least mean cosine of int8 and fp16; by default that of an export, with a
+            tenth more distance from 1 for another machine.
         provider: what runs the graph, in ONNX Runtime's name.
-
-    Returns:
-        The manifest, and the parity measured now for each output, whether or not it is within
-        the tolerance.
 
     Raises:
         BundleError: the folder is no bundle, or a file in it was altered.
         ExportError: the checkpoint cannot be read or does not fit the bundle, or answers are not
-            finite or depend on the batch.
+            finite.
     """
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
@@ -76,19 +138,40 @@ def verify(  # noqa: PLR0913 - all but two are options by keyword
     _check_fit(manifest, checkpoint)
     _check_tokenizer(folder, checkpoint)
     graph = folder / GRAPH_NAME
-    check_fusion(graph, manifest.num_layers)
-    held = max(parity.tolerance for parity in manifest.parity.values())
-    found = compare(graph, checkpoint, tolerance or held, provider)
-    if found.keys() != manifest.parity.keys():
+    check_fusion(graph, attention_calls(checkpoint.model.config))
+    found = observe(graph, checkpoint, tolerance or FP32_TOLERANCE, provider)
+    if found.parity.keys() != manifest.parity.keys():
         raise ExportError(
-            f"the bundle has outputs {', '.join(manifest.parity)}; compared: {', '.join(found)}"
+            f"the bundle has outputs {', '.join(manifest.parity)}; "
+            f"compared: {', '.join(found.parity)}"
         )
-    if tolerance is None:
-        found = {
-            output: parity.model_copy(update={"tolerance": manifest.parity[output].tolerance})
-            for output, parity in found.items()
-        }
-    return manifest, found
+    parity = found.parity if tolerance is not None else _held(manifest, found.parity)
+    cosine = least = None
+    if manifest.precision in _LEAST:
+        cosine = _cosine(graph, checkpoint, provider)
+        gate = _LEAST[manifest.precision]
+        least = min_cosine if min_cosine is not None else gate - _MARGIN * (1 - gate)
+    return Verification(manifest, parity, found.varying, provider, cosine, least)
+
+
+def _held(manifest: Manifest, found: Mapping[str, Parity]) -> dict[str, Parity]:
+    """What was found, with the tolerances of the manifest; those of fp32 as far as they may go."""
+    most = FP32_TOLERANCE if manifest.precision == "fp32" else float("inf")
+    return {
+        output: parity.model_copy(
+            update={"tolerance": min(most, manifest.parity[output].tolerance)}
+        )
+        for output, parity in found.items()
+    }
+
+
+def _cosine(graph: Path, checkpoint: checkpoints.Checkpoint, provider: str) -> float:
+    """Mean agreement with PyTorch over the built-in texts that calibration does not see."""
+    texts = tokenized(checkpoint, read_sample(None).judge)
+    expected = eager_answers(checkpoint, texts)
+    got = answers(session(graph, provider=provider), checkpoint, texts)
+    score = agreement if checkpoint.task == "feature-extraction" else logit_agreement
+    return score([*map(judged, expected)], [*map(judged, got)]).mean
 
 
 def _check_fit(manifest: Manifest, checkpoint: checkpoints.Checkpoint) -> None:

@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     memory_limit: Annotated[int, BeforeValidator(parse_bytes)] = Field(
         0, ge=0, description="bytes of the process, such as 2GiB; 0 for no limit"
     )
-    warmup_seconds: float = Field(2.0, ge=0, description="seconds of warm-up before it listens")
+    warmup_seconds: float = Field(0.5, ge=0, description="seconds of warm-up before it listens")
     calibration_seconds: float = Field(
         5.0, ge=0, description="seconds to time batches on a machine that is new to the server"
     )

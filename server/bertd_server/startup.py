@@ -30,7 +30,7 @@ class StartOptions:
     """
 
     memory_limit: int = 0
-    warmup_seconds: float = 2.0
+    warmup_seconds: float = 0.5
     calibration_seconds: float = 5.0
     cache: Path | None = None
 

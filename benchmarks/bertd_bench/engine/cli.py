@@ -100,9 +100,6 @@ def identity(bundle: Path | None, batches: int, json_path: Path | None) -> None:
         raise click.ClickException(f"{report.different} answers have other bits")
 
 
-COMMANDS = (attention, engine, arrangements, memory, identity)
-
-
 def _progress(line: str) -> None:
     click.echo(line, err=True)
 
@@ -120,3 +117,37 @@ def _finish(report: _Report, render: Callable[[_Report], str], json_path: Path |
     click.echo(render(report))
     if json_path is not None:
         json_path.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+@click.command("engine-docs")
+@click.option(
+    "--results",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path("benchmarks/results"),
+    show_default=True,
+    help="Folder of the JSON files of these commands.",
+)
+@click.option(
+    "--document",
+    "path",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=Path("docs/engine.md"),
+    show_default=True,
+    help="The file to rewrite.",
+)
+def engine_docs(results: Path, path: Path) -> None:
+    """Write the results of these commands into the document on the engine."""
+    from bertd_bench.engine import results as written
+
+    try:
+        before = path.read_text(encoding="utf-8")
+        after = written.rewrite(before, results)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    path.write_text(after, encoding="utf-8")
+    click.echo(f"{path} is {'unchanged' if after == before else 'rewritten'}")
+
+
+COMMANDS = (attention, engine, arrangements, memory, identity, engine_docs)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from bertd_bench.engine.arrangements import Arrangements
-from bertd_bench.engine.attention import CONTESTANTS, HALVES, Matrix
-from bertd_bench.engine.attention_graphs import BASELINE
-from bertd_bench.engine.endurance import IdentityReport, MemoryReport
-from bertd_bench.engine.speed import EngineReport
-from bertd_bench.machine import Machine
+if TYPE_CHECKING:  # they load torch, which would count in the figures of memory
+    from bertd_bench.engine.arrangements import Arrangements
+    from bertd_bench.engine.attention import Matrix
+    from bertd_bench.engine.endurance import IdentityReport, MemoryReport
+    from bertd_bench.engine.speed import EngineReport
+    from bertd_bench.machine import Machine
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -33,12 +34,11 @@ def attention(matrix: Matrix) -> str:
     blocks = []
     for hidden, threads in dict.fromkeys((row.hidden, row.threads) for row in matrix.rows):
         rows = [row for row in matrix.rows if (row.hidden, row.threads) == (hidden, threads)]
-        names = [*CONTESTANTS, HALVES] if any(HALVES in r.speed for r in rows) else [*CONTESTANTS]
-        names.remove(BASELINE)
+        baseline, *names = dict.fromkeys(name for row in rows for name in row.speed)
         lines = [
             f"Hidden size {hidden}, {threads} thread{'s' if threads > 1 else ''}:",
             "",
-            f"| | {BASELINE} | {' | '.join(names)} |",
+            f"| | {baseline} | {' | '.join(names)} |",
             f"|---|{'---:|' * (len(names) + 1)}",
         ]
         for row in rows:
@@ -85,11 +85,14 @@ def speed(report: EngineReport) -> str:
                 f"{each.engine:.0f}",
                 f"{each.engine_linear:.0f}",
                 f"{each.ratio:.2f}",
+                f"{each.ratio_to_own:.2f}",
             ]
             for each in report.efficiency
         ]
         libraries = list(report.efficiency[0].gemm)
-        head = ["GFLOP/s", *libraries, "engine", "its linear layers alone", "engine / best"]
+        own = "engine / ONNX Runtime's products"
+        head = ["GFLOP/s", *libraries, "engine", "its linear layers alone"]
+        head += ["engine / best of numpy and torch", own]
         blocks.append(_table(head, rows))
     kinds = list(dict.fromkeys(kind for each in report.operators.values() for kind in each))[:8]
     shares = [

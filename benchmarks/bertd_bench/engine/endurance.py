@@ -142,9 +142,11 @@ def identity(folder: Path, count: int, progress: Callable[[str], None]) -> Ident
             if turn % 200 == 0:
                 progress(f"{turn} batches, {different} answers differ")
             room = int(2 ** rng.uniform(2, 10))
+            longest_here = rng.choice([12, 33, longest])  # batches of short texts among them
+            fitting = [index for index, text in enumerate(pool) if len(text) <= longest_here]
             chosen: list[int] = []
             while room > 0 and len(chosen) < 48:
-                chosen.append(int(rng.integers(len(pool))))
+                chosen.append(int(rng.choice(fitting)))
                 room -= len(pool[chosen[-1]])
             batch = [pool[index] for index in chosen]
             runs = [threads_.submit(engine.answer, batch) for _ in range(engine.lanes)]

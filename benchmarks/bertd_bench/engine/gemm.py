@@ -1,4 +1,4 @@
-"""The best rate at which this machine multiplies matrices of a model's shapes, by numpy or torch.
+"""The rate at which this machine multiplies matrices of a model's shapes, by several libraries.
 
 The linear layers of a packed batch are one product each of `[tokens, in]` and `[in, out]`; their
 time at this rate is the least that an engine can take, attention and the rest left out.
@@ -7,11 +7,19 @@ time at this rate is the least that an engine can take, attention and the rest l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import torch
+from bertd_export.operators import OPSET
+from bertd_server import sessions
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 Shape = tuple[int, int]
+OWN = "ONNX Runtime"
 
 
 def layer_shapes(hidden: int, intermediate: int) -> list[Shape]:
@@ -29,7 +37,9 @@ def attention_flops(lengths: Sequence[int], hidden: int) -> float:
     return 4.0 * hidden * sum(length * length for length in lengths)
 
 
-def contestants(tokens: int, hidden: int, intermediate: int) -> dict[str, Callable[[], None]]:
+def contestants(
+    tokens: int, hidden: int, intermediate: int, threads: int
+) -> dict[str, Callable[[], object]]:
     """Calls that do the products of one layer once, into buffers made beforehand."""
     rng = np.random.default_rng(0)
     shapes = layer_shapes(hidden, intermediate)
@@ -49,4 +59,31 @@ def contestants(tokens: int, hidden: int, intermediate: int) -> dict[str, Callab
             for x, w, out in tensors:
                 torch.matmul(x, w, out=out)
 
-    return {"numpy": numpy_layer, "torch": torch_layer}
+    session, feeds = _session(inputs, weights, threads)
+    return {
+        "numpy": numpy_layer,
+        "torch": torch_layer,
+        OWN: lambda: session.run(None, feeds),
+    }
+
+
+def _session(
+    inputs: Sequence[NDArray[np.float32]], weights: Sequence[NDArray[np.float32]], threads: int
+) -> tuple[Any, dict[str, NDArray[np.float32]]]:
+    """ONNX Runtime on a graph of the products alone, weights prepacked, and its inputs."""
+    value, kind = helper.make_tensor_value_info, TensorProto.FLOAT
+    numbers = range(len(weights))
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", [f"x{n}", f"w{n}"], [f"y{n}"]) for n in numbers],
+        "products",
+        [value(f"x{n}", kind, ["tokens", weights[n].shape[0]]) for n in numbers],
+        [value(f"y{n}", kind, ["tokens", weights[n].shape[1]]) for n in numbers],
+        [numpy_helper.from_array(weights[n], f"w{n}") for n in numbers],
+    )
+    opsets = [helper.make_opsetid("", OPSET)]
+    model: onnx.ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    options = sessions.configured(threads, sessions.SessionOptions())
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return session, {f"x{n}": inputs[n] for n in numbers}

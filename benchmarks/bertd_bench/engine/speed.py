@@ -52,7 +52,8 @@ class Efficiency(BaseModel, frozen=True):
     gemm: dict[str, float]  # products of the linear layers alone, by library
     engine: float  # all products of the model, attention included, over its time
     engine_linear: float  # those of the linear layers alone, over the same time
-    ratio: float  # engine to the best of gemm
+    ratio: float  # engine to the better of numpy and torch
+    ratio_to_own: float  # engine to ONNX Runtime's own products, without all else
 
 
 class LaneRow(BaseModel, frozen=True):
@@ -162,7 +163,7 @@ def _efficiency(clock: _Clock, name: str, lengths: Sequence[int]) -> Efficiency:
     took = clock.medians(
         {
             "engine": clock.call(lengths, wide=clock.engine.has_wide),
-            **gemm.contestants(tokens, hidden, inner),
+            **gemm.contestants(tokens, hidden, inner, clock.engine.options.threads),
         }
     )
     linear = gemm.layer_flops(tokens, hidden, inner)
@@ -176,7 +177,8 @@ def _efficiency(clock: _Clock, name: str, lengths: Sequence[int]) -> Efficiency:
         gemm=rates,
         engine=engine,
         engine_linear=linear / seconds / 1e6,
-        ratio=engine / max(rates.values()),
+        ratio=engine / max(rate for library, rate in rates.items() if library != gemm.OWN),
+        ratio_to_own=engine / rates[gemm.OWN],
     )
 
 
