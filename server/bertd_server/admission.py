@@ -107,11 +107,6 @@ class Backlog:
         if not kind.texts:
             del self._classes[place.priority]
 
-    @property
-    def texts(self) -> int:
-        """How many wait."""
-        return sum(kind.texts for kind in self._classes.values())
-
     def tokens(self, priority: float = math.inf) -> int:
         """Tokens of what waits in a class and those before it."""
         return sum(kind.tokens for p, kind in self._classes.items() if p <= priority)

@@ -51,6 +51,7 @@ class Forecast:
         self.policy = policy
         self.costs = Costs(self._lane.model)
         self._renew()
+        self._at_start = self.costs
 
     @property
     def error(self) -> float:
@@ -75,10 +76,9 @@ class Forecast:
 
         A model that had become too slow would refuse the very batches that could correct it.
         """
-        if now - self._last > _STALE_SECONDS and self.costs.lane is not self._lane.at_start:
-            self._lane.forget()
-            if self._wide:
-                self._wide.forget()
+        if now - self._last > _STALE_SECONDS and self.costs != self._at_start:
+            for tracker in filter(None, (self._lane, self._wide)):
+                tracker.forget()
             self._renew()
 
     def _renew(self) -> None:
