@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 from bertd.v1 import inference_pb2
 from bertd_bench.cli import bench
-from bertd_bench.load import generator, mix, results
+from bertd_bench.load import document, generator, mix, results
 from bertd_bench.load.generator import Closed, Open, Outcome, Record, Reply
 from bertd_bench.texts import MIXED_LENGTHS
 from click.testing import CliRunner
@@ -177,3 +177,10 @@ def test_a_soak_counts_what_it_saw(tiny_bundle: Path) -> None:
     result = CliRunner().invoke(bench, ["soak", str(tiny_bundle), "--minutes", "0.05"])
     assert "plain OK" in result.output
     assert "wrong:" not in result.output
+
+
+def test_the_document_says_what_the_committed_results_say() -> None:
+    """Nobody has edited a figure by hand."""
+    root = Path(__file__).parents[1]
+    text = (root / "docs/load.md").read_text(encoding="utf-8")
+    assert document.rewrite(text, root / "benchmarks/results") == text
