@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from bertd_bench.checkpoints import save_random
 from bertd_client import Client
 from bertd_export.bundle import export_model
 from bertd_server.app import Server
@@ -30,6 +31,15 @@ def bundle_folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("bundles") / "minilm"
     export_model(str(checkpoint), folder, name="minilm")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of two tiny layers with random weights, that reads one token per English word."""
+    folder = tmp_path_factory.mktemp("tiny")
+    save_random("bert", "feature-extraction", "tiny", folder / "checkpoint")
+    export_model(str(folder / "checkpoint"), folder / "bundle", name="tiny")
+    return folder / "bundle"
 
 
 class RunningServer:

@@ -7,13 +7,16 @@ import math
 import random
 import selectors
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from bertd.v1 import inference_pb2
-from bertd_bench.load import generator, mix, results
+from bertd_bench.cli import bench
+from bertd_bench.load import document, generator, mix, results
 from bertd_bench.load.generator import Closed, Open, Outcome, Record, Reply
 from bertd_bench.texts import MIXED_LENGTHS
+from click.testing import CliRunner
 from test_bench import small_tokenizer
 
 T = TypeVar("T")
@@ -150,3 +153,34 @@ def test_texts_differ_and_have_the_lengths_of_the_mixed_batch() -> None:
     calls = [inference_pb2.EmbedRequest.FromString(call) for call in mix.serialize(built, 8)]
     assert [text for call in calls for text in call.texts] == built
     assert all(call.HasField("prompt_name") for call in calls)
+
+
+def test_a_server_is_loaded_and_the_results_become_tables(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """Every measurement, a quarter of a second each: figures mean nothing, but all are there."""
+    target = tmp_path / "load.json"
+    arguments = ["serve-load", str(tiny_bundle), "--seconds", "0.25", "--rounds", "1"]
+    result = CliRunner().invoke(bench, [*arguments, "--json", str(target)])
+    assert result.exit_code == 0, result.output
+    report = results.LoadReport.model_validate_json(target.read_bytes())
+    assert {row.texts_per_call for row in report.throughput} == {1, 8, 32}
+    assert all(row.texts_per_second > 0 for row in report.throughput)
+    assert report.counts["answered"] > 0
+    assert report.counts["started_late"] == 0
+    assert set(report.light.stages) == {"tokenising", "queue", "compute", "transport and client"}
+    assert "| p50 at 10 % load, above the bare engine |" in result.output
+
+
+def test_a_soak_counts_what_it_saw(tiny_bundle: Path) -> None:
+    """Three seconds: every kind of call had a status that it allows, every text its bits."""
+    result = CliRunner().invoke(bench, ["soak", str(tiny_bundle), "--minutes", "0.05"])
+    assert "plain OK" in result.output
+    assert "wrong:" not in result.output
+
+
+def test_the_document_says_what_the_committed_results_say() -> None:
+    """Nobody has edited a figure by hand."""
+    root = Path(__file__).parents[1]
+    text = (root / "docs/load.md").read_text(encoding="utf-8")
+    assert document.rewrite(text, root / "benchmarks/results") == text

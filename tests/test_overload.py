@@ -43,10 +43,8 @@ async def test_a_text_has_the_same_bits_on_every_lane_joined_and_from_the_cache(
     bundle_folder: Path,
 ) -> None:
     """Many calls at once, with equal texts in them, twice; against the engine, one by one."""
-    scheduling = SchedulerOptions(lanes=2, cache_bytes=1 << 20)
-    model = Model.load(
-        bundle_folder, ModelOptions(engine=EngineOptions(lanes=2), scheduling=scheduling)
-    )
+    scheduling = SchedulerOptions(cache_bytes=1 << 20)
+    model = Model.load(bundle_folder, ModelOptions(EngineOptions(lanes=2), scheduling))
     asked = texts(40, 1)
     engine = Engine(bundle_folder, read_manifest(bundle_folder))
     alone = {}

@@ -15,7 +15,7 @@ import grpc
 import pytest
 from bertd import bundle
 from bertd.v1 import inference_pb2, inference_pb2_grpc
-from bertd_export.bundle import export_model
+from bertd_bench.texts import WORDS
 from bertd_server import startup
 from bertd_server.app import Server
 from bertd_server.dispatcher import Dispatcher
@@ -25,12 +25,12 @@ from bertd_server.packing import TokenSequence
 from bertd_server.scheduler import Scheduler
 from bertd_server.settings import Settings
 from bertd_server.tokenization import TextTokenizer, TokenizedText
-from tiny_bert import WORDS, save_tiny_bert
 
 CALLS = 3_000
 CONNECTIONS = 8
-POISON, DEADLY = WORDS[-2:]
-HARMLESS = WORDS[5:-2]
+POISON, DEADLY = WORDS[:2]
+HARMLESS = WORDS[2:]
+FIRST_WORD = 5  # the number of the first word; special tokens go before it
 LANES = 2
 
 INTERNAL = grpc.StatusCode.INTERNAL.value[0]
@@ -47,10 +47,10 @@ class FaultyEngine(Engine):
     def answer(
         self, sequences: Sequence[TokenSequence], *given: Any, **named: Any
     ) -> list[dict[str, Float32Array]]:
-        words = {WORDS[number] for sequence in sequences for number in sequence.input_ids}
-        if DEADLY in words:
+        numbers = {number for sequence in sequences for number in sequence.input_ids}
+        if FIRST_WORD + WORDS.index(DEADLY) in numbers:
             raise Death
-        if POISON in words:
+        if FIRST_WORD + WORDS.index(POISON) in numbers:
             raise RuntimeError("poison")
         return super().answer(sequences, *given, **named)
 
@@ -71,12 +71,6 @@ class Ledger:
     submitted: int = 0
     refused: int = 0
     expired_computed: int = 0
-
-
-@pytest.fixture(scope="module")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("stress")
-    return export_model(str(save_tiny_bert(folder / "tiny")), folder / "bundle").path
 
 
 @pytest.fixture
@@ -114,7 +108,7 @@ def traffic(rng: random.Random) -> list[Call]:
         if number % 40 == 7:
             asked.append(f"{rng.choice(HARMLESS)} {POISON}")
         if number % 500 == 100:
-            asked.append(f"{rng.choice(HARMLESS)} {DEADLY} {number}")
+            asked.append(f"{rng.choice(HARMLESS)} {DEADLY} {rng.choice(HARMLESS)}")
         within = rng.uniform(0.001, 2.0) if number % 5 == 1 else None
         turns = rng.randrange(300) if number % 7 == 2 else None
         calls.append(Call(asked, within, turns))
@@ -142,7 +136,9 @@ def bits_alone(folder: Path, texts: set[str]) -> dict[str, bytes]:
     manifest = bundle.read_manifest(folder)
     engine = Engine(folder, manifest)
     tokenizer = TextTokenizer(
-        folder / bundle.TOKENIZER_NAME, max_tokens=64, token_types=manifest.type_vocab_size
+        folder / bundle.TOKENIZER_NAME,
+        max_tokens=manifest.max_tokens,
+        token_types=manifest.type_vocab_size,
     )
     alone = {}
     for text in sorted(texts):
@@ -152,11 +148,15 @@ def bits_alone(folder: Path, texts: set[str]) -> dict[str, bytes]:
     return alone
 
 
+def is_guilty(text: str) -> bool:
+    return not {POISON, DEADLY}.isdisjoint(text.split())
+
+
 def check(
     call: Call, outcome: inference_pb2.EmbedResponse | grpc.StatusCode, alone: dict[str, bytes]
 ) -> None:
     """Each text has its own bits, or an error that it or the call has earned."""
-    guilty = [POISON in text or DEADLY in text for text in call.texts]
+    guilty = [is_guilty(text) for text in call.texts]
     if not isinstance(outcome, inference_pb2.EmbedResponse):
         allowed = set()
         if call.within is not None:
@@ -168,12 +168,12 @@ def check(
         assert outcome in allowed
         return
     assert len(outcome.results) == len(call.texts)
-    for text, is_guilty, result in zip(call.texts, guilty, outcome.results, strict=True):
+    for text, to_blame, result in zip(call.texts, guilty, outcome.results, strict=True):
         if result.HasField("error"):
             late = call.within is not None and result.error.code in {code.value[0] for code in LATE}
-            assert late or (is_guilty and result.error.code == INTERNAL)
+            assert late or (to_blame and result.error.code == INTERNAL)
         else:
-            assert not is_guilty
+            assert not to_blame
             assert result.embedding == alone[text]
 
 
@@ -184,7 +184,7 @@ async def test_nothing_is_lost_and_nothing_is_left(
     calls = traffic(random.Random(11))
     alone = bits_alone(
         tiny_bundle,
-        {t for call in calls for t in call.texts if POISON not in t and DEADLY not in t},
+        {text for call in calls for text in call.texts if not is_guilty(text)},
     )
     before = asyncio.all_tasks()
     monkeypatch.setattr(startup, "Engine", FaultyEngine)

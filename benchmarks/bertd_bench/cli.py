@@ -11,7 +11,7 @@ import click
 
 from bertd_bench import commands
 from bertd_bench.engine.cli import COMMANDS as ENGINE_COMMANDS
-from bertd_bench.load.cli import serve_load, soak
+from bertd_bench.load.cli import COMMANDS as LOAD_COMMANDS
 
 if TYPE_CHECKING:
     from bertd_bench.exportcost import Size
@@ -56,9 +56,7 @@ def bench() -> None:
     """Compare bertd with PyTorch eager on this machine."""
 
 
-bench.add_command(serve_load)
-bench.add_command(soak)
-for each in ENGINE_COMMANDS:
+for each in (*ENGINE_COMMANDS, *LOAD_COMMANDS):
     bench.add_command(each)
 bench.add_command(commands.costs)
 bench.add_command(commands.simulate)

@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnxruntime as ort
@@ -49,7 +49,7 @@ class Calibration:
     """What batches took, on a lane while all lanes are busy, and on the wide session alone."""
 
     lane: list[Measurement]
-    wide: list[Measurement]
+    wide: list[Measurement] = field(default_factory=list)
     from_cache: bool = False
 
 

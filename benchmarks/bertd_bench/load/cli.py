@@ -1,4 +1,4 @@
-"""`bertd bench serve-load` and `bertd bench soak`."""
+"""`bertd bench` serve-load, soak, and the tables of docs."""
 
 from __future__ import annotations
 
@@ -126,3 +126,37 @@ def _parse(settings: tuple[str, ...]) -> dict[str, str]:
             raise click.UsageError(f"--set {setting} is not NAME=VALUE, such as lanes=2")
         parsed[name.replace("-", "_")] = value
     return parsed
+
+
+@click.command("load-docs")
+@click.option(
+    "--results",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path("benchmarks/results"),
+    show_default=True,
+    help="Folder of the JSON files of `bertd bench serve-load`.",
+)
+@click.option(
+    "--document",
+    "path",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=Path("docs/load.md"),
+    show_default=True,
+    help="The file to rewrite.",
+)
+def load_docs(results: Path, path: Path) -> None:
+    """Write the results of `bertd bench serve-load` into their document."""
+    from bertd_bench.load import document
+
+    try:
+        before = path.read_text(encoding="utf-8")
+        after = document.rewrite(before, results)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    path.write_text(after, encoding="utf-8")
+    click.echo(f"{path} is {'unchanged' if after == before else 'rewritten'}")
+
+
+COMMANDS = (serve_load, soak, load_docs)

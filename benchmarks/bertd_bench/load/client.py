@@ -33,11 +33,13 @@ class Stream:
 
     Attributes:
         answer_bytes: what the vectors of one whole answer take; one with less lacks some.
+        keep: whether records hold the answers.
     """
 
     load: Closed | Open
     requests: tuple[bytes, ...]
     answer_bytes: int
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,9 @@ def sender(channel: grpc.aio.Channel, stream: Stream) -> Send:
             answer = await embed(requests[number % len(requests)], timeout=timeout)
         except grpc.aio.AioRpcError as error:
             return _reply(error)
-        return Reply(Outcome.PARTIAL if len(answer) < stream.answer_bytes else Outcome.ANSWERED)
+        if len(answer) < stream.answer_bytes:
+            return Reply(Outcome.PARTIAL)
+        return Reply(Outcome.ANSWERED, answer=answer if stream.keep else b"")
 
     return send
 

@@ -39,11 +39,19 @@ class Outcome(enum.Enum):
 
 
 class Reply(NamedTuple):
-    """What a sender reports of one request; `pushback` is whether a refusal says when to retry."""
+    """What a sender reports of one request.
+
+    Attributes:
+        outcome: what became of it.
+        pushback: whether a refusal says when to retry.
+        detail: of an error.
+        answer: the bytes that came, where they are kept.
+    """
 
     outcome: Outcome
     pushback: bool = False
     detail: str = ""
+    answer: bytes = b""
 
 
 # Takes the number of the request, and seconds until its answer is no longer wanted.

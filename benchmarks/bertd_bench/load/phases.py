@@ -11,10 +11,12 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from bertd.v1 import inference_pb2
 
 from bertd_bench.load import cpu
 from bertd_bench.load.bare import BareEngine, Best, seeded
@@ -99,27 +101,44 @@ def saturate(bench: Bench, way: Best, sizes: dict[int, int]) -> list[Throughput]
 def light(bench: Bench, texts_per_second: float) -> Light:
     """Single texts at a low rate against the same texts at the same moments without a server."""
     sequences = bench.engine.sequences(bench.texts)
-    served: list[float] = []
+    records: list[Record] = []
     bare: list[float] = []
-    late: list[float] = []
     added = []
-    for number in range(bench.rounds):
-        plan = poisson(texts_per_second, 2 * bench.seconds, [_NEVER], seeded(number), _SPIN)
+    for number in range(2 * bench.rounds):
+        plan = poisson(texts_per_second, bench.seconds, [_NEVER], seeded(number), _SPIN)
         alone = bench.engine.alone(sequences, plan)
-        run, _ = bench.put(bench.stream(plan, 1))
-        records = run.records[0]
-        seen = [record.latency for record in records if record.good]
-        added.append(statistics.median(seen) - statistics.median(alone))
-        served += seen
+        run, _ = bench.put(replace(bench.stream(plan, 1), keep=True))
+        good = [record for record in run.records[0] if record.good]
+        if alone and good:
+            served = statistics.median(record.latency for record in good)
+            added.append(served - statistics.median(alone))
+        records += good
         bare += alone
-        late += _lateness(records)
     return Light(
         texts_per_second=texts_per_second,
-        served=latency(served),
+        served=_latencies(records),
         bare=latency(bare),
         added=statistics.median(added),
-        late=latency(late),
+        stages=_stages(records),
+        late=latency(_lateness(records)),
     )
+
+
+def _stages(records: Sequence[Record]) -> dict[str, float]:
+    """Median seconds of the stages of calls with one text."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        (result,) = inference_pb2.EmbedResponse.FromString(record.reply.answer).results
+        timings = result.timings
+        known = {
+            "tokenising": timings.tokenize_ns / 1e9,
+            "queue": timings.queue_ns / 1e9,
+            "compute": timings.compute_ns / 1e9,
+        }
+        known["transport and client"] = record.latency - sum(known.values())
+        for name, seconds in known.items():
+            found[name].append(seconds)
+    return {name: statistics.median(seconds) for name, seconds in found.items()}
 
 
 def overload(bench: Bench, texts_per_call: int, capacity: float) -> Overload:

@@ -47,13 +47,20 @@ class Throughput(BaseModel, frozen=True):
 
 
 class Light(BaseModel, frozen=True):
-    """Single texts at 10 % of what the server can do."""
+    """Single texts at 10 % of what the server can do.
+
+    Attributes:
+        added: median of p50 served - p50 bare over the rounds.
+        stages: median seconds of each, as answers say; the rest is transport and the client.
+        late: how far the generator was behind its plan.
+    """
 
     texts_per_second: float
     served: Latency
     bare: Latency
-    added: float  # median of p50 served - p50 bare over the rounds
-    late: Latency  # of the generator, behind its plan
+    added: float
+    stages: dict[str, float]
+    late: Latency
 
 
 class Overload(BaseModel, frozen=True):
@@ -168,6 +175,7 @@ def targets(report: LoadReport) -> list[Target]:
 def to_markdown(report: LoadReport) -> str:
     """Tables for the documentation."""
     light, bulk = report.light, report.bulk
+    stages = ", ".join(f"{value * 1e3:.2f} ms {name}" for name, value in light.stages.items())
     introduction = (
         f"{report.model}, {report.threads} threads, {report.machine.cpu}, "
         f"load {report.machine.load_average[0]:.2f} before the run. Texts of "
@@ -203,6 +211,8 @@ def to_markdown(report: LoadReport) -> str:
         _latency_row("bare engine", light.bare),
         _latency_row("served, 10 % load", light.served),
         _latency_row("the same beside calls of 256 texts", bulk.beside),
+        "",
+        f"At 10 % load the median was {stages}.",
         "",
         f"One call of 256 texts took {bulk.bulk_call.p50 * 1e3:.0f} ms.",
     ]
