@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 import psutil
@@ -52,7 +53,7 @@ _ALLOWED = {
 }
 _WEIGHTS = {"plain": 60, "deadline": 25, "cancel": 10, "empty": 3, "long": 2}
 
-Stub = inference_pb2_grpc.InferenceServiceAsyncStub
+Stub: TypeAlias = "inference_pb2_grpc.InferenceServiceAsyncStub"  # in the stubs alone
 
 
 @dataclass(slots=True)
