@@ -18,6 +18,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from bertd import bundle
 from bertd.runs import SHORT_TOKENS
 
 from bertd_server import shapes
@@ -45,6 +46,32 @@ def resident_bytes() -> int:
     return int(sizes["Pss"]) * 1024
 
 
+def unread_bytes() -> int:
+    """Bytes of mapped weights that no run has read yet, such as rows of rare tokens."""
+    try:
+        lines = Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    sizes: dict[str, int] = {}  # of each stretch of the file, mapped once or more
+    read: dict[str, int] = {}
+    stretch = ""
+    for line in lines:
+        words = line.split()
+        if not words[0].endswith(":"):  # a mapping: addresses, rights, offset, device, inode, path
+            ours = bundle.WEIGHTS_NAME in line
+            stretch = " ".join(words[2:5]) if ours else ""
+        elif stretch and words[0] == "Size:":
+            sizes[stretch] = max(sizes.get(stretch, 0), int(words[1]))
+        elif stretch and words[0] == "Rss:":
+            read[stretch] = max(read.get(stretch, 0), int(words[1]))
+    return 1024 * sum(size - read.get(each, 0) for each, size in sizes.items())
+
+
+def _needed_bytes() -> int:
+    """What the process takes once every token has been seen."""
+    return resident_bytes() + unread_bytes()
+
+
 def limit_batches(engine: Engine, limit: int) -> None:
     """Set `engine.max_batch_tokens` so that batches on all lanes keep below a limit.
 
@@ -58,11 +85,11 @@ def limit_batches(engine: Engine, limit: int) -> None:
     if not limit:
         engine.max_batch_tokens = NO_LIMIT
         return
-    model = resident_bytes()
+    model = _needed_bytes()
     longest = engine.manifest.max_tokens
     _refuse_above(limit, model + _RESERVE_BYTES, engine, "its weights alone")
     _run_worst(engine, longest)
-    first = resident_bytes()
+    first = _needed_bytes()
     _refuse_above(
         limit,
         first + _RESERVE_BYTES,
@@ -75,7 +102,7 @@ def limit_batches(engine: Engine, limit: int) -> None:
     growth = max(least, _MARGIN * (first - model) / longest)
     if first + growth * (more - longest) <= limit - _RESERVE_BYTES:
         _run_worst(engine, more)
-        second = resident_bytes()
+        second = _needed_bytes()
         growth = max(least, _MARGIN * (second - first) / (more - longest))
         first, longest = second, more
     engine.max_batch_tokens = longest + int((limit - _RESERVE_BYTES - first) / growth)

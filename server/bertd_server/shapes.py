@@ -11,6 +11,7 @@ from bertd_server.packing import TokenSequence
 
 _LENGTHS = (8, 32, 128, 256, 512)
 _COUNTS = (1, 4, 16, 64)
+_STRIDE = 7_919  # a prime
 
 
 def grid(max_text_tokens: int, max_batch_tokens: int) -> list[tuple[int, ...]]:
@@ -41,11 +42,13 @@ def texts(
         worst: that take as much memory as any; fill-mask projects every mask to the vocabulary.
     """
     mask, unnumbered = manifest.mask_token_id, manifest.unnumbered_token_id
-    ids = [n for n in range(min(manifest.vocab_size, 1000)) if n not in {mask, unnumbered}]
-    batch = []
+    ids = np.setdiff1d(np.arange(manifest.vocab_size), [mask or 0, unnumbered or 0])
+    batch, begin = [], 0
     for length in lengths:
-        row = np.resize(np.array(ids, np.int64), length)
+        # Tokens far apart, so that many pages of the embeddings are read.
+        row = ids[(begin + np.arange(length)) * _STRIDE % len(ids)]
         if mask is not None:
             row[: length if worst else 1] = mask
         batch.append(TokenSequence(row, np.zeros(length, np.int64)))
+        begin += length
     return batch

@@ -45,7 +45,7 @@ ARENAS = (
 )
 _BATCH = (128,)
 _RUNS = 15
-_ARENA_BATCHES = 1_000
+_ARENA_BATCHES = 600
 
 
 class Sessions(BaseModel, frozen=True):
@@ -120,6 +120,7 @@ def _memory() -> dict[str, int]:
 
 def _open(graph: Path, threads: int, changes: Mapping[str, str]) -> Any:
     options = sessions.configured(threads, sessions.SessionOptions())
+    ort.set_default_logger_severity(3)  # it warns of every entry that is changed
     for key, value in changes.items():
         options.add_session_config_entry(key, value)
     return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])

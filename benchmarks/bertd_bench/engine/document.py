@@ -133,7 +133,7 @@ def arrangements(report: Arrangements) -> str:
         ],
     )
     arenas = _table(
-        ["arena", "MiB after 100 batches", "MiB after 1,000", "tokens/s on two lanes"],
+        ["arena", "MiB after 60 batches", "MiB after 600", "tokens/s on two lanes"],
         [
             [each.name, _mib(each.early), _mib(each.late), f"{each.tokens_a_second:,.0f}"]
             for each in report.arenas
@@ -148,8 +148,10 @@ def memory(report: MemoryReport) -> str:
     limit = f", limit {_mib(report.memory_limit)} MiB" if report.memory_limit else ""
     return (
         f"{report.model}, {report.precision}, {report.lanes} lanes{limit}: "
-        f"{_mib(report.warm_bytes)} MiB after warm-up, {_mib(report.samples_bytes[-1])} MiB after "
-        f"{report.batches:,} batches of random shapes of up to {report.max_batch_tokens} tokens "
+        f"{_mib(report.first_bytes)} MiB after every shape and token, "
+        f"{_mib(report.warm_bytes)} MiB after 500 random batches, "
+        f"{_mib(report.samples_bytes[-1])} MiB after "
+        f"{report.batches:,} more of up to {report.max_batch_tokens} tokens "
         f"({100 * report.growth:+.1f} %), {_mib(max(report.samples_bytes))} MiB at most."
     )
 

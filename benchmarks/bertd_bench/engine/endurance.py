@@ -17,6 +17,7 @@ import numpy as np
 from bertd import bundle
 from bertd_server import cpu, memory, shapes
 from bertd_server.engine import Engine, EngineOptions
+from bertd_server.packing import TokenSequence
 from pydantic import BaseModel
 
 from bertd_bench import machine
@@ -24,10 +25,14 @@ from bertd_bench.engine import batches
 
 MAX_TOKENS = 2_048
 _SAMPLES = 20  # of memory, evenly over the run
+_WARM_BATCHES = 500  # random ones, after every shape of the grid and every token
 
 
 class MemoryReport(BaseModel, frozen=True):
-    """Resident bytes over a run; `growth` is from the end of warm-up to the end."""
+    """Resident bytes over a run; `growth` is from the end of warm-up to the end.
+
+    `first_bytes` is after the first batches alone, as the server's own warm-up runs them.
+    """
 
     model: str
     precision: str
@@ -37,6 +42,7 @@ class MemoryReport(BaseModel, frozen=True):
     max_batch_tokens: int
     machine: machine.Machine
     loaded_bytes: int
+    first_bytes: int
     warm_bytes: int
     samples_bytes: list[int]
     growth: float
@@ -78,19 +84,25 @@ def memory_growth(
         with ThreadPoolExecutor(lanes) as pool:
             for run in [pool.submit(engine.answer, batch) for _ in range(lanes)]:
                 run.result()
-    warm = memory.resident_bytes()
+    for begin in range(0, manifest.vocab_size, most):  # every row of the embeddings
+        ids = np.arange(begin, min(begin + most, manifest.vocab_size))
+        parts = np.array_split(ids, max(1, len(ids) // 64))
+        engine.answer([TokenSequence(part, np.zeros_like(part)) for part in parts])
+    first, warm = memory.resident_bytes(), 0
     samples: list[int] = []
-    guard, done = threading.Lock(), 0
+    guard, done = threading.Lock(), -_WARM_BATCHES
 
     def lane(seed: int) -> None:
-        nonlocal done
+        nonlocal done, warm
         rng = np.random.default_rng(seed)
         while True:
             with guard:
                 if done >= count:
                     return
                 done += 1
-                if done % max(1, count // _SAMPLES) == 0:
+                if done == 0:
+                    warm = memory.resident_bytes()
+                elif done > 0 and done % max(1, count // _SAMPLES) == 0:
                     samples.append(memory.resident_bytes())
                     progress(f"{done} batches, {samples[-1] / 2**20:.0f} MiB")
             lengths = batches.random_lengths(rng, manifest.max_tokens, most)
@@ -109,6 +121,7 @@ def memory_growth(
         max_batch_tokens=most,
         machine=here,
         loaded_bytes=loaded,
+        first_bytes=first,
         warm_bytes=warm,
         samples_bytes=samples,
         growth=samples[-1] / warm - 1,
