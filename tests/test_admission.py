@@ -117,7 +117,7 @@ def test_the_wait_is_that_of_what_goes_before() -> None:
 
 def test_a_call_does_not_break_the_promise_to_another() -> None:
     """It would be in time itself, and make one late that has a later deadline."""
-    tight = backlog((0, NOW + 1.0, 0.85))
+    tight = backlog((0, NOW + 1.0, 0.9))
     assert ask(demand(NOW + 0.5, seconds=0.01), tight) is None
     assert refused(demand(NOW + 0.5, seconds=0.1), tight, reason="promises").in_vain
     hopeless = backlog((0, NOW + 1.0, 2.0))

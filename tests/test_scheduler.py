@@ -170,6 +170,21 @@ async def test_a_call_that_cannot_be_in_time_is_refused_at_once() -> None:
     assert it.statistics.refused == {"impossible": 1, "deadline": 1}
 
 
+async def test_a_batch_that_is_overdue_is_taken_to_need_as_long_again() -> None:
+    """The predicted wait falls until the batch should have ended, then grows."""
+    engine, clock = HeldEngine(), Clock()
+    it = scheduler(engine, clock)
+    call = start(it.submit(sequences(40)))
+    await engine.started()
+    predicted = it.gauges().predicted_wait
+    assert predicted == pytest.approx(LANE.seconds(Shape.of([40])), rel=0.1)
+    clock.now += predicted + 2.0
+    assert it.gauges().predicted_wait == pytest.approx(2.0)
+    engine.let_go()
+    assert values(await call) == [40]
+    await it.drain()
+
+
 async def test_a_call_of_many_texts_lets_others_get_in_between() -> None:
     """It is split over batches; a call that came later has its answer before the large one ends."""
     engine, clock = HeldEngine(), Clock()

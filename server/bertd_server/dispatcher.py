@@ -103,9 +103,13 @@ class Dispatcher:
         return len(self._running)
 
     def busy(self, now: float) -> list[float]:
-        """Seconds that each lane still needs for what it runs, as predicted."""
+        """Seconds that each lane still needs for what it runs, as predicted.
+
+        A batch that is overdue is taken to need as long again: the machine may be slow or stalled,
+        and calls must not be told to come back at once.
+        """
         needs = [
-            max(0.0, batch.started + batch.seconds - now)
+            abs(batch.started + batch.seconds - now)
             for batch in self._running
             for _ in range(self._count if batch.wide else 1)
         ]
