@@ -85,7 +85,7 @@ def speed(report: EngineReport) -> str:
                 f"{each.engine:.0f}",
                 f"{each.engine_linear:.0f}",
                 f"{each.ratio:.2f}",
-                f"{each.ratio_to_own:.2f}",
+                "" if each.ratio_to_own is None else f"{each.ratio_to_own:.2f}",
             ]
             for each in report.efficiency
         ]

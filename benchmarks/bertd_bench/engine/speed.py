@@ -53,7 +53,8 @@ class Efficiency(BaseModel, frozen=True):
     engine: float  # all products of the model, attention included, over its time
     engine_linear: float  # those of the linear layers alone, over the same time
     ratio: float  # engine to the better of numpy and torch
-    ratio_to_own: float  # engine to ONNX Runtime's own products, without all else
+    # Engine to ONNX Runtime's own products, without all else; older results lack it.
+    ratio_to_own: float | None = None
 
 
 class LaneRow(BaseModel, frozen=True):
