@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from bertd import bundle
-from bertd_server import cpu, sessions
+from bertd_server import cpu, memory, sessions
 from bertd_server.packing import pack
 from pydantic import BaseModel
 
@@ -54,7 +54,7 @@ class Sessions(BaseModel, frozen=True):
     name: str
     load_seconds: float
     anonymous: int  # the process's own
-    proportional: int  # with mapped files, each page once
+    with_mapped: int  # with mapped files, each page once, once all weights have been read
     lane: float
     lane_busy: float
     wide: float
@@ -63,7 +63,7 @@ class Sessions(BaseModel, frozen=True):
 
 
 class Arena(BaseModel, frozen=True):
-    """Resident bytes after a tenth of random batches and after all, and the rate on two lanes."""
+    """Own bytes after a tenth of random batches and after all; the rate on two lanes."""
 
     name: str
     early: int
@@ -162,7 +162,7 @@ def _sessions(folder: Path, name: str) -> Sessions:
     feeds = _feeds(narrow, manifest, _BATCH)
     for session in (narrow, wide):
         session.run(None, feeds)
-    after = _memory()
+    after, unread = _memory(), memory.unread_bytes()
     lane, wide_ms = (_median(partial(each.run, None, feeds)) for each in (narrow, wide))
     with ThreadPoolExecutor(threads) as pool:
 
@@ -182,7 +182,7 @@ def _sessions(folder: Path, name: str) -> Sessions:
         name=name,
         load_seconds=load_seconds,
         anonymous=after["Anonymous"] - before["Anonymous"],
-        proportional=after["Pss"] - before["Pss"],
+        with_mapped=after["Pss"] + unread - before["Pss"],
         lane=lane,
         lane_busy=lane_busy,
         wide=wide_ms,
@@ -202,10 +202,10 @@ def _median(call: Callable[[], object]) -> float:
 
 def _register_exact_arena() -> None:
     """The process's arena, in the place of the server's own."""
-    memory = ort.OrtMemoryInfo(
+    info = ort.OrtMemoryInfo(
         "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
     )
-    ort.create_and_register_allocator(memory, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
+    ort.create_and_register_allocator(info, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
 
 
 def _arena(folder: Path, name: str) -> Arena:
@@ -225,7 +225,7 @@ def _arena(folder: Path, name: str) -> Arena:
     graph = str(folder / bundle.GRAPH_NAME)
     session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     counts: list[int] = []
-    resident: list[int] = []
+    own: list[int] = []
 
     def lane(seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -234,14 +234,14 @@ def _arena(folder: Path, name: str) -> Arena:
             session.run(None, _feeds(session, manifest, lengths), run)
             counts.append(sum(lengths))
             if len(counts) == _ARENA_BATCHES // 10:
-                resident.append(_memory()["Pss"])
+                own.append(_memory()["Anonymous"])
 
     begin = time.perf_counter()
     with ThreadPoolExecutor(2) as pool:
         for each in [pool.submit(lane, seed) for seed in range(2)]:
             each.result()
     rate = sum(counts) / (time.perf_counter() - begin)
-    return Arena(name=name, early=resident[0], late=_memory()["Pss"], tokens_a_second=rate)
+    return Arena(name=name, early=own[0], late=_memory()["Anonymous"], tokens_a_second=rate)
 
 
 def _main() -> None:

@@ -122,7 +122,7 @@ def arrangements(report: Arrangements) -> str:
                 each.name,
                 f"{each.load_seconds:.2f}",
                 _mib(each.anonymous),
-                _mib(each.proportional),
+                _mib(each.with_mapped),
                 f"{each.lane:.1f}",
                 f"{each.lane_busy:.1f}",
                 f"{each.wide:.1f}",
