@@ -133,7 +133,7 @@ def arrangements(report: Arrangements) -> str:
         ],
     )
     arenas = _table(
-        ["arena", "MiB after 60 batches", "MiB after 600", "tokens/s on two lanes"],
+        ["arena", "own MiB after 60 batches", "after 600", "tokens/s on two lanes"],
         [
             [each.name, _mib(each.early), _mib(each.late), f"{each.tokens_a_second:,.0f}"]
             for each in report.arenas
