@@ -138,12 +138,14 @@ class Outlook:
         busy: seconds that each lane still needs for what it runs; at least one lane.
         full_batch: predicted seconds of the largest batch that is formed.
         now: on the clock of the deadlines.
+        error: mean relative error of recent predictions; promises keep as much in reserve.
     """
 
     backlog: Backlog
     busy: Sequence[float]
     full_batch: float
     now: float
+    error: float = 0.0
 
 
 def wait(busy: Sequence[float], work: float) -> float:
@@ -212,7 +214,7 @@ def _too_late(demand: Demand, outlook: Outlook) -> Overloaded | None:
             break
         ahead = work
     others = demand.seconds * (1 - 1 / demand.texts)  # its own texts before its last
-    finish = max(
+    finish = (1 + outlook.error) * max(
         _CAUTION * wait(outlook.busy, ahead + others) + demand.longest,
         _answered(outlook, ahead + demand.seconds),
     )
@@ -231,12 +233,13 @@ def _too_late(demand: Demand, outlook: Outlook) -> Overloaded | None:
 
 def _breaks_a_promise(demand: Demand, outlook: Outlook) -> Overloaded | None:
     """Whether a text that waits, with a later deadline, would miss it because of the call."""
+    caution = _CAUTION * (1 + outlook.error)
     for deadline, work in outlook.backlog.promises(demand.priority):
         slack = deadline - outlook.now
         if deadline <= demand.deadline or math.isinf(slack):
             continue
-        kept = _CAUTION * wait(outlook.busy, work) <= slack
-        finish = _CAUTION * wait(outlook.busy, work + demand.seconds)
+        kept = caution * wait(outlook.busy, work) <= slack
+        finish = caution * wait(outlook.busy, work + demand.seconds)
         if kept and finish > slack:
             return Overloaded(
                 "texts that were taken before it would miss their deadlines: retry later",

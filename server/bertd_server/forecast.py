@@ -68,7 +68,8 @@ class Forecast:
         self._last = now
         self._length += (1 - _MEMORY) * (shape.tokens / shape.sequences - self._length)
         tracker = self._wide if wide and self._wide else self._lane
-        if seconds > 0 and tracker.observe(Measurement(shape, seconds)):
+        if seconds > 0:
+            tracker.observe(Measurement(shape, seconds))
             self._renew()
 
     def idle(self, now: float) -> None:
