@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -122,6 +123,15 @@ def test_a_call_does_not_break_the_promise_to_another() -> None:
     assert refused(demand(NOW + 0.5, seconds=0.1), tight, reason="promises").in_vain
     hopeless = backlog((0, NOW + 1.0, 2.0))
     assert ask(demand(NOW + 0.5, seconds=0.1), hopeless) is None
+
+
+def test_where_predictions_err_less_is_promised() -> None:
+    """With a quarter of error, what is done in 0.5 s is promised within 0.8, not within 0.7."""
+    waiting = backlog((0, math.inf, 0.4))
+    for error, within, taken in ((0.0, 0.7, True), (0.25, 0.7, False), (0.25, 0.8, True)):
+        outlook = Outlook(waiting, (0.0,), full_batch=0.05, now=NOW, error=error)
+        call = dataclasses.replace(demand(NOW + within, priority=1), seconds=0.08, longest=0.09)
+        assert (refusal(call, outlook, BOUNDS) is None) == taken
 
 
 def test_the_bounds_say_when_there_is_room() -> None:

@@ -138,7 +138,7 @@ class Outlook:
         busy: seconds that each lane still needs for what it runs; at least one lane.
         full_batch: predicted seconds of the largest batch that is formed.
         now: on the clock of the deadlines.
-        error: mean relative error of recent predictions; promises keep as much in reserve.
+        error: mean relative error of recent predictions.
     """
 
     backlog: Backlog
@@ -146,6 +146,11 @@ class Outlook:
     full_batch: float
     now: float
     error: float = 0.0
+
+    @property
+    def reserve(self) -> float:
+        """What promises are multiplied by: twice the mean error, which few batches exceed."""
+        return 1 + 2 * self.error
 
 
 def wait(busy: Sequence[float], work: float) -> float:
@@ -214,7 +219,7 @@ def _too_late(demand: Demand, outlook: Outlook) -> Overloaded | None:
             break
         ahead = work
     others = demand.seconds * (1 - 1 / demand.texts)  # its own texts before its last
-    finish = (1 + outlook.error) * max(
+    finish = outlook.reserve * max(
         _CAUTION * wait(outlook.busy, ahead + others) + demand.longest,
         _answered(outlook, ahead + demand.seconds),
     )
@@ -233,7 +238,7 @@ def _too_late(demand: Demand, outlook: Outlook) -> Overloaded | None:
 
 def _breaks_a_promise(demand: Demand, outlook: Outlook) -> Overloaded | None:
     """Whether a text that waits, with a later deadline, would miss it because of the call."""
-    caution = _CAUTION * (1 + outlook.error)
+    caution = _CAUTION * outlook.reserve
     for deadline, work in outlook.backlog.promises(demand.priority):
         slack = deadline - outlook.now
         if deadline <= demand.deadline or math.isinf(slack):
