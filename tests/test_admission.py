@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 BOUNDS = Bounds(tokens=1000, seconds=10.0)
 NOW = 100.0
+_LONGEST = 0.3  # seconds of a text
 
 
 def demand(
@@ -124,6 +126,15 @@ def test_a_call_does_not_break_the_promise_to_another() -> None:
     assert ask(demand(NOW + 0.5, seconds=0.1), hopeless) is None
 
 
+def test_where_predictions_err_less_is_promised() -> None:
+    """Twice the mean error of one batch: 25 ms more where batches of 50 ms are a quarter off."""
+    waiting = backlog((0, math.inf, 0.4))
+    for error, within, taken in ((0.0, 0.52, True), (0.25, 0.52, False), (0.25, 0.54, True)):
+        outlook = Outlook(waiting, (0.0,), full_batch=0.05, now=NOW, error=error)
+        call = dataclasses.replace(demand(NOW + within, priority=1), seconds=0.08, longest=0.09)
+        assert (refusal(call, outlook, BOUNDS) is None) == taken
+
+
 def test_the_bounds_say_when_there_is_room() -> None:
     """In tokens and in seconds, of the call's own class and those before it."""
     many = backlog(*((0, math.inf, 0.02) for _ in range(100)))  # 1000 tokens, 2 s
@@ -139,20 +150,23 @@ def test_the_bounds_say_when_there_is_room() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.floats(0.001, 0.3), st.floats(0.05, 3.0)), min_size=1, max_size=40),
+    st.lists(st.tuples(st.floats(0.001, _LONGEST), st.floats(0.05, 3.0)), min_size=1, max_size=40),
     st.integers(1, 3),
 )
 def test_what_is_admitted_can_be_done_in_time(calls: list[tuple[float, float]], lanes: int) -> None:
-    """All that was taken, done earliest deadline first, is done before its deadline."""
+    """All that was taken, done earliest deadline first, is done before its deadline.
+
+    Each text is a batch; deadlines are told apart to a part of a second.
+    """
     it = Backlog(20.0)
     taken: list[tuple[float, float]] = []
     for seconds, within in calls:
         call = Demand(0, NOW + within, 1, seconds, longest=seconds, soonest=seconds)
-        if refusal(call, Outlook(it, [0.0] * lanes, 0.0, NOW), Bounds(10_000, 100.0)) is None:
+        if refusal(call, Outlook(it, [0.0] * lanes, _LONGEST, NOW), Bounds(10_000, 100.0)) is None:
             it.add(0, NOW + within, NOW, seconds=seconds, tokens=1)
             taken.append((within, seconds))
     taken.sort()
     for (within, seconds), work in zip(
         taken, itertools.accumulate((s for _, s in taken), initial=0.0), strict=False
     ):
-        assert work / lanes + seconds <= within + 1 / 16
+        assert work / lanes + seconds <= within + 1 / 256

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 
 import pytest
 from bertd_server.batching import Policy
@@ -108,20 +109,30 @@ def test_a_fit_needs_measurements_that_took_time() -> None:
         fit([Measurement(Shape.of([1]), 0.0)])
 
 
-def test_the_tracker_follows_a_machine_that_becomes_half_as_fast_and_forgets_it_again() -> None:
-    """Its error rises, one window later it has fitted again, and the error falls."""
+def test_the_tracker_keeps_the_pace_of_the_machine_and_forgets_it_again() -> None:
+    """A machine half as fast needs no new fit; a bias within the tolerance goes too."""
+    for factor in (2.0, 1.2):
+        tracker = CostTracker(measured(TRUE, GRID, 0.02, 0))
+        changed = measured(TRUE.scaled(factor), some_shapes(100, 3), 0.05, 3)
+        for m in changed:
+            tracker.observe(m)
+        bias = [tracker.model.seconds(m.shape) / m.seconds for m in changed]
+        assert statistics.median(bias) == pytest.approx(1.0, abs=0.03)
+        assert tracker.refits == 0
+        assert tracker.error < 0.08
+        tracker.forget()
+        assert tracker.model is tracker.at_start
+        assert tracker.error == 0
+
+
+def test_the_tracker_fits_again_when_costs_have_another_form() -> None:
+    """Here a sequence costs as much as many tokens do."""
     tracker = CostTracker(measured(TRUE, GRID, 0.02, 0))
-    slow = measured(TRUE.scaled(2), some_shapes(400, 3), 0.05, 3)
-    refitted = [tracker.observe(m) for m in slow[:64]]
-    assert tracker.refits == sum(refitted) == 1
-    assert relative_error(tracker.model, slow[0]) < 0.2
-    for m in slow[64:]:
+    other = CostModel((TRUE.weights[0], 5e-3, *TRUE.weights[2:]))
+    for m in measured(other, some_shapes(400, 3), 0.05, 3):
         tracker.observe(m)
-    assert tracker.refits == 1
-    assert tracker.error < 0.08
-    tracker.forget()
-    assert tracker.model is tracker.at_start
-    assert tracker.error == 0
+    assert tracker.refits >= 1
+    assert tracker.error < 0.25
 
 
 def test_the_tracker_lets_a_few_outliers_pass() -> None:
@@ -135,13 +146,12 @@ def test_the_tracker_lets_a_few_outliers_pass() -> None:
 @settings(max_examples=20)
 @given(st.sampled_from([0.25, 4.0]))
 def test_the_budget_follows_the_machine_and_returns_after_a_pause(factor: float) -> None:
-    """A refit changes the budget of batches; ten idle seconds bring back the measured one."""
+    """Its pace changes the budget of batches; ten idle seconds bring back the measured one."""
     forecast = Forecast(Calibration(measured(TRUE, GRID, 0.0, 0), []), Policy(2048, 64))
     before = forecast.policy.budget_seconds
     for m in measured(TRUE.scaled(factor), some_shapes(64, 5), 0.0, 5):
         forecast.observe(m.shape, m.seconds, 100.0, wide=False)
-    assert forecast.refits == 1
-    assert forecast.policy.budget_seconds / before == pytest.approx(factor, rel=0.7)
+    assert forecast.policy.budget_seconds / before == pytest.approx(factor, rel=0.05)
     changed = forecast.policy.budget_seconds
     forecast.idle(109.0)
     assert forecast.policy.budget_seconds == changed

@@ -8,7 +8,7 @@ compared.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bertd_server.admission import Backlog, Bounds, Demand, Outlook, Place, refusal
 from bertd_server.batching import Costs, Policy
@@ -24,7 +24,9 @@ _BOUNDS = Bounds(tokens=131_072, seconds=_HORIZON)  # deadlines are what limits 
 class Ours:
     """What bertd does, with the live scheduler's own parts: `Line`, `form_batch`, `refusal`."""
 
-    def __init__(self, policy: Policy, costs: Costs, *, refuses: bool = True) -> None:
+    def __init__(
+        self, policy: Policy, costs: Costs, *, refuses: bool = True, error: float = 0.0
+    ) -> None:
         """A scheduler with nothing in line.
 
         Args:
@@ -32,10 +34,12 @@ class Ours:
             costs: what it believes.
             refuses: requests that cannot make it, on arrival; otherwise they wait until it is
                 certain that they are late.
+            error: mean relative error of its predictions, as it has observed it.
         """
         self._refuses = refuses
-        self._policy = policy
+        self._policy = replace(policy, margin=error)
         self._costs = costs
+        self._error = error
         self._line: Line[Request] = Line()
         self._backlog = Backlog(_HORIZON)
         self._places: dict[int, Place] = {}
@@ -52,7 +56,7 @@ class Ours:
             soonest=self._costs.soonest(shape),
         )
         busy = [0.0] * state.lanes.idle + [max(0.0, free - now) for free in state.free_at]
-        outlook = Outlook(self._backlog, busy, self._policy.budget_seconds, now)
+        outlook = Outlook(self._backlog, busy, self._policy.budget_seconds, now, self._error)
         if self._refuses and refusal(demand, outlook, _BOUNDS) is not None:
             return False
         self._line.add(request)

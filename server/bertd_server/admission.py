@@ -22,6 +22,7 @@ from bertd_server.errors import DeadlineMissed, Overloaded
 
 _SLOTS = 256  # deadlines are told apart to this part of a second
 _CAUTION = 1.05  # a wait is taken to be this much longer than predicted
+_RESERVE = 2.0  # mean errors, which the error of a batch seldom exceeds
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +139,19 @@ class Outlook:
         busy: seconds that each lane still needs for what it runs; at least one lane.
         full_batch: predicted seconds of the largest batch that is formed.
         now: on the clock of the deadlines.
+        error: mean relative error of recent predictions of a batch.
     """
 
     backlog: Backlog
     busy: Sequence[float]
     full_batch: float
     now: float
+    error: float = 0.0
+
+    @property
+    def reserve(self) -> float:
+        """Seconds that promises keep for errors: of one batch, since those of many cancel out."""
+        return _RESERVE * self.error * self.full_batch
 
 
 def wait(busy: Sequence[float], work: float) -> float:
@@ -213,7 +221,7 @@ def _too_late(demand: Demand, outlook: Outlook) -> Overloaded | None:
         ahead = work
     others = demand.seconds * (1 - 1 / demand.texts)  # its own texts before its last
     finish = max(
-        _CAUTION * wait(outlook.busy, ahead + others) + demand.longest,
+        _CAUTION * wait(outlook.busy, ahead + others) + demand.longest + outlook.reserve,
         _answered(outlook, ahead + demand.seconds),
     )
     if ahead + others + max(outlook.busy) <= 0:
@@ -235,8 +243,8 @@ def _breaks_a_promise(demand: Demand, outlook: Outlook) -> Overloaded | None:
         slack = deadline - outlook.now
         if deadline <= demand.deadline or math.isinf(slack):
             continue
-        kept = _CAUTION * wait(outlook.busy, work) <= slack
-        finish = _CAUTION * wait(outlook.busy, work + demand.seconds)
+        kept = _answered(outlook, work) <= slack + 1 / _SLOTS
+        finish = _answered(outlook, work + demand.seconds)
         if kept and finish > slack:
             return Overloaded(
                 "texts that were taken before it would miss their deadlines: retry later",
@@ -254,7 +262,8 @@ def _answered(outlook: Outlook, work: float) -> float:
     worked on it, by the part that the others would have done.
     """
     alone = 1 - 1 / len(outlook.busy)
-    return _CAUTION * wait(outlook.busy, work) + alone * min(outlook.full_batch, work)
+    batch = min(outlook.full_batch, work)
+    return _CAUTION * wait(outlook.busy, work) + alone * batch + outlook.reserve
 
 
 def _ms(seconds: float) -> str:

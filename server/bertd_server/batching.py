@@ -58,12 +58,16 @@ class Policy:
             goes by turn alone. No text so waits longer than `max_passed_over + 1` batches for
             each one that the texts before it fill, while priorities and deadlines keep all but
             that share of the lanes.
+        margin: part of its predicted time by which a batch must end before the deadlines of its
+            texts. Without one, a batch that fills the time to the nearest deadline is late every
+            other time.
     """
 
     max_tokens: int
     max_sequences: int
     budget_seconds: float = math.inf
     max_passed_over: int = 16
+    margin: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +206,7 @@ def _fill(
             work >= enough
             or larger.tokens > policy.max_tokens
             or together > policy.budget_seconds
-            or now + together >= deadline
+            or now + (1 + policy.margin) * together >= deadline
             or together > seconds + model.seconds(text.shape)
         ):
             break

@@ -4,7 +4,7 @@
 
     measurements on this machine ──fit──> CostModel ──seconds(shape)──> batching, admission
               ^                               │
-              └── live batches ── CostTracker ┘   error as a metric; fits again when it drifts
+              └── live batches ── CostTracker ┘   scaled to their pace; fitted again when it drifts
 
 A packed batch costs a fixed overhead, something for each sequence (a turn of each attention
 loop), the linear layers (a function of its tokens) and attention (of the pairs of tokens that see
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 _BENDS = (0, 8, 16, 32, 64, 128, 256, 512, 1024)  # tokens at which the line may bend
 _KNEE = 1.05  # at the knee a token costs at most this multiple of the cheapest
 _SMOOTHNESS = 0.1  # error, as a share, for which a token's cost may double at a bend
+_FEW = 8  # live batches that say how fast the machine is
 _FLOOR = 1e-7  # seconds; nothing is predicted to be free
 
 Floats = NDArray[np.float64]
@@ -204,7 +206,11 @@ def relative_error(model: CostModel, measurement: Measurement) -> float:
 
 
 class CostTracker:
-    """The current model, checked against live batches and fitted again when it drifts.
+    """The current model: as fast or slow as the last batches were, fitted again when it drifts.
+
+    A server shares its cores with its own front end and with others, so that batches take a
+    little longer than at the start. Each prediction alone may be good enough, but a queue adds
+    them up: a bias of a sixth makes every call late that was promised an answer just in time.
 
     Attributes:
         model: what predicts now.
@@ -230,8 +236,9 @@ class CostTracker:
         self._tolerance = tolerance
         self._live: deque[Measurement] = deque(maxlen=window)
         self._errors: deque[float] = deque(maxlen=window)
+        self._paces: deque[float] = deque(maxlen=window)  # what batches took, over what fits say
         self.at_start = fit(self._grid)
-        self.model = self.at_start
+        self.model = self._fitted = self.at_start
         self.refits = 0
 
     @property
@@ -239,15 +246,16 @@ class CostTracker:
         """Mean relative error of the last predictions; 0 before the first."""
         return sum(self._errors) / len(self._errors) if self._errors else 0.0
 
-    def observe(self, measurement: Measurement) -> bool:
-        """Take in a live batch; True if it led to a new fit."""
+    def observe(self, measurement: Measurement) -> None:
+        """Take in a live batch."""
         self._live.append(measurement)
         self._errors.append(relative_error(self.model, measurement))
+        self._paces.append(measurement.seconds / self._fitted.seconds(measurement.shape))
         full = len(self._errors) == self._errors.maxlen
-        if not full or float(np.median(self._errors)) <= self._tolerance:
-            return False
-        self._refit()
-        return True
+        if full and statistics.median(self._errors) > self._tolerance:
+            self._refit()
+        elif len(self._paces) >= _FEW:
+            self.model = self._fitted.scaled(statistics.median(self._paces))
 
     def forget(self) -> None:
         """Trust the measurements of the start again.
@@ -255,15 +263,17 @@ class CostTracker:
         For when nothing has run for a while: a model that became too slow would refuse the very
         batches that could correct it.
         """
-        self.model = self.at_start
         self._live.clear()
-        self._errors.clear()
+        self._adopt(self.at_start)
 
     def _refit(self) -> None:
         """The grid, as slow or fast as the machine is now, and the live batches on top of it."""
-        ratios = [m.seconds / self.at_start.seconds(m.shape) for m in self._live]
-        factor = float(np.median(ratios))
+        factor = statistics.median(m.seconds / self.at_start.seconds(m.shape) for m in self._live)
         scaled = [Measurement(m.shape, m.seconds * factor) for m in self._grid]
-        self.model = fit([*scaled, *self._live])
+        self._adopt(fit([*scaled, *self._live]))
         self.refits += 1
+
+    def _adopt(self, fitted: CostModel) -> None:
+        self.model = self._fitted = fitted
         self._errors.clear()
+        self._paces.clear()

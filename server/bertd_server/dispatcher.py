@@ -210,7 +210,8 @@ class Dispatcher:
         self._running.remove(batch)
         if result.error is None:
             now = self._floor.clock()
-            self._forecast.observe(batch.shape, result.seconds, now, wide=batch.wide)
+            took = now - batch.started  # what a call waits for: the ways to and from the lane too
+            self._forecast.observe(batch.shape, took, now, wide=batch.wide)
             self._dispatch()  # the lane goes on while the answers are handed out
             self._land(batch, result)
         else:

@@ -38,12 +38,12 @@ class Forecast:
 
     Attributes:
         costs: the newest models.
-        policy: limits of batches; its budget belongs to the newest model of a lane.
+        policy: limits of batches; its budget and margin are those of the newest model of a lane.
         full: shape of a batch that is worth no more waiting.
     """
 
     def __init__(self, measured: Measured, policy: Policy) -> None:
-        """Fit models to what was measured; the policy's budget is computed here."""
+        """Fit models to what was measured; the policy's budget and margin are computed here."""
         self._lane = CostTracker(measured.lane)
         self._wide = CostTracker(measured.wide) if measured.wide else None
         self._length = float(_TYPICAL_TOKENS)
@@ -68,7 +68,8 @@ class Forecast:
         self._last = now
         self._length += (1 - _MEMORY) * (shape.tokens / shape.sequences - self._length)
         tracker = self._wide if wide and self._wide else self._lane
-        if seconds > 0 and tracker.observe(Measurement(shape, seconds)):
+        if seconds > 0:
+            tracker.observe(Measurement(shape, seconds))
             self._renew()
 
     def idle(self, now: float) -> None:
@@ -86,4 +87,4 @@ class Forecast:
         typical = max(1, round(self._length))
         self.full = self.costs.lane.knee(typical, self.policy.max_tokens)
         seconds = budget(self.costs.lane, typical, self.policy.max_tokens)
-        self.policy = replace(self.policy, budget_seconds=seconds)
+        self.policy = replace(self.policy, budget_seconds=seconds, margin=self.error)

@@ -196,7 +196,13 @@ class Scheduler:
             texts=len(shapes),
         )
         full_batch = self._forecast.policy.budget_seconds
-        outlook = admission.Outlook(self._room.backlog, self._dispatcher.busy(now), full_batch, now)
+        outlook = admission.Outlook(
+            self._room.backlog,
+            self._dispatcher.busy(now),
+            full_batch,
+            now,
+            self._forecast.error,
+        )
         refused = admission.refusal(demand, outlook, self._bounds)
         if refused is not None:
             self.statistics.refused[refused.reason] += 1
