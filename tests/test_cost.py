@@ -14,7 +14,6 @@ from bertd_server.cost import (
     Measurement,
     Shape,
     fit,
-    relative_error,
 )
 from bertd_server.forecast import Forecast
 from hypothesis import given, settings
@@ -36,6 +35,10 @@ weights = st.lists(st.sampled_from([0.0, 1e-7, 1e-5, 1e-3]), min_size=12, max_si
 def measured(model: CostModel, shapes: list[Shape], noise: float, seed: int) -> list[Measurement]:
     rng = random.Random(seed)
     return [Measurement(s, model.seconds(s) * rng.uniform(1 - noise, 1 + noise)) for s in shapes]
+
+
+def relative_error(model: CostModel, measurement: Measurement) -> float:
+    return abs(model.seconds(measurement.shape) - measurement.seconds) / measurement.seconds
 
 
 def some_shapes(count: int, seed: int) -> list[Shape]:

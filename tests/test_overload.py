@@ -95,13 +95,21 @@ async def test_the_client_comes_back_when_the_server_said(narrow: RunningServer)
 async def test_a_deadline_that_cannot_be_kept_is_refused_and_not_tried_again(
     server: RunningServer,
 ) -> None:
-    """Ten times what can be done in time: a part is answered, the others hear so, all of them."""
-    asked = texts(400, 5)
+    """Ten times what can be done in time: a part is answered, the others hear so, all of them.
+
+    Some have time enough on any machine.
+    """
+    timeouts = [60.0 if number % 20 == 0 else 0.4 for number in range(400)]
     async with AsyncClient(server.address) as client:
         outcomes = await asyncio.gather(
-            *(client.embed([text], timeout=0.4) for text in asked), return_exceptions=True
+            *(
+                client.embed([text], timeout=timeout)
+                for text, timeout in zip(texts(400, 5), timeouts, strict=True)
+            ),
+            return_exceptions=True,
         )
     kinds = [type(outcome) for outcome in outcomes]
+    assert kinds[::20] == [np.ndarray] * 20
     assert {np.ndarray, Overloaded} <= set(kinds) <= {np.ndarray, Overloaded, DeadlineExceeded}
     refused = [outcome for outcome in outcomes if isinstance(outcome, BertdError)]
     assert any(error.retry_after_s for error in refused)

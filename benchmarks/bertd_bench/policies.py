@@ -18,14 +18,14 @@ from bertd_server.line import Line
 from bertd_bench.simulation import Choice, Request, State, packed
 
 _HORIZON = 60.0  # seconds; no objective here is longer
-_BOUNDS = Bounds(tokens=131_072, seconds=_HORIZON)  # deadlines are what limits the queue here
+_BOUNDS = Bounds(tokens=1_048_576, seconds=_HORIZON)  # deadlines are what limits the queue here
 
 
 class Ours:
     """What bertd does, with the live scheduler's own parts: `Line`, `form_batch`, `refusal`."""
 
     def __init__(
-        self, policy: Policy, costs: Costs, *, refuses: bool = True, error: float = 0.0
+        self, policy: Policy, costs: Costs, *, refuses: bool = True, overrun: float = 0.0
     ) -> None:
         """A scheduler with nothing in line.
 
@@ -34,12 +34,13 @@ class Ours:
             costs: what it believes.
             refuses: requests that cannot make it, on arrival; otherwise they wait until it is
                 certain that they are late.
-            error: mean relative error of its predictions, as it has observed it.
+            overrun: by which part of its predictions batches take longer on average, as it has
+                observed it.
         """
         self._refuses = refuses
-        self._policy = replace(policy, margin=error)
+        self._policy = replace(policy, margin=2 * overrun)
         self._costs = costs
-        self._error = error
+        self._overrun = overrun
         self._line: Line[Request] = Line()
         self._backlog = Backlog(_HORIZON)
         self._places: dict[int, Place] = {}
@@ -56,7 +57,7 @@ class Ours:
             soonest=self._costs.soonest(shape),
         )
         busy = [0.0] * state.lanes.idle + [max(0.0, free - now) for free in state.free_at]
-        outlook = Outlook(self._backlog, busy, self._policy.budget_seconds, now, self._error)
+        outlook = Outlook(self._backlog, busy, self._policy.budget_seconds, now, self._overrun)
         if self._refuses and refusal(demand, outlook, _BOUNDS) is not None:
             return False
         self._line.add(request)

@@ -14,15 +14,23 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from bertd_server.errors import DeadlineMissed, Overloaded
 
-_SLOTS = 256  # deadlines are told apart to this part of a second
+_FINEST = -8  # deadlines are told apart to 2**-8 s
+_PER_OCTAVE = 6  # or, further away, to 2**-6 of what is left until then, or better
 _CAUTION = 1.05  # a wait is taken to be this much longer than predicted
-_RESERVE = 2.0  # mean errors, which the error of a batch seldom exceeds
+_RESERVE = 4.0  # mean overruns, which the overrun of a batch seldom exceeds
+
+Slot = tuple[float, float]
+"""A stretch of time: deadlines from its begin until before its end are taken for one."""
+
+_NEVER: Slot = (math.inf, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +38,8 @@ class Place:
     """What one text adds to the backlog, and where."""
 
     priority: int
-    slot: float
+    slot: Slot
+    turn: float
     seconds: float
     tokens: int
 
@@ -72,29 +81,64 @@ class _Class:
     def __init__(self) -> None:
         self.texts = 0
         self.tokens = 0
-        self.seconds: defaultdict[float, float] = defaultdict(float)  # by slot
-        self.counts: defaultdict[float, int] = defaultdict(int)
+        self.seconds: defaultdict[Slot, float] = defaultdict(float)
+        self.counts: defaultdict[Slot, int] = defaultdict(int)
+        self.turns: list[tuple[float, float]] = []  # and seconds, without a deadline, to come yet
+        self.turned = 0.0  # seconds of those whose turn has come
+
+    def come(self, now: float) -> float:
+        """Seconds of the texts without a deadline whose turn has come."""
+        due = bisect_right(self.turns, (now, math.inf))
+        self.turned += sum(seconds for _, seconds in self.turns[:due])
+        del self.turns[:due]
+        return self.turned
+
+    def leave(self, turn: float, seconds: float) -> None:
+        """Take out a text without a deadline."""
+        place = bisect_left(self.turns, (turn, seconds))
+        if self.turns[place : place + 1] == [(turn, seconds)]:
+            del self.turns[place]
+        else:
+            self.turned -= seconds
 
 
 class Backlog:
-    """Predicted work of what waits. The slots are as many as fit in `horizon`, and one beyond."""
+    """Predicted work of what waits. A few hundred slots at most, however many deadlines."""
 
     def __init__(self, horizon: float) -> None:
         """Keep deadlines apart up to `horizon` seconds from now; nothing waits longer."""
         self._horizon = horizon
         self._classes: dict[int, _Class] = {}
 
-    def add(
-        self, priority: int, deadline: float, now: float, *, seconds: float, tokens: int
+    def add(  # noqa: PLR0913 - what a text is, by keyword
+        self,
+        priority: int,
+        deadline: float,
+        now: float,
+        *,
+        seconds: float,
+        tokens: int,
+        turn: float = -math.inf,
     ) -> Place:
-        """Count a text; give back what this returns when it leaves."""
-        slot = math.floor(deadline * _SLOTS) if deadline < now + self._horizon else math.inf
+        """Count a text; give back what this returns when it leaves.
+
+        Args:
+            priority: its class.
+            deadline: on the same clock as `now`.
+            now: the present.
+            seconds: predicted, of one lane.
+            tokens: that it has.
+            turn: when it comes before others that have no deadline either.
+        """
+        slot = _slot(deadline, now) if deadline < now + self._horizon else _NEVER
         kind = self._classes.setdefault(priority, _Class())
         kind.texts += 1
         kind.tokens += tokens
         kind.seconds[slot] += seconds
         kind.counts[slot] += 1
-        return Place(priority, slot, seconds, tokens)
+        if slot == _NEVER:
+            insort(kind.turns, (turn, seconds))
+        return Place(priority, slot, turn, seconds, tokens)
 
     def remove(self, place: Place) -> None:
         """Uncount a text."""
@@ -103,8 +147,11 @@ class Backlog:
         kind.tokens -= place.tokens
         kind.seconds[place.slot] -= place.seconds
         kind.counts[place.slot] -= 1
+        if place.slot == _NEVER:
+            kind.leave(place.turn, place.seconds)
         if not kind.counts[place.slot]:  # with it goes what rounding has left
             del kind.counts[place.slot], kind.seconds[place.slot]
+            kind.turned = 0.0 if place.slot == _NEVER else kind.turned
         if not kind.texts:
             del self._classes[place.priority]
 
@@ -116,21 +163,43 @@ class Backlog:
         """Lane seconds of what waits in a class and those before it."""
         return sum(sum(kind.seconds.values()) for p, kind in self._classes.items() if p <= priority)
 
-    def promises(self, priority: int) -> list[tuple[float, float]]:
-        """For each deadline in a class: when it is, and the lane seconds that go before it passes.
+    def before(self, priority: int, deadline: float, now: float) -> float:
+        """Lane seconds of what goes before a text that comes now.
 
-        In ascending order; deadlines are rounded down to their slot.
+        The rest of a large call does not: without a deadline, its texts have their turns one
+        after the other.
         """
         work = self.seconds(priority - 1)
-        found = []
         kind = self._classes.get(priority)
+        if kind is None:
+            return work
+        work += sum(seconds for slot, seconds in kind.seconds.items() if slot[0] <= deadline)
+        never = kind.seconds.get(_NEVER, 0.0)
+        return work - never + kind.come(now) if math.isinf(deadline) else work
+
+    def promises(self, priority: int) -> list[tuple[Slot, float]]:
+        """For each slot of deadlines in a class, in ascending order, the lane seconds until then.
+
+        Those count that go before the slot has passed.
+        """
+        work = self.seconds(priority - 1)
+        kind = self._classes.get(priority)
+        found = []
         for slot, seconds in sorted(kind.seconds.items()) if kind else ():
             work += seconds
-            found.append((slot / _SLOTS, work))
+            found.append((slot, work))
         return found
 
 
-@dataclass(frozen=True, slots=True)
+def _slot(deadline: float, now: float) -> Slot:
+    """The later a deadline, the wider its slot: so there are few."""
+    _, octave = math.frexp(max(deadline - now, 2.0**_FINEST))
+    width = 2.0 ** max(_FINEST, octave - 1 - _PER_OCTAVE)
+    begin = math.floor(deadline / width) * width
+    return begin, begin + width
+
+
+@dataclass(frozen=True)
 class Outlook:
     """What is to be done before a new call.
 
@@ -139,30 +208,38 @@ class Outlook:
         busy: seconds that each lane still needs for what it runs; at least one lane.
         full_batch: predicted seconds of the largest batch that is formed.
         now: on the clock of the deadlines.
-        error: mean relative error of recent predictions of a batch.
+        overrun: by which part of their predictions recent batches took longer, on average.
     """
 
     backlog: Backlog
     busy: Sequence[float]
     full_batch: float
     now: float
-    error: float = 0.0
+    overrun: float = 0.0
 
-    @property
+    @cached_property
+    def _filled(self) -> list[tuple[int, float]]:
+        """Lanes, those that are free first, and the seconds that so many still need together."""
+        return list(enumerate(itertools.accumulate(sorted(self.busy)), 1))
+
+    @cached_property
     def reserve(self) -> float:
-        """Seconds that promises keep for errors: of one batch, since those of many cancel out."""
-        return _RESERVE * self.error * self.full_batch
+        """Seconds that promises keep for overruns: of one batch, since of many they even out."""
+        return _RESERVE * self.overrun * self.full_batch
 
+    def wait(self, work: float) -> float:
+        """Seconds until lanes have taken on all of `work`, and one of them is free."""
+        return min((work + filled) / lanes for lanes, filled in self._filled)
 
-def wait(busy: Sequence[float], work: float) -> float:
-    """Seconds until lanes have taken on all of `work` and one of them is free.
+    def answered(self, work: float) -> float:
+        """Seconds until the last of `work` is answered, with caution.
 
-    Args:
-        busy: seconds that each lane still needs for what it runs; at least one lane.
-        work: lane seconds that go first.
-    """
-    levels = itertools.accumulate(sorted(busy))
-    return min((work + filled) / lanes for lanes, filled in enumerate(levels, 1))
+        The lanes share it, but a batch is run by one: its answers come later than if all lanes
+        had worked on it, by the part that the others would have done.
+        """
+        alone = 1 - 1 / len(self.busy)
+        batch = min(self.full_batch, work)
+        return _CAUTION * self.wait(work) + alone * batch + self.reserve
 
 
 def refusal(demand: Demand, outlook: Outlook, bounds: Bounds) -> Overloaded | DeadlineMissed | None:
@@ -189,18 +266,19 @@ def refusal(demand: Demand, outlook: Outlook, bounds: Bounds) -> Overloaded | De
 def _too_much(demand: Demand, outlook: Outlook, bounds: Bounds) -> Overloaded | None:
     """The bounds of the backlog."""
     tokens = outlook.backlog.tokens(demand.priority)
-    work = outlook.backlog.seconds(demand.priority)
     if not tokens:
         return None
     excess = tokens + demand.tokens - bounds.tokens
     if excess > 0:
+        work = outlook.backlog.seconds(demand.priority)
         return Overloaded(
             f"{tokens} tokens are waiting and the limit is {bounds.tokens}: "
             "retry later with back-off, or send fewer texts a call",
             reason="queue_tokens",
-            retry_after_seconds=wait(outlook.busy, work * min(1.0, excess / tokens)),
+            retry_after_seconds=outlook.wait(work * min(1.0, excess / tokens)),
         )
-    predicted = wait(outlook.busy, work)
+    before = outlook.backlog.before(demand.priority, demand.deadline, outlook.now)
+    predicted = outlook.wait(before)
     if predicted > bounds.seconds:
         return Overloaded(
             f"the predicted wait is {_ms(predicted)} and the limit is {_ms(bounds.seconds)}: "
@@ -213,16 +291,14 @@ def _too_much(demand: Demand, outlook: Outlook, bounds: Bounds) -> Overloaded | 
 
 def _too_late(demand: Demand, outlook: Outlook) -> Overloaded | None:
     """Whether the last text of the call would miss its deadline."""
+    if math.isinf(demand.deadline):
+        return None
     left = demand.deadline - outlook.now
-    ahead = outlook.backlog.seconds(demand.priority - 1)
-    for deadline, work in outlook.backlog.promises(demand.priority):
-        if deadline > demand.deadline:
-            break
-        ahead = work
+    ahead = outlook.backlog.before(demand.priority, demand.deadline, outlook.now)
     others = demand.seconds * (1 - 1 / demand.texts)  # its own texts before its last
     finish = max(
-        _CAUTION * wait(outlook.busy, ahead + others) + demand.longest + outlook.reserve,
-        _answered(outlook, ahead + demand.seconds),
+        _CAUTION * outlook.wait(ahead + others) + demand.longest + outlook.reserve,
+        outlook.answered(ahead + demand.seconds),
     )
     if ahead + others + max(outlook.busy) <= 0:
         finish = demand.soonest  # nothing goes before it, and every lane is free
@@ -239,13 +315,12 @@ def _too_late(demand: Demand, outlook: Outlook) -> Overloaded | None:
 
 def _breaks_a_promise(demand: Demand, outlook: Outlook) -> Overloaded | None:
     """Whether a text that waits, with a later deadline, would miss it because of the call."""
-    for deadline, work in outlook.backlog.promises(demand.priority):
-        slack = deadline - outlook.now
-        if deadline <= demand.deadline or math.isinf(slack):
+    for (begin, end), work in outlook.backlog.promises(demand.priority):
+        if begin <= demand.deadline or math.isinf(begin):
             continue
-        kept = _answered(outlook, work) <= slack + 1 / _SLOTS
-        finish = _answered(outlook, work + demand.seconds)
-        if kept and finish > slack:
+        finish = outlook.answered(work + demand.seconds)
+        slack = begin - outlook.now
+        if finish > slack and outlook.answered(work) <= end - outlook.now:
             return Overloaded(
                 "texts that were taken before it would miss their deadlines: retry later",
                 reason="promises",
@@ -253,17 +328,6 @@ def _breaks_a_promise(demand: Demand, outlook: Outlook) -> Overloaded | None:
                 in_vain=True,
             )
     return None
-
-
-def _answered(outlook: Outlook, work: float) -> float:
-    """Seconds until the last of `work` is answered.
-
-    The lanes share it, but a batch is run by one: its answers come later than if all lanes had
-    worked on it, by the part that the others would have done.
-    """
-    alone = 1 - 1 / len(outlook.busy)
-    batch = min(outlook.full_batch, work)
-    return _CAUTION * wait(outlook.busy, work) + alone * batch + outlook.reserve
 
 
 def _ms(seconds: float) -> str:

@@ -177,6 +177,10 @@ class CostModel:
         """The same machine, slower or faster by a factor."""
         return CostModel(tuple(weight * factor for weight in self.weights))
 
+    def delayed(self, seconds: float) -> CostModel:
+        """The same machine where every batch takes so many seconds more."""
+        return CostModel((self.weights[0] + seconds, *self.weights[1:]))
+
 
 def fit(measurements: Sequence[Measurement]) -> CostModel:
     """The model with the least relative error on measurements, and few bends beyond need.
@@ -200,22 +204,18 @@ def fit(measurements: Sequence[Measurement]) -> CostModel:
     return CostModel(tuple(float(weight) for weight in weights))
 
 
-def relative_error(model: CostModel, measurement: Measurement) -> float:
-    """How far the prediction was off, as a share of what the batch took."""
-    return abs(model.seconds(measurement.shape) - measurement.seconds) / measurement.seconds
-
-
 class CostTracker:
     """The current model: as fast or slow as the last batches were, fitted again when it drifts.
 
     A server shares its cores with its own front end and with others, so that batches take a
-    little longer than at the start. Each prediction alone may be good enough, but a queue adds
-    them up: a bias of a sixth makes every call late that was promised an answer just in time.
+    little longer than at the start, and the way to a lane and back takes a while too. Each
+    prediction alone may be good enough without that, but a queue adds them up: a bias of a sixth
+    makes every call late that was promised an answer just in time.
 
     Attributes:
         model: what predicts now.
         at_start: what the measurements of the start alone predict.
-        refits: how often live batches changed the model.
+        refits: how often live batches changed the form of the model.
     """
 
     def __init__(
@@ -235,8 +235,9 @@ class CostTracker:
         self._grid = tuple(measurements)
         self._tolerance = tolerance
         self._live: deque[Measurement] = deque(maxlen=window)
-        self._errors: deque[float] = deque(maxlen=window)
+        self._ways: deque[float] = deque(maxlen=window)
         self._paces: deque[float] = deque(maxlen=window)  # what batches took, over what fits say
+        self._ratios: deque[float] = deque(maxlen=window)  # the same, over what was predicted
         self.at_start = fit(self._grid)
         self.model = self._fitted = self.at_start
         self.refits = 0
@@ -244,18 +245,33 @@ class CostTracker:
     @property
     def error(self) -> float:
         """Mean relative error of the last predictions; 0 before the first."""
-        return sum(self._errors) / len(self._errors) if self._errors else 0.0
+        return _mean([abs(1 / ratio - 1) for ratio in self._ratios])
 
-    def observe(self, measurement: Measurement) -> None:
-        """Take in a live batch."""
+    @property
+    def overrun(self) -> float:
+        """By which part of their predictions the last batches took longer, on average.
+
+        A batch that took less counts as none, and one that took more than twice as long as twice.
+        """
+        return _mean([min(1.0, max(0.0, ratio - 1)) for ratio in self._ratios])
+
+    def observe(self, measurement: Measurement, way: float = 0.0) -> None:
+        """Take in a live batch.
+
+        Args:
+            measurement: what the engine took.
+            way: seconds to the lane and back.
+        """
         self._live.append(measurement)
-        self._errors.append(relative_error(self.model, measurement))
+        self._ways.append(way)
+        self._ratios.append((measurement.seconds + way) / self.model.seconds(measurement.shape))
         self._paces.append(measurement.seconds / self._fitted.seconds(measurement.shape))
-        full = len(self._errors) == self._errors.maxlen
-        if full and statistics.median(self._errors) > self._tolerance:
+        full = len(self._ratios) == self._ratios.maxlen
+        if full and statistics.median(abs(1 / r - 1) for r in self._ratios) > self._tolerance:
             self._refit()
         elif len(self._paces) >= _FEW:
-            self.model = self._fitted.scaled(statistics.median(self._paces))
+            paced = self._fitted.scaled(statistics.median(self._paces))
+            self.model = paced.delayed(statistics.median(self._ways))
 
     def forget(self) -> None:
         """Trust the measurements of the start again.
@@ -264,6 +280,7 @@ class CostTracker:
         batches that could correct it.
         """
         self._live.clear()
+        self._ways.clear()
         self._adopt(self.at_start)
 
     def _refit(self) -> None:
@@ -274,6 +291,11 @@ class CostTracker:
         self.refits += 1
 
     def _adopt(self, fitted: CostModel) -> None:
-        self.model = self._fitted = fitted
-        self._errors.clear()
+        self._fitted = fitted
+        self.model = fitted.delayed(statistics.median(self._ways)) if self._ways else fitted
         self._paces.clear()
+        self._ratios.clear()
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

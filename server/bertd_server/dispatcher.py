@@ -60,12 +60,13 @@ class Dispatcher:
         idle: set while nothing waits or runs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - limits by keyword
         self,
         engine: Runs,
         floor: Floor,
         *,
         lanes: int,
+        lane_niceness: int,
         max_delay: float,
         on_lanes: Callable[[int], None],
     ) -> None:
@@ -75,6 +76,7 @@ class Dispatcher:
             engine: runs batches.
             floor: what is shared.
             lanes: how many.
+            lane_niceness: how far they step back behind the event loop.
             max_delay: seconds that a batch may wait for more texts.
             on_lanes: told how many lanes are alive, whenever that changes.
         """
@@ -90,7 +92,13 @@ class Dispatcher:
         self._alarm: asyncio.TimerHandle | None = None
         self.idle = asyncio.Event()
         self.idle.set()
-        self._lanes = Lanes(engine, lanes, clock=floor.clock, changed=self._lanes_changed)
+        self._lanes = Lanes(
+            engine,
+            lanes,
+            clock=floor.clock,
+            changed=self._lanes_changed,
+            niceness=lane_niceness,
+        )
 
     @property
     def alive(self) -> int:
@@ -198,20 +206,20 @@ class Dispatcher:
 
     def _start(self, batch: _Batch) -> None:
         self._running.add(batch)
-        self._statistics.started_late += sum(
-            call.deadline <= batch.started
-            for flight in batch.flights
-            for call, _ in flight.passengers
-        )
         sequences = [flight.sequence for flight in batch.flights]
         self._lanes.run(Job(sequences, batch.wide, lambda result: self._finish(batch, result)))
 
     def _finish(self, batch: _Batch, result: Result) -> None:
         self._running.remove(batch)
+        self._statistics.started_late += sum(
+            call.deadline <= result.began
+            for flight in batch.flights
+            for call, _ in flight.passengers
+        )
         if result.error is None:
             now = self._floor.clock()
-            took = now - batch.started  # what a call waits for: the ways to and from the lane too
-            self._forecast.observe(batch.shape, took, now, wide=batch.wide)
+            way = max(0.0, now - batch.started - result.seconds)  # calls wait for that too
+            self._forecast.observe(batch.shape, result.seconds, now, wide=batch.wide, way=way)
             self._dispatch()  # the lane goes on while the answers are handed out
             self._land(batch, result)
         else:

@@ -18,6 +18,7 @@ from bertd_server.cost import CostTracker, Measurement, Shape
 
 _STALE_SECONDS = 10.0  # without a batch; then live batches say little about the next one
 _TYPICAL_TOKENS = 32  # of a text, before any was seen
+_MARGIN = 2.0  # of the mean overrun: an error that falls either way is twice as large
 _MEMORY = 0.99  # of the mean length, from one batch to the next
 
 
@@ -46,6 +47,7 @@ class Forecast:
         """Fit models to what was measured; the policy's budget and margin are computed here."""
         self._lane = CostTracker(measured.lane)
         self._wide = CostTracker(measured.wide) if measured.wide else None
+        self._trackers = [self._lane, *([self._wide] if self._wide else [])]
         self._length = float(_TYPICAL_TOKENS)
         self._last = -math.inf
         self.policy = policy
@@ -59,17 +61,32 @@ class Forecast:
         return self._lane.error
 
     @property
+    def overrun(self) -> float:
+        """By which part of their predictions recent batches took longer, where it is more."""
+        return max(tracker.overrun for tracker in self._trackers)
+
+    @property
     def refits(self) -> int:
         """How often live batches have changed a model."""
-        return self._lane.refits + (self._wide.refits if self._wide else 0)
+        return sum(tracker.refits for tracker in self._trackers)
 
-    def observe(self, shape: Shape, seconds: float, now: float, *, wide: bool) -> None:
-        """Take in a batch that ran."""
+    def observe(
+        self, shape: Shape, seconds: float, now: float, *, wide: bool, way: float = 0.0
+    ) -> None:
+        """Take in a batch that ran.
+
+        Args:
+            shape: of it.
+            seconds: that the engine took.
+            now: on the clock of :meth:`idle`.
+            wide: it ran on the wide session.
+            way: seconds from its start here to its end here, without those of the engine.
+        """
         self._last = now
         self._length += (1 - _MEMORY) * (shape.tokens / shape.sequences - self._length)
         tracker = self._wide if wide and self._wide else self._lane
         if seconds > 0:
-            tracker.observe(Measurement(shape, seconds))
+            tracker.observe(Measurement(shape, seconds), way)
             self._renew()
 
     def idle(self, now: float) -> None:
@@ -78,7 +95,7 @@ class Forecast:
         A model that had become too slow would refuse the very batches that could correct it.
         """
         if now - self._last > _STALE_SECONDS and self.costs != self._at_start:
-            for tracker in filter(None, (self._lane, self._wide)):
+            for tracker in self._trackers:
                 tracker.forget()
             self._renew()
 
@@ -87,4 +104,4 @@ class Forecast:
         typical = max(1, round(self._length))
         self.full = self.costs.lane.knee(typical, self.policy.max_tokens)
         seconds = budget(self.costs.lane, typical, self.policy.max_tokens)
-        self.policy = replace(self.policy, budget_seconds=seconds, margin=self.error)
+        self.policy = replace(self.policy, budget_seconds=seconds, margin=_MARGIN * self.overrun)

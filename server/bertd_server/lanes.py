@@ -13,6 +13,9 @@ which the loop replaces before it hears about the batch.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,9 +45,10 @@ class Runs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a job ended: `outputs` of each sequence, or `error`, and the seconds it took."""
+    """How a job ended: `outputs` of each sequence, or `error`; when it began, and its seconds."""
 
     outputs: list[dict[str, Float32Array]]
+    began: float
     seconds: float
     error: BaseException | None = None
     died: bool = False
@@ -70,13 +74,14 @@ class Lanes:
         alive: lanes that can run a job.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - how lanes run, by keyword
         self,
         engine: Runs,
         count: int,
         *,
         clock: Callable[[], float],
         changed: Callable[[int], None],
+        niceness: int = 0,
         retry_seconds: float = 1.0,
     ) -> None:
         """Start lanes; construct this on the event loop.
@@ -86,11 +91,13 @@ class Lanes:
             count: how many lanes.
             clock: seconds.
             changed: told how many lanes are alive, whenever that changes.
+            niceness: of the lanes, above that of the process.
             retry_seconds: pause after which a lane that could not be replaced is tried again.
         """
         self._engine = engine
         self._clock = clock
         self._changed = changed
+        self._niceness = niceness
         self._retry_seconds = retry_seconds
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
@@ -128,19 +135,20 @@ class Lanes:
 
     def _work(self) -> None:
         """What a lane's thread does: jobs, until there is no more or one kills it."""
+        _step_back(self._niceness)
         while (job := self._jobs.get()) is not None:
             begin = self._clock()
             try:
                 outputs = self._engine.answer(job.sequences, wide=job.wide)
                 _check(outputs, job)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is the batch's
-                self._tell(job.done, Result([], self._clock() - begin, error))
+                self._tell(job.done, Result([], begin, self._clock() - begin, error))
             except BaseException as error:  # noqa: BLE001 - the loop must learn of the death
-                result = Result([], self._clock() - begin, error, died=True)
+                result = Result([], begin, self._clock() - begin, error, died=True)
                 self._tell(self._replace, threading.current_thread(), job, result)
                 return
             else:
-                self._tell(job.done, Result(outputs, self._clock() - begin))
+                self._tell(job.done, Result(outputs, begin, self._clock() - begin))
 
     def _tell(self, what: Callable[..., None], *given: object) -> None:
         self._loop.call_soon_threadsafe(what, *given)
@@ -152,6 +160,16 @@ class Lanes:
         self._changed(self.alive)
         self._start()
         job.done(result)
+
+
+def _step_back(niceness: int) -> None:
+    """Let the event loop have a core at once: it needs little, and all callers wait for it.
+
+    On Linux alone; elsewhere niceness belongs to the process.
+    """
+    if niceness and sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 def _check(outputs: Sequence[object], job: Job) -> None:

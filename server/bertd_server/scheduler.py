@@ -40,9 +40,10 @@ class SchedulerOptions:
     """How a scheduler works; :mod:`bertd_server.settings` says what each value means."""
 
     lanes: int = 1
+    lane_niceness: int = 0
     max_batch_tokens: int = 2_048
     max_batch_sequences: int = 256
-    max_queue_tokens: int = 131_072
+    max_queue_tokens: int = 1_048_576
     max_queue_seconds: float = 10.0
     max_queue_delay: float = 0.0
     max_passed_over: int = 16
@@ -91,6 +92,7 @@ class Scheduler:
             engine,
             Floor(self._room, self._forecast, self._cache, self.statistics, clock),
             lanes=options.lanes,
+            lane_niceness=options.lane_niceness,
             max_delay=options.max_queue_delay,
             on_lanes=on_lanes,
         )
@@ -138,12 +140,11 @@ class Scheduler:
 
     def gauges(self) -> Gauges:
         """How things are at this moment."""
+        now = self._clock()
         return Gauges(
             waiting=len(self._room),
             waiting_tokens=self._room.backlog.tokens(),
-            predicted_wait=admission.wait(
-                self._dispatcher.busy(self._clock()), self._room.backlog.seconds()
-            ),
+            predicted_wait=self._outlook(now).wait(self._room.backlog.seconds()),
             lanes_alive=self._dispatcher.alive,
             batches_running=self._dispatcher.running,
             cost_error=self._forecast.error,
@@ -195,15 +196,16 @@ class Scheduler:
             soonest=costs.soonest(longest),
             texts=len(shapes),
         )
-        full_batch = self._forecast.policy.budget_seconds
-        outlook = admission.Outlook(
-            self._room.backlog,
-            self._dispatcher.busy(now),
-            full_batch,
-            now,
-            self._forecast.error,
-        )
-        refused = admission.refusal(demand, outlook, self._bounds)
+        refused = admission.refusal(demand, self._outlook(now), self._bounds)
         if refused is not None:
             self.statistics.refused[refused.reason] += 1
             raise refused
+
+    def _outlook(self, now: float) -> admission.Outlook:
+        return admission.Outlook(
+            self._room.backlog,
+            self._dispatcher.busy(now),
+            self._forecast.policy.budget_seconds,
+            now,
+            self._forecast.overrun,
+        )

@@ -29,6 +29,12 @@ class Settings(BaseSettings):
         ge=1,
         description="batches that run at once, on one thread each",
     )
+    lane_niceness: int = Field(
+        10,
+        ge=0,
+        le=19,
+        description="how far lanes step back behind the event loop (Linux nice); 0 for not at all",
+    )
     threads: int = Field(
         default_factory=cpu.usable_threads,
         ge=1,
@@ -49,7 +55,7 @@ class Settings(BaseSettings):
     max_batch_tokens: int = Field(2_048, ge=1, description="tokens in one batch")
     max_batch_sequences: int = Field(256, ge=1, description="texts in one batch")
     max_queue_tokens: int = Field(
-        131_072, ge=1, description="tokens that may wait before a call is refused"
+        1_048_576, ge=1, description="tokens that may wait before a call is refused"
     )
     max_queue_seconds: float = Field(
         10.0, ge=0, description="predicted seconds of waiting beyond which a call is refused"

@@ -113,6 +113,7 @@ class WaitingRoom:
             now,
             seconds=costs.lane.share(flight.shape),
             tokens=flight.shape.tokens,
+            turn=flight.turn,
         )
         self._line.add(flight)
 
