@@ -20,7 +20,7 @@ def cached(bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """A cache folder of the user that holds the exported model."""
     folder = tmp_path / "cache" / "all-MiniLM-L6-v2"
     shutil.copytree(bundle_folder, folder)
-    monkeypatch.setattr(default_model, "bundle_folder", lambda: folder)
+    monkeypatch.setattr(default_model, "bundle_folder", lambda _cache: folder)
     return folder
 
 

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import mmap
+import os
+import resource
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,12 +18,13 @@ import pytest
 from bertd.bundle import read_manifest
 from bertd_export.bundle import export_model
 from bertd_export.int8 import Int8Options
-from bertd_server import calibration, memory, shapes, startup
+from bertd_server import calibration, kept, memory, prepacking, shapes, startup
 from bertd_server.cli import serve
 from bertd_server.engine import NO_LIMIT, Engine, EngineOptions
 from bertd_server.errors import CannotServeError
 from bertd_server.packing import TokenSequence
-from bertd_server.sessions import prepacked
+from bertd_server.prepacking import prepacked
+from bertd_server.startup import StartOptions
 from bertd_server.values import parse_bytes
 from click.testing import CliRunner
 from structlog.testing import capture_logs
@@ -46,6 +53,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def engine(folder: Path, options: EngineOptions = WIDE) -> Engine:
     return Engine(folder, read_manifest(folder), options)
+
+
+def entries(folder: Path) -> list[str]:
+    """Names of what is kept in a folder."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
 
 
 def texts(lengths: Sequence[int], vocabulary: int = 320) -> list[TokenSequence]:
@@ -83,7 +95,7 @@ def test_mapped_weights_give_the_bits_of_a_session_of_their_own(folder: Path) ->
 
 
 def test_prepacked_weights_are_kept_checked_and_written_again(small: Path, tmp_path: Path) -> None:
-    """A damaged file is replaced; a folder that cannot be written costs memory, not answers."""
+    """A damaged file is replaced."""
     manifest = read_manifest(small)
     with prepacked(small, manifest, tmp_path) as graph:
         weights = graph.with_name("model.onnx.data")
@@ -95,13 +107,91 @@ def test_prepacked_weights_are_kept_checked_and_written_again(small: Path, tmp_p
     weights.write_bytes(first[:-1] + b"x")
     with prepacked(small, manifest, tmp_path):
         assert weights.read_bytes() == first
-    assert len(list(graph.parent.parent.iterdir())) == 1  # nothing half-written stays
+    assert entries(tmp_path / "prepacked") == [graph.parent.name]  # nothing half-written stays
 
-    (tmp_path / "file").write_text("no folder")
-    with capture_logs() as logs:
-        there = engine(small, EngineOptions(threads=2, cache=tmp_path / "file"))
+
+@pytest.mark.parametrize("obstacle", ["no folder", "disk full"])
+def test_a_server_that_cannot_keep_prepacked_weights_starts_without(
+    small: Path, tmp_path: Path, obstacle: str
+) -> None:
+    """It costs memory, not answers; the log names the setting that helps. ONNX Runtime's own
+    writes fail with an exception of its own, which a limit on the size of files brings about."""
+    cache = tmp_path / "cache"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if obstacle == "no folder":
+        cache.write_text("a file")
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with capture_logs() as logs:
+            there = engine(small, EngineOptions(threads=2, cache=cache))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [entry["event"] for entry in logs] == ["weights in memory twice"]
-    assert there.embed(texts([5]), wide=True).shape == (1, manifest.dimensions)
+    assert "--cache-folder" in logs[0]["remedy"]
+    assert there.embed(texts([5]), wide=True).shape == (1, there.manifest.dimensions)
+    if obstacle == "disk full":
+        assert str(cache) in logs[0]["reason"]
+        assert not entries(cache / "prepacked")
+
+
+def test_servers_that_start_at_once_share_what_the_first_one_wrote(
+    small: Path, tmp_path: Path
+) -> None:
+    """Here beside a damaged entry, which all of them want to replace."""
+    options = EngineOptions(threads=2, cache=tmp_path)
+    with prepacked(small, read_manifest(small), tmp_path) as graph:
+        graph.write_bytes(b"")
+    with capture_logs() as logs, ThreadPoolExecutor(3) as threads:
+        engines = [threads.submit(engine, small, options) for _ in range(3)]
+        answers = [each.result().embed(texts([9]), wide=True) for each in engines]
+    assert not logs  # nobody has the weights twice
+    assert entries(tmp_path / "prepacked") == [graph.parent.name]
+    np.testing.assert_array_equal(answers[0], answers[1])
+    first = graph.stat().st_ino
+    prepacking._put(small, graph.parent)  # one that saw no entry, and is done when there is one
+    assert graph.stat().st_ino == first
+    assert entries(tmp_path / "prepacked") == [graph.parent.name]
+
+
+def test_a_start_removes_what_nobody_uses(small: Path, tmp_path: Path) -> None:
+    """Not what is newer, what another server holds however old it is, or what is not ours."""
+    manifest, options = read_manifest(small), EngineOptions(threads=2, cache=tmp_path)
+    folder = tmp_path / "prepacked"
+    with prepacked(small, manifest, tmp_path) as graph:
+        own = graph.parent
+    held, unused, newer, foreign = ("a" * 32, "b" * 32, "c" * 32, "notes")
+    killed, writing = f"{unused}.k2_x", f"{unused}.w9_q"
+    long_ago, yesterday = (time.time() - days * 86_400 for days in (31, 2))
+    for name, used in (
+        (own.name, long_ago),
+        (held, long_ago),
+        (unused, long_ago),
+        (newer, yesterday),
+        (foreign, long_ago),
+        (killed, yesterday),
+        (writing, time.time()),
+    ):
+        (folder / name).mkdir(exist_ok=True)
+        os.utime(folder / name, (used, used))
+    (tmp_path / "calibration").mkdir()
+    stale = tmp_path / "calibration" / f"{unused}.json"
+    stale.touch()
+    os.utime(stale, (long_ago, long_ago))
+    other = engine(small)
+    kept.hold(folder / held, other)
+    starting = StartOptions(warmup_seconds=0, calibration_seconds=0, cache=tmp_path)
+    mine, _ = startup.start(small, manifest, options, starting)
+    assert entries(folder) == sorted([own.name, held, newer, foreign, writing])
+    assert len(entries(tmp_path / "calibration")) == 1
+    assert not stale.exists()
+
+    os.utime(own, (long_ago, long_ago))
+    os.utime(folder / held, (long_ago, long_ago))
+    assert not kept.sweep(folder)  # both servers live
+    assert mine.has_wide
+    del mine, other
+    assert kept.sweep(folder) == sorted([own.name, held])
 
 
 def test_a_provider_that_is_not_here_is_refused_with_what_is(small: Path) -> None:
@@ -142,8 +232,45 @@ def test_the_memory_limit_bounds_batches_or_refuses_to_start(small: Path) -> Non
     batch = shapes.texts([longest] * (allowed[0] // longest), one.manifest, worst=True)
     one.answer(batch)
     assert memory.resident_bytes() < now + 2**27
+    memory.limit_batches(one, now + 2**28, cache_bytes=2**27)
+    assert one.max_batch_tokens < allowed[1]
+    with pytest.raises(CannotServeError, match=r"and 256 MiB for results.*lower .*--cache-bytes"):
+        memory.limit_batches(one, now + 2**28, cache_bytes=2**28)
     with pytest.raises(CannotServeError, match=r"memory_limit is 10 MiB.*raise --memory-limit"):
         memory.limit_batches(one, 10 * 2**20)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not say what is mapped")
+def test_pages_that_another_process_maps_too_count_in_full(tmp_path: Path) -> None:
+    """Once, however often this one maps them: when the other stops, they are all of this one."""
+    file, size = tmp_path / "pages", 2**25
+    file.write_bytes(bytes(size))
+    script = (
+        "import mmap, sys\n"
+        "file = open(sys.argv[1], 'rb')\n"
+        "pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)\n"
+        "sum(pages[::4096])\n"
+        "print('read', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    before = memory.resident_bytes()
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(file)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as beside,
+        file.open("rb") as opened,
+        mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as once,
+        mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as twice,
+    ):
+        assert beside.stdout is not None
+        assert beside.stdout.readline() == "read\n"
+        assert sum(once[::4096]) == sum(twice[::4096]) == 0
+        grown = memory.resident_bytes() - before
+        beside.communicate()
+    assert size <= grown < 1.25 * size
 
 
 def test_calibration_is_kept_for_this_bundle_and_these_options_alone(
@@ -171,7 +298,48 @@ def test_calibration_is_kept_for_this_bundle_and_these_options_alone(
         file.write_text(content)
         assert not calibration.calibrate(one, seconds=0, cache=tmp_path).from_cache
         assert calibration.calibrate(one, seconds=0, cache=tmp_path).from_cache
-    assert len(list(tmp_path.iterdir())) == 2  # nothing half-written stays
+    assert len(entries(tmp_path)) == 2  # nothing half-written stays
+
+
+def test_a_calibration_that_had_too_little_time_is_repeated_once_there_is_more(
+    small: Path, tmp_path: Path
+) -> None:
+    """A start with as little time takes what there is; a whole grid serves any start."""
+    one = engine(small, EngineOptions())
+    assert len(calibration.calibrate(one, seconds=0, cache=tmp_path).lane) == 1
+    assert calibration.calibrate(one, seconds=0, cache=tmp_path).from_cache
+    longer = calibration.calibrate(one, seconds=60, cache=tmp_path)
+    assert not longer.from_cache
+    assert len(longer.lane) == len(shapes.grid(one.manifest.max_tokens, calibration.MAX_TOKENS))
+    assert calibration.calibrate(one, seconds=900, cache=tmp_path).from_cache
+    assert len(entries(tmp_path)) == 1
+
+
+def test_a_second_start_with_the_same_memory_limit_measures_nothing(
+    small: Path, tmp_path: Path
+) -> None:
+    """Tokens that a limit allows follow from measured memory, and are others at each start."""
+    starting = StartOptions(
+        memory_limit=memory.resident_bytes() + 2**27, warmup_seconds=0, cache=tmp_path
+    )
+    manifest, options = read_manifest(small), EngineOptions(cache=tmp_path)
+    first, measured = startup.start(small, manifest, options, starting)
+    assert first.max_batch_tokens < NO_LIMIT
+    assert not measured.from_cache
+    second, found = startup.start(small, manifest, options, starting)
+    assert found.from_cache
+    second.max_batch_tokens = first.max_batch_tokens - 1
+    assert calibration.calibrate(second, seconds=5, cache=tmp_path / "calibration").from_cache
+
+
+def test_long_texts_are_in_the_grid_alone() -> None:
+    """Up to the longest; 512 tokens and a batch's limit bound only texts that have company."""
+    usual = shapes.grid(512, 2048)
+    assert sum(usual[-1]) == 2048
+    more = [lengths for lengths in shapes.grid(8192, 2048) if lengths not in usual]
+    assert more == [(1024,), (2048,), (4096,), (8192,)]
+    assert shapes.grid(514, 100)[-2:] == [(512,), (514,)]
+    assert shapes.grid(100, 100)[-1] == (100,)
 
 
 def test_warm_up_ends_in_time(small: Path) -> None:

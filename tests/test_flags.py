@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -38,12 +39,25 @@ def test_a_flag_wins_over_the_variable_and_that_over_the_default(
     assert settings.max_texts_per_call == Settings.model_fields["max_texts_per_call"].default
 
 
+def test_amounts_of_memory_take_units_and_the_cache_any_folder() -> None:
+    """All settings in bytes read the same words."""
+    flags = ["--memory-limit", "2GiB", "--cache-bytes", "64MiB", "--max-message-bytes", "1 MB"]
+    context = serve.make_context("serve", [*flags, "--cache-folder", "/var/cache/bertd"])
+    given = {name: value for name, value in context.params.items() if name != "bundle"}
+    settings = Settings(**given)
+    assert (settings.memory_limit, settings.cache_bytes) == (2**31, 2**26)
+    assert settings.max_message_bytes == 1_000_000
+    assert settings.cache_folder == Path("/var/cache/bertd")
+
+
 @pytest.mark.parametrize(
     ("flags", "variables", "words"),
     [
         (["--lanes", "0"], {}, ["--lanes", "0 is not in the range x>=1"]),
         (["--address", "nonsense"], {}, ["--address: 'nonsense' is no address", "host:port"]),
         (["--address", "127.0.0.1:99999"], {}, ["--address: ", "a port of 0 to 65535"]),
+        (["--cache-bytes", "lots"], {}, ["--cache-bytes: 'lots' is no amount", "such as 2GiB"]),
+        (["--max-message-bytes", "2GiB"], {}, ["--max-message-bytes: ", "equal to 2147483647"]),
         ([], {"BERTD_THREADS": "many"}, ["--threads", "BERTD_THREADS", "'many' is not a valid"]),
     ],
 )

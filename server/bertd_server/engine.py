@@ -6,7 +6,7 @@
                               └─> wide session, all threads: one call at a time, for a lone text
                                   rows of each sequence <──unpack── outputs
 
-Both sessions hold the same weights, once (:mod:`bertd_server.sessions`), give the same bits, and
+Both sessions hold the same weights, once (:mod:`bertd_server.prepacking`), give the same bits, and
 keep no state between runs.
 """
 
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from bertd_server import sessions
 from bertd_server.packing import Int64Array, PackedBatch, TokenSequence, pack
+from bertd_server.prepacking import prepacked
 from bertd_server.sessions import SessionOptions
 from bertd_server.values import Profile, Provider
 
@@ -98,7 +99,7 @@ class Engine:
             session = sessions.open_session(graph, threads, common)
             return session, session
         try:
-            with sessions.prepacked(folder, self.manifest, self.options.cache) as packed:
+            with prepacked(folder, self.manifest, self.options.cache, self) as packed:
                 return (
                     sessions.open_session(packed, 1, common),
                     sessions.open_session(packed, threads, common),
@@ -108,7 +109,8 @@ class Engine:
                 "weights in memory twice",
                 model=self.manifest.name,
                 reason=str(error),
-                remedy="give the server a cache folder that it may write to, or --threads 1",
+                remedy="name a folder that the server may write to with --cache-folder, "
+                "or give it --threads 1",
             )
         return (
             sessions.open_session(graph, 1, common),

@@ -6,16 +6,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bertd_server import cpu
+from bertd_server import cpu, kept
 from bertd_server.values import Profile, Provider, parse_bytes
 
 UNIX = "unix:"
 MAX_PORT = 65_535
+
+Bytes = Annotated[int, BeforeValidator(parse_bytes)]
+"""An amount of memory, as :func:`parse_bytes` reads it."""
 
 
 class Settings(BaseSettings):
@@ -45,8 +49,13 @@ class Settings(BaseSettings):
         "latency",
         description="latency: threads spin within a run on several of them; efficient: they sleep",
     )
-    memory_limit: Annotated[int, BeforeValidator(parse_bytes)] = Field(
+    memory_limit: Bytes = Field(
         0, ge=0, description="bytes of the process, such as 2GiB; 0 for no limit"
+    )
+    cache_folder: Path = Field(
+        default_factory=kept.cache_folder,
+        description="what a start leaves for the next one: exported default model, prepacked "
+        "weights, measurements",
     )
     warmup_seconds: float = Field(0.5, ge=0, description="seconds of warm-up before it listens")
     calibration_seconds: float = Field(
@@ -66,11 +75,15 @@ class Settings(BaseSettings):
     max_passed_over: int = Field(
         16, ge=0, description="batches that may pass over the text that has waited longest"
     )
-    cache_bytes: int = Field(
-        0, ge=0, description="bytes of results that are kept for equal texts; 0 keeps none"
+    cache_bytes: Bytes = Field(
+        0,
+        ge=0,
+        description="bytes of results that are kept for equal texts, such as 64MiB; 0 keeps none",
     )
     max_texts_per_call: int = Field(256, ge=1, description="texts in one call")
-    max_message_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="bytes in one message")
+    max_message_bytes: Bytes = Field(
+        16 * 1024 * 1024, ge=1024, le=2**31 - 1, description="bytes in one message, such as 16MiB"
+    )
     drain_seconds: float = Field(30.0, ge=0, description="seconds for in-flight calls to finish")
 
     @field_validator("address")

@@ -11,24 +11,33 @@ from bertd_server.packing import TokenSequence
 
 _LENGTHS = (8, 32, 128, 256, 512)
 _COUNTS = (1, 4, 16, 64)
+_LONG = 512  # tokens; longer texts are there alone, at each doubling
 _STRIDE = 7_919  # a prime
 
 
 def grid(max_text_tokens: int, max_batch_tokens: int) -> list[tuple[int, ...]]:
     """Lengths of batches, least tokens first: short, medium and long texts, few and many.
 
+    Texts above 512 tokens are alone, and double up to the longest: there attention takes most of
+    the time, and grows with the square. Where the longest takes more time than there is, the one
+    of half its length still says much.
+
     Args:
         max_text_tokens: of the model's longest text, which is among them.
-        max_batch_tokens: of one batch; a longest text is there in any case.
+        max_batch_tokens: of one batch; a text alone is there in any case.
     """
-    lengths = sorted({*(n for n in _LENGTHS if n < max_text_tokens), min(max_text_tokens, 512)})
+    lengths = sorted({*(n for n in _LENGTHS if n < max_text_tokens), min(max_text_tokens, _LONG)})
+    alone, length = {(max_text_tokens,)}, 2 * _LONG
+    while length < max_text_tokens:
+        alone.add((length,))
+        length *= 2
     batches = {
         (length,) * count
         for length in lengths
         for count in _COUNTS
         if count == 1 or count * length <= max_batch_tokens
     }
-    return sorted(batches, key=lambda batch: (sum(batch), len(batch)))
+    return sorted(batches | alone, key=lambda batch: (sum(batch), len(batch)))
 
 
 def texts(

@@ -6,11 +6,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
 import structlog
 from bertd import bundle
 
-from bertd_server import calibration, memory, shapes
+from bertd_server import calibration, kept, memory, prepacking, shapes
 from bertd_server.calibration import Calibration
 from bertd_server.engine import Engine, EngineOptions
 from bertd_server.values import format_bytes
@@ -24,20 +23,17 @@ class StartOptions:
 
     Attributes:
         memory_limit: bytes of the process; 0 for none.
+        cache_bytes: of these, for results that are kept.
         warmup_seconds: to run batches of all shapes for.
         calibration_seconds: to time them for, where no earlier start did.
         cache: folder of what earlier starts left; None keeps nothing.
     """
 
     memory_limit: int = 0
+    cache_bytes: int = 0
     warmup_seconds: float = 0.5
     calibration_seconds: float = 5.0
     cache: Path | None = None
-
-
-def cache_folder() -> Path:
-    """Where this user's servers keep prepacked weights and measurements."""
-    return platformdirs.user_cache_path("bertd")
 
 
 def start(
@@ -57,14 +53,18 @@ def start(
     begin = time.perf_counter()
     engine = Engine(folder, manifest, options)
     loaded = time.perf_counter()
-    memory.limit_batches(engine, starting.memory_limit)
+    memory.limit_batches(engine, starting.memory_limit, starting.cache_bytes)
     warm_up(engine, starting.warmup_seconds)
     warm = time.perf_counter()
     measured = calibration.calibrate(
         engine,
         seconds=starting.calibration_seconds,
-        cache=None if starting.cache is None else starting.cache / "calibration",
+        cache=None if starting.cache is None else starting.cache / calibration.FOLDER,
     )
+    if starting.cache is not None:  # by now all that this start uses is held or touched
+        for kind in (prepacking.FOLDER, calibration.FOLDER):
+            if removed := kept.sweep(starting.cache / kind):
+                log.info("unused cache removed", folder=str(starting.cache / kind), names=removed)
     log.info(
         "engine ready",
         model=manifest.name,

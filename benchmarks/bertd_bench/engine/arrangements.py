@@ -21,6 +21,7 @@ import onnxruntime as ort
 from bertd import bundle
 from bertd_server import cpu, memory, sessions
 from bertd_server.packing import pack
+from bertd_server.prepacking import prepacked
 from pydantic import BaseModel
 
 from bertd_bench import machine
@@ -150,7 +151,7 @@ def _pair(folder: Path, name: str, manifest: bundle.Manifest, threads: int) -> t
     }.get(name, {})
     if not name.startswith("both mapped"):
         return _open(graph, 1, {}), _open(graph, threads, changes)
-    with sessions.prepacked(folder, manifest, None) as packed:
+    with prepacked(folder, manifest, None) as packed:
         return _open(packed, 1, {}), _open(packed, threads, changes)
 
 

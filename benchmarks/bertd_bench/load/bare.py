@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bertd import bundle
-from bertd_server import startup
+from bertd_server import kept
 from bertd_server.engine import Engine, EngineOptions
 from bertd_server.packing import TokenSequence
 from bertd_server.tokenization import TextTokenizer, TokenizedText
@@ -49,7 +49,7 @@ class BareEngine:
             token_types=manifest.type_vocab_size,
         )
         self._engine = Engine(
-            folder, manifest, EngineOptions(threads=threads, cache=startup.cache_folder())
+            folder, manifest, EngineOptions(threads=threads, cache=kept.cache_folder())
         )
         self._wide_wins: dict[int, bool] = {}
 
