@@ -48,7 +48,7 @@ async def test_a_text_has_the_same_bits_on_every_lane_joined_and_from_the_cache(
     asked = texts(40, 1)
     engine = Engine(bundle_folder, read_manifest(bundle_folder))
     alone = {}
-    for text, read in zip(asked, model._tokenizer(asked), strict=True):
+    for text, read in zip(asked, model._texts._tokenizer(asked), strict=True):
         alone[text] = engine.embed([read.sequence])[0].tobytes()  # type: ignore[union-attr]
     rng = random.Random(2)
     calls = [rng.choices(asked, k=rng.randint(1, 20)) for _ in range(20)]

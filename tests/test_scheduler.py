@@ -7,9 +7,12 @@ import math
 import random
 
 import pytest
+from bertd_server.cache import ResultCache
 from bertd_server.cost import Shape
-from bertd_server.errors import DeadlineMissed, Draining, EngineFailure, Overloaded
+from bertd_server.errors import DeadlineMissed, Draining, EngineFailure, NoLane, Overloaded
 from bertd_server.flights import Answer, Outcome
+from bertd_server.forecast import Forecast
+from bertd_server.lanes import Lanes
 from bertd_server.scheduler import BULK
 from held import LANE, Clock, HeldEngine, scheduler, sequences, values
 
@@ -324,3 +327,135 @@ async def test_statistics_and_timings_tell_the_same_story() -> None:
     assert statistics.queue.total == pytest.approx(0.5)
     assert statistics.queue.percentile(99) == pytest.approx(0.25, rel=0.2)
     assert statistics.batch_tokens.total == 12
+
+
+async def test_cached_texts_of_a_refused_call_are_not_counted_as_answered() -> None:
+    """The call has no answer at all."""
+    engine = HeldEngine()
+    it = scheduler(engine, max_queue_tokens=20, cache_bytes=10_000)
+    engine.let_go(1)
+    await it.submit(sequences(5))
+    running = start(it.submit(sequences(6)))
+    assert [await engine.started() for _ in range(2)] == [[5], [6]]
+    waiting = start(it.submit(sequences(20)))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await it.submit(sequences(5, 7))
+    assert it.statistics.answered == 1
+    engine.let_go()
+    assert values(await running + await waiting) == [6, 20]
+    assert values(await it.submit(sequences(5, 6))) == [5, 6]
+    await it.drain()
+    assert it.statistics.answered == 5
+
+
+async def test_what_breaks_after_the_engine_neither_loses_nor_poisons_a_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A cache that fails costs nobody an answer; anything else is an error, told at once."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    engine = HeldEngine()
+    it = scheduler(engine, cache_bytes=10_000)
+    engine.let_go()
+    with monkeypatch.context() as broken:
+        broken.setattr(ResultCache, "put", fail)
+        assert values(await it.submit(sequences(2, 3))) == [2, 3]
+    with monkeypatch.context() as broken:
+        broken.setattr(Forecast, "observe", fail)
+        assert values(await it.submit(sequences(2, 4))) == [EngineFailure] * 2
+    assert values(await it.submit(sequences(2, 4))) == [2, 4]
+    await it.drain()
+    assert not it._room._flights
+    assert (it.statistics.answered, it.statistics.failed) == (4, 2)
+
+
+async def test_a_retry_is_halved_again_for_one_who_has_little_time() -> None:
+    """The half is too slow for its most urgent text; alone that one is in time."""
+    engine, clock = HeldEngine(), Clock()
+    it = scheduler(engine, clock, max_batch_tokens=200, max_batch_sequences=8)
+    first = start(it.submit(sequences(1)))
+    await engine.started()
+    calm = start(it.submit(sequences(13, 40, 41, 42)))
+    hurried = start(it.submit(sequences(30), clock.now + 0.1))
+    await asyncio.sleep(0)
+    engine.let_go(1)
+    assert sorted(await engine.started()) == [13, 30, 40, 41, 42]
+    clock.now += 0.1 - LANE.seconds(Shape.of([30])) - 1e-4  # just enough for it alone
+    engine.let_go()
+    assert values(await first + await hurried) == [1, 30]
+    assert values(await calm) == [EngineFailure, 40, 41, 42]
+    await it.drain()
+    assert [30] in engine.runs
+    assert it.statistics.expired == 0
+
+
+class NoThreads:
+    """A system that has no thread to give, until told."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._start = Lanes._start
+        self._refused: list[Lanes] = []
+        self.refused = asyncio.Event()
+
+        def refuse(lanes: Lanes) -> None:
+            self._refused.append(lanes)
+            self.refused.set()
+
+        patch.setattr(Lanes, "_start", refuse)
+
+    def give(self) -> None:
+        for lanes in self._refused:
+            self._start(lanes)
+
+
+async def test_while_no_lane_lives_calls_are_refused_and_those_taken_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """UNAVAILABLE at once, but for what the cache answers; a retry that nobody wants is dropped."""
+    engine = HeldEngine()
+    it = scheduler(engine, cache_bytes=10_000)
+    engine.let_go()
+    assert values(await it.submit(sequences(3))) == [3]
+    threads = NoThreads(monkeypatch)
+    orphan = start(it.submit(sequences(17, 17, token=2)))
+    taken = start(it.submit(sequences(4)))
+    await threads.refused.wait()
+    assert it.gauges().predicted_wait == math.inf
+    with pytest.raises(NoLane, match="are being replaced: retry"):
+        await it.submit(sequences(3, 5))
+    assert values(await it.submit(sequences(3))) == [3]
+    orphan.cancel()
+    await asyncio.gather(orphan, return_exceptions=True)
+    await asyncio.sleep(0)
+    assert [flight.shape.tokens for part in it._dispatcher._retries for flight in part] == [4]
+    threads.give()
+    assert values(await taken) == [4]
+    await it.drain()
+    assert not it._room._flights
+    assert it.statistics.refused == {"no_lane": 1}
+
+
+async def test_a_drain_gives_up_what_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is stuck, a text that waits behind it; and nothing at all with no lane alive."""
+    engine = HeldEngine()
+    it = scheduler(engine, max_batch_sequences=1)
+    calls = [start(it.submit(sequences(n))) for n in (5, 6)]
+    assert await engine.started() == [5]
+    assert not await it.drain(0.0)
+    assert [values(await call) for call in calls] == [[Draining]] * 2
+    assert it.statistics.abandoned == 2
+    assert not it._room._flights
+    engine.let_go()  # it comes back after all, and finds nobody
+    await it._dispatcher.idle.wait()
+    assert it.statistics.answered == 0
+
+    it = scheduler(engine)
+    threads = NoThreads(monkeypatch)
+    orphan = start(it.submit(sequences(17)))
+    await threads.refused.wait()
+    orphan.cancel()
+    await asyncio.gather(orphan, return_exceptions=True)
+    assert await it.drain(60.0)

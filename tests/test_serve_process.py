@@ -27,12 +27,37 @@ SCRIPT = (
     "main()\n"
 )
 
+# Once it listens, no run of its engine ever ends; each says when it begins.
+STUCK = (
+    "import sys, threading\n"
+    "from bertd_server import app, engine\n"
+    "def run(*_, **__):\n"
+    "    print('stuck', file=sys.stderr, flush=True)\n"
+    "    threading.Event().wait()\n"
+    "start = app.Server.start\n"
+    "def stuck(server):\n"
+    "    engine.Engine.answer = run\n"
+    "    return start(server)\n"
+    "app.Server.start = stuck\n"
+)
+
 
 @contextmanager
-def serving(folder: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(
+    folder: Path, *flags: str, before: str = ""
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A `bertd serve` on a free port, and its address; it prints its modules as it ends."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, "serve", str(folder), "--address", "127.0.0.1:0", *flags],
+        [
+            sys.executable,
+            "-c",
+            before + SCRIPT,
+            "serve",
+            str(folder),
+            "--address",
+            "127.0.0.1:0",
+            *flags,
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -76,6 +101,36 @@ def test_a_signal_drains_and_the_process_exits_zero(
         _, log = process.communicate(timeout=60)
     assert process.returncode == 0
     assert [json.loads(line)["event"] for line in log.splitlines()] == ["draining", "stopped"]
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_run_that_never_ends_does_not_hold_the_process(tiny_bundle: Path, *, twice: bool) -> None:
+    """Its time is up after --drain-seconds, or with a second signal; the log says what is lost."""
+    flags = ("--threads", "1", "--calibration-seconds", "0.1", "--warmup-seconds", "0")
+    limit = "900" if twice else "0"
+    with (
+        serving(tiny_bundle, *flags, "--drain-seconds", limit, before=STUCK) as (process, address),
+        grpc.insecure_channel(address) as channel,
+    ):
+        assert process.stderr is not None
+        work = inference_pb2.EmbedRequest(texts=["hello"])
+        call = inference_pb2_grpc.InferenceServiceStub(channel).Embed.future(work)
+        assert process.stderr.readline() == "stuck\n"
+        process.send_signal(signal.SIGTERM)
+        assert json.loads(process.stderr.readline())["event"] == "draining"
+        if twice:
+            process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=60)
+        assert call.code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert lines[0]["batches_running"] == 1
+    if twice:
+        assert [line["event"] for line in lines] == ["ended by a second signal"]
+        assert process.returncode == 128 + signal.SIGTERM
+    else:
+        assert [line["event"] for line in lines] == ["gave up", "calls were cancelled", "stopped"]
+        assert lines[1]["texts"] == 1
+        assert process.returncode == 1
 
 
 def test_torch_stays_out(bundle_folder: Path) -> None:

@@ -1,14 +1,17 @@
 """Composition and life cycle: the one file that sees everything.
 
 serve = load -> listen -> wait for a signal -> NOT_SERVING -> finish in-flight calls -> stop
+        a second signal ends the process at once
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -26,6 +29,7 @@ from bertd_server.services.health import HealthService
 from bertd_server.services.v1 import InferenceService, ModelService
 from bertd_server.settings import UNIX, Settings
 from bertd_server.startup import StartOptions
+from bertd_server.text_queue import TextOptions
 
 log = structlog.get_logger("bertd")
 
@@ -34,6 +38,10 @@ SERVICES = (
     models_pb2.DESCRIPTOR.services_by_name["ModelService"],
 )
 SERVICE_NAMES = tuple(service.full_name for service in SERVICES)
+
+
+# A batch that still runs when the calls' time is up may take so long to end.
+LAST_BATCH_SECONDS = 1.0
 
 
 class CannotListenError(RuntimeError):
@@ -85,11 +93,27 @@ class Server:
         await self._grpc.start()
         return port
 
-    async def drain(self) -> None:
-        """Report NOT_SERVING, finish in-flight calls, stop."""
+    async def drain(self) -> bool:
+        """Report NOT_SERVING, finish in-flight calls, stop.
+
+        Returns:
+            whether everything ended in time. If not, a batch still runs and never may end.
+        """
+        loop, statistics = asyncio.get_running_loop(), self.model.statistics
+        limit, cancelled = self._settings.drain_seconds, statistics.cancelled
+        end = loop.time() + limit
         self._health.drain()
-        await self._grpc.stop(self._settings.drain_seconds)
-        await self.model.drain()
+        await self._grpc.stop(limit)
+        late = loop.time() >= end
+        finished = await self.model.drain(max(LAST_BATCH_SECONDS, end - loop.time()))
+        if late and statistics.cancelled > cancelled:
+            log.warning(
+                "calls were cancelled",
+                texts=statistics.cancelled - cancelled,
+                limit_seconds=limit,
+                remedy="a larger --drain-seconds gives them time",
+            )
+        return finished
 
 
 def _model_options(settings: Settings) -> ModelOptions:
@@ -105,6 +129,7 @@ def _model_options(settings: Settings) -> ModelOptions:
         scheduling=SchedulerOptions(
             **{field.name: getattr(settings, field.name) for field in fields(SchedulerOptions)}
         ),
+        texts=TextOptions(settings.max_text_characters, settings.max_queue_characters),
         starting=StartOptions(
             memory_limit=settings.memory_limit,
             cache_bytes=settings.cache_bytes,
@@ -115,13 +140,14 @@ def _model_options(settings: Settings) -> ModelOptions:
     )
 
 
-async def serve(folder: Path, settings: Settings) -> None:
-    """Serve a bundle until SIGINT or SIGTERM, then drain."""
+async def serve(folder: Path, settings: Settings) -> bool:
+    """Serve a bundle until SIGINT or SIGTERM, then drain. A second one ends the process.
+
+    Returns:
+        whether everything that was taken ended in time.
+    """
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # Windows
-            loop.add_signal_handler(number, stopping.set)
+    _on_signals(lambda _: stopping.set())
     server = Server(folder, settings)
     port = await server.start()
     log.info(
@@ -132,9 +158,29 @@ async def serve(folder: Path, settings: Settings) -> None:
         threads=settings.threads,
     )
     await stopping.wait()
+    _on_signals(lambda number: _end(number, server.model))
     log.info("draining", limit_seconds=settings.drain_seconds)
-    await server.drain()
+    finished = await server.drain()
     log.info("stopped", **server.model.statistics.counts())
+    return finished
+
+
+def _on_signals(what: Callable[[int], None]) -> None:
+    """Do this, with the signal's number, on the running loop from now on."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows
+            asyncio.get_running_loop().add_signal_handler(number, what, number)
+
+
+def _end(number: int, model: Model) -> None:
+    """End the process at once: somebody has asked twice."""
+    gauges = model.gauges()
+    log.error(
+        "ended by a second signal",
+        texts_waiting=gauges.waiting,
+        batches_running=gauges.batches_running,
+    )
+    os._exit(128 + number)  # as a shell reports a process that a signal has ended
 
 
 def _listening(address: str, port: int) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ def serve(bundle: Path | None, **flags: Any) -> None:
         raise click.UsageError(problems) from error
     try:
         folder = bundle or default_model.ensure_bundle(settings.cache_folder)
-        _run(app.serve(folder, settings))
+        finished = _run(app.serve(folder, settings))
     except (
         BundleError,
         CannotServeError,
@@ -44,13 +46,15 @@ def serve(bundle: Path | None, **flags: Any) -> None:
         default_model.NoDefaultModelError,
     ) as error:
         raise click.ClickException(str(error)) from error
+    if not finished:
+        # A thread is still inside ONNX Runtime, which an orderly exit would take down around it.
+        os._exit(1)
 
 
-def _run(main: Any) -> None:
+def _run(main: Coroutine[Any, Any, bool]) -> bool:
     if sys.platform == "win32":
-        asyncio.run(main)
-        return
+        return asyncio.run(main)
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main)
+        return runner.run(main)

@@ -2,7 +2,7 @@
 
 ::
 
-    waiting room ──take──> batch ──> lane (thread) ──one wake-up──> land: answers, cache
+    waiting room ──take──> batch ──> lane (thread) ──one wake-up──> landing: answers, cache
          ^                   ^                           │
          │ dispatch          └──── retries: halves <─────┘ failed
          └── at the end of a turn of the loop that brought texts, or freed a lane
@@ -13,33 +13,24 @@ Unless told to, nothing waits for a batch to fill. All of it happens on the even
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+import structlog
 
 from bertd_server import batching
 from bertd_server.cache import ResultCache
 from bertd_server.cost import Shape
-from bertd_server.errors import DeadlineMissed, EngineFailure
-from bertd_server.flights import Answer, Flight
+from bertd_server.flights import Batch, Flight
 from bertd_server.forecast import Forecast
+from bertd_server.landing import Landing
 from bertd_server.lanes import Job, Lanes, Result, Runs
 from bertd_server.statistics import Statistics
 from bertd_server.waiting_room import WaitingRoom
 
-
-@dataclass(slots=True, eq=False)
-class _Batch:
-    """Flights that run together; `seconds` are predicted."""
-
-    flights: list[Flight]
-    wide: bool
-    seconds: float
-    started: float
-    shape: Shape = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.shape = Shape.of(len(flight.sequence) for flight in self.flights)
+log = structlog.get_logger("bertd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +73,12 @@ class Dispatcher:
         """
         self._floor = floor
         self._room, self._forecast, self._statistics = floor.room, floor.forecast, floor.statistics
-        self._count = lanes
+        self._landing = Landing(floor.room, floor.cache, floor.statistics)
         self._max_delay = max_delay
         self._on_lanes = on_lanes
         self._loop = asyncio.get_running_loop()
         self._retries: deque[list[Flight]] = deque()
-        self._running: set[_Batch] = set()
+        self._running: set[Batch] = set()
         self._due = False
         self._alarm: asyncio.TimerHandle | None = None
         self.idle = asyncio.Event()
@@ -111,7 +102,7 @@ class Dispatcher:
         return len(self._running)
 
     def busy(self, now: float) -> list[float]:
-        """Seconds that each lane still needs for what it runs, as predicted.
+        """Seconds that each living lane still needs for what it runs, as predicted.
 
         A batch that is overdue is taken to need as long again: the machine may be slow or stalled,
         and calls must not be told to come back at once.
@@ -119,9 +110,9 @@ class Dispatcher:
         needs = [
             abs(batch.started + batch.seconds - now)
             for batch in self._running
-            for _ in range(self._count if batch.wide else 1)
+            for _ in range(self.alive if batch.wide else 1)
         ]
-        return [*needs, *[0.0] * (self._count - len(needs))]
+        return [*needs, *[0.0] * (self.alive - len(needs))]
 
     def schedule(self) -> None:
         """Dispatch once this turn of the loop is over, so that its other calls join the batch."""
@@ -130,12 +121,36 @@ class Dispatcher:
             self._due = True
             self._loop.call_soon(self._dispatch)
 
-    async def drain(self) -> None:
-        """Finish what waits and runs, holding nothing back, and end the lanes."""
+    async def drain(self, within: float = math.inf) -> bool:
+        """Finish what waits and runs, holding nothing back, and end the lanes.
+
+        Args:
+            within: seconds; what is left then is given up.
+
+        Returns:
+            whether everything was finished. If not, a lane may still be running.
+        """
         self._max_delay = 0.0
         self.schedule()
-        await self.idle.wait()
-        self._lanes.close()
+        try:
+            async with asyncio.timeout(None if math.isinf(within) else within):
+                await self.idle.wait()
+        except TimeoutError:
+            if not self.idle.is_set():
+                self._give_up(within)
+        finished = self.idle.is_set()
+        self._lanes.close(wait=finished)
+        return finished
+
+    def _give_up(self, within: float) -> None:
+        log.error(
+            "gave up",
+            texts=self._landing.abandon(self._room.clear()),
+            batches_running=len(self._running),
+            lanes_alive=self.alive,
+            limit_seconds=within,
+        )
+        self._retries.clear()
 
     def _dispatch(self) -> None:
         self._due = False
@@ -179,73 +194,56 @@ class Dispatcher:
         decision = self._room.take(self._forecast.policy, costs, lanes, now)
         usable = costs if lanes.idle == lanes.total else batching.Costs(costs.lane)
         for flight in decision.late:
-            if self._strand(flight, now + usable.soonest(flight.shape)):
+            if self._landing.strand(flight, now + usable.soonest(flight.shape)):
                 self._room.enter(flight, costs, now)
         if decision.batch:
-            self._start(_Batch(decision.batch, decision.wide, decision.seconds, now))
+            self._start(Batch(decision.batch, decision.wide, decision.seconds, now))
 
     def _retry(self, flights: list[Flight], now: float) -> None:
-        """Start a part of a batch that failed, without those who cannot wait or have gone."""
+        """Start a part of a batch that failed, without those who cannot wait or have gone.
+
+        Where the part is too slow for one that could be in time with less beside it, the part is
+        halved again, the most urgent first.
+        """
         lane = self._forecast.costs.lane
-        arrival = now + lane.seconds(Shape.of(len(flight.sequence) for flight in flights))
-        flights = [flight for flight in flights if self._strand(flight, arrival)]
-        if flights:
-            self._start(_Batch(flights, wide=False, seconds=arrival - now, started=now))
+        flights = [f for f in flights if self._landing.strand(f, now + lane.seconds(f.shape))]
+        if not flights:
+            return
+        seconds = lane.seconds(Shape.of(len(flight.sequence) for flight in flights))
+        flights.sort(key=lambda flight: flight.deadline)
+        if len(flights) > 1 and now + seconds >= flights[0].deadline:
+            self._retries.extendleft(reversed(_halves(flights)))
+        else:
+            self._start(Batch(flights, wide=False, seconds=seconds, started=now))
 
-    def _strand(self, flight: Flight, arrival: float) -> bool:
-        """Tell those for whom `arrival` is too late; False if the flight then carries nobody."""
-        for call, index in flight.strand(arrival):
-            self._statistics.expired += 1
-            call.settle(
-                index, DeadlineMissed("the deadline came too close before the text was computed")
-            )
-        if flight.passengers:
-            return True
-        self._room.land(flight)
-        return False
-
-    def _start(self, batch: _Batch) -> None:
+    def _start(self, batch: Batch) -> None:
         self._running.add(batch)
         sequences = [flight.sequence for flight in batch.flights]
         self._lanes.run(Job(sequences, batch.wide, lambda result: self._finish(batch, result)))
 
-    def _finish(self, batch: _Batch, result: Result) -> None:
+    def _finish(self, batch: Batch, result: Result) -> None:
         self._running.remove(batch)
         self._statistics.started_late += sum(
             call.deadline <= result.began
             for flight in batch.flights
             for call, _ in flight.passengers
         )
-        if result.error is None:
-            now = self._floor.clock()
-            way = max(0.0, now - batch.started - result.seconds)  # calls wait for that too
-            self._forecast.observe(batch.shape, result.seconds, now, wide=batch.wide, way=way)
-            self._dispatch()  # the lane goes on while the answers are handed out
-            self._land(batch, result)
-        else:
-            self._split(batch, result.error, died=result.died)
-            self._dispatch()
+        try:
+            if result.error is None:
+                now = self._floor.clock()
+                way = max(0.0, now - batch.started - result.seconds)  # calls wait for that too
+                self._forecast.observe(batch.shape, result.seconds, now, wide=batch.wide, way=way)
+                self._dispatch()  # the lane goes on while the answers are handed out
+                self._landing.answer(batch, result)
+            else:
+                self._split(batch, result.error, died=result.died)
+                self._dispatch()
+        except Exception as error:
+            log.exception("a batch was lost", sequences=batch.shape.sequences)
+            self._landing.fail(batch.flights, error)  # nobody waits for it for ever
+            self.schedule()
 
-    def _land(self, batch: _Batch, result: Result) -> None:
-        """Hand out the answers of a batch."""
-        statistics, shape = self._statistics, batch.shape
-        statistics.compute.observe(result.seconds)
-        statistics.batch_sequences.observe(shape.sequences)
-        statistics.batch_tokens.observe(shape.tokens)
-        statistics.wide_batches += batch.wide
-        compute_ns = round(result.seconds * 1e9)
-        for flight, outputs in zip(batch.flights, result.outputs, strict=True):
-            self._floor.cache.put(flight.key, outputs)
-            for call, index in self._room.land(flight):
-                queued = max(0.0, batch.started - call.arrived)
-                statistics.queue.observe(queued)
-                statistics.answered += 1
-                call.settle(
-                    index,
-                    Answer(outputs, round(queued * 1e9), compute_ns, shape.sequences, shape.tokens),
-                )
-
-    def _split(self, batch: _Batch, error: BaseException, *, died: bool) -> None:
+    def _split(self, batch: Batch, error: BaseException, *, died: bool) -> None:
         """Halve a batch that failed until the guilty text stands alone.
 
         One that alone makes the engine fail has its error. One that kills a lane may have been on
@@ -257,17 +255,32 @@ class Dispatcher:
             flight.deaths += died
         flights = batch.flights
         if len(flights) == 1 and not (died and flights[0].deaths < 2):
-            for call, index in self._room.land(flights[0]):
-                self._statistics.failed += 1
-                call.settle(index, EngineFailure(f"the model failed on this text: {error}"))
+            self._landing.fail(flights, error)
         else:
-            middle = (len(flights) + 1) // 2
-            self._retries.extend(part for part in (flights[:middle], flights[middle:]) if part)
+            self._retries.extend(_halves(flights))
 
     def _lanes_changed(self, alive: int) -> None:
         self.schedule()
         self._on_lanes(alive)
 
     def _note_idle(self) -> None:
+        if self._retries:
+            self._drop_deserted()
         if not (self._running or self._retries or self._room):
             self.idle.set()
+
+    def _drop_deserted(self) -> None:
+        """Forget retries that nobody waits for any more; no lane may be there to find them."""
+        for _ in range(len(self._retries)):
+            part = self._retries.popleft()
+            for flight in part:
+                if not flight.passengers:
+                    self._room.land(flight)
+            if kept := [flight for flight in part if flight.passengers]:
+                self._retries.append(kept)
+
+
+def _halves(flights: list[Flight]) -> list[list[Flight]]:
+    """One flight stays whole."""
+    middle = (len(flights) + 1) // 2
+    return [part for part in (flights[:middle], flights[middle:]) if part]

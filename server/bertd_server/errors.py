@@ -8,6 +8,7 @@
       Overloaded                 RESOURCE_EXHAUSTED too much waits; carries when to retry
       DeadlineMissed             DEADLINE_EXCEEDED  too little time, or it expired in the queue
       Draining                   UNAVAILABLE        the server is going away
+      NoLane                     UNAVAILABLE        nothing can run a batch at this moment
       EngineFailure              INTERNAL           the model failed on this text alone
 
 They are raised where the trouble is seen and translated once, in ``services.status``.
@@ -79,6 +80,12 @@ class DeadlineMissed(RequestError):
 
 class Draining(RequestError):
     """The server is shutting down and takes no new work."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+
+
+class NoLane(RequestError):
+    """Every lane has died and none could be replaced yet."""
 
     code = grpc.StatusCode.UNAVAILABLE
 

@@ -113,6 +113,20 @@ class Flight:
         self.deadline = min((call.deadline for call, _ in self.passengers), default=math.inf)
 
 
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Flights that run together; `seconds` are predicted, `started` is on the scheduler's clock."""
+
+    flights: list[Flight]
+    wide: bool
+    seconds: float
+    started: float
+    shape: Shape = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shape = Shape.of(len(flight.sequence) for flight in self.flights)
+
+
 def key_of(sequence: TokenSequence) -> bytes:
     """Equal for equal sequences, and for no others: the arrays have equal lengths."""
     return sequence.input_ids.tobytes() + sequence.token_type_ids.tobytes()

@@ -111,12 +111,16 @@ class Lanes:
         """Hand a job to the lane that is free next."""
         self._jobs.put(job)
 
-    def close(self) -> None:
-        """End the lanes, once they have finished what was handed to them."""
+    def close(self, *, wait: bool = True) -> None:
+        """End the lanes, once they have finished what was handed to them.
+
+        Args:
+            wait: for their end; without, a lane that never comes back is left behind.
+        """
         self._closed = True
         for _ in self._threads:
             self._jobs.put(None)
-        for thread in tuple(self._threads):
+        for thread in tuple(self._threads) if wait else ():
             thread.join()
 
     def _start(self) -> None:
@@ -151,7 +155,8 @@ class Lanes:
                 self._tell(job.done, Result(outputs, begin, self._clock() - begin))
 
     def _tell(self, what: Callable[..., None], *given: object) -> None:
-        self._loop.call_soon_threadsafe(what, *given)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(what, *given)
 
     def _replace(self, thread: threading.Thread, job: Job, result: Result) -> None:
         log.error("a lane died", error=repr(result.error), sequences=len(job.sequences))

@@ -2,16 +2,14 @@
 
 ::
 
-    texts ──tokenizer──> sequences ──scheduler──> vectors
+    texts ──text queue, tokenizer──> sequences ──scheduler──> vectors
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,14 +24,12 @@ from bertd_server.packing import TokenSequence
 from bertd_server.scheduler import INTERACTIVE, Scheduler, SchedulerOptions
 from bertd_server.startup import StartOptions, start
 from bertd_server.statistics import Gauges, Statistics
+from bertd_server.text_queue import TextOptions, TextQueue
 from bertd_server.tokenization import TextTokenizer, TokenizedText
 
 log = structlog.get_logger("bertd")
 
 CPU = "CPUExecutionProvider"
-
-# Below this many characters a call is tokenised on the event loop: a thread costs more.
-INLINE_CHARACTERS = 2_000
 
 
 class TaskNotServedError(bundle.BundleError):
@@ -61,11 +57,13 @@ class ModelOptions:
     Attributes:
         engine: sessions and what computes; its lanes are those of the scheduler too.
         scheduling: limits of batches and of what waits.
+        texts: limits of texts before they are sequences.
         starting: what is done before the first request.
     """
 
     engine: EngineOptions = field(default_factory=EngineOptions)
     scheduling: SchedulerOptions = field(default_factory=SchedulerOptions)
+    texts: TextOptions = field(default_factory=TextOptions)
     starting: StartOptions = field(default_factory=StartOptions)
 
 
@@ -76,15 +74,14 @@ class Model:
         self,
         manifest: bundle.Manifest,
         version: str,
-        tokenizer: TextTokenizer,
+        texts: TextQueue,
         scheduler: Scheduler,
     ) -> None:
         self.manifest = manifest
         self.version = version
-        self._tokenizer = tokenizer
+        self._texts = texts
         self._scheduler = scheduler
         self.statistics: Statistics = scheduler.statistics
-        self._tokenize_thread = ThreadPoolExecutor(1, thread_name_prefix="bertd-tokenize")
 
     @classmethod
     def load(
@@ -113,6 +110,7 @@ class Model:
             folder / bundle.TOKENIZER_NAME,
             max_tokens=manifest.max_tokens,
             token_types=manifest.type_vocab_size,
+            max_characters=options.texts.max_text_characters,
         )
         engine, measured = start(folder, manifest, options.engine, options.starting)
         if manifest.precision == "fp16" and engine.provider == CPU:
@@ -128,8 +126,9 @@ class Model:
             max_batch_tokens=min(options.scheduling.max_batch_tokens, engine.max_batch_tokens),
         )
         scheduler = Scheduler(engine, measured, scheduling, on_lanes=on_lanes)
+        texts = TextQueue(tokenizer, options.texts, scheduler.statistics.refused)
         version = folder.name if folder.name.isdecimal() else "1"
-        return cls(manifest, version, tokenizer, scheduler)
+        return cls(manifest, version, texts, scheduler)
 
     async def embed(
         self,
@@ -154,7 +153,9 @@ class Model:
         """
         deadline = time.monotonic() + within
         begin = time.perf_counter_ns()
-        tokenized = await self._tokenize(texts, self._prompt(prompt_name), truncate=truncate)
+        tokenized = await self._texts.tokenize(
+            texts, prompt=self._prompt(prompt_name), truncate=truncate, deadline=deadline
+        )
         tokenize_ns = time.perf_counter_ns() - begin
         good: list[TokenSequence] = [
             text.sequence for text in tokenized if isinstance(text, TokenizedText)
@@ -174,12 +175,13 @@ class Model:
 
     def gauges(self) -> Gauges:
         """How things are at this moment."""
-        return self._scheduler.gauges()
+        return replace(self._scheduler.gauges(), waiting_characters=self._texts.waiting)
 
-    async def drain(self) -> None:
-        """Finish what was taken and stop."""
-        await self._scheduler.drain()
-        self._tokenize_thread.shutdown(wait=True)
+    async def drain(self, within: float = math.inf) -> bool:
+        """Finish what was taken and stop; False if that took longer than `within` seconds."""
+        finished = await self._scheduler.drain(within)
+        self._texts.close()
+        return finished
 
     def _prompt(self, name: str | None) -> str:
         name = self.manifest.default_prompt_name if name is None else name
@@ -193,13 +195,3 @@ class Model:
                 f"prompt_name {name!r} is not a prompt of {self.manifest.name}; it has: {known}",
                 field="prompt_name",
             ) from None
-
-    async def _tokenize(
-        self, texts: Sequence[str], prompt: str, *, truncate: bool
-    ) -> list[TokenizedText | InvalidInput]:
-        if sum(map(len, texts)) <= INLINE_CHARACTERS:
-            return self._tokenizer(texts, prompt=prompt, truncate=truncate)
-        return await asyncio.get_running_loop().run_in_executor(
-            self._tokenize_thread,
-            lambda: self._tokenizer(texts, prompt=prompt, truncate=truncate),
-        )

@@ -24,7 +24,7 @@ from bertd_server.batching import Policy
 from bertd_server.cache import ResultCache
 from bertd_server.cost import Shape
 from bertd_server.dispatcher import Dispatcher, Floor
-from bertd_server.errors import Draining
+from bertd_server.errors import Draining, NoLane
 from bertd_server.flights import Answer, Call, Outcome, key_of
 from bertd_server.forecast import Forecast, Measured
 from bertd_server.lanes import Runs, unheard
@@ -116,6 +116,7 @@ class Scheduler:
 
         Raises:
             Draining: the scheduler takes no new work.
+            NoLane: nothing can run a batch now.
             Overloaded: the call would wait too long, for the queue's bounds or for its deadline.
             DeadlineMissed: not even an idle server would answer in time.
         """
@@ -127,24 +128,36 @@ class Scheduler:
         unanswered = self._answer_from_cache(call, sequences)
         if unanswered:
             self._admit(call, unanswered, now)
+        self.statistics.answered += len(sequences) - len(unanswered)  # once the call is taken
+        if unanswered:
             costs = self._forecast.costs
             self.statistics.deduplicated += self._room.board(call, unanswered, costs, now)
             self._dispatcher.schedule()
             await self._landing(call)
         return cast("list[Outcome]", call.outcomes)  # none is missing now
 
-    async def drain(self) -> None:
-        """Take no new work, finish what was taken, and end the lanes."""
+    async def drain(self, within: float = math.inf) -> bool:
+        """Take no new work, finish what was taken, and end the lanes.
+
+        Args:
+            within: seconds; the calls that have no answer then get `Draining`.
+
+        Returns:
+            whether everything was finished. If not, a lane may still be running.
+        """
         self._draining = True
-        await self._dispatcher.drain()
+        return await self._dispatcher.drain(within)
 
     def gauges(self) -> Gauges:
         """How things are at this moment."""
         now = self._clock()
+        busy = self._dispatcher.busy(now)
         return Gauges(
             waiting=len(self._room),
             waiting_tokens=self._room.backlog.tokens(),
-            predicted_wait=self._outlook(now).wait(self._room.backlog.seconds()),
+            predicted_wait=(
+                self._outlook(now).wait(self._room.backlog.seconds()) if busy else math.inf
+            ),
             lanes_alive=self._dispatcher.alive,
             batches_running=self._dispatcher.running,
             cost_error=self._forecast.error,
@@ -174,12 +187,14 @@ class Scheduler:
             if outputs is None:
                 rest.append(Text(index, key, sequence, Shape.single(len(sequence))))
             else:
-                self.statistics.answered += 1
                 call.settle(index, Answer(outputs, 0, 0, 0, 0))
         return rest
 
     def _admit(self, call: Call, texts: Sequence[Text], now: float) -> None:
         """Refuse a call that would wait too long. What is in flight already costs nothing more."""
+        if not self._dispatcher.alive:
+            self.statistics.refused["no_lane"] += 1
+            raise NoLane("the server's lanes died and are being replaced: retry in a second")
         shapes = [text.shape for text in self._room.new(texts)]
         if not shapes:
             return

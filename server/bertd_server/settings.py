@@ -80,11 +80,25 @@ class Settings(BaseSettings):
         ge=0,
         description="bytes of results that are kept for equal texts, such as 64MiB; 0 keeps none",
     )
+    # Twelve characters for each token of a model that reads 8,192. English has four to five a
+    # token, Korean one or two: whatever a model can read of a text lies well within.
+    max_text_characters: int = Field(
+        100_000, ge=1, description="characters in one text; a longer one is not tokenised"
+    )
+    max_queue_characters: int = Field(
+        4_000_000,
+        ge=1,
+        description="characters that may wait for the tokeniser before a call is refused",
+    )
     max_texts_per_call: int = Field(256, ge=1, description="texts in one call")
     max_message_bytes: Bytes = Field(
         16 * 1024 * 1024, ge=1024, le=2**31 - 1, description="bytes in one message, such as 16MiB"
     )
-    drain_seconds: float = Field(30.0, ge=0, description="seconds for in-flight calls to finish")
+    drain_seconds: float = Field(
+        30.0,
+        ge=0,
+        description="seconds for in-flight calls to finish; a batch that then runs has one more",
+    )
 
     @field_validator("address")
     @classmethod

@@ -64,11 +64,12 @@ class Statistics:
         batch_tokens: of each batch.
         answered: texts with an answer, cached ones included.
         refused: calls that were not taken, by reason: `deadline`, `draining`, `impossible`,
-            `promises`, `queue_seconds`, `queue_tokens`.
+            `no_lane`, `promises`, `queue_characters`, `queue_seconds`, `queue_tokens`.
         expired: texts that were taken and whose deadline then could not be kept.
         started_late: texts whose batch started after their deadline; there should be none.
         cancelled: texts whose call went away before they had an answer.
         failed: texts on which the engine failed.
+        abandoned: texts that were taken and given up when the server stopped.
         deduplicated: texts that joined an equal one in flight.
         wide_batches: batches that took the wide session.
         batch_failures: batches that failed, and were split if they could be.
@@ -87,6 +88,7 @@ class Statistics:
     started_late: int = 0
     cancelled: int = 0
     failed: int = 0
+    abandoned: int = 0
     deduplicated: int = 0
     wide_batches: int = 0
     batch_failures: int = 0
@@ -106,7 +108,8 @@ class Gauges:
     Attributes:
         waiting: texts in line.
         waiting_tokens: theirs.
-        predicted_wait: seconds until a text of the lowest class that arrived now would start.
+        predicted_wait: seconds until a text of the lowest class that arrived now would start;
+            infinite while no lane is alive.
         lanes_alive: lanes that can run batches.
         batches_running: those that do.
         cost_error: mean relative error of recent predictions.
@@ -115,6 +118,8 @@ class Gauges:
         cache_hits: look-ups that found a result.
         cache_misses: those that did not.
         cache_bytes: what the cached results take.
+        waiting_characters: those that wait for the tokeniser, in calls that are too long for the
+            event loop.
     """
 
     waiting: int
@@ -128,3 +133,4 @@ class Gauges:
     cache_hits: int
     cache_misses: int
     cache_bytes: int
+    waiting_characters: int = 0

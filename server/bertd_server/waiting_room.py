@@ -119,9 +119,17 @@ class WaitingRoom:
 
     def land(self, flight: Flight) -> list[tuple[Call, int]]:
         """A flight is over: nobody can board it any more; returns whom it carried."""
-        del self._flights[flight.key]
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
         passengers, flight.passengers = flight.passengers, []
         return passengers
+
+    def clear(self) -> list[Flight]:
+        """Empty the line; returns all flights that have not landed, those that run included."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            self._exit(flight)
+        return flights
 
     def _exit(self, flight: Flight) -> bool:
         """Take a flight out of the line; False if it does not stand there."""

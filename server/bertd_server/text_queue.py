@@ -1,0 +1,183 @@
+"""Texts on their way to the tokeniser: how much may wait there, and who need not any more.
+
+::
+
+    short call ─────────────────────────────────────────────> tokenizer, on the event loop
+    long call ──> Overloaded, if too much waits
+         └─────> slices ──> one thread: a slice of each call in turn ──> tokenizer
+                                └── its call was cancelled or is late: dropped, not encoded
+
+A slice is a few texts, or one long one. So the tokens that truncation will cut are in memory for
+one slice at a time, and a long call delays the others by a slice, not by all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from bertd_server.errors import DeadlineMissed, Draining, InvalidInput, Overloaded
+from bertd_server.tokenization import TextTokenizer, TokenizedText
+
+# Up to so many characters a call is tokenised on the event loop: a thread costs more.
+INLINE_CHARACTERS = 2_000
+SLICE_CHARACTERS = 20_000  # some ms
+
+_FIRST_PACE = 1e6  # characters a second, until a slice was timed
+_WEIGHT = 0.2  # of the newest slice in the pace
+
+Outcome = TokenizedText | InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class TextOptions:
+    """Limits of texts; :mod:`bertd_server.settings` says what each value means."""
+
+    max_text_characters: int = 100_000
+    max_queue_characters: int = 4_000_000
+
+
+class TextQueue:
+    """Turns the texts of calls into sequences. Use it on one event loop.
+
+    Attributes:
+        waiting: characters that wait for the tokeniser's thread, or are with it.
+    """
+
+    def __init__(
+        self,
+        tokenizer: TextTokenizer,
+        options: TextOptions,
+        refused: Counter[str],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take texts for a tokeniser.
+
+        Args:
+            tokenizer: refuses texts that are too long for it.
+            options: limits.
+            refused: counts the calls that were not taken, by reason.
+            clock: seconds, monotonic; deadlines are on it.
+        """
+        self._tokenizer = tokenizer
+        self._options = options
+        self._refused = refused
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bertd-tokenize")
+        self._pace = _FIRST_PACE
+        self._closed = False
+        self.waiting = 0
+
+    async def tokenize(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str = "",
+        truncate: bool = False,
+        deadline: float = math.inf,
+    ) -> list[Outcome]:
+        """Tokenise the texts of a call, each with its own outcome, in order.
+
+        Cancelling the call drops those that were not yet encoded.
+
+        Args:
+            texts: the texts.
+            prompt: put before each text.
+            truncate: cut over-long texts rather than refuse them.
+            deadline: on the clock.
+
+        Raises:
+            Overloaded: too many characters wait.
+            DeadlineMissed: the deadline passed while texts waited.
+            Draining: the server stopped meanwhile.
+        """
+        if sum(map(len, texts)) + len(prompt) * len(texts) <= INLINE_CHARACTERS:
+            return self._tokenizer(texts, prompt=prompt, truncate=truncate)
+        slices = list(self._slices(texts, len(prompt)))
+        left = sum(size for _, size in slices)
+        self._admit(left)
+        self.waiting += left
+        outcomes: list[Outcome] = []
+        try:
+            for part, size in slices:
+                work = partial(
+                    self._tokenizer, part, prompt=prompt, truncate=truncate, first=len(outcomes)
+                )
+                outcomes += await self._encode(work, size, deadline)
+                self.waiting -= size
+                left -= size
+        finally:
+            self.waiting -= left
+        return outcomes
+
+    def close(self) -> None:
+        """Take no more, and let the thread end."""
+        self._closed = True
+        self._thread.shutdown(wait=False)
+
+    def _slices(self, texts: Sequence[str], extra: int) -> Iterator[tuple[list[str], int]]:
+        """Neighbours that are encoded together, and their characters, `extra` for each text.
+
+        Those of a text that is refused for its length do not count: it is not encoded.
+        """
+        part: list[str] = []
+        size = 0
+        for text in texts:
+            more = len(text) + extra if len(text) <= self._options.max_text_characters else 0
+            if part and size + more > SLICE_CHARACTERS:
+                yield part, size
+                part, size = [], 0
+            part.append(text)
+            size += more
+        yield part, size
+
+    def _admit(self, characters: int) -> None:
+        """Refuse a call that finds too much before it; an empty queue takes any."""
+        limit = self._options.max_queue_characters
+        excess = self.waiting + characters - limit
+        if not self.waiting or excess <= 0:
+            return
+        self._refused["queue_characters"] += 1
+        raise Overloaded(
+            f"{self.waiting} characters wait for the tokeniser, the call has {characters} and the "
+            f"limit is {limit}: retry later with back-off, or send fewer or shorter texts a call",
+            reason="queue_characters",
+            retry_after_seconds=min(excess, self.waiting) / self._pace,
+        )
+
+    async def _encode(
+        self, work: Callable[[], list[Outcome]], size: int, deadline: float
+    ) -> list[Outcome]:
+        """Have a slice encoded once it is its turn.
+
+        The executor does not begin what was cancelled by then; a deadline is looked at here.
+        """
+        if self._closed:
+            self._refused["draining"] += 1
+            raise Draining("the server is shutting down: send the request to another one")
+
+        def encode() -> tuple[list[Outcome], float] | None:
+            if self._clock() >= deadline:
+                return None
+            begin = time.perf_counter()
+            outcomes = work()
+            return outcomes, time.perf_counter() - begin
+
+        done = await asyncio.get_running_loop().run_in_executor(self._thread, encode)
+        if done is None:
+            self._refused["deadline"] += 1
+            raise DeadlineMissed(
+                "the deadline passed while texts waited for the tokeniser: "
+                "allow more time, or send fewer or shorter texts a call"
+            )
+        outcomes, seconds = done
+        if size and seconds:
+            self._pace += _WEIGHT * (size / seconds - self._pace)
+        return outcomes
