@@ -98,6 +98,52 @@ def token_labels(logits: Float32Array) -> tuple[Int64Array, Float32Array]:
     return best, np.take_along_axis(softmax(logits), best[:, None], axis=-1)[:, 0]
 
 
+@dataclass(frozen=True, slots=True)
+class ScoredSpans:
+    """Every allowed span of one sequence, and what the absence of an answer scores.
+
+    Attributes:
+        starts: int64 `[spans]`, first tokens, ascending; of one start, shorter spans first.
+        ends: int64 `[spans]`, last tokens.
+        scores: float32 `[spans]`.
+        absence: score of "no answer".
+    """
+
+    starts: Int64Array
+    ends: Int64Array
+    scores: Float32Array
+    absence: float
+
+
+def scored_spans(
+    start_logits: Float32Array,
+    end_logits: Float32Array,
+    context: NDArray[np.bool_],
+    *,
+    max_tokens: int,
+) -> ScoredSpans:
+    """Score all spans of question-answering.
+
+    As SQuAD's reference does, a span scores the sum of its start's and its end's logit, and the
+    absence of an answer scores that sum at the first token, `[CLS]`.
+
+    Args:
+        start_logits: `[tokens]` of one question with its context.
+        end_logits: `[tokens]`.
+        context: `[tokens]`, true where an answer may start or end.
+        max_tokens: longest answer.
+    """
+    places = np.flatnonzero(context)
+    first = places[:, None]
+    last = first + np.arange(min(max_tokens, len(context)))
+    allowed = last < len(context)
+    allowed[allowed] = context[last[allowed]]
+    rows, columns = np.nonzero(allowed)
+    starts, ends = places[rows], last[rows, columns]
+    scores = start_logits[starts] + end_logits[ends]
+    return ScoredSpans(starts, ends, scores, float(start_logits[0] + end_logits[0]))
+
+
 def best_spans(  # noqa: PLR0913 - limits by keyword
     start_logits: Float32Array,
     end_logits: Float32Array,
@@ -109,9 +155,7 @@ def best_spans(  # noqa: PLR0913 - limits by keyword
 ) -> list[Span]:
     """The most probable answers of question-answering, best first.
 
-    As SQuAD's reference does, a span scores the sum of its start's and its end's logit, and the
-    absence of an answer scores that sum at the first token, `[CLS]`. The probability is the
-    softmax of all allowed spans.
+    The probability is the softmax of all allowed spans, scored as by :func:`scored_spans`.
 
     Args:
         start_logits: `[tokens]` of one question with its context.
@@ -124,14 +168,10 @@ def best_spans(  # noqa: PLR0913 - limits by keyword
     Raises:
         ValueError: nothing is allowed: no token of context, and no absence of an answer.
     """
-    places = np.flatnonzero(context)
-    starts, ends = places[:, None], places[None, :]
-    allowed = (starts <= ends) & (ends - starts < max_tokens)
-    rows, columns = np.nonzero(allowed)
-    first, last = places[rows], places[columns]
-    scores = start_logits[first] + end_logits[last]
+    spans = scored_spans(start_logits, end_logits, context, max_tokens=max_tokens)
+    first, last, scores = spans.starts, spans.ends, spans.scores
     if allow_no_answer:
-        scores = np.append(scores, start_logits[0] + end_logits[0])
+        scores = np.append(scores, np.float32(spans.absence))
     if not scores.size:
         raise ValueError("no span is allowed: context has no token, and no answer is not allowed")
     probabilities = softmax(scores)

@@ -35,20 +35,110 @@ class _LongTextPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LongTe
     LONG_TEXT_POLICY_UNSPECIFIED: _LongTextPolicy.ValueType  # 0
     """The same as LONG_TEXT_POLICY_ERROR."""
     LONG_TEXT_POLICY_ERROR: _LongTextPolicy.ValueType  # 1
-    """Refuse the text with INVALID_ARGUMENT, and say its count and the limit."""
+    """Refuse the input with INVALID_ARGUMENT, and say its count and the limit."""
     LONG_TEXT_POLICY_TRUNCATE: _LongTextPolicy.ValueType  # 2
-    """Read the first tokens up to the limit and say how many were cut."""
+    """Read as many tokens as fit and say how many were cut. truncation_side says from which
+    end. Of a pair the longer text is cut until both fit; of a question with its context, and of a
+    query with its document, the second alone.
+    """
+    LONG_TEXT_POLICY_WINDOW: _LongTextPolicy.ValueType  # 3
+    """Read the input in windows that overlap by stride tokens, and merge what they say:
+    - Embed: the mean of the windows' vectors, each weighted by the tokens that no earlier window
+      has read; of length one again where the model normalises.
+    - EmbedTokens, TagTokens: each token as the window reads it in which it has more context to its
+      nearer side; the earlier one where that is equal.
+    - Answer: the best spans of all windows; the absence of an answer counts as in the window in
+      which it is least likely.
+    - Rerank: a document's best window.
+    Other calls refuse it with INVALID_ARGUMENT. Of a pair the second text is read in windows,
+    each with the whole first text.
+    """
 
 class LongTextPolicy(_LongTextPolicy, metaclass=_LongTextPolicyEnumTypeWrapper):
-    """What to do with a text that has more tokens than the model reads."""
+    """What to do with an input that has more tokens than the model reads."""
 
 LONG_TEXT_POLICY_UNSPECIFIED: LongTextPolicy.ValueType  # 0
 """The same as LONG_TEXT_POLICY_ERROR."""
 LONG_TEXT_POLICY_ERROR: LongTextPolicy.ValueType  # 1
-"""Refuse the text with INVALID_ARGUMENT, and say its count and the limit."""
+"""Refuse the input with INVALID_ARGUMENT, and say its count and the limit."""
 LONG_TEXT_POLICY_TRUNCATE: LongTextPolicy.ValueType  # 2
-"""Read the first tokens up to the limit and say how many were cut."""
+"""Read as many tokens as fit and say how many were cut. truncation_side says from which
+end. Of a pair the longer text is cut until both fit; of a question with its context, and of a
+query with its document, the second alone.
+"""
+LONG_TEXT_POLICY_WINDOW: LongTextPolicy.ValueType  # 3
+"""Read the input in windows that overlap by stride tokens, and merge what they say:
+- Embed: the mean of the windows' vectors, each weighted by the tokens that no earlier window
+  has read; of length one again where the model normalises.
+- EmbedTokens, TagTokens: each token as the window reads it in which it has more context to its
+  nearer side; the earlier one where that is equal.
+- Answer: the best spans of all windows; the absence of an answer counts as in the window in
+  which it is least likely.
+- Rerank: a document's best window.
+Other calls refuse it with INVALID_ARGUMENT. Of a pair the second text is read in windows,
+each with the whole first text.
+"""
 Global___LongTextPolicy: _TypeAlias = LongTextPolicy  # noqa: Y015
+
+class _TruncationSide:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TruncationSideEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TruncationSide.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRUNCATION_SIDE_UNSPECIFIED: _TruncationSide.ValueType  # 0
+    """The same as TRUNCATION_SIDE_RIGHT."""
+    TRUNCATION_SIDE_RIGHT: _TruncationSide.ValueType  # 1
+    """The end is cut."""
+    TRUNCATION_SIDE_LEFT: _TruncationSide.ValueType  # 2
+    """The beginning is cut."""
+
+class TruncationSide(_TruncationSide, metaclass=_TruncationSideEnumTypeWrapper):
+    """An end of a text."""
+
+TRUNCATION_SIDE_UNSPECIFIED: TruncationSide.ValueType  # 0
+"""The same as TRUNCATION_SIDE_RIGHT."""
+TRUNCATION_SIDE_RIGHT: TruncationSide.ValueType  # 1
+"""The end is cut."""
+TRUNCATION_SIDE_LEFT: TruncationSide.ValueType  # 2
+"""The beginning is cut."""
+Global___TruncationSide: _TypeAlias = TruncationSide  # noqa: Y015
+
+class _Aggregation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AggregationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Aggregation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AGGREGATION_UNSPECIFIED: _Aggregation.ValueType  # 0
+    """The same as AGGREGATION_SIMPLE."""
+    AGGREGATION_NONE: _Aggregation.ValueType  # 1
+    """Each token by itself, with its label as the model has it ("B-PER")."""
+    AGGREGATION_SIMPLE: _Aggregation.ValueType  # 2
+    """Neighbouring tokens of one entity together; the score is their mean."""
+    AGGREGATION_FIRST: _Aggregation.ValueType  # 3
+    """As SIMPLE, where a word has the label of its first token."""
+    AGGREGATION_AVERAGE: _Aggregation.ValueType  # 4
+    """As SIMPLE, where a word has the label with the highest mean score over its tokens."""
+    AGGREGATION_MAX: _Aggregation.ValueType  # 5
+    """As SIMPLE, where a word has the label of its token with the highest score."""
+
+class Aggregation(_Aggregation, metaclass=_AggregationEnumTypeWrapper):
+    """How entities are put together from tokens, as transformers' pipelines do."""
+
+AGGREGATION_UNSPECIFIED: Aggregation.ValueType  # 0
+"""The same as AGGREGATION_SIMPLE."""
+AGGREGATION_NONE: Aggregation.ValueType  # 1
+"""Each token by itself, with its label as the model has it ("B-PER")."""
+AGGREGATION_SIMPLE: Aggregation.ValueType  # 2
+"""Neighbouring tokens of one entity together; the score is their mean."""
+AGGREGATION_FIRST: Aggregation.ValueType  # 3
+"""As SIMPLE, where a word has the label of its first token."""
+AGGREGATION_AVERAGE: Aggregation.ValueType  # 4
+"""As SIMPLE, where a word has the label with the highest mean score over its tokens."""
+AGGREGATION_MAX: Aggregation.ValueType  # 5
+"""As SIMPLE, where a word has the label of its token with the highest score."""
+Global___Aggregation: _TypeAlias = Aggregation  # noqa: Y015
 
 class _Priority:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -78,12 +168,129 @@ share of the server however much of that there is.
 """
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
+class _ScoreFunction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ScoreFunctionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ScoreFunction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SCORE_FUNCTION_UNSPECIFIED: _ScoreFunction.ValueType  # 0
+    """What the model's config says: softmax for one label, sigmoid for several, none for a regression
+    (Classify); the activation of the cross-encoder (Rerank).
+    """
+    SCORE_FUNCTION_SOFTMAX: _ScoreFunction.ValueType  # 1
+    """Probabilities that sum to one over the labels."""
+    SCORE_FUNCTION_SIGMOID: _ScoreFunction.ValueType  # 2
+    """A probability for each by itself."""
+    SCORE_FUNCTION_NONE: _ScoreFunction.ValueType  # 3
+    """The logits as they are."""
+
+class ScoreFunction(_ScoreFunction, metaclass=_ScoreFunctionEnumTypeWrapper):
+    """How scores come from logits."""
+
+SCORE_FUNCTION_UNSPECIFIED: ScoreFunction.ValueType  # 0
+"""What the model's config says: softmax for one label, sigmoid for several, none for a regression
+(Classify); the activation of the cross-encoder (Rerank).
+"""
+SCORE_FUNCTION_SOFTMAX: ScoreFunction.ValueType  # 1
+"""Probabilities that sum to one over the labels."""
+SCORE_FUNCTION_SIGMOID: ScoreFunction.ValueType  # 2
+"""A probability for each by itself."""
+SCORE_FUNCTION_NONE: ScoreFunction.ValueType  # 3
+"""The logits as they are."""
+Global___ScoreFunction: _TypeAlias = ScoreFunction  # noqa: Y015
+
+@_typing.final
+class TextInput(_message.Message):
+    """A text, or a pair of texts that the model reads together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    TEXT_PAIR_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The text, UTF-8. It must hold at least one token."""
+    text_pair: _builtins.str
+    """The second text of a pair, such as the hypothesis of an inference."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        text_pair: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_text_pair", b"_text_pair", "text_pair", b"text_pair"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_text_pair", b"_text_pair", "text", b"text", "text_pair", b"text_pair"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__text_pair: _TypeAlias = _typing.Literal["text_pair"]  # noqa: Y015
+    _WhichOneofArgType__text_pair: _TypeAlias = _typing.Literal["_text_pair", b"_text_pair"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__text_pair) -> _WhichOneofReturnType__text_pair | None: ...
+
+Global___TextInput: _TypeAlias = TextInput  # noqa: Y015
+
+@_typing.final
+class QuestionInput(_message.Message):
+    """A question and the text that may answer it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    question: _builtins.str
+    """The question, UTF-8. It must hold at least one token."""
+    context: _builtins.str
+    """The text in which the answer is sought. It must hold at least one token."""
+    def __init__(
+        self,
+        *,
+        question: _builtins.str = ...,
+        context: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuestionInput: _TypeAlias = QuestionInput  # noqa: Y015
+
+@_typing.final
+class Offsets(_message.Message):
+    """A stretch of a text. Ends are exclusive: text[start:end]."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    START_BYTE_FIELD_NUMBER: _builtins.int
+    END_BYTE_FIELD_NUMBER: _builtins.int
+    start: _builtins.int
+    """First Unicode code point."""
+    end: _builtins.int
+    """Code point after the last one."""
+    start_byte: _builtins.int
+    """The same in bytes of the text's UTF-8."""
+    end_byte: _builtins.int
+    """The same in bytes of the text's UTF-8."""
+    def __init__(
+        self,
+        *,
+        start: _builtins.int = ...,
+        end: _builtins.int = ...,
+        start_byte: _builtins.int = ...,
+        end_byte: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "end_byte", b"end_byte", "start", b"start", "start_byte", b"start_byte"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Offsets: _TypeAlias = Offsets  # noqa: Y015
+
 @_typing.final
 class EmbedRequest(_message.Message):
-    """A request to embed texts. Its gRPC deadline counts: a call that cannot be answered before it
-    is refused at once, with DEADLINE_EXCEEDED if even an idle server would take longer, else with
-    RESOURCE_EXHAUSTED. RESOURCE_EXHAUSTED carries google.rpc.RetryInfo.
-    """
+    """A request to embed texts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -92,6 +299,8 @@ class EmbedRequest(_message.Message):
     LONG_TEXT_FIELD_NUMBER: _builtins.int
     PROMPT_NAME_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    TRUNCATION_SIDE_FIELD_NUMBER: _builtins.int
+    STRIDE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model, as ListModels gives it. Empty: the only or default model."""
     long_text: Global___LongTextPolicy.ValueType
@@ -102,11 +311,15 @@ class EmbedRequest(_message.Message):
     """
     priority: Global___Priority.ValueType
     """Which calls it goes before. Default: INTERACTIVE."""
+    truncation_side: Global___TruncationSide.ValueType
+    """From which end TRUNCATE cuts. Default: RIGHT."""
+    stride: _builtins.int
+    """Tokens that neighbouring windows of WINDOW share. Less than what fits into a window.
+    Default: 0.
+    """
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The texts, UTF-8, at least one. Each must hold at least one token.
-        The server limits how many (256 unless configured otherwise).
-        """
+        """The texts, UTF-8, at least one. Each must hold at least one token."""
 
     def __init__(
         self,
@@ -116,10 +329,12 @@ class EmbedRequest(_message.Message):
         long_text: Global___LongTextPolicy.ValueType = ...,
         prompt_name: _builtins.str | None = ...,
         priority: Global___Priority.ValueType = ...,
+        truncation_side: Global___TruncationSide.ValueType = ...,
+        stride: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name", "prompt_name", b"prompt_name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name", "long_text", b"long_text", "model", b"model", "priority", b"priority", "prompt_name", b"prompt_name", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name", "long_text", b"long_text", "model", b"model", "priority", b"priority", "prompt_name", b"prompt_name", "stride", b"stride", "texts", b"texts", "truncation_side", b"truncation_side"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__prompt_name: _TypeAlias = _typing.Literal["prompt_name"]  # noqa: Y015
     _WhichOneofArgType__prompt_name: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name"]  # noqa: Y015
@@ -222,22 +437,28 @@ class TokenUsage(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     READ_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
     total: _builtins.int
     """Tokens of the whole text."""
     read: _builtins.int
     """Tokens that the model read. Zero if the text was refused."""
     truncated: _builtins.int
     """Tokens that were cut off: total - read, or zero if the text was refused."""
+    windows: _builtins.int
+    """Windows in which it was read: 1 unless it was long and the policy is WINDOW.
+    Zero if the text was refused.
+    """
     def __init__(
         self,
         *,
         total: _builtins.int = ...,
         read: _builtins.int = ...,
         truncated: _builtins.int = ...,
+        windows: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["read", b"read", "total", b"total", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["read", b"read", "total", b"total", "truncated", b"truncated", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -306,3 +527,1463 @@ class BatchInfo(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BatchInfo: _TypeAlias = BatchInfo  # noqa: Y015
+
+@_typing.final
+class EmbedTokensRequest(_message.Message):
+    """A request for the vectors of tokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    LONG_TEXT_FIELD_NUMBER: _builtins.int
+    PROMPT_NAME_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    TRUNCATION_SIDE_FIELD_NUMBER: _builtins.int
+    STRIDE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model. Empty: the only or default model."""
+    long_text: Global___LongTextPolicy.ValueType
+    """What to do with a text longer than the model's max_tokens. Default: ERROR."""
+    prompt_name: _builtins.str
+    """Name of a prompt of the model. Absent: its default prompt. Empty: no prompt."""
+    priority: Global___Priority.ValueType
+    """Which calls it goes before. Default: INTERACTIVE."""
+    truncation_side: Global___TruncationSide.ValueType
+    """From which end TRUNCATE cuts. Default: RIGHT."""
+    stride: _builtins.int
+    """Tokens that neighbouring windows of WINDOW share. Default: 0."""
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The texts, UTF-8, at least one."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        long_text: Global___LongTextPolicy.ValueType = ...,
+        prompt_name: _builtins.str | None = ...,
+        priority: Global___Priority.ValueType = ...,
+        truncation_side: Global___TruncationSide.ValueType = ...,
+        stride: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name", "prompt_name", b"prompt_name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name", "long_text", b"long_text", "model", b"model", "priority", b"priority", "prompt_name", b"prompt_name", "stride", b"stride", "texts", b"texts", "truncation_side", b"truncation_side"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__prompt_name: _TypeAlias = _typing.Literal["prompt_name"]  # noqa: Y015
+    _WhichOneofArgType__prompt_name: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_name) -> _WhichOneofReturnType__prompt_name | None: ...
+
+Global___EmbedTokensRequest: _TypeAlias = EmbedTokensRequest  # noqa: Y015
+
+@_typing.final
+class EmbedTokensResponse(_message.Message):
+    """The answer to an EmbedTokensRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model that answered."""
+    model_version: _builtins.str
+    """Version of the model that answered."""
+    dimensions: _builtins.int
+    """Length of every vector, in float32 values: the model's hidden size."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmbedTokensResult]:
+        """One result per text, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        dimensions: _builtins.int = ...,
+        results: _abc.Iterable[Global___EmbedTokensResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "model", b"model", "model_version", b"model_version", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmbedTokensResponse: _TypeAlias = EmbedTokensResponse  # noqa: Y015
+
+@_typing.final
+class EmbedTokensResult(_message.Message):
+    """The outcome of one text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VECTORS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def vectors(self) -> Global___TokenVectors:
+        """The vectors."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why this text has no answer."""
+
+    @_builtins.property
+    def tokens(self) -> Global___TokenUsage:
+        """How the text became tokens."""
+
+    @_builtins.property
+    def timings(self) -> Global___Timings:
+        """Where the time went. Set on success."""
+
+    @_builtins.property
+    def batch(self) -> Global___BatchInfo:
+        """The batch in which it was computed, of several windows the last one's. Set on success."""
+
+    def __init__(
+        self,
+        *,
+        vectors: Global___TokenVectors | None = ...,
+        error: _status_pb2.Status | None = ...,
+        tokens: Global___TokenUsage | None = ...,
+        timings: Global___Timings | None = ...,
+        batch: Global___BatchInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "error", b"error", "outcome", b"outcome", "timings", b"timings", "tokens", b"tokens", "vectors", b"vectors"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "error", b"error", "outcome", b"outcome", "timings", b"timings", "tokens", b"tokens", "vectors", b"vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["vectors", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___EmbedTokensResult: _TypeAlias = EmbedTokensResult  # noqa: Y015
+
+@_typing.final
+class TokenVectors(_message.Message):
+    """Vectors of tokens, special tokens included."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VECTORS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    vectors: _builtins.bytes
+    """`tokens x dimensions` IEEE 754 float32 values, little-endian, back to back."""
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___Token]:
+        """The tokens."""
+
+    def __init__(
+        self,
+        *,
+        vectors: _builtins.bytes = ...,
+        tokens: _abc.Iterable[Global___Token] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens", "vectors", b"vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenVectors: _TypeAlias = TokenVectors  # noqa: Y015
+
+@_typing.final
+class Token(_message.Message):
+    """One token of a text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    OFFSETS_FIELD_NUMBER: _builtins.int
+    SPECIAL_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """Its id in the vocabulary."""
+    token: _builtins.str
+    """As the vocabulary writes it."""
+    special: _builtins.bool
+    """Whether the tokenizer added it, such as [CLS]."""
+    @_builtins.property
+    def offsets(self) -> Global___Offsets:
+        """Where it stands in its text. Empty for special tokens and a prompt's."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        token: _builtins.str = ...,
+        offsets: Global___Offsets | None = ...,
+        special: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["offsets", b"offsets"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "offsets", b"offsets", "special", b"special", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Token: _TypeAlias = Token  # noqa: Y015
+
+@_typing.final
+class LabelScore(_message.Message):
+    """A label and its score."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """The label, as the model's config names it or the request does."""
+    score: _builtins.float
+    """Its score: a probability, or the value itself for a regression."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        score: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelScore: _TypeAlias = LabelScore  # noqa: Y015
+
+@_typing.final
+class ClassifyRequest(_message.Message):
+    """A request to classify texts or pairs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    LONG_TEXT_FIELD_NUMBER: _builtins.int
+    TRUNCATION_SIDE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    SCORE_FUNCTION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model. Empty: the only or default model."""
+    long_text: Global___LongTextPolicy.ValueType
+    """What to do with an input longer than the model's max_tokens: ERROR or TRUNCATE."""
+    truncation_side: Global___TruncationSide.ValueType
+    """From which end TRUNCATE cuts. Default: RIGHT."""
+    priority: Global___Priority.ValueType
+    """Which calls it goes before. Default: INTERACTIVE."""
+    top_k: _builtins.int
+    """How many labels to give, best first. Default, 0: all."""
+    score_function: Global___ScoreFunction.ValueType
+    """How scores come from logits. Default: as the model's config says."""
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextInput]:
+        """The texts or pairs, at least one."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        inputs: _abc.Iterable[Global___TextInput] | None = ...,
+        long_text: Global___LongTextPolicy.ValueType = ...,
+        truncation_side: Global___TruncationSide.ValueType = ...,
+        priority: Global___Priority.ValueType = ...,
+        top_k: _builtins.int = ...,
+        score_function: Global___ScoreFunction.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "long_text", b"long_text", "model", b"model", "priority", b"priority", "score_function", b"score_function", "top_k", b"top_k", "truncation_side", b"truncation_side"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassifyRequest: _TypeAlias = ClassifyRequest  # noqa: Y015
+
+@_typing.final
+class ClassifyResponse(_message.Message):
+    """The answer to a ClassifyRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model that answered."""
+    model_version: _builtins.str
+    """Version of the model that answered."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassifyResult]:
+        """One result per input, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        results: _abc.Iterable[Global___ClassifyResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "model_version", b"model_version", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassifyResponse: _TypeAlias = ClassifyResponse  # noqa: Y015
+
+@_typing.final
+class ClassifyResult(_message.Message):
+    """The outcome of one input."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def labels(self) -> Global___LabelScores:
+        """Labels with scores, best first."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why this input has no answer."""
+
+    @_builtins.property
+    def tokens(self) -> Global___TokenUsage:
+        """How the input became tokens."""
+
+    @_builtins.property
+    def timings(self) -> Global___Timings:
+        """Where the time went. Set on success."""
+
+    @_builtins.property
+    def batch(self) -> Global___BatchInfo:
+        """The batch in which it was computed. Set on success."""
+
+    def __init__(
+        self,
+        *,
+        labels: Global___LabelScores | None = ...,
+        error: _status_pb2.Status | None = ...,
+        tokens: Global___TokenUsage | None = ...,
+        timings: Global___Timings | None = ...,
+        batch: Global___BatchInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "error", b"error", "labels", b"labels", "outcome", b"outcome", "timings", b"timings", "tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "error", b"error", "labels", b"labels", "outcome", b"outcome", "timings", b"timings", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["labels", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___ClassifyResult: _TypeAlias = ClassifyResult  # noqa: Y015
+
+@_typing.final
+class LabelScores(_message.Message):
+    """Labels with scores, best first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelScore]:
+        """The labels."""
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Iterable[Global___LabelScore] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelScores: _TypeAlias = LabelScores  # noqa: Y015
+
+@_typing.final
+class ZeroShotClassifyRequest(_message.Message):
+    """A request to classify texts by labels of one's own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    LONG_TEXT_FIELD_NUMBER: _builtins.int
+    TRUNCATION_SIDE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    HYPOTHESIS_TEMPLATE_FIELD_NUMBER: _builtins.int
+    MULTI_LABEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model. Empty: the only or default model."""
+    long_text: Global___LongTextPolicy.ValueType
+    """What to do with a text that with the hypothesis is longer than max_tokens: ERROR or TRUNCATE,
+    which cuts the text.
+    """
+    truncation_side: Global___TruncationSide.ValueType
+    """From which end TRUNCATE cuts. Default: RIGHT."""
+    priority: Global___Priority.ValueType
+    """Which calls it goes before. Default: INTERACTIVE."""
+    hypothesis_template: _builtins.str
+    """The sentence about a text that a label makes; {} stands for the label.
+    Default: "This example is {}."
+    """
+    multi_label: _builtins.bool
+    """Whether each label is judged by itself; else all share one probability."""
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The texts, UTF-8, at least one. Texts times labels count as inputs of the call."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The labels, at least one, none empty, no two equal."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        long_text: Global___LongTextPolicy.ValueType = ...,
+        truncation_side: Global___TruncationSide.ValueType = ...,
+        priority: Global___Priority.ValueType = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        hypothesis_template: _builtins.str = ...,
+        multi_label: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hypothesis_template", b"hypothesis_template", "labels", b"labels", "long_text", b"long_text", "model", b"model", "multi_label", b"multi_label", "priority", b"priority", "texts", b"texts", "truncation_side", b"truncation_side"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ZeroShotClassifyRequest: _TypeAlias = ZeroShotClassifyRequest  # noqa: Y015
+
+@_typing.final
+class ZeroShotClassifyResponse(_message.Message):
+    """The answer to a ZeroShotClassifyRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model that answered."""
+    model_version: _builtins.str
+    """Version of the model that answered."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassifyResult]:
+        """One result per text, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        results: _abc.Iterable[Global___ClassifyResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "model_version", b"model_version", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ZeroShotClassifyResponse: _TypeAlias = ZeroShotClassifyResponse  # noqa: Y015
+
+@_typing.final
+class RerankRequest(_message.Message):
+    """A request to order documents by relevance to a query."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    LONG_TEXT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    TRUNCATION_SIDE_FIELD_NUMBER: _builtins.int
+    STRIDE_FIELD_NUMBER: _builtins.int
+    TOP_N_FIELD_NUMBER: _builtins.int
+    SCORE_FUNCTION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model. Empty: the only or default model."""
+    query: _builtins.str
+    """The query, UTF-8. It must hold at least one token."""
+    long_text: Global___LongTextPolicy.ValueType
+    """What to do where query and document are longer than max_tokens. Default: ERROR."""
+    priority: Global___Priority.ValueType
+    """Which calls it goes before. Default: INTERACTIVE."""
+    truncation_side: Global___TruncationSide.ValueType
+    """From which end TRUNCATE cuts the document. Default: RIGHT."""
+    stride: _builtins.int
+    """Tokens that neighbouring windows of WINDOW share. Default: 0."""
+    top_n: _builtins.int
+    """How many documents to give, best first. Default, 0: all. Documents with errors always come too."""
+    score_function: Global___ScoreFunction.ValueType
+    """How scores come from logits: SIGMOID, NONE, or as the model says, which is the default."""
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The documents, UTF-8, at least one."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        query: _builtins.str = ...,
+        documents: _abc.Iterable[_builtins.str] | None = ...,
+        long_text: Global___LongTextPolicy.ValueType = ...,
+        priority: Global___Priority.ValueType = ...,
+        truncation_side: Global___TruncationSide.ValueType = ...,
+        stride: _builtins.int = ...,
+        top_n: _builtins.int = ...,
+        score_function: Global___ScoreFunction.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "long_text", b"long_text", "model", b"model", "priority", b"priority", "query", b"query", "score_function", b"score_function", "stride", b"stride", "top_n", b"top_n", "truncation_side", b"truncation_side"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerankRequest: _TypeAlias = RerankRequest  # noqa: Y015
+
+@_typing.final
+class RerankResponse(_message.Message):
+    """The answer to a RerankRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model that answered."""
+    model_version: _builtins.str
+    """Version of the model that answered."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RerankResult]:
+        """The documents, best first, equal scores in the order of the request; those with errors last."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        results: _abc.Iterable[Global___RerankResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "model_version", b"model_version", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerankResponse: _TypeAlias = RerankResponse  # noqa: Y015
+
+@_typing.final
+class RerankResult(_message.Message):
+    """The outcome of one document."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Which document of the request, from 0."""
+    score: _builtins.float
+    """The higher the more relevant."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why this document has no score."""
+
+    @_builtins.property
+    def tokens(self) -> Global___TokenUsage:
+        """How query and document became tokens."""
+
+    @_builtins.property
+    def timings(self) -> Global___Timings:
+        """Where the time went. Set on success."""
+
+    @_builtins.property
+    def batch(self) -> Global___BatchInfo:
+        """The batch in which it was computed, of several windows the last one's. Set on success."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        score: _builtins.float = ...,
+        error: _status_pb2.Status | None = ...,
+        tokens: Global___TokenUsage | None = ...,
+        timings: Global___Timings | None = ...,
+        batch: Global___BatchInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "error", b"error", "outcome", b"outcome", "score", b"score", "timings", b"timings", "tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "error", b"error", "index", b"index", "outcome", b"outcome", "score", b"score", "timings", b"timings", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["score", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___RerankResult: _TypeAlias = RerankResult  # noqa: Y015
+
+@_typing.final
+class TagTokensRequest(_message.Message):
+    """A request to find entities."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    LONG_TEXT_FIELD_NUMBER: _builtins.int
+    TRUNCATION_SIDE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    STRIDE_FIELD_NUMBER: _builtins.int
+    AGGREGATION_FIELD_NUMBER: _builtins.int
+    INCLUDE_OUTSIDE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model. Empty: the only or default model."""
+    long_text: Global___LongTextPolicy.ValueType
+    """What to do with a text longer than the model's max_tokens. Default: ERROR."""
+    truncation_side: Global___TruncationSide.ValueType
+    """From which end TRUNCATE cuts. Default: RIGHT."""
+    priority: Global___Priority.ValueType
+    """Which calls it goes before. Default: INTERACTIVE."""
+    stride: _builtins.int
+    """Tokens that neighbouring windows of WINDOW share. Default: 0."""
+    aggregation: Global___Aggregation.ValueType
+    """How tokens become entities. Default: SIMPLE."""
+    include_outside: _builtins.bool
+    """Whether to give what is labelled "O", no entity, too."""
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The texts, UTF-8, at least one."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        long_text: Global___LongTextPolicy.ValueType = ...,
+        truncation_side: Global___TruncationSide.ValueType = ...,
+        priority: Global___Priority.ValueType = ...,
+        stride: _builtins.int = ...,
+        aggregation: Global___Aggregation.ValueType = ...,
+        include_outside: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "include_outside", b"include_outside", "long_text", b"long_text", "model", b"model", "priority", b"priority", "stride", b"stride", "texts", b"texts", "truncation_side", b"truncation_side"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TagTokensRequest: _TypeAlias = TagTokensRequest  # noqa: Y015
+
+@_typing.final
+class TagTokensResponse(_message.Message):
+    """The answer to a TagTokensRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model that answered."""
+    model_version: _builtins.str
+    """Version of the model that answered."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___TagTokensResult]:
+        """One result per text, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        results: _abc.Iterable[Global___TagTokensResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "model_version", b"model_version", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TagTokensResponse: _TypeAlias = TagTokensResponse  # noqa: Y015
+
+@_typing.final
+class TagTokensResult(_message.Message):
+    """The outcome of one text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITIES_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entities(self) -> Global___Entities:
+        """What was found."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why this text has no answer."""
+
+    @_builtins.property
+    def tokens(self) -> Global___TokenUsage:
+        """How the text became tokens."""
+
+    @_builtins.property
+    def timings(self) -> Global___Timings:
+        """Where the time went. Set on success."""
+
+    @_builtins.property
+    def batch(self) -> Global___BatchInfo:
+        """The batch in which it was computed, of several windows the last one's. Set on success."""
+
+    def __init__(
+        self,
+        *,
+        entities: Global___Entities | None = ...,
+        error: _status_pb2.Status | None = ...,
+        tokens: Global___TokenUsage | None = ...,
+        timings: Global___Timings | None = ...,
+        batch: Global___BatchInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "entities", b"entities", "error", b"error", "outcome", b"outcome", "timings", b"timings", "tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "entities", b"entities", "error", b"error", "outcome", b"outcome", "timings", b"timings", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["entities", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___TagTokensResult: _TypeAlias = TagTokensResult  # noqa: Y015
+
+@_typing.final
+class Entities(_message.Message):
+    """Entities in the order of the text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entities(self) -> _containers.RepeatedCompositeFieldContainer[Global___Entity]:
+        """The entities."""
+
+    def __init__(
+        self,
+        *,
+        entities: _abc.Iterable[Global___Entity] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entities", b"entities"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Entities: _TypeAlias = Entities  # noqa: Y015
+
+@_typing.final
+class Entity(_message.Message):
+    """One entity, or one token where nothing is aggregated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    OFFSETS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    WORD_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """Its label: of the entity ("PER"), or of the token ("B-PER") where nothing is aggregated."""
+    score: _builtins.float
+    """Probability of the label."""
+    text: _builtins.str
+    """That stretch of the text."""
+    word: _builtins.str
+    """The tokens written together, as the tokenizer's decoder does."""
+    @_builtins.property
+    def offsets(self) -> Global___Offsets:
+        """Where it stands in its text."""
+
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        score: _builtins.float = ...,
+        offsets: Global___Offsets | None = ...,
+        text: _builtins.str = ...,
+        word: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["offsets", b"offsets"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "offsets", b"offsets", "score", b"score", "text", b"text", "word", b"word"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Entity: _TypeAlias = Entity  # noqa: Y015
+
+@_typing.final
+class AnswerRequest(_message.Message):
+    """A request to answer questions from contexts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    LONG_TEXT_FIELD_NUMBER: _builtins.int
+    TRUNCATION_SIDE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    STRIDE_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    MAX_ANSWER_TOKENS_FIELD_NUMBER: _builtins.int
+    ALLOW_NO_ANSWER_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model. Empty: the only or default model."""
+    long_text: Global___LongTextPolicy.ValueType
+    """What to do where question and context are longer than max_tokens. Default: ERROR."""
+    truncation_side: Global___TruncationSide.ValueType
+    """From which end TRUNCATE cuts the context. Default: RIGHT."""
+    priority: Global___Priority.ValueType
+    """Which calls it goes before. Default: INTERACTIVE."""
+    stride: _builtins.int
+    """Tokens of context that neighbouring windows of WINDOW share. Default: 0."""
+    top_k: _builtins.int
+    """How many answers to give, best first. At most 20. Default, 0: 1."""
+    max_answer_tokens: _builtins.int
+    """Longest answer, in tokens. Default, 0: 15."""
+    allow_no_answer: _builtins.bool
+    """Whether "there is no answer" competes with the spans (SQuAD 2)."""
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuestionInput]:
+        """The questions with their contexts, at least one."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        inputs: _abc.Iterable[Global___QuestionInput] | None = ...,
+        long_text: Global___LongTextPolicy.ValueType = ...,
+        truncation_side: Global___TruncationSide.ValueType = ...,
+        priority: Global___Priority.ValueType = ...,
+        stride: _builtins.int = ...,
+        top_k: _builtins.int = ...,
+        max_answer_tokens: _builtins.int = ...,
+        allow_no_answer: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_no_answer", b"allow_no_answer", "inputs", b"inputs", "long_text", b"long_text", "max_answer_tokens", b"max_answer_tokens", "model", b"model", "priority", b"priority", "stride", b"stride", "top_k", b"top_k", "truncation_side", b"truncation_side"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerRequest: _TypeAlias = AnswerRequest  # noqa: Y015
+
+@_typing.final
+class AnswerResponse(_message.Message):
+    """The answer to an AnswerRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model that answered."""
+    model_version: _builtins.str
+    """Version of the model that answered."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnswerResult]:
+        """One result per input, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        results: _abc.Iterable[Global___AnswerResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "model_version", b"model_version", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerResponse: _TypeAlias = AnswerResponse  # noqa: Y015
+
+@_typing.final
+class AnswerResult(_message.Message):
+    """The outcome of one question."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPANS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def spans(self) -> Global___Spans:
+        """What was found."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why this question has no answer."""
+
+    @_builtins.property
+    def tokens(self) -> Global___TokenUsage:
+        """How question and context became tokens."""
+
+    @_builtins.property
+    def timings(self) -> Global___Timings:
+        """Where the time went. Set on success."""
+
+    @_builtins.property
+    def batch(self) -> Global___BatchInfo:
+        """The batch in which it was computed, of several windows the last one's. Set on success."""
+
+    def __init__(
+        self,
+        *,
+        spans: Global___Spans | None = ...,
+        error: _status_pb2.Status | None = ...,
+        tokens: Global___TokenUsage | None = ...,
+        timings: Global___Timings | None = ...,
+        batch: Global___BatchInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "error", b"error", "outcome", b"outcome", "spans", b"spans", "timings", b"timings", "tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "error", b"error", "outcome", b"outcome", "spans", b"spans", "timings", b"timings", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["spans", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___AnswerResult: _TypeAlias = AnswerResult  # noqa: Y015
+
+@_typing.final
+class Spans(_message.Message):
+    """Answers, best first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPANS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Span]:
+        """The answers."""
+
+    def __init__(
+        self,
+        *,
+        spans: _abc.Iterable[Global___Span] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["spans", b"spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Spans: _TypeAlias = Spans  # noqa: Y015
+
+@_typing.final
+class Span(_message.Message):
+    """One answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    OFFSETS_FIELD_NUMBER: _builtins.int
+    NO_ANSWER_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """That stretch of the context. Empty if there is no answer."""
+    score: _builtins.float
+    """Probability among all spans that were allowed, over all windows."""
+    no_answer: _builtins.bool
+    """Whether this says that the context holds no answer."""
+    @_builtins.property
+    def offsets(self) -> Global___Offsets:
+        """Where it stands in the context. Empty if there is no answer."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        score: _builtins.float = ...,
+        offsets: Global___Offsets | None = ...,
+        no_answer: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["offsets", b"offsets"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_answer", b"no_answer", "offsets", b"offsets", "score", b"score", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Span: _TypeAlias = Span  # noqa: Y015
+
+@_typing.final
+class FillMaskRequest(_message.Message):
+    """A request to fill masks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    LONG_TEXT_FIELD_NUMBER: _builtins.int
+    TRUNCATION_SIDE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model. Empty: the only or default model."""
+    long_text: Global___LongTextPolicy.ValueType
+    """What to do with a text longer than the model's max_tokens: ERROR or TRUNCATE."""
+    truncation_side: Global___TruncationSide.ValueType
+    """From which end TRUNCATE cuts. Default: RIGHT."""
+    priority: Global___Priority.ValueType
+    """Which calls it goes before. Default: INTERACTIVE."""
+    top_k: _builtins.int
+    """How many tokens to give for each mask, best first. At most 1,000. Default, 0: 5."""
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The texts, UTF-8, at least one. Each must hold the tokenizer's mask token (Model.mask_token)."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        long_text: Global___LongTextPolicy.ValueType = ...,
+        truncation_side: Global___TruncationSide.ValueType = ...,
+        priority: Global___Priority.ValueType = ...,
+        top_k: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["long_text", b"long_text", "model", b"model", "priority", b"priority", "texts", b"texts", "top_k", b"top_k", "truncation_side", b"truncation_side"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FillMaskRequest: _TypeAlias = FillMaskRequest  # noqa: Y015
+
+@_typing.final
+class FillMaskResponse(_message.Message):
+    """The answer to a FillMaskRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model that answered."""
+    model_version: _builtins.str
+    """Version of the model that answered."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___FillMaskResult]:
+        """One result per text, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        results: _abc.Iterable[Global___FillMaskResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "model_version", b"model_version", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FillMaskResponse: _TypeAlias = FillMaskResponse  # noqa: Y015
+
+@_typing.final
+class FillMaskResult(_message.Message):
+    """The outcome of one text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MASKS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def masks(self) -> Global___Masks:
+        """What fits."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why this text has no answer."""
+
+    @_builtins.property
+    def tokens(self) -> Global___TokenUsage:
+        """How the text became tokens."""
+
+    @_builtins.property
+    def timings(self) -> Global___Timings:
+        """Where the time went. Set on success."""
+
+    @_builtins.property
+    def batch(self) -> Global___BatchInfo:
+        """The batch in which it was computed. Set on success."""
+
+    def __init__(
+        self,
+        *,
+        masks: Global___Masks | None = ...,
+        error: _status_pb2.Status | None = ...,
+        tokens: Global___TokenUsage | None = ...,
+        timings: Global___Timings | None = ...,
+        batch: Global___BatchInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "error", b"error", "masks", b"masks", "outcome", b"outcome", "timings", b"timings", "tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "error", b"error", "masks", b"masks", "outcome", b"outcome", "timings", b"timings", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["masks", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___FillMaskResult: _TypeAlias = FillMaskResult  # noqa: Y015
+
+@_typing.final
+class Masks(_message.Message):
+    """The masks of a text, in its order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MASKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def masks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mask]:
+        """The masks that the model has read."""
+
+    def __init__(
+        self,
+        *,
+        masks: _abc.Iterable[Global___Mask] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["masks", b"masks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Masks: _TypeAlias = Masks  # noqa: Y015
+
+@_typing.final
+class Mask(_message.Message):
+    """One mask."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSETS_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def offsets(self) -> Global___Offsets:
+        """Where the mask token stands in its text."""
+
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
+        """Tokens that fit, best first."""
+
+    def __init__(
+        self,
+        *,
+        offsets: Global___Offsets | None = ...,
+        candidates: _abc.Iterable[Global___Candidate] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["offsets", b"offsets"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "offsets", b"offsets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Mask: _TypeAlias = Mask  # noqa: Y015
+
+@_typing.final
+class Candidate(_message.Message):
+    """A token that fits a mask."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """Its id in the vocabulary."""
+    text: _builtins.str
+    """The token as text."""
+    score: _builtins.float
+    """Its probability."""
+    sequence: _builtins.str
+    """The whole text with this token in place of this mask."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        text: _builtins.str = ...,
+        score: _builtins.float = ...,
+        sequence: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "score", b"score", "sequence", b"sequence", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Candidate: _TypeAlias = Candidate  # noqa: Y015
+
+@_typing.final
+class TokenizeRequest(_message.Message):
+    """A request to tokenise texts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    WITHOUT_SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model. Empty: the only or default model."""
+    without_special_tokens: _builtins.bool
+    """Whether to leave out the special tokens that the tokenizer adds, such as [CLS]."""
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextInput]:
+        """The texts or pairs, at least one. They may be empty."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        inputs: _abc.Iterable[Global___TextInput] | None = ...,
+        without_special_tokens: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "model", b"model", "without_special_tokens", b"without_special_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenizeRequest: _TypeAlias = TokenizeRequest  # noqa: Y015
+
+@_typing.final
+class TokenizeResponse(_message.Message):
+    """The answer to a TokenizeRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model that answered."""
+    model_version: _builtins.str
+    """Version of the model that answered."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenizeResult]:
+        """One result per input, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        results: _abc.Iterable[Global___TokenizeResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "model_version", b"model_version", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenizeResponse: _TypeAlias = TokenizeResponse  # noqa: Y015
+
+@_typing.final
+class TokenizeResult(_message.Message):
+    """The tokens of one input, none cut off."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___Token]:
+        """The tokens, those of a pair's second text after those of the first."""
+
+    def __init__(
+        self,
+        *,
+        tokens: _abc.Iterable[Global___Token] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenizeResult: _TypeAlias = TokenizeResult  # noqa: Y015
+
+@_typing.final
+class DetokenizeRequest(_message.Message):
+    """A request to write token ids as texts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    SEQUENCES_FIELD_NUMBER: _builtins.int
+    WITH_SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model. Empty: the only or default model."""
+    with_special_tokens: _builtins.bool
+    """Whether to write special tokens, such as [CLS], too."""
+    @_builtins.property
+    def sequences(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenIds]:
+        """Token ids, at least one sequence."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        sequences: _abc.Iterable[Global___TokenIds] | None = ...,
+        with_special_tokens: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "sequences", b"sequences", "with_special_tokens", b"with_special_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DetokenizeRequest: _TypeAlias = DetokenizeRequest  # noqa: Y015
+
+@_typing.final
+class TokenIds(_message.Message):
+    """Token ids of one text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Ids below Model.vocab_size."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenIds: _TypeAlias = TokenIds  # noqa: Y015
+
+@_typing.final
+class DetokenizeResponse(_message.Message):
+    """The answer to a DetokenizeRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model that answered."""
+    model_version: _builtins.str
+    """Version of the model that answered."""
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """One text per sequence, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "model_version", b"model_version", "texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DetokenizeResponse: _TypeAlias = DetokenizeResponse  # noqa: Y015
+
+@_typing.final
+class CountTokensRequest(_message.Message):
+    """A request to count tokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model. Empty: the only or default model."""
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextInput]:
+        """The texts or pairs, at least one. They may be empty."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        inputs: _abc.Iterable[Global___TextInput] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountTokensRequest: _TypeAlias = CountTokensRequest  # noqa: Y015
+
+@_typing.final
+class CountTokensResponse(_message.Message):
+    """The answer to a CountTokensRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model that answered."""
+    model_version: _builtins.str
+    """Version of the model that answered."""
+    max_tokens: _builtins.int
+    """Most tokens that the model reads at once."""
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Tokens of each input, special tokens included."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        counts: _abc.Iterable[_builtins.int] | None = ...,
+        max_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "max_tokens", b"max_tokens", "model", b"model", "model_version", b"model_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountTokensResponse: _TypeAlias = CountTokensResponse  # noqa: Y015

@@ -26,8 +26,18 @@ if _version_not_supported:
 
 
 class InferenceServiceStub:
-    """Turns texts into answers. Errors carry google.rpc.BadRequest details that name
-    the field, the limit and the remedy.
+    """Turns texts into answers. A model answers the calls of its own task (Model.task); the others end
+    with FAILED_PRECONDITION and say which calls it answers.
+
+    What holds for every call:
+    - Each input has its own outcome. An input that cannot be answered (empty, too long under the
+    ERROR policy) has an error in its result and the call succeeds. If no input of the call can be
+    answered, the call itself fails with the status of the first.
+    - The gRPC deadline counts: a call that cannot be answered before it is refused at once, with
+    DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
+    - Errors carry google.rpc.BadRequest, which names the field, the limit and the remedy; ErrorInfo,
+    with a reason to switch on; and RetryInfo with RESOURCE_EXHAUSTED.
+    - The server limits how many inputs a call takes (256 unless configured otherwise).
     """
 
     def __init__(self, channel):
@@ -41,19 +51,174 @@ class InferenceServiceStub:
                 request_serializer=bertd_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=bertd_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.EmbedStream = channel.stream_stream(
+                '/bertd.v1.InferenceService/EmbedStream',
+                request_serializer=bertd_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=bertd_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
+                _registered_method=True)
+        self.EmbedTokens = channel.unary_unary(
+                '/bertd.v1.InferenceService/EmbedTokens',
+                request_serializer=bertd_dot_v1_dot_inference__pb2.EmbedTokensRequest.SerializeToString,
+                response_deserializer=bertd_dot_v1_dot_inference__pb2.EmbedTokensResponse.FromString,
+                _registered_method=True)
+        self.Classify = channel.unary_unary(
+                '/bertd.v1.InferenceService/Classify',
+                request_serializer=bertd_dot_v1_dot_inference__pb2.ClassifyRequest.SerializeToString,
+                response_deserializer=bertd_dot_v1_dot_inference__pb2.ClassifyResponse.FromString,
+                _registered_method=True)
+        self.ZeroShotClassify = channel.unary_unary(
+                '/bertd.v1.InferenceService/ZeroShotClassify',
+                request_serializer=bertd_dot_v1_dot_inference__pb2.ZeroShotClassifyRequest.SerializeToString,
+                response_deserializer=bertd_dot_v1_dot_inference__pb2.ZeroShotClassifyResponse.FromString,
+                _registered_method=True)
+        self.Rerank = channel.unary_unary(
+                '/bertd.v1.InferenceService/Rerank',
+                request_serializer=bertd_dot_v1_dot_inference__pb2.RerankRequest.SerializeToString,
+                response_deserializer=bertd_dot_v1_dot_inference__pb2.RerankResponse.FromString,
+                _registered_method=True)
+        self.RerankStream = channel.stream_stream(
+                '/bertd.v1.InferenceService/RerankStream',
+                request_serializer=bertd_dot_v1_dot_inference__pb2.RerankRequest.SerializeToString,
+                response_deserializer=bertd_dot_v1_dot_inference__pb2.RerankResponse.FromString,
+                _registered_method=True)
+        self.TagTokens = channel.unary_unary(
+                '/bertd.v1.InferenceService/TagTokens',
+                request_serializer=bertd_dot_v1_dot_inference__pb2.TagTokensRequest.SerializeToString,
+                response_deserializer=bertd_dot_v1_dot_inference__pb2.TagTokensResponse.FromString,
+                _registered_method=True)
+        self.Answer = channel.unary_unary(
+                '/bertd.v1.InferenceService/Answer',
+                request_serializer=bertd_dot_v1_dot_inference__pb2.AnswerRequest.SerializeToString,
+                response_deserializer=bertd_dot_v1_dot_inference__pb2.AnswerResponse.FromString,
+                _registered_method=True)
+        self.FillMask = channel.unary_unary(
+                '/bertd.v1.InferenceService/FillMask',
+                request_serializer=bertd_dot_v1_dot_inference__pb2.FillMaskRequest.SerializeToString,
+                response_deserializer=bertd_dot_v1_dot_inference__pb2.FillMaskResponse.FromString,
+                _registered_method=True)
+        self.Tokenize = channel.unary_unary(
+                '/bertd.v1.InferenceService/Tokenize',
+                request_serializer=bertd_dot_v1_dot_inference__pb2.TokenizeRequest.SerializeToString,
+                response_deserializer=bertd_dot_v1_dot_inference__pb2.TokenizeResponse.FromString,
+                _registered_method=True)
+        self.Detokenize = channel.unary_unary(
+                '/bertd.v1.InferenceService/Detokenize',
+                request_serializer=bertd_dot_v1_dot_inference__pb2.DetokenizeRequest.SerializeToString,
+                response_deserializer=bertd_dot_v1_dot_inference__pb2.DetokenizeResponse.FromString,
+                _registered_method=True)
+        self.CountTokens = channel.unary_unary(
+                '/bertd.v1.InferenceService/CountTokens',
+                request_serializer=bertd_dot_v1_dot_inference__pb2.CountTokensRequest.SerializeToString,
+                response_deserializer=bertd_dot_v1_dot_inference__pb2.CountTokensResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServiceServicer:
-    """Turns texts into answers. Errors carry google.rpc.BadRequest details that name
-    the field, the limit and the remedy.
+    """Turns texts into answers. A model answers the calls of its own task (Model.task); the others end
+    with FAILED_PRECONDITION and say which calls it answers.
+
+    What holds for every call:
+    - Each input has its own outcome. An input that cannot be answered (empty, too long under the
+    ERROR policy) has an error in its result and the call succeeds. If no input of the call can be
+    answered, the call itself fails with the status of the first.
+    - The gRPC deadline counts: a call that cannot be answered before it is refused at once, with
+    DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
+    - Errors carry google.rpc.BadRequest, which names the field, the limit and the remedy; ErrorInfo,
+    with a reason to switch on; and RetryInfo with RESOURCE_EXHAUSTED.
+    - The server limits how many inputs a call takes (256 unless configured otherwise).
     """
 
     def Embed(self, request, context):
         """Computes one vector per text with the pooling and normalisation of the model.
+        Task feature-extraction.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
-        A text that cannot be answered (empty, too long under the ERROR policy) has an
-        error in its result and the call succeeds. If no text of the call can be
-        answered, the call itself fails with the status of the first.
+    def EmbedStream(self, request_iterator, context):
+        """Embed for bulk work: each request is answered by one response, in order. The server reads on
+        only while few requests are in work, so that gRPC's flow control holds a fast sender back.
+        A request that fails as a whole has the error in the result of each of its texts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EmbedTokens(self, request, context):
+        """Computes one vector per token. Task feature-extraction.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Classify(self, request, context):
+        """Scores the model's labels for texts or pairs of texts. Task text-classification; also
+        zero-shot-classification, whose models are classifiers of pairs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ZeroShotClassify(self, request, context):
+        """Scores labels that the request names, by inference between text and label.
+        Task zero-shot-classification.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rerank(self, request, context):
+        """Orders documents by their relevance to a query. Task text-ranking.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RerankStream(self, request_iterator, context):
+        """Rerank for bulk work, as EmbedStream is for Embed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TagTokens(self, request, context):
+        """Finds entities in texts. Task token-classification.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Answer(self, request, context):
+        """Finds the answers to questions in contexts. Task question-answering.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FillMask(self, request, context):
+        """Fills mask tokens. Task fill-mask.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Tokenize(self, request, context):
+        """Turns texts into tokens, as the model reads them. Any task.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Detokenize(self, request, context):
+        """Turns token ids into texts. Any task.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountTokens(self, request, context):
+        """Counts the tokens of texts. Any task.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -67,6 +232,66 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     request_deserializer=bertd_dot_v1_dot_inference__pb2.EmbedRequest.FromString,
                     response_serializer=bertd_dot_v1_dot_inference__pb2.EmbedResponse.SerializeToString,
             ),
+            'EmbedStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.EmbedStream,
+                    request_deserializer=bertd_dot_v1_dot_inference__pb2.EmbedRequest.FromString,
+                    response_serializer=bertd_dot_v1_dot_inference__pb2.EmbedResponse.SerializeToString,
+            ),
+            'EmbedTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.EmbedTokens,
+                    request_deserializer=bertd_dot_v1_dot_inference__pb2.EmbedTokensRequest.FromString,
+                    response_serializer=bertd_dot_v1_dot_inference__pb2.EmbedTokensResponse.SerializeToString,
+            ),
+            'Classify': grpc.unary_unary_rpc_method_handler(
+                    servicer.Classify,
+                    request_deserializer=bertd_dot_v1_dot_inference__pb2.ClassifyRequest.FromString,
+                    response_serializer=bertd_dot_v1_dot_inference__pb2.ClassifyResponse.SerializeToString,
+            ),
+            'ZeroShotClassify': grpc.unary_unary_rpc_method_handler(
+                    servicer.ZeroShotClassify,
+                    request_deserializer=bertd_dot_v1_dot_inference__pb2.ZeroShotClassifyRequest.FromString,
+                    response_serializer=bertd_dot_v1_dot_inference__pb2.ZeroShotClassifyResponse.SerializeToString,
+            ),
+            'Rerank': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rerank,
+                    request_deserializer=bertd_dot_v1_dot_inference__pb2.RerankRequest.FromString,
+                    response_serializer=bertd_dot_v1_dot_inference__pb2.RerankResponse.SerializeToString,
+            ),
+            'RerankStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.RerankStream,
+                    request_deserializer=bertd_dot_v1_dot_inference__pb2.RerankRequest.FromString,
+                    response_serializer=bertd_dot_v1_dot_inference__pb2.RerankResponse.SerializeToString,
+            ),
+            'TagTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.TagTokens,
+                    request_deserializer=bertd_dot_v1_dot_inference__pb2.TagTokensRequest.FromString,
+                    response_serializer=bertd_dot_v1_dot_inference__pb2.TagTokensResponse.SerializeToString,
+            ),
+            'Answer': grpc.unary_unary_rpc_method_handler(
+                    servicer.Answer,
+                    request_deserializer=bertd_dot_v1_dot_inference__pb2.AnswerRequest.FromString,
+                    response_serializer=bertd_dot_v1_dot_inference__pb2.AnswerResponse.SerializeToString,
+            ),
+            'FillMask': grpc.unary_unary_rpc_method_handler(
+                    servicer.FillMask,
+                    request_deserializer=bertd_dot_v1_dot_inference__pb2.FillMaskRequest.FromString,
+                    response_serializer=bertd_dot_v1_dot_inference__pb2.FillMaskResponse.SerializeToString,
+            ),
+            'Tokenize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Tokenize,
+                    request_deserializer=bertd_dot_v1_dot_inference__pb2.TokenizeRequest.FromString,
+                    response_serializer=bertd_dot_v1_dot_inference__pb2.TokenizeResponse.SerializeToString,
+            ),
+            'Detokenize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Detokenize,
+                    request_deserializer=bertd_dot_v1_dot_inference__pb2.DetokenizeRequest.FromString,
+                    response_serializer=bertd_dot_v1_dot_inference__pb2.DetokenizeResponse.SerializeToString,
+            ),
+            'CountTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountTokens,
+                    request_deserializer=bertd_dot_v1_dot_inference__pb2.CountTokensRequest.FromString,
+                    response_serializer=bertd_dot_v1_dot_inference__pb2.CountTokensResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'bertd.v1.InferenceService', rpc_method_handlers)
@@ -76,8 +301,18 @@ def add_InferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InferenceService:
-    """Turns texts into answers. Errors carry google.rpc.BadRequest details that name
-    the field, the limit and the remedy.
+    """Turns texts into answers. A model answers the calls of its own task (Model.task); the others end
+    with FAILED_PRECONDITION and say which calls it answers.
+
+    What holds for every call:
+    - Each input has its own outcome. An input that cannot be answered (empty, too long under the
+    ERROR policy) has an error in its result and the call succeeds. If no input of the call can be
+    answered, the call itself fails with the status of the first.
+    - The gRPC deadline counts: a call that cannot be answered before it is refused at once, with
+    DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
+    - Errors carry google.rpc.BadRequest, which names the field, the limit and the remedy; ErrorInfo,
+    with a reason to switch on; and RetryInfo with RESOURCE_EXHAUSTED.
+    - The server limits how many inputs a call takes (256 unless configured otherwise).
     """
 
     @staticmethod
@@ -97,6 +332,330 @@ class InferenceService:
             '/bertd.v1.InferenceService/Embed',
             bertd_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
             bertd_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EmbedStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/bertd.v1.InferenceService/EmbedStream',
+            bertd_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
+            bertd_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EmbedTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bertd.v1.InferenceService/EmbedTokens',
+            bertd_dot_v1_dot_inference__pb2.EmbedTokensRequest.SerializeToString,
+            bertd_dot_v1_dot_inference__pb2.EmbedTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Classify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bertd.v1.InferenceService/Classify',
+            bertd_dot_v1_dot_inference__pb2.ClassifyRequest.SerializeToString,
+            bertd_dot_v1_dot_inference__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ZeroShotClassify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bertd.v1.InferenceService/ZeroShotClassify',
+            bertd_dot_v1_dot_inference__pb2.ZeroShotClassifyRequest.SerializeToString,
+            bertd_dot_v1_dot_inference__pb2.ZeroShotClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rerank(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bertd.v1.InferenceService/Rerank',
+            bertd_dot_v1_dot_inference__pb2.RerankRequest.SerializeToString,
+            bertd_dot_v1_dot_inference__pb2.RerankResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RerankStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/bertd.v1.InferenceService/RerankStream',
+            bertd_dot_v1_dot_inference__pb2.RerankRequest.SerializeToString,
+            bertd_dot_v1_dot_inference__pb2.RerankResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TagTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bertd.v1.InferenceService/TagTokens',
+            bertd_dot_v1_dot_inference__pb2.TagTokensRequest.SerializeToString,
+            bertd_dot_v1_dot_inference__pb2.TagTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Answer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bertd.v1.InferenceService/Answer',
+            bertd_dot_v1_dot_inference__pb2.AnswerRequest.SerializeToString,
+            bertd_dot_v1_dot_inference__pb2.AnswerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FillMask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bertd.v1.InferenceService/FillMask',
+            bertd_dot_v1_dot_inference__pb2.FillMaskRequest.SerializeToString,
+            bertd_dot_v1_dot_inference__pb2.FillMaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Tokenize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bertd.v1.InferenceService/Tokenize',
+            bertd_dot_v1_dot_inference__pb2.TokenizeRequest.SerializeToString,
+            bertd_dot_v1_dot_inference__pb2.TokenizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Detokenize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bertd.v1.InferenceService/Detokenize',
+            bertd_dot_v1_dot_inference__pb2.DetokenizeRequest.SerializeToString,
+            bertd_dot_v1_dot_inference__pb2.DetokenizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bertd.v1.InferenceService/CountTokens',
+            bertd_dot_v1_dot_inference__pb2.CountTokensRequest.SerializeToString,
+            bertd_dot_v1_dot_inference__pb2.CountTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,

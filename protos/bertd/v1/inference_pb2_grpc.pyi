@@ -33,8 +33,18 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class InferenceServiceStub:
-    """Turns texts into answers. Errors carry google.rpc.BadRequest details that name
-    the field, the limit and the remedy.
+    """Turns texts into answers. A model answers the calls of its own task (Model.task); the others end
+    with FAILED_PRECONDITION and say which calls it answers.
+
+    What holds for every call:
+    - Each input has its own outcome. An input that cannot be answered (empty, too long under the
+      ERROR policy) has an error in its result and the call succeeds. If no input of the call can be
+      answered, the call itself fails with the status of the first.
+    - The gRPC deadline counts: a call that cannot be answered before it is refused at once, with
+      DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
+    - Errors carry google.rpc.BadRequest, which names the field, the limit and the remedy; ErrorInfo,
+      with a reason to switch on; and RetryInfo with RESOURCE_EXHAUSTED.
+    - The server limits how many inputs a call takes (256 unless configured otherwise).
     """
 
     @_typing.overload
@@ -43,30 +53,106 @@ class InferenceServiceStub:
     def __new__(cls, channel: _aio.Channel) -> InferenceServiceAsyncStub: ...
     Embed: _grpc.UnaryUnaryMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedResponse]
     """Computes one vector per text with the pooling and normalisation of the model.
-
-    A text that cannot be answered (empty, too long under the ERROR policy) has an
-    error in its result and the call succeeds. If no text of the call can be
-    answered, the call itself fails with the status of the first.
+    Task feature-extraction.
     """
+    EmbedStream: _grpc.StreamStreamMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedResponse]
+    """Embed for bulk work: each request is answered by one response, in order. The server reads on
+    only while few requests are in work, so that gRPC's flow control holds a fast sender back.
+    A request that fails as a whole has the error in the result of each of its texts.
+    """
+    EmbedTokens: _grpc.UnaryUnaryMultiCallable[_inference_pb2.EmbedTokensRequest, _inference_pb2.EmbedTokensResponse]
+    """Computes one vector per token. Task feature-extraction."""
+    Classify: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ClassifyRequest, _inference_pb2.ClassifyResponse]
+    """Scores the model's labels for texts or pairs of texts. Task text-classification; also
+    zero-shot-classification, whose models are classifiers of pairs.
+    """
+    ZeroShotClassify: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ZeroShotClassifyRequest, _inference_pb2.ZeroShotClassifyResponse]
+    """Scores labels that the request names, by inference between text and label.
+    Task zero-shot-classification.
+    """
+    Rerank: _grpc.UnaryUnaryMultiCallable[_inference_pb2.RerankRequest, _inference_pb2.RerankResponse]
+    """Orders documents by their relevance to a query. Task text-ranking."""
+    RerankStream: _grpc.StreamStreamMultiCallable[_inference_pb2.RerankRequest, _inference_pb2.RerankResponse]
+    """Rerank for bulk work, as EmbedStream is for Embed."""
+    TagTokens: _grpc.UnaryUnaryMultiCallable[_inference_pb2.TagTokensRequest, _inference_pb2.TagTokensResponse]
+    """Finds entities in texts. Task token-classification."""
+    Answer: _grpc.UnaryUnaryMultiCallable[_inference_pb2.AnswerRequest, _inference_pb2.AnswerResponse]
+    """Finds the answers to questions in contexts. Task question-answering."""
+    FillMask: _grpc.UnaryUnaryMultiCallable[_inference_pb2.FillMaskRequest, _inference_pb2.FillMaskResponse]
+    """Fills mask tokens. Task fill-mask."""
+    Tokenize: _grpc.UnaryUnaryMultiCallable[_inference_pb2.TokenizeRequest, _inference_pb2.TokenizeResponse]
+    """Turns texts into tokens, as the model reads them. Any task."""
+    Detokenize: _grpc.UnaryUnaryMultiCallable[_inference_pb2.DetokenizeRequest, _inference_pb2.DetokenizeResponse]
+    """Turns token ids into texts. Any task."""
+    CountTokens: _grpc.UnaryUnaryMultiCallable[_inference_pb2.CountTokensRequest, _inference_pb2.CountTokensResponse]
+    """Counts the tokens of texts. Any task."""
 
 @_typing.type_check_only
 class InferenceServiceAsyncStub(InferenceServiceStub):
-    """Turns texts into answers. Errors carry google.rpc.BadRequest details that name
-    the field, the limit and the remedy.
+    """Turns texts into answers. A model answers the calls of its own task (Model.task); the others end
+    with FAILED_PRECONDITION and say which calls it answers.
+
+    What holds for every call:
+    - Each input has its own outcome. An input that cannot be answered (empty, too long under the
+      ERROR policy) has an error in its result and the call succeeds. If no input of the call can be
+      answered, the call itself fails with the status of the first.
+    - The gRPC deadline counts: a call that cannot be answered before it is refused at once, with
+      DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
+    - Errors carry google.rpc.BadRequest, which names the field, the limit and the remedy; ErrorInfo,
+      with a reason to switch on; and RetryInfo with RESOURCE_EXHAUSTED.
+    - The server limits how many inputs a call takes (256 unless configured otherwise).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Embed: _aio.UnaryUnaryMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedResponse]  # type: ignore[assignment]
     """Computes one vector per text with the pooling and normalisation of the model.
-
-    A text that cannot be answered (empty, too long under the ERROR policy) has an
-    error in its result and the call succeeds. If no text of the call can be
-    answered, the call itself fails with the status of the first.
+    Task feature-extraction.
     """
+    EmbedStream: _aio.StreamStreamMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedResponse]  # type: ignore[assignment]
+    """Embed for bulk work: each request is answered by one response, in order. The server reads on
+    only while few requests are in work, so that gRPC's flow control holds a fast sender back.
+    A request that fails as a whole has the error in the result of each of its texts.
+    """
+    EmbedTokens: _aio.UnaryUnaryMultiCallable[_inference_pb2.EmbedTokensRequest, _inference_pb2.EmbedTokensResponse]  # type: ignore[assignment]
+    """Computes one vector per token. Task feature-extraction."""
+    Classify: _aio.UnaryUnaryMultiCallable[_inference_pb2.ClassifyRequest, _inference_pb2.ClassifyResponse]  # type: ignore[assignment]
+    """Scores the model's labels for texts or pairs of texts. Task text-classification; also
+    zero-shot-classification, whose models are classifiers of pairs.
+    """
+    ZeroShotClassify: _aio.UnaryUnaryMultiCallable[_inference_pb2.ZeroShotClassifyRequest, _inference_pb2.ZeroShotClassifyResponse]  # type: ignore[assignment]
+    """Scores labels that the request names, by inference between text and label.
+    Task zero-shot-classification.
+    """
+    Rerank: _aio.UnaryUnaryMultiCallable[_inference_pb2.RerankRequest, _inference_pb2.RerankResponse]  # type: ignore[assignment]
+    """Orders documents by their relevance to a query. Task text-ranking."""
+    RerankStream: _aio.StreamStreamMultiCallable[_inference_pb2.RerankRequest, _inference_pb2.RerankResponse]  # type: ignore[assignment]
+    """Rerank for bulk work, as EmbedStream is for Embed."""
+    TagTokens: _aio.UnaryUnaryMultiCallable[_inference_pb2.TagTokensRequest, _inference_pb2.TagTokensResponse]  # type: ignore[assignment]
+    """Finds entities in texts. Task token-classification."""
+    Answer: _aio.UnaryUnaryMultiCallable[_inference_pb2.AnswerRequest, _inference_pb2.AnswerResponse]  # type: ignore[assignment]
+    """Finds the answers to questions in contexts. Task question-answering."""
+    FillMask: _aio.UnaryUnaryMultiCallable[_inference_pb2.FillMaskRequest, _inference_pb2.FillMaskResponse]  # type: ignore[assignment]
+    """Fills mask tokens. Task fill-mask."""
+    Tokenize: _aio.UnaryUnaryMultiCallable[_inference_pb2.TokenizeRequest, _inference_pb2.TokenizeResponse]  # type: ignore[assignment]
+    """Turns texts into tokens, as the model reads them. Any task."""
+    Detokenize: _aio.UnaryUnaryMultiCallable[_inference_pb2.DetokenizeRequest, _inference_pb2.DetokenizeResponse]  # type: ignore[assignment]
+    """Turns token ids into texts. Any task."""
+    CountTokens: _aio.UnaryUnaryMultiCallable[_inference_pb2.CountTokensRequest, _inference_pb2.CountTokensResponse]  # type: ignore[assignment]
+    """Counts the tokens of texts. Any task."""
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Turns texts into answers. Errors carry google.rpc.BadRequest details that name
-    the field, the limit and the remedy.
+    """Turns texts into answers. A model answers the calls of its own task (Model.task); the others end
+    with FAILED_PRECONDITION and say which calls it answers.
+
+    What holds for every call:
+    - Each input has its own outcome. An input that cannot be answered (empty, too long under the
+      ERROR policy) has an error in its result and the call succeeds. If no input of the call can be
+      answered, the call itself fails with the status of the first.
+    - The gRPC deadline counts: a call that cannot be answered before it is refused at once, with
+      DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
+    - Errors carry google.rpc.BadRequest, which names the field, the limit and the remedy; ErrorInfo,
+      with a reason to switch on; and RetryInfo with RESOURCE_EXHAUSTED.
+    - The server limits how many inputs a call takes (256 unless configured otherwise).
     """
 
     @_abc_1.abstractmethod
@@ -76,10 +162,110 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.EmbedResponse, _abc.Awaitable[_inference_pb2.EmbedResponse]]:
         """Computes one vector per text with the pooling and normalisation of the model.
-
-        A text that cannot be answered (empty, too long under the ERROR policy) has an
-        error in its result and the call succeeds. If no text of the call can be
-        answered, the call itself fails with the status of the first.
+        Task feature-extraction.
         """
+
+    @_abc_1.abstractmethod
+    def EmbedStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_inference_pb2.EmbedRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inference_pb2.EmbedResponse], _abc.AsyncIterator[_inference_pb2.EmbedResponse]]:
+        """Embed for bulk work: each request is answered by one response, in order. The server reads on
+        only while few requests are in work, so that gRPC's flow control holds a fast sender back.
+        A request that fails as a whole has the error in the result of each of its texts.
+        """
+
+    @_abc_1.abstractmethod
+    def EmbedTokens(
+        self,
+        request: _inference_pb2.EmbedTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.EmbedTokensResponse, _abc.Awaitable[_inference_pb2.EmbedTokensResponse]]:
+        """Computes one vector per token. Task feature-extraction."""
+
+    @_abc_1.abstractmethod
+    def Classify(
+        self,
+        request: _inference_pb2.ClassifyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.ClassifyResponse, _abc.Awaitable[_inference_pb2.ClassifyResponse]]:
+        """Scores the model's labels for texts or pairs of texts. Task text-classification; also
+        zero-shot-classification, whose models are classifiers of pairs.
+        """
+
+    @_abc_1.abstractmethod
+    def ZeroShotClassify(
+        self,
+        request: _inference_pb2.ZeroShotClassifyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.ZeroShotClassifyResponse, _abc.Awaitable[_inference_pb2.ZeroShotClassifyResponse]]:
+        """Scores labels that the request names, by inference between text and label.
+        Task zero-shot-classification.
+        """
+
+    @_abc_1.abstractmethod
+    def Rerank(
+        self,
+        request: _inference_pb2.RerankRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.RerankResponse, _abc.Awaitable[_inference_pb2.RerankResponse]]:
+        """Orders documents by their relevance to a query. Task text-ranking."""
+
+    @_abc_1.abstractmethod
+    def RerankStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_inference_pb2.RerankRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inference_pb2.RerankResponse], _abc.AsyncIterator[_inference_pb2.RerankResponse]]:
+        """Rerank for bulk work, as EmbedStream is for Embed."""
+
+    @_abc_1.abstractmethod
+    def TagTokens(
+        self,
+        request: _inference_pb2.TagTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.TagTokensResponse, _abc.Awaitable[_inference_pb2.TagTokensResponse]]:
+        """Finds entities in texts. Task token-classification."""
+
+    @_abc_1.abstractmethod
+    def Answer(
+        self,
+        request: _inference_pb2.AnswerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.AnswerResponse, _abc.Awaitable[_inference_pb2.AnswerResponse]]:
+        """Finds the answers to questions in contexts. Task question-answering."""
+
+    @_abc_1.abstractmethod
+    def FillMask(
+        self,
+        request: _inference_pb2.FillMaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.FillMaskResponse, _abc.Awaitable[_inference_pb2.FillMaskResponse]]:
+        """Fills mask tokens. Task fill-mask."""
+
+    @_abc_1.abstractmethod
+    def Tokenize(
+        self,
+        request: _inference_pb2.TokenizeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.TokenizeResponse, _abc.Awaitable[_inference_pb2.TokenizeResponse]]:
+        """Turns texts into tokens, as the model reads them. Any task."""
+
+    @_abc_1.abstractmethod
+    def Detokenize(
+        self,
+        request: _inference_pb2.DetokenizeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.DetokenizeResponse, _abc.Awaitable[_inference_pb2.DetokenizeResponse]]:
+        """Turns token ids into texts. Any task."""
+
+    @_abc_1.abstractmethod
+    def CountTokens(
+        self,
+        request: _inference_pb2.CountTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.CountTokensResponse, _abc.Awaitable[_inference_pb2.CountTokensResponse]]:
+        """Counts the tokens of texts. Any task."""
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -143,6 +143,9 @@ class Model(_message.Message):
     PROMPTS_FIELD_NUMBER: _builtins.int
     DEFAULT_PROMPT_NAME_FIELD_NUMBER: _builtins.int
     GRAPH_SHA256_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    VOCAB_SIZE_FIELD_NUMBER: _builtins.int
+    MASK_TOKEN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name by which requests ask for it."""
     version: _builtins.str
@@ -163,6 +166,10 @@ class Model(_message.Message):
     """Name of the prompt that is used when a request names none. Empty: none."""
     graph_sha256: _builtins.str
     """SHA-256 of the graph, in hexadecimal digits: the same graph, the same answers."""
+    vocab_size: _builtins.int
+    """Tokens in the vocabulary."""
+    mask_token: _builtins.str
+    """How the tokenizer writes a mask. Empty where the task is not fill-mask."""
     @_builtins.property
     def pooling(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Pooling modes, in the order in which their results are joined."""
@@ -170,6 +177,10 @@ class Model(_message.Message):
     @_builtins.property
     def prompts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Prompts that a request can name, by name."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the labels, in the order of the logits. Empty where the task has none."""
 
     def __init__(
         self,
@@ -186,10 +197,13 @@ class Model(_message.Message):
         prompts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         default_prompt_name: _builtins.str = ...,
         graph_sha256: _builtins.str = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        vocab_size: _builtins.int = ...,
+        mask_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "default_prompt_name", b"default_prompt_name", "dimensions", b"dimensions", "graph_sha256", b"graph_sha256", "max_tokens", b"max_tokens", "name", b"name", "normalized", b"normalized", "pooling", b"pooling", "precision", b"precision", "prompts", b"prompts", "task", b"task", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "default_prompt_name", b"default_prompt_name", "dimensions", b"dimensions", "graph_sha256", b"graph_sha256", "labels", b"labels", "mask_token", b"mask_token", "max_tokens", b"max_tokens", "name", b"name", "normalized", b"normalized", "pooling", b"pooling", "precision", b"precision", "prompts", b"prompts", "task", b"task", "version", b"version", "vocab_size", b"vocab_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,268 @@
+"""Texts and pairs of texts to what the model reads: one sequence each, or several windows.
+
+::
+
+    text, or pair ──tokenizer──> tokens ──fits──────────> one window
+                                   └─────too long──Fit──> refused | cut | windows that overlap
+
+The tokenizer is read-only after loading: truncation and padding are switched off in it and done
+here, so that threads share no mutable state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+from bertd_server.errors import InvalidInput
+from bertd_server.packing import Int64Array, TokenSequence
+
+LongText = Literal["error", "truncate", "window"]
+Side = Literal["right", "left"]
+
+_FIRST, _SECOND = 0, 1  # sequence ids of the texts of a pair
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What to do with an input that has more tokens than the model reads.
+
+    Attributes:
+        long_text: refuse it, cut it, or read it in windows.
+        side: the end that is cut.
+        stride: tokens that neighbouring windows share.
+        second_only: of a pair the second text alone is cut; else the longer one, until both fit.
+            Windows always go over the second.
+    """
+
+    long_text: LongText = "error"
+    side: Side = "right"
+    stride: int = 0
+    second_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A text or a pair, and what its parts are called in the request."""
+
+    text: str
+    pair: str | None = None
+    field: str = "text"
+    pair_field: str = "text_pair"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What the model reads at once: `sequence`, and `places` of its tokens in the whole input.
+
+    Both have one entry per token, special tokens included.
+    """
+
+    sequence: TokenSequence
+    places: Int64Array
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """An input as the model reads it.
+
+    Attributes:
+        windows: at least one.
+        tokens: of the whole input.
+        encoding: of the whole input; its offsets are there only if they were asked for.
+        source: the text, of a pair the first one, with its prompt.
+    """
+
+    windows: tuple[Window, ...]
+    tokens: int
+    encoding: Encoding
+    source: str
+
+    @property
+    def read(self) -> int:
+        """Tokens that the model reads, those in several windows once."""
+        if len(self.windows) == 1:
+            return len(self.windows[0].sequence)
+        return self.tokens
+
+
+Outcome = Reading | InvalidInput
+
+
+class Reader:
+    """Reads with a bundle's tokenizer. Threads may share it."""
+
+    def __init__(self, path: Path, *, max_tokens: int, token_types: int) -> None:
+        """Load a tokenizer.
+
+        Args:
+            path: of a `tokenizer.json`.
+            max_tokens: that a window may have, special tokens included.
+            token_types: that the model knows; with 1, all are 0.
+        """
+        self.tokenizer = Tokenizer.from_file(str(path))
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        self.max_tokens = max_tokens
+        self._token_types = token_types
+
+    def __call__(
+        self, inputs: Sequence[Input], fit: Fit, *, prompt: str = "", offsets: bool = False
+    ) -> list[Outcome]:
+        """Read inputs, each with its own outcome, in order.
+
+        Args:
+            inputs: texts and pairs.
+            fit: what to do with long ones.
+            prompt: put before each text.
+            offsets: whether the encodings shall have them, in code points of prompt and text.
+        """
+        outcomes: list[Outcome | None] = [_unwritable(one) for one in inputs]
+        good = [one for one, refused in zip(inputs, outcomes, strict=True) if refused is None]
+        encodings = iter(self.encode(good, prompt, offsets=offsets))
+        return [
+            refused or self._read(next(encodings), one, fit, prompt)
+            for one, refused in zip(inputs, outcomes, strict=True)
+        ]
+
+    def encode(
+        self,
+        inputs: Sequence[Input],
+        prompt: str = "",
+        *,
+        offsets: bool = True,
+        special: bool = True,
+    ) -> list[Encoding]:
+        """Tokenise inputs that can be written as UTF-8, none cut."""
+        parts = [
+            prompt + one.text if one.pair is None else (prompt + one.text, one.pair)
+            for one in inputs
+        ]
+        encode = self.tokenizer.encode_batch if offsets else self.tokenizer.encode_batch_fast
+        encodings: list[Encoding] = encode(parts, add_special_tokens=special) if parts else []
+        return encodings
+
+    def _read(self, encoding: Encoding, one: Input, fit: Fit, prompt: str) -> Outcome:
+        total = len(encoding)
+        empty = _empty(encoding, one)
+        if empty is not None:
+            return InvalidInput(
+                f"{empty} is empty: send a text with at least one token",
+                field=empty,
+                tokens=total,
+            )
+        ids = np.array(encoding.ids, np.int64)
+        types = np.array(encoding.type_ids, np.int64)
+        if self._token_types == 1:
+            types[:] = 0
+        if total <= self.max_tokens:
+            window = Window(TokenSequence(ids, types), np.arange(total))
+            return Reading((window,), total, encoding, prompt + one.text)
+        try:
+            kept = list(self._kept(encoding, one, fit))
+        except InvalidInput as refused:
+            refused.tokens = total
+            return refused
+        windows = tuple(Window(TokenSequence(ids[k], types[k]), k) for k in kept)
+        return Reading(windows, total, encoding, prompt + one.text)
+
+    def _kept(self, encoding: Encoding, one: Input, fit: Fit) -> Iterator[Int64Array]:
+        """Places of the tokens of each window of a long input."""
+        total, limit = len(encoding), self.max_tokens
+        field = one.pair_field if one.pair is not None else one.field
+        if fit.long_text == "error":
+            raise InvalidInput(
+                f"{one.field} has {total} tokens, the model reads at most {limit}: shorten it, "
+                "or ask for truncation (long_text = LONG_TEXT_POLICY_TRUNCATE)",
+                field=field,
+            )
+        first, second = _stretch(encoding, _FIRST), _stretch(encoding, _SECOND)
+        every = np.arange(total)
+        if fit.long_text == "truncate" and one.pair is not None and not fit.second_only:
+            room = limit - (total - len(first) - len(second))
+            a, b = _longest_first(len(first), len(second), room)
+            dropped = [*_cut(first, a, fit.side), *_cut(second, b, fit.side)]
+            yield np.delete(every, dropped)
+            return
+        moving = first if one.pair is None else second
+        room = limit - (total - len(moving))
+        if room <= fit.stride:
+            raise self._no_room(one, total - len(moving), room, fit)
+        if fit.long_text == "truncate":
+            yield np.delete(every, list(_cut(moving, room, fit.side)))
+            return
+        for begin in range(0, len(moving) - fit.stride, room - fit.stride):
+            end = min(moving.start + begin + room, moving.stop)
+            yield np.r_[0 : moving.start, moving.start + begin : end, moving.stop : total]
+
+    def _no_room(self, one: Input, fixed: int, room: int, fit: Fit) -> InvalidInput:
+        if room <= 0:
+            return InvalidInput(
+                f"{one.field} and the special tokens have {fixed} tokens, which leaves no room for "
+                f"{one.pair_field}, as the model reads at most {self.max_tokens}: shorten it",
+                field=one.field,
+            )
+        return InvalidInput(
+            f"stride is {fit.stride} and a window has room for {room} tokens of "
+            f"{one.field if one.pair is None else one.pair_field}: make stride smaller",
+            field="stride",
+        )
+
+
+def _stretch(encoding: Encoding, which: int) -> range:
+    """Places of a text's tokens: without special tokens they lie together."""
+    places = [place for place, id_ in enumerate(encoding.sequence_ids) if id_ == which]
+    return range(places[0], places[-1] + 1) if places else range(0)
+
+
+def _cut(stretch: range, keep: int, side: Side) -> range:
+    """Places that go so that `keep` stay."""
+    return stretch[keep:] if side == "right" else stretch[: max(0, len(stretch) - keep)]
+
+
+def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """Tokens of each text that stay: the longer one is cut, and both once they are as long.
+
+    As tokenizers' `longest_first` does.
+    """
+    shorter, longer = sorted((first, second))
+    longer = max(shorter, room - shorter)
+    if shorter + longer > room:
+        shorter = room // 2
+        longer = shorter + room % 2
+    return (longer, shorter) if first > second else (shorter, longer)
+
+
+def _empty(encoding: Encoding, one: Input) -> str | None:
+    """The field of a text without a token; None if each has some."""
+    if not one.text.strip():
+        return one.field
+    if one.pair is not None and not one.pair.strip():
+        return one.pair_field
+    if all(encoding.special_tokens_mask):
+        return one.field
+    if one.pair is None:
+        return None
+    read = set(encoding.sequence_ids)
+    if _FIRST not in read:
+        return one.field
+    return one.pair_field if _SECOND not in read else None
+
+
+def _unwritable(one: Input) -> InvalidInput | None:
+    """Why an input cannot be written as UTF-8."""
+    for field, text in ((one.field, one.text), (one.pair_field, one.pair or "")):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return InvalidInput(
+                f"{field} holds a lone surrogate, which is no Unicode character: send valid UTF-8",
+                field=field,
+            )
+    return None
+

@@ -1,0 +1,161 @@
+"""What requests of bertd.v1 say, as plain values; what they must not say is refused by field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+from bertd.v1 import inference_pb2
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+
+from bertd_server.errors import InvalidInput
+from bertd_server.reading import Fit, Input, LongText, Side
+from bertd_server.scheduler import BULK, INTERACTIVE
+from bertd_server.tasks.ask import Caller
+from bertd_server.tasks.classification import ScoreFunction
+from bertd_server.tasks.tagging import Aggregation
+
+V = TypeVar("V")
+
+_PRIORITIES = {
+    inference_pb2.PRIORITY_UNSPECIFIED: INTERACTIVE,
+    inference_pb2.PRIORITY_INTERACTIVE: INTERACTIVE,
+    inference_pb2.PRIORITY_BULK: BULK,
+}
+_POLICIES: dict[int, LongText] = {
+    inference_pb2.LONG_TEXT_POLICY_UNSPECIFIED: "error",
+    inference_pb2.LONG_TEXT_POLICY_ERROR: "error",
+    inference_pb2.LONG_TEXT_POLICY_TRUNCATE: "truncate",
+    inference_pb2.LONG_TEXT_POLICY_WINDOW: "window",
+}
+_SIDES: dict[int, Side] = {
+    inference_pb2.TRUNCATION_SIDE_UNSPECIFIED: "right",
+    inference_pb2.TRUNCATION_SIDE_RIGHT: "right",
+    inference_pb2.TRUNCATION_SIDE_LEFT: "left",
+}
+_AGGREGATIONS: dict[int, Aggregation] = {
+    inference_pb2.AGGREGATION_UNSPECIFIED: "simple",
+    inference_pb2.AGGREGATION_NONE: "none",
+    inference_pb2.AGGREGATION_SIMPLE: "simple",
+    inference_pb2.AGGREGATION_FIRST: "first",
+    inference_pb2.AGGREGATION_AVERAGE: "average",
+    inference_pb2.AGGREGATION_MAX: "max",
+}
+_SCORE_FUNCTIONS: dict[int, ScoreFunction] = {
+    inference_pb2.SCORE_FUNCTION_UNSPECIFIED: "default",
+    inference_pb2.SCORE_FUNCTION_SOFTMAX: "softmax",
+    inference_pb2.SCORE_FUNCTION_SIGMOID: "sigmoid",
+    inference_pb2.SCORE_FUNCTION_NONE: "none",
+}
+
+
+class _Context(Protocol):
+    def time_remaining(self) -> float | None: ...
+
+
+def caller(request: Any, context: _Context) -> Caller:
+    """How long the caller waits, and how urgently."""
+    remaining = context.time_remaining()
+    within = math.inf if remaining is None else remaining
+    return Caller(within, _value("priority", request.priority, _PRIORITIES, inference_pb2.Priority))
+
+
+def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
+    """What to do with long inputs.
+
+    Args:
+        request: with the fields long_text, truncation_side, and stride where it takes windows.
+        windows: whether it does.
+        second_only: whether of a pair the second text alone is cut.
+    """
+    policy = _value("long_text", request.long_text, _POLICIES, inference_pb2.LongTextPolicy)
+    if policy == "window" and not windows:
+        raise InvalidInput(
+            "long_text is LONG_TEXT_POLICY_WINDOW, which Embed, EmbedTokens, Rerank, TagTokens and "
+            "Answer take: use LONG_TEXT_POLICY_TRUNCATE here",
+            field="long_text",
+        )
+    side = _value(
+        "truncation_side", request.truncation_side, _SIDES, inference_pb2.TruncationSide
+    )
+    return Fit(policy, side, request.stride if windows else 0, second_only)
+
+
+def aggregation(request: inference_pb2.TagTokensRequest) -> Aggregation:
+    """How tokens become entities."""
+    return _value(
+        "aggregation", request.aggregation, _AGGREGATIONS, inference_pb2.Aggregation
+    )
+
+
+def score_function(request: Any, *, softmax: bool) -> ScoreFunction:
+    """How logits become scores."""
+    function = _value(
+        "score_function", request.score_function, _SCORE_FUNCTIONS, inference_pb2.ScoreFunction
+    )
+    if function == "softmax" and not softmax:
+        raise InvalidInput(
+            "score_function is SCORE_FUNCTION_SOFTMAX, and a single logit has no others to share "
+            "a probability with: use SCORE_FUNCTION_SIGMOID or SCORE_FUNCTION_NONE",
+            field="score_function",
+        )
+    return function
+
+
+def texts(given: Sequence[str], field: str = "texts") -> list[Input]:
+    """Texts of a request."""
+    return [Input(text, field=f"{field}[{number}]") for number, text in enumerate(given)]
+
+
+def inputs(given: Sequence[inference_pb2.TextInput]) -> list[Input]:
+    """Texts and pairs of a request."""
+    return [
+        Input(
+            one.text,
+            one.text_pair if one.HasField("text_pair") else None,
+            f"inputs[{number}].text",
+            f"inputs[{number}].text_pair",
+        )
+        for number, one in enumerate(given)
+    ]
+
+
+def questions(given: Sequence[inference_pb2.QuestionInput]) -> list[Input]:
+    """Questions of a request, each with its context."""
+    return [
+        Input(
+            one.question, one.context, f"inputs[{number}].question", f"inputs[{number}].context"
+        )
+        for number, one in enumerate(given)
+    ]
+
+
+def documents(query: str, given: Sequence[str]) -> list[Input]:
+    """Pairs of the query with each document."""
+    return [
+        Input(query, document, "query", f"documents[{number}]")
+        for number, document in enumerate(given)
+    ]
+
+
+def check_count(count: int, limit: int, field: str, what: str = "entries") -> None:
+    """Refuse a call without inputs, or with too many."""
+    if not count:
+        raise InvalidInput(f"{field} is empty: send at least one", field=field)
+    if count > limit:
+        raise InvalidInput(
+            f"{field} has {count} {what}, a call takes at most {limit}: "
+            "split it into several calls",
+            field=field,
+        )
+
+
+def _value(field: str, number: int, known: dict[Any, V], enum: EnumTypeWrapper[Any]) -> V:
+    try:
+        return known[number]
+    except KeyError:
+        raise InvalidInput(
+            f"{field} is {number}, which is no value of it: use one of {', '.join(enum.keys())}",
+            field=field,
+        ) from None

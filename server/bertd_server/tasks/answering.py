@@ -1,0 +1,123 @@
+"""question-answering: the stretches of a context that answer a question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from bertd import bundle, heads
+
+from bertd_server.errors import InvalidInput
+from bertd_server.model import Model
+from bertd_server.reading import Fit, Input, Reading
+from bertd_server.tasks.ask import Caller, Outputs, Question, Reply, ask, require
+
+MOST_ANSWERS = 20
+ANSWER_TOKENS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """An answer: its code points in the context; none, with probability `score`, if there is none.
+
+    Attributes:
+        start: first code point.
+        end: after the last one; equal to `start` if the context holds no answer.
+        score: probability among all spans that were allowed.
+    """
+
+    start: int
+    end: int
+    score: float
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether it is a stretch of the context."""
+        return self.end > self.start
+
+
+async def answer(  # noqa: PLR0913 - the choices of one call
+    model: Model,
+    pairs: Sequence[Input],
+    fit: Fit,
+    caller: Caller,
+    *,
+    top_k: int = 1,
+    max_answer_tokens: int = ANSWER_TOKENS,
+    allow_no_answer: bool = False,
+) -> list[Reply[list[Span]]]:
+    """Find the most probable answers to questions in their contexts, best first.
+
+    The spans of all windows compete, each scored by the sum of its start's and its end's logit;
+    equal stretches of the context count once, with their best score. The absence of an answer
+    counts as in the window in which it is least likely. The probability is the softmax over all.
+
+    Args:
+        model: for question-answering.
+        pairs: question and context.
+        fit: what to do with long contexts.
+        caller: how long they wait.
+        top_k: how many; 1 to :data:`MOST_ANSWERS`.
+        max_answer_tokens: longest answer.
+        allow_no_answer: whether "no answer" competes.
+
+    Raises:
+        RequestError: the call as a whole cannot be answered.
+    """
+    require(model, "Answer", "question-answering")
+    if not 1 <= top_k <= MOST_ANSWERS:
+        raise InvalidInput(f"top_k is {top_k}: ask for 1 to {MOST_ANSWERS} answers", field="top_k")
+
+    def conclude(reading: Reading, outputs: Sequence[Outputs]) -> list[Span]:
+        return merge(
+            reading,
+            outputs,
+            count=top_k,
+            max_tokens=max_answer_tokens,
+            allow_no_answer=allow_no_answer,
+        )
+
+    outputs = (bundle.START_LOGITS, bundle.END_LOGITS)
+    return await ask(model, pairs, fit, caller, Question(outputs, conclude, offsets=True))
+
+
+def merge(
+    reading: Reading,
+    outputs: Sequence[Outputs],
+    *,
+    count: int,
+    max_tokens: int,
+    allow_no_answer: bool,
+) -> list[Span]:
+    """The best spans of all windows of one context."""
+    of_context = np.array([which == 1 for which in reading.encoding.sequence_ids])
+    starts, ends, scores, absences = [], [], [], []
+    for window, each in zip(reading.windows, outputs, strict=True):
+        spans = heads.scored_spans(
+            each[bundle.START_LOGITS],
+            each[bundle.END_LOGITS],
+            of_context[window.places],
+            max_tokens=max_tokens,
+        )
+        starts.append(window.places[spans.starts])
+        ends.append(window.places[spans.ends])
+        scores.append(spans.scores)
+        absences.append(spans.absence)
+    first, last, score = (np.concatenate(each) for each in (starts, ends, scores))
+    # Of a span that several windows have read, the best reading.
+    order = np.lexsort((-score, last, first))
+    first, last, score = first[order], last[order], score[order]
+    unique = np.r_[True, (np.diff(first) != 0) | (np.diff(last) != 0)]
+    first, last, score = first[unique], last[unique], score[unique]
+    if allow_no_answer:
+        first, last = np.append(first, -1), np.append(last, -1)
+        score = np.append(score, np.float32(min(absences)))
+    probabilities = heads.softmax(score)
+    offsets = reading.encoding.offsets
+    return [
+        Span(offsets[first[n]][0], offsets[last[n]][1], float(probabilities[n]))
+        if first[n] >= 0
+        else Span(0, 0, float(probabilities[n]))
+        for n in np.argsort(-score, kind="stable")[:count]
+    ]

@@ -1,0 +1,178 @@
+"""From inputs to replies: what all tasks share.
+
+A task names the outputs that it wants and says what they mean for one input; :func:`ask` does the
+rest, and gives each input a reply of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from bertd_server.engine import Float32Array
+from bertd_server.errors import InvalidInput, RequestError, WrongTask
+from bertd_server.flights import Answer
+from bertd_server.model import Model
+from bertd_server.reading import Fit, Input, Reading
+from bertd_server.scheduler import INTERACTIVE
+
+T = TypeVar("T")
+Outputs = Mapping[str, Float32Array]
+
+# Beyond so many bytes of outputs a task's arithmetic would hold the event loop up.
+_INLINE_BYTES = 262_144
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """How long a caller waits, and how urgently.
+
+    Attributes:
+        within: seconds until the answers are no longer wanted.
+        priority: class of the call: lower ones go first.
+    """
+
+    within: float = math.inf
+    priority: int = INTERACTIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """How an answer came about; durations in ns. Of several windows, the longest of each.
+
+    Attributes:
+        tokenize_ns: of the call's inputs.
+        queue_ns: of the input, until it was run.
+        compute_ns: of the batch.
+        total_ns: of the call.
+        batch_sequences: in the batch; 0 if the outputs came from the cache.
+        batch_tokens: likewise.
+    """
+
+    tokenize_ns: int
+    queue_ns: int
+    compute_ns: int
+    total_ns: int
+    batch_sequences: int
+    batch_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply(Generic[T]):
+    """The outcome of one input.
+
+    Attributes:
+        outcome: its value, or why it has none.
+        tokens: of the whole input, as far as known.
+        read: of them, by the model; 0 if it was refused.
+        windows: in which they were read; 0 if it was refused.
+        trace: how the answer came about; None if it was refused.
+    """
+
+    outcome: T | RequestError
+    tokens: int = 0
+    read: int = 0
+    windows: int = 0
+    trace: Trace | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question(Generic[T]):
+    """What a task wants to know of each input.
+
+    Attributes:
+        outputs: of the graph.
+        conclude: the value, from the reading and the outputs of each of its windows.
+        offsets: whether readings need the offsets of tokens.
+        prompt: put before each text.
+        check: why an input, called by that field, cannot be asked about; None if it can.
+    """
+
+    outputs: tuple[str, ...]
+    conclude: Callable[[Reading, Sequence[Outputs]], T]
+    offsets: bool = False
+    prompt: str = ""
+    check: Callable[[Reading, str], InvalidInput | None] | None = None
+
+
+def require(model: Model, call: str, *tasks: str) -> None:
+    """Check that a model answers a call.
+
+    Raises:
+        WrongTask: it does not.
+    """
+    if model.manifest.task not in tasks:
+        raise WrongTask(
+            f"{call} is for {' and '.join(tasks)}, and model {model.manifest.name!r} is for "
+            f"{model.manifest.task}: ask another model, or make another call"
+        )
+
+
+async def ask(
+    model: Model, inputs: Sequence[Input], fit: Fit, caller: Caller, question: Question[T]
+) -> list[Reply[T]]:
+    """Ask a model a question about inputs, each with its own reply, in order.
+
+    Raises:
+        RequestError: the call as a whole cannot be answered.
+    """
+    deadline = time.monotonic() + caller.within
+    begin = time.perf_counter_ns()
+    readings = await model.read(
+        inputs, fit, deadline, prompt=question.prompt, offsets=question.offsets
+    )
+    if question.check is not None:
+        readings = [
+            (isinstance(reading, Reading) and question.check(reading, one.field)) or reading
+            for reading, one in zip(readings, inputs, strict=True)
+        ]
+    tokenize_ns = time.perf_counter_ns() - begin
+    sequences = [w.sequence for r in readings if isinstance(r, Reading) for w in r.windows]
+    answers = (
+        await model.compute(sequences, deadline, caller.priority, question.outputs)
+        if sequences
+        else []
+    )
+    total_ns = time.perf_counter_ns() - begin
+    model.note(tokenize_ns, total_ns)
+    replies: list[Reply[T]] = []
+    place = 0
+    for reading in readings:
+        if isinstance(reading, RequestError):
+            replies.append(Reply(reading, tokens=reading.tokens))
+            continue
+        mine = answers[place : place + len(reading.windows)]
+        place += len(reading.windows)
+        good = [one for one in mine if isinstance(one, Answer)]
+        if len(good) < len(mine):
+            failed = next(one for one in mine if isinstance(one, RequestError))
+            replies.append(Reply(failed, reading.tokens))
+            continue
+        value = await _conclude(question, reading, [one.outputs for one in good])
+        trace = Trace(
+            tokenize_ns,
+            max(one.queue_ns for one in good),
+            max(one.compute_ns for one in good),
+            total_ns,
+            good[-1].batch_sequences,
+            good[-1].batch_tokens,
+        )
+        replies.append(Reply(value, reading.tokens, reading.read, len(good), trace))
+    return replies
+
+
+async def _conclude(
+    question: Question[T], reading: Reading, outputs: Sequence[Outputs]
+) -> T | RequestError:
+    """The value; heavy arithmetic leaves the event loop free."""
+    size = sum(array.nbytes for each in outputs for array in each.values())
+    try:
+        if size <= _INLINE_BYTES:
+            return question.conclude(reading, outputs)
+        return await asyncio.to_thread(question.conclude, reading, outputs)
+    except RequestError as error:
+        return error

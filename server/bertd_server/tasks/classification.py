@@ -1,0 +1,164 @@
+"""text-classification, zero-shot-classification: labels and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from bertd import bundle, heads
+
+from bertd_server.engine import Float32Array
+from bertd_server.errors import InvalidInput, RequestError
+from bertd_server.model import Model
+from bertd_server.reading import Fit, Input, Reading
+from bertd_server.tasks.ask import Caller, Outputs, Question, Reply, ask, require
+
+ScoreFunction = Literal["default", "softmax", "sigmoid", "none"]
+HYPOTHESIS = "This example is {}."
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScore:
+    """A label and its score."""
+
+    label: str
+    score: float
+
+
+async def classify(
+    model: Model,
+    inputs: Sequence[Input],
+    fit: Fit,
+    caller: Caller,
+    *,
+    top_k: int = 0,
+    score_function: ScoreFunction = "default",
+) -> list[Reply[list[LabelScore]]]:
+    """Score the model's labels for texts or pairs, best first.
+
+    Args:
+        model: for text-classification or zero-shot-classification.
+        inputs: texts or pairs.
+        fit: what to do with long inputs; no windows.
+        caller: how long they wait.
+        top_k: how many labels; 0 for all.
+        score_function: how logits become scores; the default is as the model's config says.
+
+    Raises:
+        RequestError: the call as a whole cannot be answered.
+    """
+    require(model, "Classify", "text-classification", "zero-shot-classification")
+    problem = model.manifest.problem_type or "single_label_classification"
+
+    def conclude(_reading: Reading, outputs: Sequence[Outputs]) -> list[LabelScore]:
+        logits = outputs[0][bundle.LOGITS]
+        scores = (
+            heads.class_scores(logits, problem)
+            if score_function == "default"
+            else scored(logits, score_function)
+        )[0]
+        return _best(model.manifest.labels, scores, top_k)
+
+    return await ask(model, inputs, fit, caller, Question((bundle.LOGITS,), conclude))
+
+
+async def classify_zero_shot(  # noqa: PLR0913 - the choices of one call
+    model: Model,
+    texts: Sequence[Input],
+    labels: Sequence[str],
+    fit: Fit,
+    caller: Caller,
+    *,
+    hypothesis_template: str = HYPOTHESIS,
+    multi_label: bool = False,
+) -> list[Reply[list[LabelScore]]]:
+    """Score labels of the caller's own, by inference between text and hypothesis, best first.
+
+    Args:
+        model: for zero-shot-classification.
+        texts: no pairs.
+        labels: at least one.
+        fit: what to do with a text that is too long with its hypothesis: it alone is cut.
+        caller: how long they wait.
+        hypothesis_template: with `{}` where the label goes.
+        multi_label: each label is judged by itself; else all share one probability.
+
+    Raises:
+        RequestError: the call as a whole cannot be answered.
+    """
+    require(model, "ZeroShotClassify", "zero-shot-classification")
+    _check_labels(labels, hypothesis_template)
+    pairs = [
+        Input(
+            text.text,
+            hypothesis_template.replace("{}", label),
+            text.field,
+            f"labels[{number}]",
+        )
+        for text in texts
+        for number, label in enumerate(labels)
+    ]
+
+    def conclude(_reading: Reading, outputs: Sequence[Outputs]) -> Float32Array:
+        return outputs[0][bundle.LOGITS][0]
+
+    replies = await ask(model, pairs, fit, caller, Question((bundle.LOGITS,), conclude))
+    count = len(labels)
+    entailment = model.manifest.entailment_label or 0
+    return [
+        _together(replies[start : start + count], labels, entailment, multi_label=multi_label)
+        for start in range(0, len(replies), count)
+    ]
+
+
+def scored(logits: Float32Array, function: ScoreFunction) -> Float32Array:
+    """Scores of logits, of the same shape."""
+    if function == "softmax":
+        return heads.softmax(logits)
+    return heads.sigmoid(logits) if function == "sigmoid" else logits
+
+
+def _check_labels(labels: Sequence[str], template: str) -> None:
+    if not labels:
+        raise InvalidInput("labels is empty: send at least one label", field="labels")
+    for number, label in enumerate(labels):
+        if not label.strip():
+            raise InvalidInput(f"labels[{number}] is empty", field=f"labels[{number}]")
+        if label in labels[:number]:
+            raise InvalidInput(
+                f"labels[{number}] is {label!r}, which is there already: send each label once",
+                field=f"labels[{number}]",
+            )
+    if "{}" not in template:
+        raise InvalidInput(
+            f"hypothesis_template {template!r} has no place for the label: write {{}} where it "
+            "goes, as in 'This text is about {}.'",
+            field="hypothesis_template",
+        )
+
+
+def _together(
+    replies: Sequence[Reply[Float32Array]],
+    labels: Sequence[str],
+    entailment: int,
+    *,
+    multi_label: bool,
+) -> Reply[list[LabelScore]]:
+    """One reply for a text, from those for its pairs with each label."""
+    longest = max(replies, key=lambda reply: reply.tokens)
+    logits = []
+    for reply in replies:
+        if isinstance(reply.outcome, RequestError):
+            return Reply(reply.outcome, reply.tokens)
+        logits.append(reply.outcome)
+    scores = heads.zero_shot_scores(np.stack(logits), entailment, multi_label=multi_label)
+    return Reply(
+        _best(labels, scores), longest.tokens, longest.read, longest.windows, longest.trace
+    )
+
+
+def _best(labels: Sequence[str], scores: Float32Array, top_k: int = 0) -> list[LabelScore]:
+    order = np.argsort(-scores, kind="stable")[: top_k or None]
+    return [LabelScore(labels[place], float(scores[place])) for place in order]

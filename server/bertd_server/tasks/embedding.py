@@ -1,0 +1,110 @@
+"""feature-extraction: a vector of each text, or of each of its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from bertd import bundle
+
+from bertd_server.engine import Float32Array
+from bertd_server.model import Model
+from bertd_server.packing import Int64Array
+from bertd_server.reading import Fit, Input, Reading
+from bertd_server.tasks.ask import Caller, Outputs, Question, Reply, ask, require
+from bertd_server.tasks.windows import owners
+from bertd_server.tokens import Token, tokens_of
+
+_TASK = "feature-extraction"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenVectors:
+    """Float32 `[tokens, dimensions]`, and the tokens, special ones included."""
+
+    vectors: Float32Array
+    tokens: list[Token]
+
+
+async def embed(
+    model: Model,
+    texts: Sequence[Input],
+    fit: Fit,
+    caller: Caller,
+    *,
+    prompt_name: str | None = None,
+) -> list[Reply[Float32Array]]:
+    """Compute the vector of each text: float32 `[dimensions]`.
+
+    Of windows, the mean of their vectors, each weighted by the tokens that no earlier window has
+    read; of length one again where the model normalises.
+
+    Args:
+        model: for feature-extraction.
+        texts: no pairs.
+        fit: what to do with long texts.
+        caller: how long they wait.
+        prompt_name: a prompt of the model; None for its default, "" for none.
+
+    Raises:
+        RequestError: the call as a whole cannot be answered.
+    """
+    require(model, "Embed", _TASK)
+
+    def conclude(reading: Reading, outputs: Sequence[Outputs]) -> Float32Array:
+        vectors = [each[bundle.SENTENCE_EMBEDDING][0] for each in outputs]
+        if len(vectors) == 1:
+            return vectors[0]
+        weights = _news(reading)
+        mean = np.average(np.stack(vectors), axis=0, weights=weights).astype(np.float32)
+        return mean / np.linalg.norm(mean) if model.manifest.normalized else mean
+
+    question = Question((bundle.SENTENCE_EMBEDDING,), conclude, prompt=model.prompt(prompt_name))
+    return await ask(model, texts, fit, caller, question)
+
+
+async def embed_tokens(
+    model: Model,
+    texts: Sequence[Input],
+    fit: Fit,
+    caller: Caller,
+    *,
+    prompt_name: str | None = None,
+) -> list[Reply[TokenVectors]]:
+    """Compute the vector of each token, as the model's last layer has it.
+
+    Of windows, each token's vector is from the window in which it has more context.
+
+    Args:
+        model: for feature-extraction.
+        texts: no pairs.
+        fit: what to do with long texts.
+        caller: how long they wait.
+        prompt_name: a prompt of the model; None for its default, "" for none.
+
+    Raises:
+        RequestError: the call as a whole cannot be answered.
+    """
+    require(model, "EmbedTokens", _TASK)
+    prompt = model.prompt(prompt_name)
+
+    def conclude(reading: Reading, outputs: Sequence[Outputs]) -> TokenVectors:
+        vectors = np.concatenate([each[bundle.TOKEN_EMBEDDINGS] for each in outputs])
+        places, rows = owners(reading)
+        tokens = tokens_of(reading.encoding, shift=len(prompt))
+        return TokenVectors(vectors[rows], [tokens[place] for place in places.tolist()])
+
+    question = Question((bundle.TOKEN_EMBEDDINGS,), conclude, offsets=True, prompt=prompt)
+    return await ask(model, texts, fit, caller, question)
+
+
+def _news(reading: Reading) -> Int64Array:
+    """How many tokens each window reads that no earlier one has read."""
+    seen: set[int] = set()
+    counts = []
+    for window in reading.windows:
+        places = set(window.places.tolist())
+        counts.append(len(places - seen))
+        seen |= places
+    return np.array(counts, np.int64)

@@ -1,0 +1,50 @@
+"""text-ranking: how relevant documents are to a query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from bertd import bundle, heads
+
+from bertd_server.model import Model
+from bertd_server.reading import Fit, Input, Reading
+from bertd_server.tasks.ask import Caller, Outputs, Question, Reply, ask, require
+from bertd_server.tasks.classification import ScoreFunction, scored
+
+
+async def score_pairs(
+    model: Model,
+    pairs: Sequence[Input],
+    fit: Fit,
+    caller: Caller,
+    *,
+    score_function: ScoreFunction = "default",
+) -> list[Reply[float]]:
+    """Score pairs of query and document: the higher the more relevant, in order.
+
+    Of windows of a document, the best one counts.
+
+    Args:
+        model: for text-ranking.
+        pairs: query and document.
+        fit: what to do with long documents.
+        caller: how long they wait.
+        score_function: how a logit becomes a score; the default is the model's activation.
+
+    Raises:
+        RequestError: the call as a whole cannot be answered.
+    """
+    require(model, "Rerank", "text-ranking")
+    activation = model.manifest.activation or "identity"
+
+    def conclude(_reading: Reading, outputs: Sequence[Outputs]) -> float:
+        logits = np.concatenate([each[bundle.LOGITS] for each in outputs])
+        scores = (
+            heads.ranking_scores(logits, activation)
+            if score_function == "default"
+            else scored(logits[:, 0], score_function)
+        )
+        return float(scores.max())
+
+    return await ask(model, pairs, fit, caller, Question((bundle.LOGITS,), conclude))
