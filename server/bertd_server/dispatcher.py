@@ -219,7 +219,9 @@ class Dispatcher:
     def _start(self, batch: Batch) -> None:
         self._running.add(batch)
         sequences = [flight.sequence for flight in batch.flights]
-        self._lanes.run(Job(sequences, batch.wide, lambda result: self._finish(batch, result)))
+        self._lanes.run(
+            Job(sequences, batch.outputs, batch.wide, lambda result: self._finish(batch, result))
+        )
 
     def _finish(self, batch: Batch, result: Result) -> None:
         self._running.remove(batch)

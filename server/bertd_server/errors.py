@@ -5,6 +5,7 @@
     RequestError                 the base; carries a gRPC status code
       InvalidInput               INVALID_ARGUMENT   names the field and the remedy
       UnknownModel               NOT_FOUND
+      WrongTask                  FAILED_PRECONDITION
       Overloaded                 RESOURCE_EXHAUSTED too much waits; carries when to retry
       DeadlineMissed             DEADLINE_EXCEEDED  too little time, or it expired in the queue
       Draining                   UNAVAILABLE        the server is going away
@@ -51,6 +52,12 @@ class UnknownModel(RequestError):
     """No model of that name is served."""
 
     code = grpc.StatusCode.NOT_FOUND
+
+
+class WrongTask(RequestError):
+    """The model is for another task."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
 
 
 class Overloaded(RequestError):

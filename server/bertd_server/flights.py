@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bertd_server.admission import Place
@@ -73,13 +74,15 @@ class Flight:
     """A sequence that is to be computed. It is what :mod:`bertd_server.batching` calls a text.
 
     Attributes:
-        key: equal for equal sequences.
+        key: equal for equal sequences and outputs.
+        outputs: of the graph, that are wanted.
         place: in the backlog while it stands in line, else None.
         deaths: lanes that died with it on board.
     """
 
     key: bytes
     sequence: TokenSequence
+    outputs: tuple[str, ...]
     shape: Shape
     turn: float
     passengers: list[tuple[Call, int]] = field(default_factory=list)
@@ -126,7 +129,13 @@ class Batch:
     def __post_init__(self) -> None:
         self.shape = Shape.of(len(flight.sequence) for flight in self.flights)
 
+    @property
+    def outputs(self) -> list[str] | None:
+        """All that anybody in it wants; None where nobody names any."""
+        return sorted({name for flight in self.flights for name in flight.outputs}) or None
 
-def key_of(sequence: TokenSequence) -> bytes:
-    """Equal for equal sequences, and for no others: the arrays have equal lengths."""
-    return sequence.input_ids.tobytes() + sequence.token_type_ids.tobytes()
+
+def key_of(sequence: TokenSequence, outputs: Sequence[str] = ()) -> bytes:
+    """Equal for equal sequences of which the same is wanted, and for no others."""
+    arrays = sequence.input_ids.tobytes() + sequence.token_type_ids.tobytes()  # of equal lengths
+    return ",".join(outputs).encode() + b"\0" + arrays

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 import structlog
 
-from bertd_server.cache import ResultCache
+from bertd_server.cache import Outputs, ResultCache
 from bertd_server.errors import DeadlineMissed, Draining, EngineFailure
 from bertd_server.flights import Answer, Batch, Flight
 from bertd_server.lanes import Result
@@ -40,7 +40,8 @@ class Landing:
         statistics.batch_tokens.observe(shape.tokens)
         statistics.wide_batches += batch.wide
         compute_ns = round(result.seconds * 1e9)
-        for flight, outputs in zip(batch.flights, result.outputs, strict=True):
+        for flight, computed in zip(batch.flights, result.outputs, strict=True):
+            outputs = _wanted(flight, computed)
             for call, index in self._room.land(flight):
                 queued = max(0.0, batch.started - call.arrived)
                 statistics.queue.observe(queued)
@@ -86,7 +87,12 @@ class Landing:
     def _keep(self, batch: Batch, result: Result) -> None:
         """Put answers into the cache. They have been given: a cache that fails costs no caller."""
         try:
-            for flight, outputs in zip(batch.flights, result.outputs, strict=True):
-                self._cache.put(flight.key, outputs)
+            for flight, computed in zip(batch.flights, result.outputs, strict=True):
+                self._cache.put(flight.key, _wanted(flight, computed))
         except Exception as error:  # noqa: BLE001 - out of memory, most likely
             log.warning("results not cached", error=repr(error), sequences=batch.shape.sequences)
+
+
+def _wanted(flight: Flight, computed: Outputs) -> Outputs:
+    """What a flight wants of all that its batch has computed."""
+    return {name: computed[name] for name in flight.outputs} or computed

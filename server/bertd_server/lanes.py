@@ -56,9 +56,18 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A batch for a lane. `done` is called on the event loop."""
+    """A batch for a lane. `done` is called on the event loop.
+
+    Attributes:
+        sequences: of the batch.
+        outputs: that any of them wants; None for those that the engine computes unless told
+            otherwise.
+        wide: run on all threads.
+        done: told how it ended.
+    """
 
     sequences: Sequence[TokenSequence]
+    outputs: Sequence[str] | None
     wide: bool
     done: Callable[[Result], None]
 
@@ -143,7 +152,7 @@ class Lanes:
         while (job := self._jobs.get()) is not None:
             begin = self._clock()
             try:
-                outputs = self._engine.answer(job.sequences, wide=job.wide)
+                outputs = self._engine.answer(job.sequences, job.outputs, wide=job.wide)
                 _check(outputs, job)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is the batch's
                 self._tell(job.done, Result([], begin, self._clock() - begin, error))

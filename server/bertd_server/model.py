@@ -2,52 +2,34 @@
 
 ::
 
-    texts ──text queue, tokenizer──> sequences ──scheduler──> vectors
+    inputs ──text queue, reader──> sequences ──scheduler──> outputs of the graph
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
 from bertd import bundle
+from tokenizers import Encoding, Tokenizer
 
 from bertd_server.engine import EngineOptions
-from bertd_server.errors import InvalidInput, RequestError
-from bertd_server.flights import Answer
+from bertd_server.errors import InvalidInput
+from bertd_server.flights import Outcome
 from bertd_server.lanes import unheard
 from bertd_server.packing import TokenSequence
-from bertd_server.scheduler import INTERACTIVE, Scheduler, SchedulerOptions
+from bertd_server.reading import Fit, Input, Reader, Reading
+from bertd_server.scheduler import Scheduler, SchedulerOptions
 from bertd_server.startup import StartOptions, start
 from bertd_server.statistics import Gauges, Statistics
 from bertd_server.text_queue import TextOptions, TextQueue
-from bertd_server.tokenization import TextTokenizer, TokenizedText
 
 log = structlog.get_logger("bertd")
 
 CPU = "CPUExecutionProvider"
-
-
-class TaskNotServedError(bundle.BundleError):
-    """The bundle is intact, but for a task that no service answers."""
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddedText:
-    """The outcome of one text: an answer or an error, and its token counts as far as known.
-
-    A refused text has no tokens read. Durations are those of the call.
-    """
-
-    outcome: Answer | RequestError
-    total_tokens: int
-    read_tokens: int
-    tokenize_ns: int
-    total_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +56,13 @@ class Model:
         self,
         manifest: bundle.Manifest,
         version: str,
+        reader: Reader,
         texts: TextQueue,
         scheduler: Scheduler,
     ) -> None:
         self.manifest = manifest
         self.version = version
+        self._reader = reader
         self._texts = texts
         self._scheduler = scheduler
         self.statistics: Statistics = scheduler.statistics
@@ -96,17 +80,10 @@ class Model:
 
         Raises:
             bundle.BundleError: the folder is not a bundle, or not an intact one.
-            TaskNotServedError: the bundle is for another task than feature-extraction.
         """
         manifest = bundle.read_manifest(folder)
-        if manifest.task != "feature-extraction":
-            raise TaskNotServedError(
-                f"{folder} is a bundle for {manifest.task}; bertd.v1 serves feature-extraction "
-                f"alone so far: run this bundle with bertd_server.engine.Engine, or export the "
-                f"model with --task feature-extraction"
-            )
         bundle.verify_files(folder, manifest)
-        tokenizer = TextTokenizer(
+        reader = Reader(
             folder / bundle.TOKENIZER_NAME,
             max_tokens=manifest.max_tokens,
             token_types=manifest.type_vocab_size,
@@ -126,52 +103,92 @@ class Model:
             max_batch_tokens=min(options.scheduling.max_batch_tokens, engine.max_batch_tokens),
         )
         scheduler = Scheduler(engine, measured, scheduling, on_lanes=on_lanes)
-        texts = TextQueue(tokenizer, options.texts, scheduler.statistics.refused)
+        texts = TextQueue(options.texts, scheduler.statistics.refused)
         version = folder.name if folder.name.isdecimal() else "1"
-        return cls(manifest, version, texts, scheduler)
+        return cls(manifest, version, reader, texts, scheduler)
 
-    async def embed(
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer; read only."""
+        return self._reader.tokenizer
+
+    @property
+    def mask_token(self) -> str:
+        """How the tokenizer writes a mask; empty where the task has none."""
+        id_ = self.manifest.mask_token_id
+        return "" if id_ is None else self.tokenizer.id_to_token(id_) or ""
+
+    async def read(
         self,
-        texts: Sequence[str],
+        inputs: Sequence[Input],
+        fit: Fit,
+        deadline: float,
         *,
-        prompt_name: str | None = None,
-        truncate: bool = False,
-        within: float = math.inf,
-        priority: int = INTERACTIVE,
-    ) -> list[EmbeddedText]:
-        """Embed texts, each with its own outcome, in order.
+        prompt: str = "",
+        offsets: bool = False,
+    ) -> list[Reading | InvalidInput]:
+        """Turn inputs into what the model reads, each with its own outcome, in order.
 
         Args:
-            texts: the texts.
-            prompt_name: a prompt of the model; None for its default, "" for none.
-            truncate: cut over-long texts rather than refuse them.
-            within: seconds until the answers are no longer wanted.
+            inputs: texts and pairs.
+            fit: what to do with long ones.
+            deadline: on the monotonic clock.
+            prompt: put before each text.
+            offsets: whether the encodings shall have them.
+        """
+        return await self._texts.run(
+            inputs,
+            lambda part: self._reader(part, fit, prompt=prompt, offsets=offsets),
+            extra=len(prompt),
+            deadline=deadline,
+        )
+
+    async def encode(
+        self, inputs: Sequence[Input], *, offsets: bool = True, special: bool = True
+    ) -> list[Encoding]:
+        """Tokenise inputs, none cut.
+
+        Args:
+            inputs: texts and pairs.
+            offsets: whether the encodings shall have them.
+            special: whether the tokenizer adds its special tokens.
+
+        Raises:
+            InvalidInput: one is too long, or cannot be written as UTF-8.
+            Overloaded: too many characters wait for the tokenizer.
+        """
+        for one in inputs:
+            refused = self._reader.refusal(one)
+            if refused is not None:
+                raise refused
+        return await self._texts.run(
+            inputs, lambda part: self._reader.encode(part, offsets=offsets, special=special)
+        )
+
+    async def compute(
+        self,
+        sequences: Sequence[TokenSequence],
+        deadline: float,
+        priority: int,
+        outputs: Sequence[str],
+    ) -> list[Outcome]:
+        """Compute outputs of the graph for sequences, each with its own outcome, in order.
+
+        Args:
+            sequences: at least one.
+            deadline: on the monotonic clock.
             priority: class of the call: lower ones go first.
+            outputs: names from the manifest's `outputs`.
 
         Raises:
             RequestError: the call as a whole cannot be answered.
         """
-        deadline = time.monotonic() + within
-        begin = time.perf_counter_ns()
-        tokenized = await self._texts.tokenize(
-            texts, prompt=self._prompt(prompt_name), truncate=truncate, deadline=deadline
-        )
-        tokenize_ns = time.perf_counter_ns() - begin
-        good: list[TokenSequence] = [
-            text.sequence for text in tokenized if isinstance(text, TokenizedText)
-        ]
+        return await self._scheduler.submit(sequences, deadline, priority, outputs)
+
+    def note(self, tokenize_ns: int, total_ns: int) -> None:
+        """Take the durations of a call into the statistics."""
         self.statistics.tokenize.observe(tokenize_ns / 1e9)
-        answers = iter(await self._scheduler.submit(good, deadline, priority) if good else [])
-        total_ns = time.perf_counter_ns() - begin
         self.statistics.total.observe(total_ns / 1e9)
-        return [
-            EmbeddedText(
-                next(answers), text.total_tokens, len(text.sequence), tokenize_ns, total_ns
-            )
-            if isinstance(text, TokenizedText)
-            else EmbeddedText(text, text.tokens, 0, tokenize_ns, total_ns)
-            for text in tokenized
-        ]
 
     def gauges(self) -> Gauges:
         """How things are at this moment."""
@@ -183,7 +200,12 @@ class Model:
         self._texts.close()
         return finished
 
-    def _prompt(self, name: str | None) -> str:
+    def prompt(self, name: str | None) -> str:
+        """The prompt of a name: None for the default, "" for none.
+
+        Raises:
+            InvalidInput: the model has no prompt of that name.
+        """
         name = self.manifest.default_prompt_name if name is None else name
         if not name:
             return ""

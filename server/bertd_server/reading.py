@@ -11,6 +11,7 @@ here, so that threads share no mutable state.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,11 @@ class Input:
     field: str = "text"
     pair_field: str = "text_pair"
 
+    @property
+    def characters(self) -> int:
+        """Of both texts."""
+        return len(self.text) + len(self.pair or "")
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -97,19 +103,29 @@ Outcome = Reading | InvalidInput
 class Reader:
     """Reads with a bundle's tokenizer. Threads may share it."""
 
-    def __init__(self, path: Path, *, max_tokens: int, token_types: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_tokens: int,
+        token_types: int,
+        max_characters: int = sys.maxsize,
+    ) -> None:
         """Load a tokenizer.
 
         Args:
             path: of a `tokenizer.json`.
             max_tokens: that a window may have, special tokens included.
             token_types: that the model knows; with 1, all are 0.
+            max_characters: of a text; a longer one is refused before it is encoded. What is too
+                long is cut after encoding, so that without a limit one text can fill the memory.
         """
         self.tokenizer = Tokenizer.from_file(str(path))
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         self.max_tokens = max_tokens
         self._token_types = token_types
+        self._max_characters = max_characters
 
     def __call__(
         self, inputs: Sequence[Input], fit: Fit, *, prompt: str = "", offsets: bool = False
@@ -122,13 +138,34 @@ class Reader:
             prompt: put before each text.
             offsets: whether the encodings shall have them, in code points of prompt and text.
         """
-        outcomes: list[Outcome | None] = [_unwritable(one) for one in inputs]
+        outcomes: list[Outcome | None] = [self.refusal(one) for one in inputs]
         good = [one for one, refused in zip(inputs, outcomes, strict=True) if refused is None]
         encodings = iter(self.encode(good, prompt, offsets=offsets))
         return [
             refused or self._read(next(encodings), one, fit, prompt)
             for one, refused in zip(inputs, outcomes, strict=True)
         ]
+
+    def refusal(self, one: Input) -> InvalidInput | None:
+        """Why an input cannot be encoded; None if it can."""
+        for field, text in ((one.field, one.text), (one.pair_field, one.pair or "")):
+            if len(text) > self._max_characters:
+                return InvalidInput(
+                    f"{field} has {len(text)} characters, the server reads at most "
+                    f"{self._max_characters} of a text: send its beginning alone (the model reads "
+                    f"at most {self.max_tokens} tokens at once), or have the server started with a "
+                    "larger --max-text-characters",
+                    field=field,
+                )
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                return InvalidInput(
+                    f"{field} holds a lone surrogate, which is no Unicode character: "
+                    "send valid UTF-8",
+                    field=field,
+                )
+        return None
 
     def encode(
         self,
@@ -138,7 +175,7 @@ class Reader:
         offsets: bool = True,
         special: bool = True,
     ) -> list[Encoding]:
-        """Tokenise inputs that can be written as UTF-8, none cut."""
+        """Tokenise inputs that :meth:`refusal` does not refuse, none cut."""
         parts = [
             prompt + one.text if one.pair is None else (prompt + one.text, one.pair)
             for one in inputs
@@ -252,17 +289,3 @@ def _empty(encoding: Encoding, one: Input) -> str | None:
     if _FIRST not in read:
         return one.field
     return one.pair_field if _SECOND not in read else None
-
-
-def _unwritable(one: Input) -> InvalidInput | None:
-    """Why an input cannot be written as UTF-8."""
-    for field, text in ((one.field, one.text), (one.pair_field, one.pair or "")):
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            return InvalidInput(
-                f"{field} holds a lone surrogate, which is no Unicode character: send valid UTF-8",
-                field=field,
-            )
-    return None
-

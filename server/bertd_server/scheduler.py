@@ -104,6 +104,7 @@ class Scheduler:
         sequences: Sequence[TokenSequence],
         deadline: float = math.inf,
         priority: int = INTERACTIVE,
+        outputs: Sequence[str] = (),
     ) -> list[Outcome]:
         """Answer sequences, each with its own outcome, in order.
 
@@ -113,6 +114,8 @@ class Scheduler:
             sequences: what to compute, each with at least one token.
             deadline: on the scheduler's clock.
             priority: class of the call: lower ones go first.
+            outputs: of the graph. Either all calls name some, or none does: then the engine
+                computes what it computes unless told otherwise.
 
         Raises:
             Draining: the scheduler takes no new work.
@@ -125,7 +128,7 @@ class Scheduler:
             self.statistics.refused["draining"] += 1
             raise Draining("the server is shutting down: send the request to another one")
         call = Call(deadline, priority, now, [None] * len(sequences), self._loop.create_future())
-        unanswered = self._answer_from_cache(call, sequences)
+        unanswered = self._answer_from_cache(call, sequences, tuple(outputs))
         if unanswered:
             self._admit(call, unanswered, now)
         self.statistics.answered += len(sequences) - len(unanswered)  # once the call is taken
@@ -178,16 +181,18 @@ class Scheduler:
             self._dispatcher.schedule()  # it may find that nothing is left to do
             raise
 
-    def _answer_from_cache(self, call: Call, sequences: Sequence[TokenSequence]) -> list[Text]:
+    def _answer_from_cache(
+        self, call: Call, sequences: Sequence[TokenSequence], outputs: tuple[str, ...]
+    ) -> list[Text]:
         """Settle what was computed before; returns the rest."""
         rest = []
         for index, sequence in enumerate(sequences):
-            key = key_of(sequence)
-            outputs = self._cache.get(key)
-            if outputs is None:
-                rest.append(Text(index, key, sequence, Shape.single(len(sequence))))
+            key = key_of(sequence, outputs)
+            found = self._cache.get(key)
+            if found is None:
+                rest.append(Text(index, key, sequence, outputs, Shape.single(len(sequence))))
             else:
-                call.settle(index, Answer(outputs, 0, 0, 0, 0))
+                call.settle(index, Answer(found, 0, 0, 0, 0))
         return rest
 
     def _admit(self, call: Call, texts: Sequence[Text], now: float) -> None:

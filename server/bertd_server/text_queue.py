@@ -21,9 +21,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
-from bertd_server.errors import DeadlineMissed, Draining, InvalidInput, Overloaded
-from bertd_server.tokenization import TextTokenizer, TokenizedText
+from bertd_server.errors import DeadlineMissed, Draining, Overloaded
+from bertd_server.reading import Input
 
 # Up to so many characters a call is tokenised on the event loop: a thread costs more.
 INLINE_CHARACTERS = 2_000
@@ -32,7 +33,7 @@ SLICE_CHARACTERS = 20_000  # some ms
 _FIRST_PACE = 1e6  # characters a second, until a slice was timed
 _WEIGHT = 0.2  # of the newest slice in the pace
 
-Outcome = TokenizedText | InvalidInput
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class TextOptions:
 
 
 class TextQueue:
-    """Turns the texts of calls into sequences. Use it on one event loop.
+    """Has the texts of calls tokenised. Use it on one event loop.
 
     Attributes:
         waiting: characters that wait for the tokeniser's thread, or are with it.
@@ -52,21 +53,18 @@ class TextQueue:
 
     def __init__(
         self,
-        tokenizer: TextTokenizer,
         options: TextOptions,
         refused: Counter[str],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take texts for a tokeniser.
+        """Take texts for a tokenizer.
 
         Args:
-            tokenizer: refuses texts that are too long for it.
             options: limits.
             refused: counts the calls that were not taken, by reason.
             clock: seconds, monotonic; deadlines are on it.
         """
-        self._tokenizer = tokenizer
         self._options = options
         self._refused = refused
         self._clock = clock
@@ -75,22 +73,22 @@ class TextQueue:
         self._closed = False
         self.waiting = 0
 
-    async def tokenize(
+    async def run(
         self,
-        texts: Sequence[str],
+        inputs: Sequence[Input],
+        work: Callable[[Sequence[Input]], list[T]],
         *,
-        prompt: str = "",
-        truncate: bool = False,
+        extra: int = 0,
         deadline: float = math.inf,
-    ) -> list[Outcome]:
-        """Tokenise the texts of a call, each with its own outcome, in order.
+    ) -> list[T]:
+        """Tokenise the inputs of a call, each with its own outcome, in order.
 
         Cancelling the call drops those that were not yet encoded.
 
         Args:
-            texts: the texts.
-            prompt: put before each text.
-            truncate: cut over-long texts rather than refuse them.
+            inputs: texts and pairs.
+            work: tokenises some of them, on any thread; refuses those that are too long for it.
+            extra: characters that it puts before each.
             deadline: on the clock.
 
         Raises:
@@ -98,19 +96,16 @@ class TextQueue:
             DeadlineMissed: the deadline passed while texts waited.
             Draining: the server stopped meanwhile.
         """
-        if sum(map(len, texts)) + len(prompt) * len(texts) <= INLINE_CHARACTERS:
-            return self._tokenizer(texts, prompt=prompt, truncate=truncate)
-        slices = list(self._slices(texts, len(prompt)))
+        if sum(one.characters for one in inputs) + extra * len(inputs) <= INLINE_CHARACTERS:
+            return work(inputs)
+        slices = list(self._slices(inputs, extra))
         left = sum(size for _, size in slices)
         self._admit(left)
         self.waiting += left
-        outcomes: list[Outcome] = []
+        outcomes: list[T] = []
         try:
             for part, size in slices:
-                work = partial(
-                    self._tokenizer, part, prompt=prompt, truncate=truncate, first=len(outcomes)
-                )
-                outcomes += await self._encode(work, size, deadline)
+                outcomes += await self._encode(partial(work, part), size, deadline)
                 self.waiting -= size
                 left -= size
         finally:
@@ -122,19 +117,21 @@ class TextQueue:
         self._closed = True
         self._thread.shutdown(wait=False)
 
-    def _slices(self, texts: Sequence[str], extra: int) -> Iterator[tuple[list[str], int]]:
-        """Neighbours that are encoded together, and their characters, `extra` for each text.
+    def _slices(self, inputs: Sequence[Input], extra: int) -> Iterator[tuple[list[Input], int]]:
+        """Neighbours that are encoded together, and their characters, `extra` for each.
 
-        Those of a text that is refused for its length do not count: it is not encoded.
+        Those of an input that is refused for its length do not count: it is not encoded.
         """
-        part: list[str] = []
+        part: list[Input] = []
         size = 0
-        for text in texts:
-            more = len(text) + extra if len(text) <= self._options.max_text_characters else 0
+        limit = self._options.max_text_characters
+        for one in inputs:
+            refused = max(len(one.text), len(one.pair or "")) > limit
+            more = 0 if refused else one.characters + extra
             if part and size + more > SLICE_CHARACTERS:
                 yield part, size
                 part, size = [], 0
-            part.append(text)
+            part.append(one)
             size += more
         yield part, size
 
@@ -152,9 +149,7 @@ class TextQueue:
             retry_after_seconds=min(excess, self.waiting) / self._pace,
         )
 
-    async def _encode(
-        self, work: Callable[[], list[Outcome]], size: int, deadline: float
-    ) -> list[Outcome]:
+    async def _encode(self, work: Callable[[], list[T]], size: int, deadline: float) -> list[T]:
         """Have a slice encoded once it is its turn.
 
         The executor does not begin what was cancelled by then; a deadline is looked at here.
@@ -163,7 +158,7 @@ class TextQueue:
             self._refused["draining"] += 1
             raise Draining("the server is shutting down: send the request to another one")
 
-        def encode() -> tuple[list[Outcome], float] | None:
+        def encode() -> tuple[list[T], float] | None:
             if self._clock() >= deadline:
                 return None
             begin = time.perf_counter()

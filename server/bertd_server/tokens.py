@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Encoding
 
+from bertd_server.packing import Int64Array
+
 
 @dataclass(frozen=True, slots=True)
 class Offsets:
@@ -79,11 +81,13 @@ class Places:
         return Offsets(start, end, int(self._bytes[start]), int(self._bytes[end]))
 
 
-def _byte_positions(text: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _byte_positions(text: str) -> Int64Array:
     """Bytes before each code point, and after the last one."""
     points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
     sizes = 1 + (points >= 0x80).astype(np.int64) + (points >= 0x800) + (points >= 0x10000)
-    return np.r_[0, np.cumsum(sizes)]
+    positions = np.zeros(len(text) + 1, np.int64)
+    np.cumsum(sizes, out=positions[1:])
+    return positions
 
 
 def all_offsets(text: str, stretches: Iterable[tuple[int, int]]) -> list[Offsets]:

@@ -31,6 +31,7 @@ class Text:
     index: int
     key: bytes
     sequence: TokenSequence
+    outputs: tuple[str, ...]
     shape: Shape
 
 
@@ -75,7 +76,7 @@ class WaitingRoom:
         for text in texts:
             flight = self._flights.get(text.key)
             if flight is None:
-                flight = Flight(text.key, text.sequence, text.shape, turn)
+                flight = Flight(text.key, text.sequence, text.outputs, text.shape, turn)
                 self._flights[text.key] = flight
                 flight.board(call, text.index)
                 self.enter(flight, costs, now)

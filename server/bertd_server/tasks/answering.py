@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from bertd import bundle, heads
 
+from bertd_server.engine import Float32Array
 from bertd_server.errors import InvalidInput
 from bertd_server.model import Model
 from bertd_server.reading import Fit, Input, Reading
@@ -104,12 +105,13 @@ def merge(
         ends.append(window.places[spans.ends])
         scores.append(spans.scores)
         absences.append(spans.absence)
-    first, last, score = (np.concatenate(each) for each in (starts, ends, scores))
-    # Of a span that several windows have read, the best reading.
-    order = np.lexsort((-score, last, first))
-    first, last, score = first[order], last[order], score[order]
-    unique = np.r_[True, (np.diff(first) != 0) | (np.diff(last) != 0)]
-    first, last, score = first[unique], last[unique], score[unique]
+    first, last = np.concatenate(starts), np.concatenate(ends)
+    score: Float32Array = np.concatenate(scores)
+    if len(reading.windows) > 1:  # of a span that several have read, the best reading
+        order = np.lexsort((-score, last, first))
+        first, last, score = first[order], last[order], score[order]
+        unique = np.r_[True, (np.diff(first) != 0) | (np.diff(last) != 0)]
+        first, last, score = first[unique], last[unique], score[unique]
     if allow_no_answer:
         first, last = np.append(first, -1), np.append(last, -1)
         score = np.append(score, np.float32(min(absences)))

@@ -27,7 +27,7 @@ class LabelScore:
     score: float
 
 
-async def classify(
+async def classify(  # noqa: PLR0913 - the choices of one call
     model: Model,
     inputs: Sequence[Input],
     fit: Fit,
@@ -102,7 +102,8 @@ async def classify_zero_shot(  # noqa: PLR0913 - the choices of one call
     ]
 
     def conclude(_reading: Reading, outputs: Sequence[Outputs]) -> Float32Array:
-        return outputs[0][bundle.LOGITS][0]
+        logits: Float32Array = outputs[0][bundle.LOGITS][0]
+        return logits
 
     replies = await ask(model, pairs, fit, caller, Question((bundle.LOGITS,), conclude))
     count = len(labels)

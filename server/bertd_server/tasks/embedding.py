@@ -53,11 +53,11 @@ async def embed(
     require(model, "Embed", _TASK)
 
     def conclude(reading: Reading, outputs: Sequence[Outputs]) -> Float32Array:
-        vectors = [each[bundle.SENTENCE_EMBEDDING][0] for each in outputs]
+        vectors = np.concatenate([each[bundle.SENTENCE_EMBEDDING] for each in outputs])
+        mean: Float32Array = vectors[0]
         if len(vectors) == 1:
-            return vectors[0]
-        weights = _news(reading)
-        mean = np.average(np.stack(vectors), axis=0, weights=weights).astype(np.float32)
+            return mean
+        mean = np.average(vectors, axis=0, weights=_news(reading)).astype(np.float32)
         return mean / np.linalg.norm(mean) if model.manifest.normalized else mean
 
     question = Question((bundle.SENTENCE_EMBEDDING,), conclude, prompt=model.prompt(prompt_name))

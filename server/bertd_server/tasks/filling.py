@@ -72,9 +72,11 @@ async def fill_masks(
         window = reading.windows[0]
         places = window.places[window.sequence.input_ids == mask_id]
         ids, scores = heads.top_tokens(outputs[0][bundle.LOGITS], top_k)
+        offsets = reading.encoding.offsets
         return [
             Mask(
-                *reading.encoding.offsets[place],
+                offsets[place][0],
+                offsets[place][1],
                 [
                     Candidate(id_, model.tokenizer.decode([id_], skip_special_tokens=False), score)
                     for id_, score in zip(mine.tolist(), values.tolist(), strict=True)

@@ -281,7 +281,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         return pb.FillMaskResponse(**responses.named(model), results=results), replies
 
     async def _tokenize(
-        self, request: pb.TokenizeRequest, context: Context[Any, Any]  # noqa: ARG002 - as the rest
+        self,
+        request: pb.TokenizeRequest,
+        context: Context[Any, Any],  # noqa: ARG002 - as the rest
     ) -> tuple[pb.TokenizeResponse, Replies]:
         model = find_model(self._models, request.model)
         requests.check_count(len(request.inputs), self._max_texts, "inputs")
@@ -296,7 +298,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         return pb.TokenizeResponse(**responses.named(model), results=results), ()
 
     async def _detokenize(
-        self, request: pb.DetokenizeRequest, context: Context[Any, Any]  # noqa: ARG002 - as the rest
+        self,
+        request: pb.DetokenizeRequest,
+        context: Context[Any, Any],  # noqa: ARG002 - as the rest
     ) -> tuple[pb.DetokenizeResponse, Replies]:
         model = find_model(self._models, request.model)
         requests.check_count(len(request.sequences), self._max_texts, "sequences")
@@ -315,7 +319,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         return pb.DetokenizeResponse(**responses.named(model), texts=texts), ()
 
     async def _count(
-        self, request: pb.CountTokensRequest, context: Context[Any, Any]  # noqa: ARG002 - as the rest
+        self,
+        request: pb.CountTokensRequest,
+        context: Context[Any, Any],  # noqa: ARG002 - as the rest
     ) -> tuple[pb.CountTokensResponse, Replies]:
         model = find_model(self._models, request.model)
         requests.check_count(len(request.inputs), self._max_texts, "inputs")

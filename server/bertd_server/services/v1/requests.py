@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from bertd.v1 import inference_pb2
-from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 from bertd_server.errors import InvalidInput
 from bertd_server.reading import Fit, Input, LongText, Side
@@ -58,7 +57,9 @@ def caller(request: Any, context: _Context) -> Caller:
     """How long the caller waits, and how urgently."""
     remaining = context.time_remaining()
     within = math.inf if remaining is None else remaining
-    return Caller(within, _value("priority", request.priority, _PRIORITIES, inference_pb2.Priority))
+    return Caller(
+        within, _value("priority", request.priority, _PRIORITIES, inference_pb2.Priority.keys())
+    )
 
 
 def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
@@ -69,7 +70,7 @@ def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
         windows: whether it does.
         second_only: whether of a pair the second text alone is cut.
     """
-    policy = _value("long_text", request.long_text, _POLICIES, inference_pb2.LongTextPolicy)
+    policy = _value("long_text", request.long_text, _POLICIES, inference_pb2.LongTextPolicy.keys())
     if policy == "window" and not windows:
         raise InvalidInput(
             "long_text is LONG_TEXT_POLICY_WINDOW, which Embed, EmbedTokens, Rerank, TagTokens and "
@@ -77,7 +78,7 @@ def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
             field="long_text",
         )
     side = _value(
-        "truncation_side", request.truncation_side, _SIDES, inference_pb2.TruncationSide
+        "truncation_side", request.truncation_side, _SIDES, inference_pb2.TruncationSide.keys()
     )
     return Fit(policy, side, request.stride if windows else 0, second_only)
 
@@ -85,14 +86,17 @@ def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
 def aggregation(request: inference_pb2.TagTokensRequest) -> Aggregation:
     """How tokens become entities."""
     return _value(
-        "aggregation", request.aggregation, _AGGREGATIONS, inference_pb2.Aggregation
+        "aggregation", request.aggregation, _AGGREGATIONS, inference_pb2.Aggregation.keys()
     )
 
 
 def score_function(request: Any, *, softmax: bool) -> ScoreFunction:
     """How logits become scores."""
     function = _value(
-        "score_function", request.score_function, _SCORE_FUNCTIONS, inference_pb2.ScoreFunction
+        "score_function",
+        request.score_function,
+        _SCORE_FUNCTIONS,
+        inference_pb2.ScoreFunction.keys(),
     )
     if function == "softmax" and not softmax:
         raise InvalidInput(
@@ -124,9 +128,7 @@ def inputs(given: Sequence[inference_pb2.TextInput]) -> list[Input]:
 def questions(given: Sequence[inference_pb2.QuestionInput]) -> list[Input]:
     """Questions of a request, each with its context."""
     return [
-        Input(
-            one.question, one.context, f"inputs[{number}].question", f"inputs[{number}].context"
-        )
+        Input(one.question, one.context, f"inputs[{number}].question", f"inputs[{number}].context")
         for number, one in enumerate(given)
     ]
 
@@ -151,11 +153,11 @@ def check_count(count: int, limit: int, field: str, what: str = "entries") -> No
         )
 
 
-def _value(field: str, number: int, known: dict[Any, V], enum: EnumTypeWrapper[Any]) -> V:
+def _value(field: str, number: int, known: Mapping[Any, V], names: Iterable[str]) -> V:
     try:
         return known[number]
     except KeyError:
         raise InvalidInput(
-            f"{field} is {number}, which is no value of it: use one of {', '.join(enum.keys())}",
+            f"{field} is {number}, which is no value of it: use one of {', '.join(names)}",
             field=field,
         ) from None
