@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from bertd.bundle import GRAPH_NAME, TOKENIZER_NAME, Manifest, read_manifest
+from bertd.bundle import GRAPH_NAME, Manifest, read_manifest
 from bertd_bench.exportcost import measure_export
 from bertd_export import checkpoint, families
 from bertd_export.bundle import export_model
@@ -18,7 +18,7 @@ from bertd_export.errors import ExportError
 from bertd_export.verification import verify
 from bertd_server.engine import Engine, Float32Array
 from bertd_server.packing import TokenSequence
-from bertd_server.tokenization import TextTokenizer, TokenizedText
+from bertd_server.reading import Reader
 from tiny import FAMILIES, VOCABULARY, save_tiny
 from transformers import AutoModel, AutoTokenizer
 
@@ -55,7 +55,7 @@ class Exported:
     folder: Path
     manifest: Manifest
     engine: Engine
-    tokenizer: TextTokenizer
+    reader: Reader
     model: Any
 
     def vectors(self, sequences: list[TokenSequence]) -> Float32Array:
@@ -80,13 +80,10 @@ def export_tiny(tmp_path: Path, family: str, **changes: Any) -> Exported:
     folder = tmp_path / "bundle"
     export_model(str(source), folder)
     manifest = read_manifest(folder)
-    tokenizer = TextTokenizer(
-        folder / TOKENIZER_NAME,
-        max_tokens=manifest.max_tokens,
-        token_types=manifest.type_vocab_size,
-    )
     model = AutoModel.from_pretrained(source).eval()
-    return Exported(source, folder, manifest, Engine(folder, manifest), tokenizer, model)
+    return Exported(
+        source, folder, manifest, Engine(folder, manifest), Reader.of(folder, manifest), model
+    )
 
 
 def random_tokens(length: int) -> TokenSequence:
@@ -109,11 +106,9 @@ def attention_nodes(exported: Exported) -> list[onnx.NodeProto]:
 def test_texts_agree_with_pytorch(family: str, tmp_path: Path) -> None:
     exported = export_tiny(tmp_path, family)
     reference = AutoTokenizer.from_pretrained(exported.source)
-    sequences = []
-    for text, outcome in zip(TEXTS, exported.tokenizer(TEXTS), strict=True):
-        assert isinstance(outcome, TokenizedText), outcome
-        assert outcome.sequence.input_ids.tolist() == reference(text)["input_ids"]
-        sequences.append(outcome.sequence)
+    sequences = exported.reader.sequences(TEXTS)
+    for text, sequence in zip(TEXTS, sequences, strict=True):
+        assert sequence.input_ids.tolist() == reference(text)["input_ids"]
     pad = exported.model.config.pad_token_id
     assert any(pad in sequence.input_ids for sequence in sequences)  # a text spells it out
     assert exported.manifest.unnumbered_token_id == (pad if family in COUNT_WITHOUT_PAD else None)

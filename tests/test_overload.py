@@ -16,10 +16,11 @@ from bertd.v1 import inference_pb2, inference_pb2_grpc
 from bertd_client import AsyncClient, BertdError, DeadlineExceeded, Overloaded
 from bertd_client.errors import from_rpc_error
 from bertd_server.engine import Engine, EngineOptions
-from bertd_server.flights import Answer
 from bertd_server.model import Model, ModelOptions
+from bertd_server.reading import Reader, texts_of
 from bertd_server.scheduler import SchedulerOptions
 from bertd_server.settings import Settings
+from bertd_server.tasks import embedding
 from conftest import RunningServer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -48,16 +49,17 @@ async def test_a_text_has_the_same_bits_on_every_lane_joined_and_from_the_cache(
     asked = texts(40, 1)
     engine = Engine(bundle_folder, read_manifest(bundle_folder))
     alone = {}
-    for text, read in zip(asked, model._texts._tokenizer(asked), strict=True):
-        alone[text] = engine.embed([read.sequence])[0].tobytes()  # type: ignore[union-attr]
+    reader = Reader.of(bundle_folder, engine.manifest)
+    for text, sequence in zip(asked, reader.sequences(asked), strict=True):
+        alone[text] = engine.embed([sequence])[0].tobytes()
     rng = random.Random(2)
     calls = [rng.choices(asked, k=rng.randint(1, 20)) for _ in range(20)]
     for _ in range(2):
-        answers = await asyncio.gather(*(model.embed(call) for call in calls))
+        answers = await asyncio.gather(*(embedding.embed(model, texts_of(call)) for call in calls))
         for call, results in zip(calls, answers, strict=True):
             for text, result in zip(call, results, strict=True):
-                assert isinstance(result.outcome, Answer)
-                assert result.outcome.outputs["sentence_embedding"].tobytes() == alone[text]
+                assert isinstance(result.outcome, np.ndarray)
+                assert result.outcome.tobytes() == alone[text]
     await model.drain()
     statistics, gauges = model.statistics, model.gauges()
     assert statistics.deduplicated > 0

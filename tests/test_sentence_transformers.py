@@ -14,8 +14,9 @@ from bertd.bundle import read_manifest
 from bertd_export.bundle import export_model
 from bertd_export.checkpoint import load
 from bertd_export.errors import ExportError
-from bertd_server.flights import Answer
 from bertd_server.model import Model, ModelOptions
+from bertd_server.reading import Fit, texts_of
+from bertd_server.tasks import embedding
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import (
@@ -85,9 +86,11 @@ def sentence_model(encoder: Path, modules: Sequence[torch.nn.Module]) -> Sentenc
 
 async def vectors(model: Model, prompt_name: str | None) -> NDArray[np.float32]:
     found = []
-    for text in await model.embed(TEXTS, prompt_name=prompt_name, truncate=True):
-        assert isinstance(text.outcome, Answer)
-        found.append(text.outcome.outputs["sentence_embedding"][0])
+    for reply in await embedding.embed(
+        model, texts_of(TEXTS), Fit("truncate"), prompt_name=prompt_name
+    ):
+        assert isinstance(reply.outcome, np.ndarray)
+        found.append(reply.outcome)
     return np.stack(found)
 
 

@@ -22,9 +22,9 @@ from bertd_server.dispatcher import Dispatcher
 from bertd_server.engine import Engine, Float32Array
 from bertd_server.errors import RequestError
 from bertd_server.packing import TokenSequence
+from bertd_server.reading import Reader
 from bertd_server.scheduler import Scheduler
 from bertd_server.settings import Settings
-from bertd_server.tokenization import TextTokenizer, TokenizedText
 
 CALLS = 3_000
 CONNECTIONS = 8
@@ -140,17 +140,8 @@ def bits_alone(folder: Path, texts: set[str]) -> dict[str, bytes]:
     """The answer of each text by itself, without a server."""
     manifest = bundle.read_manifest(folder)
     engine = Engine(folder, manifest)
-    tokenizer = TextTokenizer(
-        folder / bundle.TOKENIZER_NAME,
-        max_tokens=manifest.max_tokens,
-        token_types=manifest.type_vocab_size,
-    )
-    alone = {}
-    for text in sorted(texts):
-        (tokenized,) = tokenizer([text])
-        assert isinstance(tokenized, TokenizedText)
-        alone[text] = engine.embed([tokenized.sequence])[0].tobytes()
-    return alone
+    reader = Reader.of(folder, manifest)
+    return {text: engine.embed(reader.sequences([text]))[0].tobytes() for text in sorted(texts)}
 
 
 def is_guilty(text: str) -> bool:

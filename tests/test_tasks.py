@@ -16,7 +16,6 @@ from bertd_export.errors import ExportError
 from bertd_export.hidden import hidden_source, probe
 from bertd_export.verification import verify
 from bertd_server.engine import Engine
-from bertd_server.model import Model, ModelOptions, TaskNotServedError
 from bertd_server.packing import TokenSequence
 from sentence_transformers import CrossEncoder
 
@@ -185,9 +184,6 @@ def test_a_cross_encoder_scores_as_sentence_transformers_does(tmp_path: Path) ->
     expected = CrossEncoder(str(source)).predict(pairs)
     np.testing.assert_allclose(heads.ranking_scores(logits, "sigmoid"), expected, atol=1e-5)
 
-    options = ModelOptions()
-    with pytest.raises(TaskNotServedError, match="bundle for text-ranking"):
-        Model.load(bundle, options)
 
 
 def test_a_checkpoint_says_what_it_is_for(nli: tuple[Any, Path], tmp_path: Path) -> None:

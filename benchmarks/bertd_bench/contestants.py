@@ -25,7 +25,7 @@ from bertd_client import BertdError, Client
 from bertd_export.bundle import export_model
 from bertd_server import default_model
 from bertd_server.engine import Engine, EngineOptions
-from bertd_server.tokenization import TextTokenizer, TokenizedText
+from bertd_server.reading import Reader
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -98,20 +98,11 @@ def one_by_one(embed: Embed) -> Embed:
 def in_process(folder: Path, threads: int) -> Embed:
     """Tokenizer and engine of the server, without scheduler and transport."""
     manifest = bundle.read_manifest(folder)
-    tokenizer = TextTokenizer(
-        folder / bundle.TOKENIZER_NAME,
-        max_tokens=manifest.max_tokens,
-        token_types=manifest.type_vocab_size,
-    )
+    reader = Reader.of(folder, manifest)
     engine = Engine(folder, manifest, EngineOptions(threads))
 
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-        sequences = []
-        for outcome in tokenizer(texts):
-            if not isinstance(outcome, TokenizedText):
-                raise outcome
-            sequences.append(outcome.sequence)
-        return engine.embed(sequences, wide=engine.has_wide)
+        return engine.embed(reader.sequences(texts), wide=engine.has_wide)
 
     return embed
 

@@ -24,7 +24,7 @@ from grpc_reflection.v1alpha import reflection
 from bertd_server.engine import EngineOptions
 from bertd_server.model import Model, ModelOptions
 from bertd_server.scheduler import SchedulerOptions
-from bertd_server.services.decoding import DecodingInterceptor, unary_requests
+from bertd_server.services.decoding import DecodingInterceptor, request_classes
 from bertd_server.services.health import HealthService
 from bertd_server.services.v1 import InferenceService, ModelService
 from bertd_server.settings import UNIX, Settings
@@ -60,7 +60,7 @@ class Server:
             on_lanes=lambda alive: self._health.report(serving=alive > 0),
         )
         self._grpc = grpc.aio.server(
-            interceptors=[DecodingInterceptor(unary_requests(*SERVICES))],
+            interceptors=[DecodingInterceptor(request_classes(*SERVICES))],
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),

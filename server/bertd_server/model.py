@@ -83,12 +83,7 @@ class Model:
         """
         manifest = bundle.read_manifest(folder)
         bundle.verify_files(folder, manifest)
-        reader = Reader(
-            folder / bundle.TOKENIZER_NAME,
-            max_tokens=manifest.max_tokens,
-            token_types=manifest.type_vocab_size,
-            max_characters=options.texts.max_text_characters,
-        )
+        reader = Reader.of(folder, manifest, options.texts.max_text_characters)
         engine, measured = start(folder, manifest, options.engine, options.starting)
         if manifest.precision == "fp16" and engine.provider == CPU:
             log.warning(

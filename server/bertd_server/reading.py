@@ -15,9 +15,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
+from bertd import bundle
 from tokenizers import Encoding, Tokenizer
 
 from bertd_server.errors import InvalidInput
@@ -45,6 +46,9 @@ class Fit:
     side: Side = "right"
     stride: int = 0
     second_only: bool = False
+
+
+FIT = Fit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,11 @@ class Reading:
 Outcome = Reading | InvalidInput
 
 
+def texts_of(texts: Sequence[str], field: str = "texts") -> list[Input]:
+    """Texts as inputs, by their index in a field."""
+    return [Input(text, field=f"{field}[{number}]") for number, text in enumerate(texts)]
+
+
 class Reader:
     """Reads with a bundle's tokenizer. Threads may share it."""
 
@@ -126,6 +135,28 @@ class Reader:
         self.max_tokens = max_tokens
         self._token_types = token_types
         self._max_characters = max_characters
+
+    @classmethod
+    def of(cls, folder: Path, manifest: bundle.Manifest, max_characters: int = sys.maxsize) -> Self:
+        """Read with the tokenizer of a bundle."""
+        return cls(
+            folder / bundle.TOKENIZER_NAME,
+            max_tokens=manifest.max_tokens,
+            token_types=manifest.type_vocab_size,
+            max_characters=max_characters,
+        )
+
+    def sequences(self, texts: Sequence[str]) -> list[TokenSequence]:
+        """The sequences of texts, none cut, for an engine without a scheduler.
+
+        Raises:
+            InvalidInput: one cannot be read.
+        """
+        outcomes = self(texts_of(texts), FIT)
+        for outcome in outcomes:
+            if isinstance(outcome, InvalidInput):
+                raise outcome
+        return [one.windows[0].sequence for one in outcomes if isinstance(one, Reading)]
 
     def __call__(
         self, inputs: Sequence[Input], fit: Fit, *, prompt: str = "", offsets: bool = False

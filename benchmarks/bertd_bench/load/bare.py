@@ -14,7 +14,7 @@ from bertd import bundle
 from bertd_server import kept
 from bertd_server.engine import Engine, EngineOptions
 from bertd_server.packing import TokenSequence
-from bertd_server.tokenization import TextTokenizer, TokenizedText
+from bertd_server.reading import Reader
 
 from bertd_bench.load.generator import Open
 
@@ -43,11 +43,7 @@ class BareEngine:
 
     def __init__(self, folder: Path, threads: int) -> None:
         manifest = bundle.read_manifest(folder)
-        self._tokenizer = TextTokenizer(
-            folder / bundle.TOKENIZER_NAME,
-            max_tokens=manifest.max_tokens,
-            token_types=manifest.type_vocab_size,
-        )
+        self._reader = Reader.of(folder, manifest)
         self._engine = Engine(
             folder, manifest, EngineOptions(threads=threads, cache=kept.cache_folder())
         )
@@ -55,8 +51,7 @@ class BareEngine:
 
     def sequences(self, texts: Sequence[str]) -> list[TokenSequence]:
         """Tokenise texts."""
-        outcomes = self._tokenizer(texts)
-        return [text.sequence for text in outcomes if isinstance(text, TokenizedText)]
+        return self._reader.sequences(texts)
 
     def best(self, sequences: Sequence[TokenSequence], seconds: float) -> Best:
         """Find the lanes and the batch that do most, in so many seconds for each choice."""

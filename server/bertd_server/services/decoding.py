@@ -5,7 +5,7 @@ gRPC's own answer to undecodable bytes is INTERNAL with no hint of what was wron
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -28,7 +28,7 @@ class _Undecodable:
 
 
 class DecodingInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the deserialiser of every unary RPC."""
+    """Wraps the deserialiser of every RPC."""
 
     def __init__(self, requests: dict[str, type[Message]]) -> None:
         """Take the request class of each method, by its full path."""
@@ -44,6 +44,12 @@ class DecodingInterceptor(grpc.aio.ServerInterceptor):
         kind = self._requests.get(handler_call_details.method)
         if handler is None or kind is None:
             return handler
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                _guarded_stream(handler.stream_stream),
+                request_deserializer=_decoder(kind),
+                response_serializer=handler.response_serializer,
+            )
         return grpc.unary_unary_rpc_method_handler(
             _guarded(handler.unary_unary),
             request_deserializer=_decoder(kind),
@@ -56,6 +62,22 @@ def _guarded(behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, 
         if isinstance(request, _Undecodable):
             await abort(context, request.error)
         return await behaviour(request, context)
+
+    return answer
+
+
+def _guarded_stream(
+    behaviour: Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]],
+) -> Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]]:
+    async def answer(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        async def readable() -> AsyncIterator[Any]:
+            async for request in requests:
+                if isinstance(request, _Undecodable):
+                    await abort(context, request.error)
+                yield request
+
+        async for response in behaviour(readable(), context):
+            yield response
 
     return answer
 
@@ -109,7 +131,7 @@ def _broken_text(data: bytes, descriptor: Descriptor) -> str | None:
     return None
 
 
-def unary_requests(*services: ServiceDescriptor) -> dict[str, type[Message]]:
+def request_classes(*services: ServiceDescriptor) -> dict[str, type[Message]]:
     """Request classes of services' methods, by method path."""
     return {
         f"/{service.full_name}/{method.name}": GetMessageClass(method.input_type)

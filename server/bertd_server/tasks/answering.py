@@ -11,8 +11,8 @@ from bertd import bundle, heads
 from bertd_server.engine import Float32Array
 from bertd_server.errors import InvalidInput
 from bertd_server.model import Model
-from bertd_server.reading import Fit, Input, Reading
-from bertd_server.tasks.ask import Caller, Outputs, Question, Reply, ask, require
+from bertd_server.reading import FIT, Fit, Input, Reading
+from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
 
 MOST_ANSWERS = 20
 ANSWER_TOKENS = 15
@@ -41,8 +41,8 @@ class Span:
 async def answer(  # noqa: PLR0913 - the choices of one call
     model: Model,
     pairs: Sequence[Input],
-    fit: Fit,
-    caller: Caller,
+    fit: Fit = FIT,
+    caller: Caller = CALLER,
     *,
     top_k: int = 1,
     max_answer_tokens: int = ANSWER_TOKENS,

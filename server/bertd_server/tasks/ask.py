@@ -40,6 +40,9 @@ class Caller:
     priority: int = INTERACTIVE
 
 
+CALLER = Caller()
+
+
 @dataclass(frozen=True, slots=True)
 class Trace:
     """How an answer came about; durations in ns. Of several windows, the longest of each.

@@ -12,8 +12,8 @@ from bertd import bundle, heads
 from bertd_server.engine import Float32Array
 from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.model import Model
-from bertd_server.reading import Fit, Input, Reading
-from bertd_server.tasks.ask import Caller, Outputs, Question, Reply, ask, require
+from bertd_server.reading import FIT, Fit, Input, Reading
+from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
 
 ScoreFunction = Literal["default", "softmax", "sigmoid", "none"]
 HYPOTHESIS = "This example is {}."
@@ -30,8 +30,8 @@ class LabelScore:
 async def classify(  # noqa: PLR0913 - the choices of one call
     model: Model,
     inputs: Sequence[Input],
-    fit: Fit,
-    caller: Caller,
+    fit: Fit = FIT,
+    caller: Caller = CALLER,
     *,
     top_k: int = 0,
     score_function: ScoreFunction = "default",
@@ -68,8 +68,8 @@ async def classify_zero_shot(  # noqa: PLR0913 - the choices of one call
     model: Model,
     texts: Sequence[Input],
     labels: Sequence[str],
-    fit: Fit,
-    caller: Caller,
+    fit: Fit = FIT,
+    caller: Caller = CALLER,
     *,
     hypothesis_template: str = HYPOTHESIS,
     multi_label: bool = False,

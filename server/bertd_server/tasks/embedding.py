@@ -11,8 +11,8 @@ from bertd import bundle
 from bertd_server.engine import Float32Array
 from bertd_server.model import Model
 from bertd_server.packing import Int64Array
-from bertd_server.reading import Fit, Input, Reading
-from bertd_server.tasks.ask import Caller, Outputs, Question, Reply, ask, require
+from bertd_server.reading import FIT, Fit, Input, Reading
+from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
 from bertd_server.tasks.windows import owners
 from bertd_server.tokens import Token, tokens_of
 
@@ -30,8 +30,8 @@ class TokenVectors:
 async def embed(
     model: Model,
     texts: Sequence[Input],
-    fit: Fit,
-    caller: Caller,
+    fit: Fit = FIT,
+    caller: Caller = CALLER,
     *,
     prompt_name: str | None = None,
 ) -> list[Reply[Float32Array]]:
@@ -67,8 +67,8 @@ async def embed(
 async def embed_tokens(
     model: Model,
     texts: Sequence[Input],
-    fit: Fit,
-    caller: Caller,
+    fit: Fit = FIT,
+    caller: Caller = CALLER,
     *,
     prompt_name: str | None = None,
 ) -> list[Reply[TokenVectors]]:

@@ -9,8 +9,8 @@ from bertd import bundle, heads
 
 from bertd_server.errors import InvalidInput
 from bertd_server.model import Model
-from bertd_server.reading import Fit, Input, Reading
-from bertd_server.tasks.ask import Caller, Outputs, Question, Reply, ask, require
+from bertd_server.reading import FIT, Fit, Input, Reading
+from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
 
 MOST_CANDIDATES = 1_000
 CANDIDATES = 5
@@ -35,7 +35,12 @@ class Mask:
 
 
 async def fill_masks(
-    model: Model, texts: Sequence[Input], fit: Fit, caller: Caller, *, top_k: int = CANDIDATES
+    model: Model,
+    texts: Sequence[Input],
+    fit: Fit = FIT,
+    caller: Caller = CALLER,
+    *,
+    top_k: int = CANDIDATES,
 ) -> list[Reply[list[Mask]]]:
     """Find the most probable tokens for each mask of each text, masks in the text's order.
 

@@ -8,16 +8,16 @@ import numpy as np
 from bertd import bundle, heads
 
 from bertd_server.model import Model
-from bertd_server.reading import Fit, Input, Reading
-from bertd_server.tasks.ask import Caller, Outputs, Question, Reply, ask, require
+from bertd_server.reading import FIT, Fit, Input, Reading
+from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
 from bertd_server.tasks.classification import ScoreFunction, scored
 
 
 async def score_pairs(
     model: Model,
     pairs: Sequence[Input],
-    fit: Fit,
-    caller: Caller,
+    fit: Fit = FIT,
+    caller: Caller = CALLER,
     *,
     score_function: ScoreFunction = "default",
 ) -> list[Reply[float]]:

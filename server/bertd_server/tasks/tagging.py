@@ -19,8 +19,8 @@ from tokenizers import Tokenizer
 
 from bertd_server.engine import Float32Array
 from bertd_server.model import Model
-from bertd_server.reading import Fit, Input, Reading
-from bertd_server.tasks.ask import Caller, Outputs, Question, Reply, ask, require
+from bertd_server.reading import FIT, Fit, Input, Reading
+from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
 from bertd_server.tasks.windows import owners
 
 Aggregation = Literal["none", "simple", "first", "average", "max"]
@@ -70,8 +70,8 @@ class _Labelled:
 async def tag(  # noqa: PLR0913 - the choices of one call
     model: Model,
     texts: Sequence[Input],
-    fit: Fit,
-    caller: Caller,
+    fit: Fit = FIT,
+    caller: Caller = CALLER,
     *,
     aggregation: Aggregation = "simple",
     include_outside: bool = False,

@@ -11,7 +11,7 @@ from grpc.aio import ServicerContext as Context
 
 from bertd_server import tokens
 from bertd_server.errors import InvalidInput, RequestError
-from bertd_server.reading import Input
+from bertd_server.reading import Input, texts_of
 from bertd_server.services.lookup import Models, find_model
 from bertd_server.services.status import abort
 from bertd_server.services.streams import in_order
@@ -156,7 +156,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         requests.check_count(len(request.texts), self._max_texts, "texts")
         replies = await embedding.embed(
             model,
-            requests.texts(request.texts),
+            texts_of(request.texts),
             requests.fit(request, windows=True),
             requests.caller(request, context),
             prompt_name=request.prompt_name if request.HasField("prompt_name") else None,
@@ -172,7 +172,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         requests.check_count(len(request.texts), self._max_texts, "texts")
         replies = await embedding.embed_tokens(
             model,
-            requests.texts(request.texts),
+            texts_of(request.texts),
             requests.fit(request, windows=True),
             requests.caller(request, context),
             prompt_name=request.prompt_name if request.HasField("prompt_name") else None,
@@ -207,7 +207,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             requests.check_count(pairs, self._max_texts, "texts", "pairs with the labels")
         replies = await classification.classify_zero_shot(
             model,
-            requests.texts(request.texts),
+            texts_of(request.texts),
             request.labels,
             requests.fit(request, windows=False),
             requests.caller(request, context),
@@ -239,7 +239,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         requests.check_count(len(request.texts), self._max_texts, "texts")
         replies = await tagging.tag(
             model,
-            requests.texts(request.texts),
+            texts_of(request.texts),
             requests.fit(request, windows=True),
             requests.caller(request, context),
             aggregation=requests.aggregation(request),
@@ -272,7 +272,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         requests.check_count(len(request.texts), self._max_texts, "texts")
         replies = await filling.fill_masks(
             model,
-            requests.texts(request.texts),
+            texts_of(request.texts),
             requests.fit(request, windows=False),
             requests.caller(request, context),
             top_k=request.top_k or filling.CANDIDATES,

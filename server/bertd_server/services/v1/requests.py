@@ -107,11 +107,6 @@ def score_function(request: Any, *, softmax: bool) -> ScoreFunction:
     return function
 
 
-def texts(given: Sequence[str], field: str = "texts") -> list[Input]:
-    """Texts of a request."""
-    return [Input(text, field=f"{field}[{number}]") for number, text in enumerate(given)]
-
-
 def inputs(given: Sequence[inference_pb2.TextInput]) -> list[Input]:
     """Texts and pairs of a request."""
     return [
