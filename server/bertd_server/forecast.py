@@ -62,7 +62,7 @@ class Forecast:
 
     @property
     def overrun(self) -> float:
-        """By which part of their predictions recent batches took longer, where it is more."""
+        """Seconds by which recent batches took longer than predicted, where it is more."""
         return max(tracker.overrun for tracker in self._trackers)
 
     @property
