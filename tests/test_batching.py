@@ -172,17 +172,27 @@ def test_a_text_that_no_lane_can_answer_in_time_goes_wide() -> None:
 def test_the_line_decides_as_if_it_looked_at_all(
     waiting: list[Text], policy: Policy, cost: Costs, lane: Lanes, passed_over: int
 ) -> None:
-    """Its front is enough for the same batch on a lane; nothing is lost in it."""
+    """The same batch, late ones and session, unless its front was cut.
+
+    Then a lane's batch begins as the whole line's would; it may end sooner. Nothing is lost in it.
+    """
     line: Line[Text] = Line()
     for text in waiting:
         line.add(text)
     if waiting:
         line.eldest.passed_over = passed_over
-    whole = form_batch(waiting, policy, Costs(cost.lane), lane, NOW)
-    decision = line.take(policy, Costs(cost.lane), lane, NOW)
-    late = {id(t) for t in whole.late}
-    if not late:
-        assert decision.batch == whole.batch or len(decision.batch) < len(whole.batch)
+    front = line._front(policy, cost, lane)
+    whole = form_batch(waiting, policy, cost, lane, NOW)
+    decision = line.take(policy, cost, lane, NOW)
+    if len(front) == len(waiting):
+        assert (decision.batch, decision.wide, decision.seconds) == (
+            whole.batch,
+            whole.wide,
+            whole.seconds,
+        )
+        assert {*map(id, decision.late)} == {*map(id, whole.late)}
+    elif not whole.late and not whole.wide and not decision.wide:
+        assert decision.batch == whole.batch[: len(decision.batch)]
     left = [*decision.batch, *decision.late, *line]
     assert sorted(map(id, left)) == sorted(map(id, waiting))
 

@@ -105,7 +105,8 @@ class EmbedRequest(_message.Message):
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The texts, UTF-8, at least one. Each must hold at least one token.
-        The server limits how many (256 unless configured otherwise).
+        The server limits how many (256 unless configured otherwise), and the characters of each
+        (100,000): a longer one is refused also where it would be truncated.
         """
 
     def __init__(

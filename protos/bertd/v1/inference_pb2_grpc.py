@@ -51,7 +51,7 @@ class InferenceServiceServicer:
     def Embed(self, request, context):
         """Computes one vector per text with the pooling and normalisation of the model.
 
-        A text that cannot be answered (empty, too long under the ERROR policy) has an
+        A text that cannot be answered (empty, too long) has an
         error in its result and the call succeeds. If no text of the call can be
         answered, the call itself fails with the status of the first.
         """

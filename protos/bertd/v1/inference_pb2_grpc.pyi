@@ -44,7 +44,7 @@ class InferenceServiceStub:
     Embed: _grpc.UnaryUnaryMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedResponse]
     """Computes one vector per text with the pooling and normalisation of the model.
 
-    A text that cannot be answered (empty, too long under the ERROR policy) has an
+    A text that cannot be answered (empty, too long) has an
     error in its result and the call succeeds. If no text of the call can be
     answered, the call itself fails with the status of the first.
     """
@@ -59,7 +59,7 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     Embed: _aio.UnaryUnaryMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedResponse]  # type: ignore[assignment]
     """Computes one vector per text with the pooling and normalisation of the model.
 
-    A text that cannot be answered (empty, too long under the ERROR policy) has an
+    A text that cannot be answered (empty, too long) has an
     error in its result and the call succeeds. If no text of the call can be
     answered, the call itself fails with the status of the first.
     """
@@ -77,7 +77,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_inference_pb2.EmbedResponse, _abc.Awaitable[_inference_pb2.EmbedResponse]]:
         """Computes one vector per text with the pooling and normalisation of the model.
 
-        A text that cannot be answered (empty, too long under the ERROR policy) has an
+        A text that cannot be answered (empty, too long) has an
         error in its result and the call succeeds. If no text of the call can be
         answered, the call itself fails with the status of the first.
         """
