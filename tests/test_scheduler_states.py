@@ -150,20 +150,20 @@ class Histories(RuleBasedStateMachine):
     def succeed(self, which: int) -> None:
         job = self.take(which)
         outputs = [{"value": np.array([value(one)], np.float32)} for one in job.sequences]
-        self.end(job.done, Result(outputs, 0.001))
+        self.end(job.done, Result(outputs, self.clock.now, 0.001))
 
     @precondition(lambda self: self.lanes.jobs)
     @rule(which=st.integers(0, 2))
     def fail(self, which: int) -> None:
         self.failures += 1
-        self.end(self.take(which).done, Result([], 0.001, RuntimeError("no")))
+        self.end(self.take(which).done, Result([], self.clock.now, 0.001, RuntimeError("no")))
 
     @precondition(lambda self: self.lanes.jobs)
     @rule(which=st.integers(0, 2), replaced=st.booleans())
     def die(self, which: int, *, replaced: bool) -> None:
         self.failures += 1
         self.lanes.threads = replaced
-        result = Result([], 0.001, SystemExit("no"), died=True)
+        result = Result([], self.clock.now, 0.001, SystemExit("no"), died=True)
         self.end(self.lanes._replace, threading.current_thread(), self.take(which), result)
 
     @precondition(lambda self: self.lanes.missing)
