@@ -160,3 +160,19 @@ def test_the_budget_follows_the_machine_and_returns_after_a_pause(factor: float)
     assert forecast.policy.budget_seconds == changed
     forecast.idle(111.0)
     assert forecast.costs.lane.seconds(GRID[0]) == pytest.approx(TRUE.seconds(GRID[0]), rel=0.05)
+
+
+def test_a_wide_session_that_was_slow_is_tried_again() -> None:
+    """Once it has seen no batch for ten seconds, while the lanes go on as they are."""
+    forecast = Forecast(
+        Calibration(measured(TRUE, GRID, 0.0, 0), measured(TRUE, GRID, 0.0, 0)), Policy(2048, 64)
+    )
+    at_start = forecast.costs
+    for m in measured(TRUE.scaled(3), some_shapes(64, 5), 0.0, 5):
+        forecast.observe(m.shape, m.seconds, 100.0, wide=True)
+    slow = forecast.costs.wide
+    for now in (101.0, 109.0):
+        forecast.observe(Shape.of([10]), 0.01, now, wide=False)
+    assert forecast.costs.wide == slow != at_start.wide
+    forecast.observe(Shape.of([10]), 0.01, 111.0, wide=False)
+    assert forecast.costs.wide == at_start.wide

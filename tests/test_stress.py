@@ -1,13 +1,18 @@
-"""Thousands of calls at once on a real server and engine; some are cancelled, some make it fail."""
+"""Thousands of calls at once on a real server and engine; some are cancelled, some make it fail.
+
+The engine is held until the queue is full: so calls are cancelled, expire and are refused there,
+however fast the machine is.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import random
+import threading
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +25,8 @@ from bertd_server import startup
 from bertd_server.app import Server
 from bertd_server.dispatcher import Dispatcher
 from bertd_server.engine import Engine, Float32Array
-from bertd_server.errors import RequestError
+from bertd_server.errors import DeadlineMissed, RequestError
+from bertd_server.flights import Answer
 from bertd_server.packing import TokenSequence
 from bertd_server.reading import Reader
 from bertd_server.scheduler import Scheduler
@@ -32,9 +38,13 @@ POISON, DEADLY = WORDS[:2]
 HARMLESS = WORDS[2:]
 FIRST_WORD = 5  # the number of the first word; special tokens go before it
 LANES = 2
+CACHE_BYTES = 100_000  # of the answers of a hundred texts or so
+QUEUE_TOKENS = 15_000  # half of what all different texts have
+HELD_TEXTS = 2_000  # are submitted before the engine may run
+PROMISED = 0.2  # seconds, to calls that then find the engine held
 
 INTERNAL = grpc.StatusCode.INTERNAL.value[0]
-LATE = {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 
 
 class Death(BaseException):
@@ -44,20 +54,29 @@ class Death(BaseException):
 class FaultyEngine(Engine):
     """The real engine, which fails on one word, and kills its lane on another, once armed.
 
-    While the server starts, it runs every word there is to warm up.
+    While the server starts, it runs every word there is to warm up. Armed, it waits to be let go.
     """
 
     armed = False
+    let_go = threading.Event()
+    wide_runs = 0
 
     def answer(
-        self, sequences: Sequence[TokenSequence], *given: Any, **named: Any
+        self,
+        sequences: Sequence[TokenSequence],
+        outputs: Sequence[str] | None = None,
+        *,
+        wide: bool = False,
     ) -> list[dict[str, Float32Array]]:
+        if self.armed:
+            assert self.let_go.wait(timeout=60)
+            FaultyEngine.wide_runs += wide
         numbers = {number for sequence in sequences for number in sequence.input_ids}
         if self.armed and FIRST_WORD + WORDS.index(DEADLY) in numbers:
             raise Death
         if self.armed and FIRST_WORD + WORDS.index(POISON) in numbers:
             raise RuntimeError("poison")
-        return super().answer(sequences, *given, **named)
+        return super().answer(sequences, outputs, wide=wide)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +85,7 @@ class Call:
 
     texts: list[str]
     within: float | None
-    turns: int | None  # of the event loop, after which it cancels
+    cancels: int | None  # once so many texts were submitted by all
 
 
 @dataclass(slots=True)
@@ -76,6 +95,21 @@ class Ledger:
     submitted: int = 0
     refused: int = 0
     expired_computed: int = 0
+    awaited: list[tuple[int, asyncio.Event]] = field(default_factory=list)
+
+    def submit(self, texts: int) -> None:
+        """Count texts, and wake those who waited for so many."""
+        self.submitted += texts
+        for least, event in self.awaited:
+            if self.submitted >= least:
+                event.set()
+
+    async def reached(self, texts: int) -> None:
+        """Wait until so many were submitted."""
+        event = asyncio.Event()
+        self.awaited.append((texts, event))
+        self.submit(0)
+        await event.wait()
 
 
 @pytest.fixture
@@ -85,7 +119,7 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
     submit, start = Scheduler.submit, Dispatcher._start
 
     async def counted(self: Scheduler, sequences: Sequence[TokenSequence], *given: Any) -> Any:
-        kept.submitted += len(sequences)
+        kept.submit(len(sequences))
         try:
             return await submit(self, sequences, *given)
         except RequestError:
@@ -115,19 +149,18 @@ def traffic(rng: random.Random) -> list[Call]:
         if number % 500 == 100:
             asked.append(f"{rng.choice(HARMLESS)} {DEADLY} {rng.choice(HARMLESS)}")
         within = rng.uniform(0.001, 2.0) if number % 5 == 1 else None
-        turns = rng.randrange(300) if number % 7 == 2 else None
-        calls.append(Call(asked, within, turns))
+        cancels = min(2 * number + rng.randrange(1_000), HELD_TEXTS) if number % 7 == 2 else None
+        calls.append(Call(asked, within, cancels))
     return calls
 
 
 async def ask(
-    channel: grpc.aio.Channel, call: Call
+    channel: grpc.aio.Channel, call: Call, ledger: Ledger
 ) -> inference_pb2.EmbedResponse | grpc.StatusCode:
     stub = inference_pb2_grpc.InferenceServiceStub(channel)
     pending: Any = stub.Embed(inference_pb2.EmbedRequest(texts=call.texts), timeout=call.within)
-    if call.turns is not None:
-        for _ in range(call.turns):
-            await asyncio.sleep(0)
+    if call.cancels is not None:
+        await ledger.reached(call.cancels)
         pending.cancel()
     code: grpc.StatusCode = await pending.code()
     if code is not grpc.StatusCode.OK:
@@ -154,10 +187,10 @@ def check(
     """Each text has its own bits, or an error that it or the call has earned."""
     guilty = [is_guilty(text) for text in call.texts]
     if not isinstance(outcome, inference_pb2.EmbedResponse):
-        allowed = set()
+        allowed = {grpc.StatusCode.RESOURCE_EXHAUSTED}  # the queue was full
         if call.within is not None:
-            allowed |= LATE
-        if call.turns is not None:
+            allowed |= {grpc.StatusCode.DEADLINE_EXCEEDED}
+        if call.cancels is not None:
             allowed |= {grpc.StatusCode.CANCELLED}
         if all(guilty):
             allowed |= {grpc.StatusCode.INTERNAL}
@@ -166,7 +199,7 @@ def check(
     assert len(outcome.results) == len(call.texts)
     for text, to_blame, result in zip(call.texts, guilty, outcome.results, strict=True):
         if result.HasField("error"):
-            late = call.within is not None and result.error.code in {code.value[0] for code in LATE}
+            late = call.within is not None and result.error.code == DEADLINE_EXCEEDED
             assert late or (to_blame and result.error.code == INTERNAL)
         else:
             assert not to_blame
@@ -187,13 +220,19 @@ async def test_nothing_is_lost_and_nothing_is_left(
     settings = Settings(
         address="127.0.0.1:0",
         lanes=LANES,
-        threads=1,
+        threads=2,
+        profile="efficient",  # threads that spin would take the cores from the clients
         max_batch_tokens=512,
-        max_queue_tokens=10**7,
-        max_queue_seconds=10**6,
+        max_queue_tokens=QUEUE_TOKENS,
+        cache_bytes=CACHE_BYTES,
     )
     server = Server(tiny_bundle, settings)
     monkeypatch.setattr(FaultyEngine, "armed", True)
+    running = asyncio.create_task(server.model.embed(HARMLESS[:20]))  # on all lanes
+    await ledger.reached(20)
+    broken = asyncio.create_task(server.model.embed(HARMLESS[20:40], within=PROMISED))
+    await ledger.reached(40)
+    over = asyncio.get_running_loop().time() + PROMISED
     port = await server.start()
     channels = [
         grpc.aio.insecure_channel(
@@ -201,11 +240,16 @@ async def test_nothing_is_lost_and_nothing_is_left(
         )
         for _ in range(CONNECTIONS)
     ]
-    outcomes = await asyncio.gather(
-        *(ask(channels[number % CONNECTIONS], call) for number, call in enumerate(calls))
+    storm = asyncio.gather(
+        *(ask(channels[number % CONNECTIONS], call, ledger) for number, call in enumerate(calls))
     )
+    await ledger.reached(HELD_TEXTS)
+    asyncio.get_running_loop().call_at(over, FaultyEngine.let_go.set)
+    outcomes = await storm
     for call, outcome in zip(calls, outcomes, strict=True):
         check(call, outcome, alone)
+    assert all(isinstance(one.outcome, Answer) for one in await running)
+    assert all(isinstance(one.outcome, DeadlineMissed) for one in await broken)
     for channel in channels:
         await channel.close()
     scheduler = server.model._scheduler
@@ -214,7 +258,7 @@ async def test_nothing_is_lost_and_nothing_is_left(
     await server.drain()
 
     seen = Counter(type(outcome) for outcome in outcomes)
-    assert seen[inference_pb2.EmbedResponse] > CALLS / 2
+    assert seen[inference_pb2.EmbedResponse] > CALLS / 3
     statistics = scheduler.statistics
     assert ledger.expired_computed == 0
     assert ledger.submitted == (
@@ -224,9 +268,13 @@ async def test_nothing_is_lost_and_nothing_is_left(
         + statistics.cancelled
         + ledger.refused
     )
-    assert min(statistics.answered, statistics.failed) > 0  # who cancels may come too late
-    assert statistics.deduplicated > 0
-    assert statistics.lane_deaths > 0
+    for happened in ("answered", "failed", "cancelled", "deduplicated", "lane_deaths"):
+        assert getattr(statistics, happened) > 0
+    assert statistics.expired >= 20
+    assert statistics.refused["queue_tokens"] > 0
+    assert gauges.cache_hits > 0
+    assert 0 < gauges.cache_bytes <= CACHE_BYTES
+    assert statistics.wide_batches <= FaultyEngine.wide_runs  # some of them failed
     gauges = scheduler.gauges()
     assert (gauges.waiting, gauges.waiting_tokens, gauges.batches_running) == (0, 0, 0)
     assert not scheduler._room._flights

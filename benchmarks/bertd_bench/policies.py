@@ -34,8 +34,8 @@ class Ours:
             costs: what it believes.
             refuses: requests that cannot make it, on arrival; otherwise they wait until it is
                 certain that they are late.
-            overrun: by which part of its predictions batches take longer on average, as it has
-                observed it.
+            overrun: seconds by which batches take longer than predicted, on average, as it has
+                observed them.
         """
         self._refuses = refuses
         self._policy = replace(policy, margin=2 * overrun)

@@ -39,7 +39,7 @@ _MAX_TOKENS, _MAX_SEQUENCES = 2_048, 256  # the server's defaults
 _LARGEST = 16_384  # tokens of the largest batch of any policy here
 _WINDOW_REQUESTS = 32
 _NOISE = 0.1
-_OVERRUN = _NOISE / math.sqrt(2 * math.pi)  # what a tracker would see of that noise
+_OVERRUN = _NOISE / math.sqrt(2 * math.pi)  # of a batch's time: what a tracker would see
 _IN_TIME = 0.99  # of all requests: the objective holds at the 99th percentile
 _STEPS = 7  # of bisection, from a range of 0 to 2
 
@@ -120,7 +120,7 @@ class Stage:
         limits = Policy(_MAX_TOKENS, _MAX_SEQUENCES, budget(self.costs.lane, typical, _MAX_TOKENS))
         make: dict[str, Callable[[], Scheduler]] = {
             OURS: lambda: Ours(limits, self.costs),
-            UNSURE: lambda: Ours(limits, self.costs, overrun=_OVERRUN),
+            UNSURE: lambda: Ours(limits, self.costs, overrun=_OVERRUN * limits.budget_seconds),
             TAKES_ALL: lambda: Ours(limits, self.costs, refuses=False),
             ONE_BY_ONE: lambda: FixedWindow(0.0, 1),
             WINDOW: lambda: FixedWindow(window, _WINDOW_REQUESTS),

@@ -208,7 +208,7 @@ class Outlook:
         busy: seconds that each lane still needs for what it runs; at least one lane.
         full_batch: predicted seconds of the largest batch that is formed.
         now: on the clock of the deadlines.
-        overrun: by which part of their predictions recent batches took longer, on average.
+        overrun: seconds by which recent batches took longer than predicted, on average.
     """
 
     backlog: Backlog
@@ -225,7 +225,7 @@ class Outlook:
     @cached_property
     def reserve(self) -> float:
         """Seconds that promises keep for overruns: of one batch, since of many they even out."""
-        return _RESERVE * self.overrun * self.full_batch
+        return _RESERVE * self.overrun
 
     def wait(self, work: float) -> float:
         """Seconds until lanes have taken on all of `work`, and one of them is free."""

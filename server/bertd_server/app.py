@@ -123,6 +123,7 @@ def _model_options(settings: Settings) -> ModelOptions:
             threads=settings.threads,
             lanes=settings.lanes,
             provider=settings.provider,
+            niceness=settings.lane_niceness,
             profile=settings.profile,
             cache=settings.cache_folder,
         ),

@@ -58,9 +58,8 @@ class Policy:
             goes by turn alone. No text so waits longer than `max_passed_over + 1` batches for
             each one that the texts before it fill, while priorities and deadlines keep all but
             that share of the lanes.
-        margin: part of its predicted time by which a batch must end before the deadlines of its
-            texts. Without one, a batch that fills the time to the nearest deadline is late every
-            other time.
+        margin: seconds by which a batch must end before the deadlines of its texts. Without one, a
+            batch that fills the time to the nearest deadline is late every other time.
     """
 
     max_tokens: int
@@ -206,7 +205,7 @@ def _fill(
             work >= enough
             or larger.tokens > policy.max_tokens
             or together > policy.budget_seconds
-            or now + (1 + policy.margin) * together >= deadline
+            or now + together + policy.margin >= deadline
             or together > seconds + model.seconds(text.shape)
         ):
             break

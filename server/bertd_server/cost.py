@@ -238,6 +238,7 @@ class CostTracker:
         self._ways: deque[float] = deque(maxlen=window)
         self._paces: deque[float] = deque(maxlen=window)  # what batches took, over what fits say
         self._ratios: deque[float] = deque(maxlen=window)  # the same, over what was predicted
+        self._overruns: deque[float] = deque(maxlen=window)
         self.at_start = fit(self._grid)
         self.model = self._fitted = self.at_start
         self.refits = 0
@@ -249,11 +250,11 @@ class CostTracker:
 
     @property
     def overrun(self) -> float:
-        """By which part of their predictions the last batches took longer, on average.
+        """Seconds by which the last batches took longer than predicted, on average.
 
         A batch that took less counts as none, and one that took more than twice as long as twice.
         """
-        return _mean([min(1.0, max(0.0, ratio - 1)) for ratio in self._ratios])
+        return _mean(self._overruns)
 
     def observe(self, measurement: Measurement, way: float = 0.0) -> None:
         """Take in a live batch.
@@ -264,7 +265,9 @@ class CostTracker:
         """
         self._live.append(measurement)
         self._ways.append(way)
-        self._ratios.append((measurement.seconds + way) / self.model.seconds(measurement.shape))
+        predicted, took = self.model.seconds(measurement.shape), measurement.seconds + way
+        self._ratios.append(took / predicted)
+        self._overruns.append(min(predicted, max(0.0, took - predicted)))
         self._paces.append(measurement.seconds / self._fitted.seconds(measurement.shape))
         full = len(self._ratios) == self._ratios.maxlen
         if full and statistics.median(abs(1 / r - 1) for r in self._ratios) > self._tolerance:
@@ -295,6 +298,7 @@ class CostTracker:
         self.model = fitted.delayed(statistics.median(self._ways)) if self._ways else fitted
         self._paces.clear()
         self._ratios.clear()
+        self._overruns.clear()
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -5,10 +5,13 @@ The host's count of cores is never right in a container.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
 import platform
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -85,3 +88,14 @@ def identity() -> str:
     said = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
     kind = [said.get(name, "") for name in _KIND]
     return "\n".join([platform.machine(), *(kind if any(kind) else [platform.processor()])])
+
+
+def step_back(niceness: int) -> None:
+    """Make the calling thread, and those that it will start, wait behind the others.
+
+    The event loop then has a core at once: it needs little, and all callers wait for it. On Linux
+    alone; elsewhere niceness belongs to the process.
+    """
+    if niceness and sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)

@@ -13,6 +13,7 @@ keep no state between runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import structlog
 from bertd import bundle
 from numpy.typing import NDArray
 
-from bertd_server import sessions
+from bertd_server import cpu, sessions
 from bertd_server.packing import Int64Array, PackedBatch, TokenSequence, pack
 from bertd_server.prepacking import prepacked
 from bertd_server.sessions import SessionOptions
@@ -42,6 +43,7 @@ class EngineOptions:
     Attributes:
         threads: of a wide run; with 1 there is no wide session.
         lanes: narrow runs that may go on at once, on one thread each; 0 for one per thread.
+        niceness: of threads that a session has, above that of the process.
         provider: what computes; other than the CPU, all runs go to one session.
         profile: see :class:`bertd_server.sessions.SessionOptions`.
         cache: folder that keeps prepacked weights for the next start; None makes them anew.
@@ -50,6 +52,7 @@ class EngineOptions:
     threads: int = 1
     lanes: int = 0
     provider: Provider = "cpu"
+    niceness: int = 0
     profile: Profile = "latency"
     cache: Path | None = None
 
@@ -84,11 +87,16 @@ class Engine:
         self.lanes = self.options.lanes or self.options.threads
         self.has_wide = self.options.provider == "cpu" and self.options.threads > 1
         self.max_batch_tokens = NO_LIMIT
-        self._narrow, self._wide = self._open(folder)
+        with ThreadPoolExecutor(1) as opener:  # threads of a session are as nice as who opens it
+            self._narrow, self._wide = opener.submit(self._open_nicely, folder).result()
         self._inputs = frozenset(entry.name for entry in self._narrow.get_inputs())
         self._rows = manifest.outputs
         embedding = bundle.SENTENCE_EMBEDDING
         self.outputs = (embedding,) if embedding in self._rows else tuple(self._rows)
+
+    def _open_nicely(self, folder: Path) -> tuple[Any, Any]:
+        cpu.step_back(self.options.niceness)
+        return self._open(folder)
 
     def _open(self, folder: Path) -> tuple[Any, Any]:
         """The narrow and the wide session; one and the same where one is enough."""

@@ -49,7 +49,7 @@ class Forecast:
         self._wide = CostTracker(measured.wide) if measured.wide else None
         self._trackers = [self._lane, *([self._wide] if self._wide else [])]
         self._length = float(_TYPICAL_TOKENS)
-        self._last = -math.inf
+        self._last = dict.fromkeys(self._trackers, -math.inf)
         self.policy = policy
         self.costs = Costs(self._lane.model)
         self._renew()
@@ -62,7 +62,7 @@ class Forecast:
 
     @property
     def overrun(self) -> float:
-        """By which part of their predictions recent batches took longer, where it is more."""
+        """Seconds by which recent batches took longer than predicted, where it is more."""
         return max(tracker.overrun for tracker in self._trackers)
 
     @property
@@ -82,11 +82,12 @@ class Forecast:
             wide: it ran on the wide session.
             way: seconds from its start here to its end here, without those of the engine.
         """
-        self._last = now
         self._length += (1 - _MEMORY) * (shape.tokens / shape.sequences - self._length)
         tracker = self._wide if wide and self._wide else self._lane
+        self._last[tracker] = now
         if seconds > 0:
             tracker.observe(Measurement(shape, seconds), way)
+            self._forget_stale(now)
             self._renew()
 
     def idle(self, now: float) -> None:
@@ -94,10 +95,19 @@ class Forecast:
 
         A model that had become too slow would refuse the very batches that could correct it.
         """
-        if now - self._last > _STALE_SECONDS and self.costs != self._at_start:
-            for tracker in self._trackers:
-                tracker.forget()
+        if self.costs != self._at_start and self._forget_stale(now):
             self._renew()
+
+    def _forget_stale(self, now: float) -> bool:
+        """Return models to the start that have seen no batch for a while; True if any has.
+
+        A wide session that was slow while all lanes were busy would never be tried again.
+        """
+        stale = [t for t in self._trackers if now - self._last[t] > _STALE_SECONDS]
+        for tracker in stale:
+            tracker.forget()
+            self._last[tracker] = now
+        return bool(stale)
 
     def _renew(self) -> None:
         self.costs = Costs(self._lane.model, self._wide.model if self._wide else None)

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from typing import Protocol
 
 import structlog
 
+from bertd_server import cpu
 from bertd_server.engine import Float32Array
 from bertd_server.packing import TokenSequence
 
@@ -148,7 +147,7 @@ class Lanes:
 
     def _work(self) -> None:
         """What a lane's thread does: jobs, until there is no more or one kills it."""
-        _step_back(self._niceness)
+        cpu.step_back(self._niceness)
         while (job := self._jobs.get()) is not None:
             begin = self._clock()
             try:
@@ -174,16 +173,6 @@ class Lanes:
         self._changed(self.alive)
         self._start()
         job.done(result)
-
-
-def _step_back(niceness: int) -> None:
-    """Let the event loop have a core at once: it needs little, and all callers wait for it.
-
-    On Linux alone; elsewhere niceness belongs to the process.
-    """
-    if niceness and sys.platform == "linux":
-        with contextlib.suppress(OSError):  # a sandbox may forbid it
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 def _check(outputs: Sequence[object], job: Job) -> None:

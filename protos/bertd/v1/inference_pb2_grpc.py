@@ -37,7 +37,8 @@ class InferenceServiceStub:
     DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
     - Errors carry google.rpc.BadRequest, which names the field, the limit and the remedy; ErrorInfo,
     with a reason to switch on; and RetryInfo with RESOURCE_EXHAUSTED.
-    - The server limits how many inputs a call takes (256 unless configured otherwise).
+    - The server limits how many inputs a call takes (256 unless configured otherwise), and the
+    characters of each text (100,000): a longer one is refused also where it would be cut.
     """
 
     def __init__(self, channel):
@@ -125,7 +126,8 @@ class InferenceServiceServicer:
     DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
     - Errors carry google.rpc.BadRequest, which names the field, the limit and the remedy; ErrorInfo,
     with a reason to switch on; and RetryInfo with RESOURCE_EXHAUSTED.
-    - The server limits how many inputs a call takes (256 unless configured otherwise).
+    - The server limits how many inputs a call takes (256 unless configured otherwise), and the
+    characters of each text (100,000): a longer one is refused also where it would be cut.
     """
 
     def Embed(self, request, context):
@@ -312,7 +314,8 @@ class InferenceService:
     DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
     - Errors carry google.rpc.BadRequest, which names the field, the limit and the remedy; ErrorInfo,
     with a reason to switch on; and RetryInfo with RESOURCE_EXHAUSTED.
-    - The server limits how many inputs a call takes (256 unless configured otherwise).
+    - The server limits how many inputs a call takes (256 unless configured otherwise), and the
+    characters of each text (100,000): a longer one is refused also where it would be cut.
     """
 
     @staticmethod

@@ -44,7 +44,8 @@ class InferenceServiceStub:
       DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
     - Errors carry google.rpc.BadRequest, which names the field, the limit and the remedy; ErrorInfo,
       with a reason to switch on; and RetryInfo with RESOURCE_EXHAUSTED.
-    - The server limits how many inputs a call takes (256 unless configured otherwise).
+    - The server limits how many inputs a call takes (256 unless configured otherwise), and the
+      characters of each text (100,000): a longer one is refused also where it would be cut.
     """
 
     @_typing.overload
@@ -100,7 +101,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
       DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
     - Errors carry google.rpc.BadRequest, which names the field, the limit and the remedy; ErrorInfo,
       with a reason to switch on; and RetryInfo with RESOURCE_EXHAUSTED.
-    - The server limits how many inputs a call takes (256 unless configured otherwise).
+    - The server limits how many inputs a call takes (256 unless configured otherwise), and the
+      characters of each text (100,000): a longer one is refused also where it would be cut.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -152,7 +154,8 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
       DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
     - Errors carry google.rpc.BadRequest, which names the field, the limit and the remedy; ErrorInfo,
       with a reason to switch on; and RetryInfo with RESOURCE_EXHAUSTED.
-    - The server limits how many inputs a call takes (256 unless configured otherwise).
+    - The server limits how many inputs a call takes (256 unless configured otherwise), and the
+      characters of each text (100,000): a longer one is refused also where it would be cut.
     """
 
     @_abc_1.abstractmethod
