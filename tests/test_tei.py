@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -15,7 +16,9 @@ from bertd.tei.v1 import tei_pb2
 from bertd.v1 import inference_pb2, inference_pb2_grpc
 from bertd_export.bundle import export_model
 from bertd_server.engine import Engine
+from bertd_server.errors import Overloaded
 from bertd_server.reading import Reader
+from bertd_server.services.tei.calls import patiently
 from bertd_server.settings import Settings
 from conftest import RunningServer
 from fresh_tei import FreshClient, Heard
@@ -80,6 +83,7 @@ class Served:
             calibration_seconds=0,
             cache_folder=folder / "cache",
             max_texts_per_call=4,
+            max_message_bytes=4_096,
         )
         self._running = RunningServer(self.bundle, settings)
         self.address = self._running.address
@@ -242,8 +246,8 @@ def test_labels_are_those_of_pytorch(fresh: FreshClient, classifier: Served, cut
 
     for raw in (False, True):
         given = {**options, "raw_scores": raw}
-        singles = [{"inputs": text, **given} for text in (*TEXTS, LONG)]
-        pairs = [{"inputs": pair, **given} for pair in (*PAIRS, [TEXTS[0]])]
+        singles: list[dict[str, Any]] = [{"inputs": text, **given} for text in (*TEXTS, LONG)]
+        pairs: list[dict[str, Any]] = [{"inputs": pair, **given} for pair in (*PAIRS, [TEXTS[0]])]
         for path, requests in (("Predict", singles), ("PredictPair", pairs)):
             streamed = good(fresh(classifier.address, f"Predict.{path}Stream", *requests))
             (alone,) = good(fresh(classifier.address, f"Predict.{path}", requests[0]))
@@ -296,7 +300,7 @@ def test_a_ranker_predicts_too(fresh: FreshClient, ranker: Served) -> None:
 
 def test_sparse_weights_are_splades(fresh: FreshClient, filler: Served) -> None:
     """log(1 + relu(logits)), the largest over all tokens; the same bits alone and in a stream."""
-    requests = [{"inputs": text, "truncate": True} for text in (*TEXTS, LONG)]
+    requests: list[dict[str, Any]] = [{"inputs": text, "truncate": True} for text in (*TEXTS, LONG)]
     streamed = good(fresh(filler.address, "Embed.EmbedSparseStream", *requests))
     for request, answer in zip(requests, streamed, strict=True):
         logits = filler.logits(request["inputs"])
@@ -389,6 +393,33 @@ def test_calls_with_too_few_or_too_many_texts(
     assert (heard.code, "no request" in heard.details) == (INVALID, True)
 
 
+def test_the_answer_to_a_stream_is_bounded(fresh: FreshClient, ranker: Served) -> None:
+    """It grows with every request: one that never ended would fill the memory."""
+    requests = [{"query": "w1", "text": f"w{number}"} for number in range(65)]
+    (answer,) = good(fresh(ranker.address, "Rerank.RerankStream", *requests[:64]))
+    assert sorted(rank["index"] for rank in answer["ranks"]) == list(range(64))
+    heard = fresh(ranker.address, "Rerank.RerankStream", *requests)
+    assert (heard.code, "make several streams" in heard.details) == (INVALID, True)
+
+
+async def test_a_stream_waits_for_room_unless_that_is_in_vain() -> None:
+    refusals = [Overloaded("full", reason="queue", retry_after_seconds=0) for _ in range(2)]
+    hopeless = Overloaded("full", reason="late", retry_after_seconds=0, in_vain=True)
+    context: Any = SimpleNamespace(time_remaining=lambda: 60.0)
+
+    async def work(errors: list[Overloaded], _context: object) -> str:
+        if errors:
+            raise errors.pop()
+        return "answer"
+
+    assert await patiently(work, refusals, context) == "answer"
+    assert not refusals
+    late = Overloaded("full", reason="queue", retry_after_seconds=61)
+    for error in (hopeless, late):
+        with pytest.raises(Overloaded):
+            await patiently(work, [error], context)
+
+
 def test_a_space_is_read_as_the_protocols_server_reads_it(
     fresh: FreshClient, embedder: Served
 ) -> None:
@@ -450,7 +481,7 @@ def test_info_health_and_reflection(
         assert info["max_input_length"] == served.manifest.max_tokens
         assert info["max_client_batch_size"] == 4
         with grpc.insecure_channel(served.address) as channel:
-            health = health_pb2_grpc.HealthStub(channel)
+            health: Any = health_pb2_grpc.HealthStub(channel)
             for name in ("Info", "Tokenize", "Embed", "Predict", "Rerank"):
                 request = health_pb2.HealthCheckRequest(service=f"tei.v1.{name}")
                 serving = name in answered | {"Info", "Tokenize"}

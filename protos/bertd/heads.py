@@ -208,6 +208,6 @@ def sparse_weights(logits: Float32Array, cu_seqlens: Int64Array) -> Float32Array
         logits: of all tokens of packed texts, `[tokens, vocabulary]`.
         cu_seqlens: int64 `[texts + 1]`, where each text starts, and the end; none is empty.
     """
-    largest: Float32Array = np.maximum.reduceat(logits, cu_seqlens[:-1], axis=0)
-    weights: Float32Array = np.log1p(np.maximum(largest, 0))
-    return weights
+    weights: Float32Array = np.maximum.reduceat(logits, cu_seqlens[:-1], axis=0)
+    np.maximum(weights, 0, out=weights)
+    return np.log1p(weights, out=weights)

@@ -185,13 +185,15 @@ class Engine:
         """The outputs of these names."""
         if bundle.SPARSE_EMBEDDING not in names:
             return dict(zip(names, self._run(batch, names, masks, wide=wide), strict=True))
-        # Every token is projected as if it were a mask. Pooled here, on the lane: what leaves has
-        # a row for each text, and the logits of all tokens are freed.
+        # Every token is projected as if it were a mask, which the plan of memory allows for. Pooled
+        # here, on the lane: what leaves has a row for each text.
         (logits,) = self._run(batch, [bundle.LOGITS], np.arange(batch.tokens), wide=wide)
-        return {
-            bundle.SPARSE_EMBEDDING: heads.sparse_weights(logits, batch.cu_seqlens),
-            bundle.LOGITS: logits[masks],
-        }
+        found = {bundle.SPARSE_EMBEDDING: heads.sparse_weights(logits, batch.cu_seqlens)}
+        if bundle.LOGITS in names:
+            for row, place in enumerate(masks):  # moved up in place: a copy might be as large
+                logits[row] = logits[place]
+            found[bundle.LOGITS] = logits[: len(masks)]
+        return found
 
     def _run(
         self, batch: PackedBatch, outputs: list[str], masks: Int64Array, *, wide: bool
