@@ -11,21 +11,20 @@ from pathlib import Path
 import pytest
 from bertd import bundle
 from bertd_server.errors import DeadlineMissed, Draining, InvalidInput, Overloaded
+from bertd_server.reading import Fit, Input, Outcome, Reader, Reading, texts_of
 from bertd_server.text_queue import (
     INLINE_CHARACTERS,
     SLICE_CHARACTERS,
-    Outcome,
     TextOptions,
     TextQueue,
 )
-from bertd_server.tokenization import TextTokenizer, TokenizedText
 from held import Clock
 
 LIMIT = 30_000  # characters of a text
 LONG = "a " * (INLINE_CHARACTERS + 1)
 
 
-class HeldTokenizer(TextTokenizer):
+class HeldReader(Reader):
     """The real one, whose thread the test holds back; it keeps what it was given."""
 
     def __init__(self, folder: Path) -> None:
@@ -36,29 +35,27 @@ class HeldTokenizer(TextTokenizer):
         self.begun = threading.Semaphore(0)
         self.slices: list[list[str]] = []
 
-    def __call__(
-        self, texts: Sequence[str], *, prompt: str = "", truncate: bool = False, first: int = 0
-    ) -> list[Outcome]:
+    def read(self, inputs: Sequence[Input]) -> list[Outcome]:
         if threading.current_thread() is not threading.main_thread():
             self.begun.release()
             assert self.permits.acquire(timeout=60)
-        self.slices.append(list(texts))
-        return super().__call__(texts, prompt=prompt, truncate=truncate, first=first)
+        self.slices.append([one.text for one in inputs])
+        return self(inputs, Fit("truncate"))
 
 
 class Queue(TextQueue):
-    """A queue over a held tokenizer, with a clock that the test sets."""
+    """A queue before a held reader, with a clock that the test sets."""
 
     def __init__(self, folder: Path, most: int) -> None:
-        self.held = HeldTokenizer(folder)
+        self.held = HeldReader(folder)
         self.clock = Clock()
         self.refused = Counter[str]()
-        super().__init__(self.held, TextOptions(LIMIT, most), self.refused, clock=self.clock)
+        super().__init__(TextOptions(LIMIT, most), self.refused, clock=self.clock)
 
     def ask(self, *texts: str, within: float = 9.0) -> asyncio.Task[list[Outcome]]:
         """Begin a call."""
         deadline = self.clock.now + within
-        return asyncio.create_task(self.tokenize(texts, truncate=True, deadline=deadline))
+        return asyncio.create_task(self.run(texts_of(texts), self.held.read, deadline=deadline))
 
 
 async def test_a_text_that_is_too_long_is_refused_alone_and_not_encoded(tiny_bundle: Path) -> None:
@@ -72,8 +69,8 @@ async def test_a_text_that_is_too_long_is_refused_alone_and_not_encoded(tiny_bun
     assert f"30001 characters, the server reads at most {LIMIT}" in refused.message
     assert "--max-text-characters" in refused.message
     for outcome, tokens in zip([good, *others], [3, 2 + 2001, 2 + 15_000], strict=True):
-        assert isinstance(outcome, TokenizedText)
-        assert outcome.total_tokens == tokens
+        assert isinstance(outcome, Reading)
+        assert outcome.tokens == tokens
     assert queue.held.slices == [texts[:3], texts[3:]]
     assert queue.waiting == 0
     queue.close()

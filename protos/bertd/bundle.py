@@ -40,6 +40,8 @@ LOGITS = "logits"
 START_LOGITS = "start_logits"
 END_LOGITS = "end_logits"
 MASK_POSITIONS = "mask_positions"
+# Not of the graph: what a reader makes of fill-mask's logits at all tokens (heads.sparse_weights).
+SPARSE_EMBEDDING = "sparse_embedding"
 
 Task = Literal[
     "feature-extraction",

@@ -8,6 +8,7 @@
     token-classification       logits [tokens, labels]  token_labels
     question-answering         logits [tokens], twice   best_spans
     fill-mask                  logits [masks, vocab]    top_tokens
+                               logits [tokens, vocab]   sparse_weights
 
 The graph ends at the logits, so that its parity with PyTorch is measured on them. The server
 answers with these functions and ``bertd export --evaluate`` scores with them; neither imports the
@@ -195,3 +196,18 @@ def top_tokens(logits: Float32Array, count: int) -> tuple[Int64Array, Float32Arr
     """
     best = np.argsort(-logits, axis=-1, kind="stable")[:, :count]
     return best, np.take_along_axis(softmax(logits), best, axis=-1)
+
+
+def sparse_weights(logits: Float32Array, cu_seqlens: Int64Array) -> Float32Array:
+    """SPLADE's weights of the vocabulary, `[texts, vocabulary]`, none below 0.
+
+    The largest log(1 + max(0, logit)) over a text's tokens. The function rises, so that the
+    largest logit is all that is needed of each.
+
+    Args:
+        logits: of all tokens of packed texts, `[tokens, vocabulary]`.
+        cu_seqlens: int64 `[texts + 1]`, where each text starts, and the end; none is empty.
+    """
+    weights: Float32Array = np.maximum.reduceat(logits, cu_seqlens[:-1], axis=0)
+    np.maximum(weights, 0, out=weights)
+    return np.log1p(weights, out=weights)

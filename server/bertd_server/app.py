@@ -24,6 +24,7 @@ from grpc_reflection.v1alpha import reflection
 from bertd_server.engine import EngineOptions
 from bertd_server.model import Model, ModelOptions
 from bertd_server.scheduler import SchedulerOptions
+from bertd_server.services import tei
 from bertd_server.services.decoding import DecodingInterceptor, request_classes
 from bertd_server.services.health import HealthService
 from bertd_server.services.v1 import InferenceService, ModelService
@@ -36,6 +37,7 @@ log = structlog.get_logger("bertd")
 SERVICES = (
     inference_pb2.DESCRIPTOR.services_by_name["InferenceService"],
     models_pb2.DESCRIPTOR.services_by_name["ModelService"],
+    *tei.SERVICES,
 )
 SERVICE_NAMES = tuple(service.full_name for service in SERVICES)
 
@@ -72,6 +74,9 @@ class Server:
             InferenceService(models, max_texts=settings.max_texts_per_call), self._grpc
         )
         models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._grpc)
+        limits = tei.Limits(settings.max_texts_per_call, settings.max_message_bytes)
+        tei.add_services(models, limits, self._grpc)
+        self._health.leave_out(tei.unanswered(models))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection(
             [*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._grpc

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import structlog
-from bertd import bundle
+from bertd import bundle, heads
 from numpy.typing import NDArray
 
 from bertd_server import cpu, sessions
@@ -31,6 +31,7 @@ from bertd_server.values import Profile, Provider
 
 Float32Array = NDArray[np.float32]
 
+_NOWHERE: Int64Array = np.empty(0, np.int64)
 NO_LIMIT = 2**62  # tokens: more than any batch has
 
 log = structlog.get_logger("bertd")
@@ -90,9 +91,9 @@ class Engine:
         with ThreadPoolExecutor(1) as opener:  # threads of a session are as nice as who opens it
             self._narrow, self._wide = opener.submit(self._open_nicely, folder).result()
         self._inputs = frozenset(entry.name for entry in self._narrow.get_inputs())
-        self._rows = manifest.outputs
+        self._rows = {**manifest.outputs, bundle.SPARSE_EMBEDDING: "sequences"}
         embedding = bundle.SENTENCE_EMBEDDING
-        self.outputs = (embedding,) if embedding in self._rows else tuple(self._rows)
+        self.outputs = (embedding,) if embedding in self._rows else tuple(manifest.outputs)
 
     def _open_nicely(self, folder: Path) -> tuple[Any, Any]:
         cpu.step_back(self.options.niceness)
@@ -142,7 +143,8 @@ class Engine:
 
         Args:
             sequences: at least one, none empty.
-            outputs: names from the manifest's ``outputs``; None for :attr:`outputs`.
+            outputs: names from the manifest's ``outputs``; None for :attr:`outputs`. Of fill-mask
+                ``sparse_embedding`` too, which costs logits at all tokens of the whole batch.
             wide: run on all threads, where there is a session for it.
 
         Returns:
@@ -152,17 +154,18 @@ class Engine:
         """
         names = list(self.outputs if outputs is None else outputs)
         batch = self._pack(sequences)
-        arrays = self._run(batch, names, wide=wide)
+        masks = self._masks(batch)
+        arrays = self._compute(batch, names, masks, wide=wide)
         edges = {
             "sequences": np.arange(batch.sequences + 1),
             "tokens": batch.cu_seqlens,
-            "masks": np.searchsorted(self._masks(batch), batch.cu_seqlens),
+            "masks": np.searchsorted(masks, batch.cu_seqlens),
         }
         places = np.argsort(batch.arrangement.order)
         return [
             {
-                name: array[slice(*edges[self._rows[name]][place : place + 2])]
-                for name, array in zip(names, arrays, strict=True)
+                name: arrays[name][slice(*edges[self._rows[name]][place : place + 2])]
+                for name in names
             }
             for place in places
         ]
@@ -170,7 +173,7 @@ class Engine:
     def embed(self, sequences: Sequence[TokenSequence], *, wide: bool = False) -> Float32Array:
         """Compute one vector per sequence: float32 `[sequences, dimensions]`."""
         batch = self._pack(sequences)
-        (vectors,) = self._run(batch, [bundle.SENTENCE_EMBEDDING], wide=wide)
+        (vectors,) = self._run(batch, [bundle.SENTENCE_EMBEDDING], _NOWHERE, wide=wide)
         restored = np.empty_like(vectors)
         restored[batch.arrangement.order] = vectors
         return restored
@@ -181,11 +184,29 @@ class Engine:
     def _masks(self, batch: PackedBatch) -> Int64Array:
         """Places of the mask tokens in the batch; none where the task has no masks."""
         if self.manifest.mask_token_id is None:
-            return np.empty(0, np.int64)
+            return _NOWHERE
         return np.flatnonzero(batch.input_ids == self.manifest.mask_token_id)
 
-    def _run(self, batch: PackedBatch, outputs: list[str], *, wide: bool) -> list[Float32Array]:
-        feeds = {**batch.feeds(), bundle.MASK_POSITIONS: self._masks(batch)}
+    def _compute(
+        self, batch: PackedBatch, names: list[str], masks: Int64Array, *, wide: bool
+    ) -> dict[str, Float32Array]:
+        """The outputs of these names."""
+        if bundle.SPARSE_EMBEDDING not in names:
+            return dict(zip(names, self._run(batch, names, masks, wide=wide), strict=True))
+        # Every token is projected as if it were a mask, which the plan of memory allows for. Pooled
+        # here, on the lane: what leaves has a row for each text.
+        (logits,) = self._run(batch, [bundle.LOGITS], np.arange(batch.tokens), wide=wide)
+        found = {bundle.SPARSE_EMBEDDING: heads.sparse_weights(logits, batch.cu_seqlens)}
+        if bundle.LOGITS in names:
+            for row, place in enumerate(masks):  # moved up in place: a copy might be as large
+                logits[row] = logits[place]
+            found[bundle.LOGITS] = logits[: len(masks)]
+        return found
+
+    def _run(
+        self, batch: PackedBatch, outputs: list[str], masks: Int64Array, *, wide: bool
+    ) -> list[Float32Array]:
+        feeds = {**batch.feeds(), bundle.MASK_POSITIONS: masks}
         session = self._wide if wide else self._narrow
         # A family without token types, or with rotary positions only, lacks the input.
         arrays: list[Float32Array] = session.run(

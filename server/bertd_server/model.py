@@ -108,6 +108,11 @@ class Model:
         return self._reader.tokenizer
 
     @property
+    def limits(self) -> SchedulerOptions:
+        """Limits of batches, those of memory included, and of what waits."""
+        return self._scheduler.options
+
+    @property
     def mask_token(self) -> str:
         """How the tokenizer writes a mask; empty where the task has none."""
         id_ = self.manifest.mask_token_id

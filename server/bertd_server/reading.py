@@ -40,12 +40,17 @@ class Fit:
         stride: tokens that neighbouring windows share.
         second_only: of a pair the second text alone is cut; else the longer one, until both fit.
             Windows always go over the second.
+        blank: whether a text without a token, such as a space, is read too, as its special tokens
+            alone; else it is refused.
+        remedy: how the caller's protocol asks for truncation.
     """
 
     long_text: LongText = "error"
     side: Side = "right"
     stride: int = 0
     second_only: bool = False
+    blank: bool = False
+    remedy: str = "long_text = LONG_TEXT_POLICY_TRUNCATE"
 
 
 FIT = Fit()
@@ -217,7 +222,7 @@ class Reader:
 
     def _read(self, encoding: Encoding, one: Input, fit: Fit, prompt: str) -> Outcome:
         total = len(encoding)
-        empty = _empty(encoding, one)
+        empty = None if fit.blank and total else _empty(encoding, one)
         if empty is not None:
             return InvalidInput(
                 f"{empty} is empty: send a text with at least one token",
@@ -246,7 +251,7 @@ class Reader:
         if fit.long_text == "error":
             raise InvalidInput(
                 f"{one.field} has {total} tokens, the model reads at most {limit}: shorten it, "
-                "or ask for truncation (long_text = LONG_TEXT_POLICY_TRUNCATE)",
+                f"or ask for truncation ({fit.remedy})",
                 field=field,
             )
         first, second = _stretch(encoding, _FIRST), _stretch(encoding, _SECOND)

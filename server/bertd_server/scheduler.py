@@ -54,6 +54,7 @@ class Scheduler:
     """Answers token sequences with an engine. Construct and use it on one event loop.
 
     Attributes:
+        options: its limits.
         statistics: what has happened so far.
     """
 
@@ -75,6 +76,7 @@ class Scheduler:
             clock: seconds, monotonic; deadlines are on it.
             on_lanes: told how many lanes are alive, whenever that changes.
         """
+        self.options = options
         self.statistics = Statistics()
         self._clock = clock
         self._bounds = admission.Bounds(options.max_queue_tokens, options.max_queue_seconds)

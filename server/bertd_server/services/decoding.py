@@ -44,6 +44,12 @@ class DecodingInterceptor(grpc.aio.ServerInterceptor):
         kind = self._requests.get(handler_call_details.method)
         if handler is None or kind is None:
             return handler
+        if handler.request_streaming and not handler.response_streaming:
+            return grpc.stream_unary_rpc_method_handler(
+                _guarded_end(handler.stream_unary),
+                request_deserializer=_decoder(kind),
+                response_serializer=handler.response_serializer,
+            )
         if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(
                 _guarded_stream(handler.stream_stream),
@@ -70,16 +76,26 @@ def _guarded_stream(
     behaviour: Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]],
 ) -> Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]]:
     async def answer(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        async def readable() -> AsyncIterator[Any]:
-            async for request in requests:
-                if isinstance(request, _Undecodable):
-                    await abort(context, request.error)
-                yield request
-
-        async for response in behaviour(readable(), context):
+        async for response in behaviour(_readable(requests, context), context):
             yield response
 
     return answer
+
+
+def _guarded_end(
+    behaviour: Callable[[AsyncIterator[Any], Any], Awaitable[Any]],
+) -> Callable[[AsyncIterator[Any], Any], Awaitable[Any]]:
+    async def answer(requests: AsyncIterator[Any], context: Any) -> Any:
+        return await behaviour(_readable(requests, context), context)
+
+    return answer
+
+
+async def _readable(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    async for request in requests:
+        if isinstance(request, _Undecodable):
+            await abort(context, request.error)
+        yield request
 
 
 def _decoder(kind: type[Message]) -> Callable[[bytes], Message | _Undecodable]:

@@ -1,5 +1,7 @@
 """grpc.health.v1: every service SERVING while a lane lives, until the server drains.
 
+A service that no model answers is NOT_SERVING throughout, as clients of some protocols expect.
+
 A watcher is told of every change. Once the server drains it is let go: one that stayed would hold
 the server for as long as in-flight calls may take.
 """
@@ -23,6 +25,7 @@ class HealthService(health_pb2_grpc.HealthServicer):
     def __init__(self, services: Iterable[str]) -> None:
         """Take the names of the services; the empty name, the whole server, is always known."""
         self._services = frozenset(["", *services])
+        self._unanswered: frozenset[str] = frozenset()
         self._serving = True
         self._draining = False
         self._changed = asyncio.Event()
@@ -30,6 +33,11 @@ class HealthService(health_pb2_grpc.HealthServicer):
     def report(self, *, serving: bool) -> None:
         """Say whether calls can be answered now."""
         self._serving = serving
+        self._tell()
+
+    def leave_out(self, services: Iterable[str]) -> None:
+        """Say which services no model answers."""
+        self._unanswered = frozenset(services)
         self._tell()
 
     def drain(self) -> None:
@@ -71,5 +79,6 @@ class HealthService(health_pb2_grpc.HealthServicer):
     def _status(self, service: str) -> Response:
         if service not in self._services:
             return Response(status=Response.SERVICE_UNKNOWN)
-        serving = self._serving and not self._draining
+        answered = service not in self._unanswered
+        serving = answered and self._serving and not self._draining
         return Response(status=Response.SERVING if serving else Response.NOT_SERVING)

@@ -9,17 +9,19 @@ from typing import TypeVar
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
-_IN_WORK = 8  # requests of one stream; the sender is held back by gRPC's flow control
+IN_WORK = 8  # requests of one stream; the sender is held back by gRPC's flow control
 
 
 async def in_order(
-    requests: AsyncIterator[Request], work: Callable[[Request], Awaitable[Response]]
+    requests: AsyncIterator[Request],
+    work: Callable[[Request], Awaitable[Response]],
+    in_work: int = IN_WORK,
 ) -> AsyncIterator[Response]:
     """Work on requests as they come, and give their responses in that order.
 
-    No more are read than are in work. Whoever leaves cancels what is in work.
+    No more are read than are in work, fewer than `in_work`. Whoever leaves cancels what is in work.
     """
-    tasks: asyncio.Queue[asyncio.Future[Response] | None] = asyncio.Queue(_IN_WORK)
+    tasks: asyncio.Queue[asyncio.Future[Response] | None] = asyncio.Queue(in_work)
 
     async def read() -> None:
         try:
@@ -29,7 +31,7 @@ async def in_order(
         finally:
             tasks.put_nowait(None)
 
-    room = asyncio.Semaphore(_IN_WORK - 1)  # one place is for the end
+    room = asyncio.Semaphore(in_work - 1)  # one place is for the end
     reader = asyncio.ensure_future(read())
     try:
         while (task := await tasks.get()) is not None:

@@ -1,0 +1,1 @@
+"""Generated from tei.proto beside it by ``make protos``."""

@@ -1,0 +1,64 @@
+"""fill-mask as SPLADE: a weight for each entry of the vocabulary, most of them 0.
+
+For each entry the largest log(1 + max(0, logit)) over the text's tokens, special ones included, as
+in "SPLADE v2" (Formal et al. 2021, https://arxiv.org/abs/2109.10086). The engine pools: what
+leaves a lane is one row for a text, not one for each token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from bertd import bundle
+
+from bertd_server.engine import Float32Array
+from bertd_server.model import Model
+from bertd_server.packing import Int64Array
+from bertd_server.reading import FIT, Fit, Input, Reading
+from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVector:
+    """Entries of the vocabulary with weights above 0.
+
+    Attributes:
+        indices: int64 `[entries]`, token ids, ascending.
+        values: float32 `[entries]`.
+    """
+
+    indices: Int64Array
+    values: Float32Array
+
+
+async def embed_sparse(
+    model: Model,
+    texts: Sequence[Input],
+    fit: Fit = FIT,
+    caller: Caller = CALLER,
+    *,
+    prompt_name: str | None = None,
+) -> list[Reply[SparseVector]]:
+    """Weigh the vocabulary for each text.
+
+    Args:
+        model: for fill-mask; trained for this, or the weights mean little.
+        texts: no pairs.
+        fit: what to do with long texts; no windows.
+        caller: how long they wait.
+        prompt_name: a prompt of the model; None for its default, "" for none.
+
+    Raises:
+        RequestError: the call as a whole cannot be answered.
+    """
+    require(model, "EmbedSparse", "fill-mask")
+
+    def conclude(_reading: Reading, outputs: Sequence[Outputs]) -> SparseVector:
+        weights = outputs[0][bundle.SPARSE_EMBEDDING][0]
+        indices = np.flatnonzero(weights)
+        return SparseVector(indices, weights[indices])
+
+    question = Question((bundle.SPARSE_EMBEDDING,), conclude, prompt=model.prompt(prompt_name))
+    return await ask(model, texts, fit, caller, question)
