@@ -17,15 +17,20 @@ from pathlib import Path
 
 import grpc
 import structlog
+from bertd import oip
+from bertd.oip import grpc_service_pb2_grpc
 from bertd.v1 import inference_pb2, inference_pb2_grpc, models_pb2, models_pb2_grpc
+from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from bertd_server.engine import EngineOptions
 from bertd_server.model import Model, ModelOptions
 from bertd_server.scheduler import SchedulerOptions
+from bertd_server.services import v2
 from bertd_server.services.decoding import DecodingInterceptor, request_classes
 from bertd_server.services.health import HealthService
+from bertd_server.services.reflecting import Pools
 from bertd_server.services.v1 import InferenceService, ModelService
 from bertd_server.settings import UNIX, Settings
 from bertd_server.startup import StartOptions
@@ -36,6 +41,7 @@ log = structlog.get_logger("bertd")
 SERVICES = (
     inference_pb2.DESCRIPTOR.services_by_name["InferenceService"],
     models_pb2.DESCRIPTOR.services_by_name["ModelService"],
+    v2.SERVICE,
 )
 SERVICE_NAMES = tuple(service.full_name for service in SERVICES)
 
@@ -72,9 +78,20 @@ class Server:
             InferenceService(models, max_texts=settings.max_texts_per_call), self._grpc
         )
         models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._grpc)
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+            v2.InferenceService(
+                models,
+                max_texts=settings.max_texts_per_call,
+                caches=settings.cache_bytes > 0,
+                serving=lambda: self._health.serving,
+            ),
+            self._grpc,
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection(
-            [*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._grpc
+            [*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME],
+            self._grpc,
+            pool=Pools([oip.POOL, descriptor_pool.Default()]),
         )
 
     async def start(self) -> int:

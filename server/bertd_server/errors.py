@@ -6,6 +6,7 @@
       InvalidInput               INVALID_ARGUMENT   names the field and the remedy
       UnknownModel               NOT_FOUND
       WrongTask                  FAILED_PRECONDITION
+      Unsupported                UNIMPLEMENTED      what a protocol has and this server has not
       Overloaded                 RESOURCE_EXHAUSTED too much waits; carries when to retry
       DeadlineMissed             DEADLINE_EXCEEDED  too little time, or it expired in the queue
       Draining                   UNAVAILABLE        the server is going away
@@ -58,6 +59,12 @@ class WrongTask(RequestError):
     """The model is for another task."""
 
     code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class Unsupported(RequestError):
+    """A protocol has it, and this server has not."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
 
 
 class Overloaded(RequestError):

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -184,6 +185,7 @@ class Model:
         """Take the durations of a call into the statistics."""
         self.statistics.tokenize.observe(tokenize_ns / 1e9)
         self.statistics.total.observe(total_ns / 1e9)
+        self.statistics.last_answer = time.time()
 
     def gauges(self) -> Gauges:
         """How things are at this moment."""

@@ -22,6 +22,7 @@ from bertd import bundle
 from tokenizers import Encoding, Tokenizer
 
 from bertd_server.errors import InvalidInput
+from bertd_server.given import GivenTokens
 from bertd_server.packing import Int64Array, TokenSequence
 
 LongText = Literal["error", "truncate", "window"]
@@ -53,12 +54,21 @@ FIT = Fit()
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A text or a pair, and what its parts are called in the request."""
+    """A text or a pair, and what its parts are called in the request.
+
+    Attributes:
+        text: empty if there are tokens.
+        pair: the second text, if there is one.
+        field: what the text, or the tokens, are called.
+        pair_field: what the second text is called.
+        tokens: of a caller who has tokenised it; at most as many as the model reads.
+    """
 
     text: str
     pair: str | None = None
     field: str = "text"
     pair_field: str = "text_pair"
+    tokens: GivenTokens | None = None
 
     @property
     def characters(self) -> int:
@@ -90,7 +100,7 @@ class Reading:
 
     windows: tuple[Window, ...]
     tokens: int
-    encoding: Encoding
+    encoding: Encoding | GivenTokens
     source: str
 
     @property
@@ -170,11 +180,15 @@ class Reader:
             offsets: whether the encodings shall have them, in code points of prompt and text.
         """
         outcomes: list[Outcome | None] = [self.refusal(one) for one in inputs]
-        good = [one for one, refused in zip(inputs, outcomes, strict=True) if refused is None]
+        outcomes = [
+            _given(one.tokens, offsets) if one.tokens is not None else refused
+            for one, refused in zip(inputs, outcomes, strict=True)
+        ]
+        good = [one for one, settled in zip(inputs, outcomes, strict=True) if settled is None]
         encodings = iter(self.encode(good, prompt, offsets=offsets))
         return [
-            refused or self._read(next(encodings), one, fit, prompt)
-            for one, refused in zip(inputs, outcomes, strict=True)
+            settled or self._read(next(encodings), one, fit, prompt)
+            for one, settled in zip(inputs, outcomes, strict=True)
         ]
 
     def refusal(self, one: Input) -> InvalidInput | None:
@@ -246,7 +260,7 @@ class Reader:
         if fit.long_text == "error":
             raise InvalidInput(
                 f"{one.field} has {total} tokens, the model reads at most {limit}: shorten it, "
-                "or ask for truncation (long_text = LONG_TEXT_POLICY_TRUNCATE)",
+                "or ask for truncation (long_text)",
                 field=field,
             )
         first, second = _stretch(encoding, _FIRST), _stretch(encoding, _SECOND)
@@ -280,6 +294,12 @@ class Reader:
             f"{one.field if one.pair is None else one.pair_field}: make stride smaller",
             field="stride",
         )
+
+
+def _given(tokens: GivenTokens, offsets: bool) -> Reading:
+    """Tokens that need no tokenizer; what they say is written only for who reads it."""
+    window = Window(tokens.sequence, np.arange(len(tokens)))
+    return Reading((window,), len(tokens), tokens, tokens.source if offsets else "")
 
 
 def _stretch(encoding: Encoding, which: int) -> range:

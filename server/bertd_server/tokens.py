@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Encoding
 
+from bertd_server.given import GivenTokens
 from bertd_server.packing import Int64Array
 
 
@@ -45,7 +46,7 @@ class Token:
     second: bool = False
 
 
-def tokens_of(encoding: Encoding, *, shift: int = 0) -> list[Token]:
+def tokens_of(encoding: Encoding | GivenTokens, *, shift: int = 0) -> list[Token]:
     """The tokens of an encoding with offsets.
 
     Args:

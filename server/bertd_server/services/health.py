@@ -37,6 +37,11 @@ class HealthService(health_pb2_grpc.HealthServicer):
         self._draining = True
         self._tell()
 
+    @property
+    def serving(self) -> bool:
+        """Whether calls can be answered now."""
+        return self._serving and not self._draining
+
     def _tell(self) -> None:
         """Wake the watchers; each then waits for the next change."""
         self._changed.set()
@@ -71,5 +76,4 @@ class HealthService(health_pb2_grpc.HealthServicer):
     def _status(self, service: str) -> Response:
         if service not in self._services:
             return Response(status=Response.SERVICE_UNKNOWN)
-        serving = self._serving and not self._draining
-        return Response(status=Response.SERVING if serving else Response.NOT_SERVING)
+        return Response(status=Response.SERVING if self.serving else Response.NOT_SERVING)
