@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import cast
 
 import grpc
 import structlog
@@ -74,24 +75,22 @@ class Server:
             ],
         )
         models = {self.model.manifest.name: self.model}
-        inference_pb2_grpc.add_InferenceServiceServicer_to_server(
-            InferenceService(models, max_texts=settings.max_texts_per_call), self._grpc
-        )
+        self._inference = InferenceService(models, max_texts=settings.max_texts_per_call)
+        inference_pb2_grpc.add_InferenceServiceServicer_to_server(self._inference, self._grpc)
         models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._grpc)
-        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-            v2.InferenceService(
-                models,
-                max_texts=settings.max_texts_per_call,
-                caches=settings.cache_bytes > 0,
-                serving=lambda: self._health.serving,
-            ),
-            self._grpc,
+        self._tensors = v2.InferenceService(
+            models,
+            max_texts=settings.max_texts_per_call,
+            caches=settings.cache_bytes > 0,
+            serving=lambda: self._health.serving,
         )
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._tensors, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        pools = Pools([oip.POOL, descriptor_pool.Default()])
         reflection.enable_server_reflection(
             [*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME],
             self._grpc,
-            pool=Pools([oip.POOL, descriptor_pool.Default()]),
+            pool=cast("descriptor_pool.DescriptorPool", pools),
         )
 
     async def start(self) -> int:
@@ -120,6 +119,8 @@ class Server:
         limit, cancelled = self._settings.drain_seconds, statistics.cancelled
         end = loop.time() + limit
         self._health.drain()
+        self._inference.drain()
+        self._tensors.drain()
         await self._grpc.stop(limit)
         late = loop.time() >= end
         finished = await self.model.drain(max(LAST_BATCH_SECONDS, end - loop.time()))

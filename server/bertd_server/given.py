@@ -15,6 +15,8 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from bertd_server.packing import TokenSequence
@@ -59,19 +61,29 @@ class GivenTokens:
     @cached_property
     def special_tokens_mask(self) -> list[int]:
         """1 for each token that the tokenizer adds to a text or a pair."""
-        added = set(self.tokenizer.encode("", "").ids)
-        return [int(id_ in added) for id_ in self.ids]
+        mask: list[int] = self._special.astype(int).tolist()
+        return mask
 
     @cached_property
     def sequence_ids(self) -> list[int | None]:
         """0 for tokens of the first text, 1 for what follows a separator, None for special ones."""
-        which: list[int | None] = []
-        text, inside = -1, False
-        for special in self.special_tokens_mask:
-            text += not special and not inside
-            inside = not special
-            which.append(min(text, 1) if inside else None)
-        return which
+        special = self._special
+        begins = ~special & np.r_[True, special[:-1]]
+        text = np.minimum(np.cumsum(begins) - 1, 1)
+        return [
+            None if none else which
+            for none, which in zip(special.tolist(), text.tolist(), strict=True)
+        ]
+
+    @property
+    def has_pair(self) -> bool:
+        """Whether tokens of a second text are there."""
+        special = self._special
+        return int((~special & np.r_[True, special[:-1]]).sum()) > 1
+
+    @cached_property
+    def _special(self) -> NDArray[np.bool_]:
+        return np.isin(self.sequence.input_ids, self.tokenizer.encode("", "").ids)
 
     @property
     def source(self) -> str:
@@ -85,12 +97,9 @@ class GivenTokens:
 
     def columns(self, start: int, end: int) -> tuple[int, int]:
         """Places in the caller's row of the tokens that cover code points of :attr:`source`."""
-        if start >= end:
-            return 0, 0
-        own = [n for n, special in enumerate(self.special_tokens_mask) if not special]
-        starts = [self.offsets[n][0] for n in own]
+        own, starts = self._starts
         begin = own[bisect_right(starts, start) - 1]
-        last = own[bisect_right(starts, end - 1) - 1]
+        last = own[bisect_right(starts, max(start, end - 1)) - 1]
         return self.first + begin, self.first + last + 1
 
     def text(self, start: int, end: int) -> str:
@@ -98,6 +107,12 @@ class GivenTokens:
         ids = self.ids[max(0, start - self.first) : max(0, end - self.first)]
         text: str = self.tokenizer.decode(ids, skip_special_tokens=False)
         return text
+
+    @cached_property
+    def _starts(self) -> tuple[list[int], list[int]]:
+        """Places of the tokens that are not special, and where each begins in the source."""
+        own = np.flatnonzero(~self._special).tolist()
+        return own, [self.offsets[place][0] for place in own]
 
     @cached_property
     def _written(self) -> tuple[str, list[tuple[int, int]]]:

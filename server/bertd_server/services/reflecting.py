@@ -8,10 +8,10 @@ from typing import Any
 from google.protobuf.descriptor_pool import DescriptorPool
 
 
-class Pools(DescriptorPool):
+class Pools:
     """Several descriptor pools, read as one: the first that knows a name speaks.
 
-    What `grpc_reflection` asks of a pool is answered; nothing is added here.
+    It has what `grpc_reflection` asks of a pool.
     """
 
     def __init__(self, pools: Sequence[DescriptorPool]) -> None:

@@ -154,10 +154,7 @@ async def _find_answers(asked: Asked) -> Outputs:
         parameters.fit(options, second_only=True),
         asked.caller,
         top_k=count,
-        max_answer_tokens=min(
-            options.get("max_answer_tokens", answering.ANSWER_TOKENS),
-            asked.model.manifest.max_tokens,
-        ),
+        max_answer_tokens=options.get("max_answer_tokens", answering.ANSWER_TOKENS),
         allow_no_answer=options.get("allow_no_answer", False),
     )
     found = _values(asked, replies)
@@ -168,11 +165,11 @@ async def _find_answers(asked: Asked) -> Outputs:
         one = asked.given.inputs[row]
         for column, span in enumerate(spans):
             start, end = span.start, span.end
-            if one.tokens is not None:
+            if one.tokens is not None and span.is_answer:
                 start, end = one.tokens.columns(start, end)
                 texts[row][column] = one.tokens.text(start, end)
-            else:
-                texts[row][column] = (one.pair or "")[start:end]
+            elif one.pair is not None:
+                texts[row][column] = one.pair[start:end]
             scores[row, column], starts[row, column], ends[row, column] = span.score, start, end
     return {
         "answer": strings("answer", texts),

@@ -264,7 +264,7 @@ def _row(
     _check_range(f"{TYPES}[{number}]", kinds, begin, manifest.type_vocab_size, "the model")
     sequence = TokenSequence(ids, kinds)
     tokens = GivenTokens(sequence, model.tokenizer, begin)
-    if manifest.task == "question-answering" and 1 not in tokens.sequence_ids:
+    if manifest.task == "question-answering" and not tokens.has_pair:
         raise InvalidInput(
             f"{field} has no context: send question, separator, context and separator, as the "
             "tokenizer writes a pair",

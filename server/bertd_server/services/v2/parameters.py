@@ -121,7 +121,8 @@ def fit(options: Options, *, second_only: bool = False) -> Fit:
         policy or "error",
         options.get("truncation_side", "right"),
         options.get("stride", 0),
-        second_only,
+        second_only=second_only,
+        remedy="long_text = truncate",
     )
 
 

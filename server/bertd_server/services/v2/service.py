@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from bertd_server.errors import InvalidInput, RequestError, UnknownModel, Unsupp
 from bertd_server.model import Model
 from bertd_server.services.lookup import Models, find_model
 from bertd_server.services.status import abort
-from bertd_server.services.streams import in_order
+from bertd_server.services.streams import closed_after_use, in_order
 from bertd_server.services.v2 import answers, describe, parameters, tensors
 from bertd_server.services.v2.inputs import inputs_of
 from bertd_server.services.v2.refused import RefusedCalls
@@ -42,6 +43,11 @@ class InferenceService(RefusedCalls):
         self._max_texts = max_texts
         self._caches = caches
         self._serving = serving
+        self._closing = asyncio.Event()
+
+    def drain(self) -> None:
+        """Let streams end with what they have sent; call it on the event loop."""
+        self._closing.set()
 
     async def ServerLive(  # noqa: N802 - the RPC's name
         self,
@@ -172,8 +178,10 @@ class InferenceService(RefusedCalls):
                 )
             return pb.ModelStreamInferResponse(infer_response=_final(response))
 
-        async for response in in_order(request_iterator, work):
-            yield response
+        stream = in_order(request_iterator, work, self._closing)
+        async with closed_after_use(stream) as responses:
+            async for response in responses:
+                yield response
 
     async def _infer(
         self, request: pb.ModelInferRequest, context: Context[Any, Any], *, stream: bool
