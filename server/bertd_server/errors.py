@@ -82,6 +82,7 @@ class Unsupported(RequestError):
     """A protocol has it, and this server has not."""
 
     code = grpc.StatusCode.UNIMPLEMENTED
+    reason = "unsupported"
 
 
 class Overloaded(RequestError):

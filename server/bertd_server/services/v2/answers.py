@@ -7,29 +7,25 @@ of every output is the batch; what is one value of an input has a second axis of
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from bertd.bundle import Task
 
-from bertd_server.errors import InvalidInput, RequestError
+from bertd_server.errors import RequestError
 from bertd_server.model import Model
-from bertd_server.services.v2 import parameters
+from bertd_server.services.v2 import columns, parameters
+from bertd_server.services.v2.columns import Outputs, aside
 from bertd_server.services.v2.inputs import Inputs
 from bertd_server.services.v2.parameters import Options
 from bertd_server.services.v2.surface import MASK
-from bertd_server.services.v2.tensors import Tensor, numbers, strings
+from bertd_server.services.v2.tensors import numbers, strings
 from bertd_server.tasks import answering, classification, embedding, filling, ranking, tagging
 from bertd_server.tasks.ask import Caller, Reply
-from bertd_server.tokens import Places
 
 T = TypeVar("T")
-Outputs = dict[str, Tensor]
-
-MOST_PADDED_BYTES = 64 * 2**20  # of token_embeddings, whose rows are as long as the longest
 
 
 class InputsFailed(RequestError):
@@ -68,12 +64,14 @@ async def _embed(asked: Asked) -> Outputs:
     of_tokens = asked.wanted & {"token_embeddings", "token_ids", MASK}
     if of_tokens:
         replies = await embedding.embed_tokens(model, inputs, fit, caller, prompt_name=name)
-        outputs |= _padded(_values(asked, replies), asked) | _counts(replies)
+        tokens = _values(asked, replies)
+        outputs |= await aside(lambda: columns.padded(tokens), parts=sum(map(_length, tokens)))
+        outputs |= columns.counts(replies)
     if not of_tokens or "sentence_embedding" in asked.wanted:
         vectors = await embedding.embed(model, inputs, fit, caller, prompt_name=name)
         found = _values(asked, vectors)
         outputs |= {"sentence_embedding": numbers("sentence_embedding", np.stack(found))}
-        outputs |= _counts(vectors)
+        outputs |= columns.counts(vectors)
     return outputs
 
 
@@ -110,7 +108,7 @@ async def _classify(asked: Asked) -> Outputs:
         "label": strings("label", [[each.label for each in one[:count]] for one in found]),
         "score": numbers("score", best),
         "scores": numbers("scores", scores),
-        **_counts(replies),
+        **columns.counts(replies),
     }
 
 
@@ -123,7 +121,7 @@ async def _rank(asked: Asked) -> Outputs:
         score_function=asked.options.get("score_function", "default"),
     )
     scores = np.array(_values(asked, replies), np.float32)[:, None]
-    return {"score": numbers("score", scores), **_counts(replies)}
+    return {"score": numbers("score", scores), **columns.counts(replies)}
 
 
 async def _tag(asked: Asked) -> Outputs:
@@ -135,15 +133,11 @@ async def _tag(asked: Asked) -> Outputs:
         aggregation=asked.options.get("aggregation", "simple"),
         include_outside=asked.options.get("include_outside", False),
     )
-    rows = []
-    for number, found in enumerate(_values(asked, replies)):
-        place = _placer(asked, number)
-        entities = [
-            {"label": one.label, "score": one.score, "word": one.word, **place(one.start, one.end)}
-            for one in found
-        ]
-        rows.append([json.dumps(entities, ensure_ascii=False)])
-    return {"entities": strings("entities", rows), **_counts(replies)}
+    found = _values(asked, replies)
+    rows = await aside(
+        lambda: list(map(columns.entities, asked.given.inputs, found)), parts=sum(map(len, found))
+    )
+    return {"entities": strings("entities", rows), **columns.counts(replies)}
 
 
 async def _find_answers(asked: Asked) -> Outputs:
@@ -158,52 +152,20 @@ async def _find_answers(asked: Asked) -> Outputs:
         allow_no_answer=options.get("allow_no_answer", False),
     )
     found = _values(asked, replies)
-    texts = [[""] * count for _ in found]
-    scores = np.zeros((len(found), count), np.float32)
-    starts, ends = np.full(scores.shape, -1, np.int64), np.full(scores.shape, -1, np.int64)
-    for row, spans in enumerate(found):
-        one = asked.given.inputs[row]
-        for column, span in enumerate(spans):
-            start, end = span.start, span.end
-            if one.tokens is not None and span.is_answer:
-                start, end = one.tokens.columns(start, end)
-                texts[row][column] = one.tokens.text(start, end)
-            elif one.pair is not None:
-                texts[row][column] = one.pair[start:end]
-            scores[row, column], starts[row, column], ends[row, column] = span.score, start, end
-    return {
-        "answer": strings("answer", texts),
-        "score": numbers("score", scores),
-        "start": numbers("start", starts),
-        "end": numbers("end", ends),
-        **_counts(replies),
-    }
+    return {**columns.spans(asked.given.inputs, found, count), **columns.counts(replies)}
 
 
 async def _fill(asked: Asked) -> Outputs:
+    count = asked.options.get("top_k", filling.CANDIDATES)
     replies = await filling.fill_masks(
-        asked.model,
-        asked.given.inputs,
-        parameters.fit(asked.options),
-        asked.caller,
-        top_k=asked.options.get("top_k", filling.CANDIDATES),
+        asked.model, asked.given.inputs, parameters.fit(asked.options), asked.caller, top_k=count
     )
-    rows = []
-    for number, found in enumerate(_values(asked, replies)):
-        one, place = asked.given.inputs[number], _placer(asked, number)
-        masks = [
-            {
-                **place(mask.start, mask.end),
-                "candidates": [
-                    {"id": each.id, "token": each.text, "score": each.score}
-                    | ({} if one.tokens else {"sequence": filling.fill(one.text, mask, each)})
-                    for each in mask.candidates
-                ],
-            }
-            for mask in found
-        ]
-        rows.append([json.dumps(masks, ensure_ascii=False)])
-    return {"masks": strings("masks", rows), **_counts(replies)}
+    found = _values(asked, replies)
+    rows = await aside(
+        lambda: list(map(columns.masks, asked.given.inputs, found)),
+        parts=count * sum(map(len, found)),
+    )
+    return {"masks": strings("masks", rows), **columns.counts(replies)}
 
 
 _BY_TASK: Mapping[Task, Callable[[Asked], Awaitable[Outputs]]] = {
@@ -215,6 +177,10 @@ _BY_TASK: Mapping[Task, Callable[[Asked], Awaitable[Outputs]]] = {
     "question-answering": _find_answers,
     "fill-mask": _fill,
 }
+
+
+def _length(found: embedding.TokenVectors) -> int:
+    return len(found.tokens)
 
 
 def _values(asked: Asked, replies: Sequence[Reply[T]]) -> list[T]:
@@ -237,60 +203,3 @@ def _about(error: RequestError, field: str) -> RequestError:
     named = copy.copy(error)
     named.message = f"{field}: {error.message}"
     return named
-
-
-def _placer(asked: Asked, number: int) -> Callable[[int, int], dict[str, Any]]:
-    """What to say of a stretch of an input: code points and bytes; of tokens, their places."""
-    one = asked.given.inputs[number]
-    if one.tokens is not None:
-        tokens = one.tokens
-        return lambda start, end: dict(
-            zip(("start", "end"), tokens.columns(start, end), strict=True)
-        )
-    places = Places(one.text)
-
-    def place(start: int, end: int) -> dict[str, Any]:
-        offsets = places.offsets(start, end)
-        return {
-            "text": one.text[start:end],
-            "start": offsets.start,
-            "end": offsets.end,
-            "start_byte": offsets.start_byte,
-            "end_byte": offsets.end_byte,
-        }
-
-    return place
-
-
-def _counts(replies: Sequence[Reply[Any]]) -> Outputs:
-    counted = {
-        "token_count": [reply.tokens for reply in replies],
-        "tokens_read": [reply.read for reply in replies],
-        "windows": [reply.windows for reply in replies],
-    }
-    return {
-        name: numbers(name, np.array(counts, np.int64)[:, None]) for name, counts in counted.items()
-    }
-
-
-def _padded(found: Sequence[embedding.TokenVectors], asked: Asked) -> Outputs:
-    """Vectors of tokens, rows as long as the longest one."""
-    longest, hidden = max(len(one.tokens) for one in found), asked.model.manifest.hidden_size
-    size = 4 * len(found) * longest * hidden
-    if size > MOST_PADDED_BYTES:
-        raise InvalidInput(
-            f"token_embeddings would have {size} bytes, {len(found)} rows of {longest} tokens, and "
-            f"may have {MOST_PADDED_BYTES}: send fewer texts a call, long and short ones apart",
-            field=asked.given.inputs[0].field,
-        )
-    vectors = np.zeros((len(found), longest, hidden), np.float32)
-    ids, mask = np.zeros(vectors.shape[:2], np.int64), np.zeros(vectors.shape[:2], np.int64)
-    for row, one in enumerate(found):
-        vectors[row, : len(one.tokens)] = one.vectors
-        ids[row, : len(one.tokens)] = [token.id for token in one.tokens]
-        mask[row, : len(one.tokens)] = 1
-    return {
-        "token_embeddings": numbers("token_embeddings", vectors),
-        "token_ids": numbers("token_ids", ids),
-        MASK: numbers(MASK, mask),
-    }

@@ -124,7 +124,9 @@ def _decoded(tensor: Tensor) -> list[str]:
         except UnicodeDecodeError:
             field = f"{tensor.name}[{number}]"
             raise InvalidInput(
-                f"{field} is not valid UTF-8: encode text as UTF-8", field=field
+                f"{field} is not valid UTF-8: encode text as UTF-8",
+                field=field,
+                reason="not_unicode",
             ) from None
     return texts
 
@@ -195,6 +197,8 @@ def _check_count(count: int, limit: int, name: str, labels: Sequence[str] | None
         raise InvalidInput(
             f"{name} has {count} {what}, a call takes at most {limit}: split it into several calls",
             field=name,
+            reason="too_many",
+            limit=limit,
         )
 
 
@@ -258,6 +262,8 @@ def _row(
             f"{field} has {end - begin} tokens, the model reads at most {manifest.max_tokens}: "
             "shorten it",
             field=field,
+            reason="too_long",
+            limit=manifest.max_tokens,
         )
     ids, kinds = ids[begin:end].astype(np.int64), kinds[begin:end].astype(np.int64)
     _check_range(field, ids, begin, manifest.vocab_size, "the vocabulary")
@@ -279,4 +285,9 @@ def _check_range(name: str, values: NDArray[Any], begin: int, limit: int, whose:
     if len(wrong):
         place = int(wrong[0])
         field = f"{name}[{begin + place}]"
-        raise InvalidInput(f"{field} is {values[place]}: {whose} has 0 to {limit - 1}", field=field)
+        raise InvalidInput(
+            f"{field} is {values[place]}: {whose} has 0 to {limit - 1}",
+            field=field,
+            reason="out_of_range",
+            limit=limit - 1,
+        )

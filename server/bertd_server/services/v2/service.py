@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import bertd
@@ -22,6 +23,8 @@ from bertd_server.services.v2.surface import Surface, surface_of
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
+# Beyond so many elements of outputs, writing them would hold the event loop up for some ms.
+_RAW_ELEMENTS, _TYPED_ELEMENTS = 1_000_000, 50_000
 _READY, _UNAVAILABLE = "READY", "UNAVAILABLE"
 
 
@@ -202,7 +205,11 @@ class InferenceService(RefusedCalls):
         response = pb.ModelInferResponse(
             model_name=model.manifest.name, model_version=model.version, id=request.id
         )
-        tensors.write([outputs[name] for name in wanted], response, raw=tensors.is_raw(request))
+        chosen, raw = [outputs[name] for name in wanted], tensors.is_raw(request)
+        elements = sum(len(one.strings) + one.numbers.size for one in chosen)
+        heavy = elements > (_RAW_ELEMENTS if raw else _TYPED_ELEMENTS)
+        write = partial(tensors.write, chosen, response, raw=raw)
+        await asyncio.to_thread(write) if heavy else write()
         return response
 
     def _find(self, name: str, version: str, field: str) -> Model:

@@ -102,6 +102,8 @@ def read(
                     f"{given.name} has {count} elements, a call takes at most {max_elements}: "
                     "split it into several calls",
                     field=given.name,
+                    reason="too_many",
+                    limit=max_elements,
                 )
             values: NDArray[Any] | list[bytes] = (
                 list(_raw_strings(given.name, raw[number], count))
