@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from bertd.bundle import Task
 from bertd_bench.checkpoints import save_random
 from bertd_client import Client
 from bertd_export.bundle import export_model
@@ -80,3 +81,20 @@ def client(server: RunningServer) -> Iterator[Client]:
     """A client of the server."""
     with Client(server.address) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Task], Any]]:
+    """A server for each task that is asked for, with Triton's client."""
+    from v2_served import Served  # noqa: PLC0415 - it needs this module, and few tests need it
+
+    running: dict[Task, Any] = {}
+
+    def start(task: Task) -> Any:
+        if task not in running:
+            running[task] = Served(task, tmp_path_factory.mktemp(task))
+        return running[task]
+
+    yield start
+    for served in running.values():
+        served.stop()

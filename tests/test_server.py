@@ -123,7 +123,7 @@ def test_one_text_of_many_megabytes_costs_nobody_anything(client: Client) -> Non
 @pytest.mark.parametrize(
     ("asked", "field", "words"),
     [
-        ([], "texts", "at least one text"),
+        ([], "texts", "at least one"),
         (["a"] * 65, "texts", "at most 64"),
         ([""], "texts[0]", "is empty"),
     ],

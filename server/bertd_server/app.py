@@ -14,19 +14,24 @@ import socket
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import cast
 
 import grpc
 import structlog
+from bertd import oip
+from bertd.oip import grpc_service_pb2_grpc
 from bertd.v1 import inference_pb2, inference_pb2_grpc, models_pb2, models_pb2_grpc
+from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from bertd_server.engine import EngineOptions
 from bertd_server.model import Model, ModelOptions
 from bertd_server.scheduler import SchedulerOptions
-from bertd_server.services import tei
+from bertd_server.services import tei, v2
 from bertd_server.services.decoding import DecodingInterceptor, request_classes
 from bertd_server.services.health import HealthService
+from bertd_server.services.reflecting import Pools
 from bertd_server.services.v1 import InferenceService, ModelService
 from bertd_server.settings import UNIX, Settings
 from bertd_server.startup import StartOptions
@@ -38,6 +43,7 @@ SERVICES = (
     inference_pb2.DESCRIPTOR.services_by_name["InferenceService"],
     models_pb2.DESCRIPTOR.services_by_name["ModelService"],
     *tei.SERVICES,
+    v2.SERVICE,
 )
 SERVICE_NAMES = tuple(service.full_name for service in SERVICES)
 
@@ -70,16 +76,26 @@ class Server:
             ],
         )
         models = {self.model.manifest.name: self.model}
-        inference_pb2_grpc.add_InferenceServiceServicer_to_server(
-            InferenceService(models, max_texts=settings.max_texts_per_call), self._grpc
-        )
+        self._inference = InferenceService(models, max_texts=settings.max_texts_per_call)
+        inference_pb2_grpc.add_InferenceServiceServicer_to_server(self._inference, self._grpc)
         models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._grpc)
         limits = tei.Limits(settings.max_texts_per_call, settings.max_message_bytes)
-        tei.add_services(models, limits, self._grpc)
+        self._closing = asyncio.Event()
+        tei.add_services(models, limits, self._grpc, self._closing)
         self._health.leave_out(tei.unanswered(models))
+        self._tensors = v2.InferenceService(
+            models,
+            max_texts=settings.max_texts_per_call,
+            caches=settings.cache_bytes > 0,
+            serving=lambda: self._health.serving,
+        )
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._tensors, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        pools = Pools([oip.POOL, descriptor_pool.Default()])
         reflection.enable_server_reflection(
-            [*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._grpc
+            [*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME],
+            self._grpc,
+            pool=cast("descriptor_pool.DescriptorPool", pools),
         )
 
     async def start(self) -> int:
@@ -108,6 +124,9 @@ class Server:
         limit, cancelled = self._settings.drain_seconds, statistics.cancelled
         end = loop.time() + limit
         self._health.drain()
+        self._inference.drain()
+        self._tensors.drain()
+        self._closing.set()
         await self._grpc.stop(limit)
         late = loop.time() >= end
         finished = await self.model.drain(max(LAST_BATCH_SECONDS, end - loop.time()))

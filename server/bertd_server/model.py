@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -165,6 +166,16 @@ class Model:
             inputs, lambda part: self._reader.encode(part, offsets=offsets, special=special)
         )
 
+    async def count(self, inputs: Sequence[Input]) -> list[int]:
+        """Count the tokens of inputs, special tokens included; as :meth:`encode`, but keep none."""
+        for one in inputs:
+            refused = self._reader.refusal(one)
+            if refused is not None:
+                raise refused
+        return await self._texts.run(
+            inputs, lambda part: list(map(len, self._reader.encode(part, offsets=False)))
+        )
+
     async def compute(
         self,
         sequences: Sequence[TokenSequence],
@@ -189,6 +200,7 @@ class Model:
         """Take the durations of a call into the statistics."""
         self.statistics.tokenize.observe(tokenize_ns / 1e9)
         self.statistics.total.observe(total_ns / 1e9)
+        self.statistics.last_answer = time.time()
 
     def gauges(self) -> Gauges:
         """How things are at this moment."""

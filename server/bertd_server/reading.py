@@ -22,6 +22,7 @@ from bertd import bundle
 from tokenizers import Encoding, Tokenizer
 
 from bertd_server.errors import InvalidInput
+from bertd_server.given import GivenTokens
 from bertd_server.packing import Int64Array, TokenSequence
 
 LongText = Literal["error", "truncate", "window"]
@@ -38,8 +39,9 @@ class Fit:
         long_text: refuse it, cut it, or read it in windows.
         side: the end that is cut.
         stride: tokens that neighbouring windows share.
-        second_only: of a pair the second text alone is cut; else the longer one, until both fit.
-            Windows always go over the second.
+        first_only: of a pair the first text alone is cut.
+        second_only: of a pair the second text alone is cut; without either the longer one, until
+            both fit. Windows always go over the second.
         blank: whether a text without a token, such as a space, is read too, as its special tokens
             alone; else it is refused.
         remedy: how the caller's protocol asks for truncation.
@@ -48,6 +50,7 @@ class Fit:
     long_text: LongText = "error"
     side: Side = "right"
     stride: int = 0
+    first_only: bool = False
     second_only: bool = False
     blank: bool = False
     remedy: str = "long_text = LONG_TEXT_POLICY_TRUNCATE"
@@ -58,16 +61,27 @@ FIT = Fit()
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A text or a pair, and what its parts are called in the request."""
+    """A text or a pair, and what its parts are called in the request.
+
+    Attributes:
+        text: empty if there are tokens.
+        pair: the second text, if there is one.
+        field: what the text, or the tokens, are called.
+        pair_field: what the second text is called.
+        tokens: of a caller who has tokenised it; at most as many as the model reads.
+    """
 
     text: str
     pair: str | None = None
     field: str = "text"
     pair_field: str = "text_pair"
+    tokens: GivenTokens | None = None
 
     @property
     def characters(self) -> int:
-        """Of both texts."""
+        """Of both texts; tokens count as one each."""
+        if self.tokens is not None:
+            return len(self.tokens)
         return len(self.text) + len(self.pair or "")
 
 
@@ -95,7 +109,7 @@ class Reading:
 
     windows: tuple[Window, ...]
     tokens: int
-    encoding: Encoding
+    encoding: Encoding | GivenTokens
     source: str
 
     @property
@@ -175,11 +189,15 @@ class Reader:
             offsets: whether the encodings shall have them, in code points of prompt and text.
         """
         outcomes: list[Outcome | None] = [self.refusal(one) for one in inputs]
-        good = [one for one, refused in zip(inputs, outcomes, strict=True) if refused is None]
+        outcomes = [
+            _given(one.tokens, offsets) if one.tokens is not None else refused
+            for one, refused in zip(inputs, outcomes, strict=True)
+        ]
+        good = [one for one, settled in zip(inputs, outcomes, strict=True) if settled is None]
         encodings = iter(self.encode(good, prompt, offsets=offsets))
         return [
-            refused or self._read(next(encodings), one, fit, prompt)
-            for one, refused in zip(inputs, outcomes, strict=True)
+            settled or self._read(next(encodings), one, fit, prompt)
+            for one, settled in zip(inputs, outcomes, strict=True)
         ]
 
     def refusal(self, one: Input) -> InvalidInput | None:
@@ -192,6 +210,8 @@ class Reader:
                     f"at most {self.max_tokens} tokens at once), or have the server started with a "
                     "larger --max-text-characters",
                     field=field,
+                    reason="too_long",
+                    limit=self._max_characters,
                 )
             try:
                 text.encode()
@@ -200,6 +220,7 @@ class Reader:
                     f"{field} holds a lone surrogate, which is no Unicode character: "
                     "send valid UTF-8",
                     field=field,
+                    reason="not_unicode",
                 )
         return None
 
@@ -228,6 +249,7 @@ class Reader:
                 f"{empty} is empty: send a text with at least one token",
                 field=empty,
                 tokens=total,
+                reason="empty",
             )
         ids = np.array(encoding.ids, np.int64)
         types = np.array(encoding.type_ids, np.int64)
@@ -247,25 +269,28 @@ class Reader:
     def _kept(self, encoding: Encoding, one: Input, fit: Fit) -> Iterator[Int64Array]:
         """Places of the tokens of each window of a long input."""
         total, limit = len(encoding), self.max_tokens
-        field = one.pair_field if one.pair is not None else one.field
+        over_first = one.pair is None or (fit.first_only and fit.long_text != "window")
         if fit.long_text == "error":
             raise InvalidInput(
-                f"{one.field} has {total} tokens, the model reads at most {limit}: shorten it, "
+                f"{_named(one)} {total} tokens, the model reads at most {limit}: shorten it, "
                 f"or ask for truncation ({fit.remedy})",
-                field=field,
+                field=one.field if over_first else one.pair_field,
+                reason="too_long",
+                limit=limit,
             )
         first, second = _stretch(encoding, _FIRST), _stretch(encoding, _SECOND)
         every = np.arange(total)
-        if fit.long_text == "truncate" and one.pair is not None and not fit.second_only:
+        if fit.long_text == "truncate" and not (over_first or fit.second_only):
             room = limit - (total - len(first) - len(second))
             a, b = _longest_first(len(first), len(second), room)
             dropped = [*_cut(first, a, fit.side), *_cut(second, b, fit.side)]
             yield np.delete(every, dropped)
             return
-        moving = first if one.pair is None else second
+        moving = first if over_first else second
         room = limit - (total - len(moving))
-        if room <= fit.stride:
-            raise self._no_room(one, total - len(moving), room, fit)
+        if room <= (fit.stride if fit.long_text == "window" else 0):
+            cut, rest = (one.field, one.pair_field) if over_first else (one.pair_field, one.field)
+            raise self._no_room(cut, rest if one.pair is not None else "", room, fit)
         if fit.long_text == "truncate":
             yield np.delete(every, list(_cut(moving, room, fit.side)))
             return
@@ -273,18 +298,35 @@ class Reader:
             end = min(moving.start + begin + room, moving.stop)
             yield np.r_[0 : moving.start, moving.start + begin : end, moving.stop : total]
 
-    def _no_room(self, one: Input, fixed: int, room: int, fit: Fit) -> InvalidInput:
+    def _no_room(self, cut: str, rest: str, room: int, fit: Fit) -> InvalidInput:
+        """Why the field `cut` cannot be cut, or read in windows, beside the field `rest`."""
         if room <= 0:
             return InvalidInput(
-                f"{one.field} and the special tokens have {fixed} tokens, which leaves no room for "
-                f"{one.pair_field}, as the model reads at most {self.max_tokens}: shorten it",
-                field=one.field,
+                f"{' and '.join(filter(None, (rest, 'the special tokens')))} have "
+                f"{self.max_tokens - room} tokens, which leaves no room for {cut}, as the model "
+                f"reads at most {self.max_tokens}: {f'shorten {rest}' if rest else 'use another'}",
+                field=rest or cut,
+                reason="too_long",
+                limit=self.max_tokens,
             )
         return InvalidInput(
-            f"stride is {fit.stride} and a window has room for {room} tokens of "
-            f"{one.field if one.pair is None else one.pair_field}: make stride smaller",
+            f"stride is {fit.stride} and a window has room for {room} tokens of {cut}: "
+            "make stride smaller",
             field="stride",
+            reason="out_of_range",
+            limit=room - 1,
         )
+
+
+def _given(tokens: GivenTokens, offsets: bool) -> Reading:
+    """Tokens that need no tokenizer; what they say is written only for who reads it."""
+    window = Window(tokens.sequence, np.arange(len(tokens)))
+    return Reading((window,), len(tokens), tokens, tokens.source if offsets else "")
+
+
+def _named(one: Input) -> str:
+    """What has too many tokens, with its verb."""
+    return f"{one.field} has" if one.pair is None else f"{one.field} and {one.pair_field} have"
 
 
 def _stretch(encoding: Encoding, which: int) -> range:

@@ -74,6 +74,7 @@ class Statistics:
         wide_batches: batches that took the wide session.
         batch_failures: batches that failed, and were split if they could be.
         lane_deaths: lanes that had to be replaced.
+        last_answer: when the last call was answered, in seconds since 1970; 0 if none was.
     """
 
     tokenize: Histogram = field(default_factory=Histogram)
@@ -93,6 +94,7 @@ class Statistics:
     wide_batches: int = 0
     batch_failures: int = 0
     lane_deaths: int = 0
+    last_answer: float = 0.0
 
     def counts(self) -> dict[str, int]:
         """What was counted, refusals by reason; no durations."""

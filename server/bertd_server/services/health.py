@@ -45,6 +45,11 @@ class HealthService(health_pb2_grpc.HealthServicer):
         self._draining = True
         self._tell()
 
+    @property
+    def serving(self) -> bool:
+        """Whether calls can be answered now."""
+        return self._serving and not self._draining
+
     def _tell(self) -> None:
         """Wake the watchers; each then waits for the next change."""
         self._changed.set()
@@ -80,5 +85,6 @@ class HealthService(health_pb2_grpc.HealthServicer):
         if service not in self._services:
             return Response(status=Response.SERVICE_UNKNOWN)
         answered = service not in self._unanswered
-        serving = answered and self._serving and not self._draining
-        return Response(status=Response.SERVING if serving else Response.NOT_SERVING)
+        return Response(
+            status=Response.SERVING if answered and self.serving else Response.NOT_SERVING
+        )

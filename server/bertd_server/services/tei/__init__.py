@@ -6,6 +6,8 @@ this one differs, and why.
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 from bertd.tei.v1 import tei_pb2, tei_pb2_grpc
 
@@ -30,13 +32,15 @@ _TASKS = {
 }
 
 
-def add_services(models: Models, limits: Limits, server: grpc.aio.Server) -> None:
-    """Serve all services of the protocol."""
-    tei_pb2_grpc.add_InfoServicer_to_server(InfoService(models, limits), server)
-    tei_pb2_grpc.add_EmbedServicer_to_server(EmbedService(models, limits), server)
-    tei_pb2_grpc.add_PredictServicer_to_server(PredictService(models, limits), server)
-    tei_pb2_grpc.add_RerankServicer_to_server(RerankService(models, limits), server)
-    tei_pb2_grpc.add_TokenizeServicer_to_server(TokenizeService(models, limits), server)
+def add_services(
+    models: Models, limits: Limits, server: grpc.aio.Server, closing: asyncio.Event
+) -> None:
+    """Serve all services of the protocol; their streams end once `closing` is set."""
+    tei_pb2_grpc.add_InfoServicer_to_server(InfoService(models, limits, closing), server)
+    tei_pb2_grpc.add_EmbedServicer_to_server(EmbedService(models, limits, closing), server)
+    tei_pb2_grpc.add_PredictServicer_to_server(PredictService(models, limits, closing), server)
+    tei_pb2_grpc.add_RerankServicer_to_server(RerankService(models, limits, closing), server)
+    tei_pb2_grpc.add_TokenizeServicer_to_server(TokenizeService(models, limits, closing), server)
 
 
 def unanswered(models: Models) -> list[str]:

@@ -60,9 +60,10 @@ class Limits:
 class Service:
     """Finds the model of a call."""
 
-    def __init__(self, models: Models, limits: Limits) -> None:
-        """Serve models by name; looked up anew for each call."""
+    def __init__(self, models: Models, limits: Limits, closing: asyncio.Event) -> None:
+        """Serve models by name, looked up anew for each call, until `closing` is set."""
         self._models = models
+        self._closing = closing
         self._limits = limits
 
     def _model(self, context: Context[Any, Any]) -> Model:
@@ -163,11 +164,12 @@ async def streamed(
     work: Callable[[Request, Context[Any, Any]], Awaitable[Response]],
     requests: AsyncIterator[Request],
     context: Context[Any, Any],
+    closing: asyncio.Event,
 ) -> AsyncIterator[Response]:
     """Answer requests in order; the first that cannot be answered ends the call with its error."""
     try:
         async for response in in_order(
-            requests, lambda request: patiently(work, request, context), IN_WORK
+            requests, lambda request: patiently(work, request, context), closing, IN_WORK
         ):
             yield response
     except RequestError as error:

@@ -35,7 +35,7 @@ class EmbedService(Service, tei_pb2_grpc.EmbedServicer):
         context: Context[pb.EmbedRequest, pb.EmbedResponse],
     ) -> AsyncIterator[pb.EmbedResponse]:
         """Embed texts."""
-        async for response in streamed(self._embed, request_iterator, context):
+        async for response in streamed(self._embed, request_iterator, context, self._closing):
             yield response
 
     async def EmbedSparse(  # noqa: N802 - the RPC's name
@@ -52,7 +52,9 @@ class EmbedService(Service, tei_pb2_grpc.EmbedServicer):
         context: Context[pb.EmbedSparseRequest, pb.EmbedSparseResponse],
     ) -> AsyncIterator[pb.EmbedSparseResponse]:
         """Weigh the vocabulary for texts."""
-        async for response in streamed(self._embed_sparse, request_iterator, context):
+        async for response in streamed(
+            self._embed_sparse, request_iterator, context, self._closing
+        ):
             yield response
 
     async def EmbedAll(  # noqa: N802 - the RPC's name
@@ -67,7 +69,7 @@ class EmbedService(Service, tei_pb2_grpc.EmbedServicer):
         context: Context[pb.EmbedAllRequest, pb.EmbedAllResponse],
     ) -> AsyncIterator[pb.EmbedAllResponse]:
         """Embed the tokens of texts."""
-        async for response in streamed(self._embed_all, request_iterator, context):
+        async for response in streamed(self._embed_all, request_iterator, context, self._closing):
             yield response
 
     async def _embed(

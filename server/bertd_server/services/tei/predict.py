@@ -37,7 +37,7 @@ class PredictService(Service, tei_pb2_grpc.PredictServicer):
         context: Context[pb.PredictRequest, pb.PredictResponse],
     ) -> AsyncIterator[pb.PredictResponse]:
         """Classify texts."""
-        async for response in streamed(self._predict, request_iterator, context):
+        async for response in streamed(self._predict, request_iterator, context, self._closing):
             yield response
 
     async def PredictPair(  # noqa: N802 - the RPC's name
@@ -54,7 +54,9 @@ class PredictService(Service, tei_pb2_grpc.PredictServicer):
         context: Context[pb.PredictPairRequest, pb.PredictResponse],
     ) -> AsyncIterator[pb.PredictResponse]:
         """Classify texts or pairs."""
-        async for response in streamed(self._predict_pair, request_iterator, context):
+        async for response in streamed(
+            self._predict_pair, request_iterator, context, self._closing
+        ):
             yield response
 
     async def _predict(

@@ -94,7 +94,10 @@ class RerankService(Service, tei_pb2_grpc.RerankServicer):
             return reply, pair
 
         async for reply, pair in in_order(
-            requests, lambda request: patiently(score, request, context), calls.IN_WORK
+            requests,
+            lambda request: patiently(score, request, context),
+            self._closing,
+            calls.IN_WORK,
         ):
             text = pair.pair if first is not None and first.return_text else None
             held += _RANK_BYTES + len((text or "").encode())

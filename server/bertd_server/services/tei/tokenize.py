@@ -36,7 +36,7 @@ class TokenizeService(Service, tei_pb2_grpc.TokenizeServicer):
         context: Context[pb.EncodeRequest, pb.EncodeResponse],
     ) -> AsyncIterator[pb.EncodeResponse]:
         """Tokenise texts."""
-        async for response in streamed(self._tokenize, request_iterator, context):
+        async for response in streamed(self._tokenize, request_iterator, context, self._closing):
             yield response
 
     async def Decode(  # noqa: N802 - the RPC's name
@@ -51,7 +51,7 @@ class TokenizeService(Service, tei_pb2_grpc.TokenizeServicer):
         context: Context[pb.DecodeRequest, pb.DecodeResponse],
     ) -> AsyncIterator[pb.DecodeResponse]:
         """Write token ids as texts."""
-        async for response in streamed(self._decode, request_iterator, context):
+        async for response in streamed(self._decode, request_iterator, context, self._closing):
             yield response
 
     async def _tokenize(

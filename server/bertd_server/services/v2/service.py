@@ -1,0 +1,267 @@
+"""GRPCInferenceService: each call to what answers it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import Any
+
+import bertd
+from bertd.oip import grpc_service_pb2 as pb
+from grpc.aio import ServicerContext as Context
+
+from bertd_server.errors import InvalidInput, RequestError, UnknownModel, Unsupported
+from bertd_server.model import Model
+from bertd_server.services.lookup import Models, find_model
+from bertd_server.services.status import abort
+from bertd_server.services.streams import closed_after_use, in_order
+from bertd_server.services.v2 import answers, describe, parameters, tensors
+from bertd_server.services.v2.inputs import inputs_of
+from bertd_server.services.v2.refused import RefusedCalls
+from bertd_server.services.v2.surface import Surface, surface_of
+
+SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+
+# Beyond so many elements of outputs, writing them would hold the event loop up for some ms.
+_RAW_ELEMENTS, _TYPED_ELEMENTS = 1_000_000, 50_000
+_READY, _UNAVAILABLE = "READY", "UNAVAILABLE"
+
+
+class InferenceService(RefusedCalls):
+    """Answers tensors."""
+
+    def __init__(
+        self, models: Models, *, max_texts: int, caches: bool, serving: Callable[[], bool]
+    ) -> None:
+        """Serve models.
+
+        Args:
+            models: by name; looked up anew for each call.
+            max_texts: inputs that a call may have.
+            caches: whether results are kept.
+            serving: tells whether calls can be answered now.
+        """
+        self._models = models
+        self._max_texts = max_texts
+        self._caches = caches
+        self._serving = serving
+        self._closing = asyncio.Event()
+
+    def drain(self) -> None:
+        """Let streams end with what they have sent; call it on the event loop."""
+        self._closing.set()
+
+    async def ServerLive(  # noqa: N802 - the RPC's name
+        self,
+        request: pb.ServerLiveRequest,  # noqa: ARG002 - it has no fields
+        context: Context[Any, Any],  # noqa: ARG002
+    ) -> pb.ServerLiveResponse:
+        """Say that the server answers."""
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(  # noqa: N802 - the RPC's name
+        self,
+        request: pb.ServerReadyRequest,  # noqa: ARG002 - it has no fields
+        context: Context[Any, Any],  # noqa: ARG002
+    ) -> pb.ServerReadyResponse:
+        """Say whether calls can be answered now."""
+        return pb.ServerReadyResponse(ready=self._serving())
+
+    async def ModelReady(  # noqa: N802 - the RPC's name
+        self,
+        request: pb.ModelReadyRequest,
+        context: Context[Any, Any],  # noqa: ARG002
+    ) -> pb.ModelReadyResponse:
+        """Say whether a model can be asked now; no error for one that is not served."""
+        try:
+            self._find(request.name, request.version, "name")
+        except RequestError:
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=self._serving())
+
+    async def ServerMetadata(  # noqa: N802 - the RPC's name
+        self,
+        request: pb.ServerMetadataRequest,  # noqa: ARG002 - it has no fields
+        context: Context[Any, Any],  # noqa: ARG002
+    ) -> pb.ServerMetadataResponse:
+        """Name the server."""
+        return pb.ServerMetadataResponse(
+            name="bertd", version=bertd.__version__, extensions=describe.EXTENSIONS
+        )
+
+    async def ModelMetadata(  # noqa: N802 - the RPC's name
+        self, request: pb.ModelMetadataRequest, context: Context[Any, Any]
+    ) -> pb.ModelMetadataResponse:
+        """Name the tensors of a model."""
+        return describe.metadata(await self._found(request, context))
+
+    async def ModelConfig(  # noqa: N802 - the RPC's name
+        self, request: pb.ModelConfigRequest, context: Context[Any, Any]
+    ) -> pb.ModelConfigResponse:
+        """Give the configuration of a model."""
+        model = await self._found(request, context)
+        config = describe.config(model, max_texts=self._max_texts, caches=self._caches)
+        return pb.ModelConfigResponse(config=config)
+
+    async def ModelStatistics(  # noqa: N802 - the RPC's name
+        self, request: pb.ModelStatisticsRequest, context: Context[Any, Any]
+    ) -> pb.ModelStatisticsResponse:
+        """Count and time what has happened."""
+        if request.name:
+            models: Sequence[Model] = [await self._found(request, context)]
+        else:
+            models = [model for _, model in sorted(self._models.items())]
+        return pb.ModelStatisticsResponse(model_stats=map(describe.statistics, models))
+
+    async def RepositoryIndex(  # noqa: N802 - the RPC's name
+        self,
+        request: pb.RepositoryIndexRequest,
+        context: Context[Any, Any],  # noqa: ARG002
+    ) -> pb.RepositoryIndexResponse:
+        """List the models."""
+        response = pb.RepositoryIndexResponse()
+        serving = self._serving()
+        if serving or not request.ready:
+            for name, model in sorted(self._models.items()):
+                response.models.add(
+                    name=name,
+                    version=model.version,
+                    state=_READY if serving else _UNAVAILABLE,
+                    reason="" if serving else "the server takes no calls at this moment",
+                )
+        return response
+
+    async def RepositoryModelLoad(  # noqa: N802 - the RPC's name
+        self, request: pb.RepositoryModelLoadRequest, context: Context[Any, Any]
+    ) -> pb.RepositoryModelLoadResponse:
+        """Do nothing for a model that is served; refuse what would change it."""
+        try:
+            self._find(request.model_name, "", "model_name")
+            for name in sorted(request.parameters):
+                raise Unsupported(
+                    f"parameter {name!r}: the model is served as it was exported; make another "
+                    "bundle with `bertd export`, and serve that"
+                )
+        except RequestError as error:
+            await abort(context, error)
+        return pb.RepositoryModelLoadResponse()
+
+    async def ModelInfer(  # noqa: N802 - the RPC's name
+        self,
+        request: pb.ModelInferRequest,
+        context: Context[pb.ModelInferRequest, pb.ModelInferResponse],
+    ) -> pb.ModelInferResponse:
+        """Answer a request."""
+        try:
+            return await self._infer(request, context, stream=False)
+        except answers.InputsFailed as failed:
+            await abort(context, *failed.errors)
+        except RequestError as error:
+            await abort(context, error)
+
+    async def ModelStreamInfer(  # noqa: N802 - the RPC's name
+        self,
+        request_iterator: AsyncIterator[pb.ModelInferRequest],
+        context: Context[pb.ModelInferRequest, pb.ModelStreamInferResponse],
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        """Answer requests, each with one response, in order."""
+
+        async def work(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+            try:
+                response = await self._infer(request, context, stream=True)
+            except RequestError as error:
+                named = pb.ModelInferResponse(
+                    id=request.id,
+                    model_name=request.model_name,
+                    model_version=request.model_version,
+                )
+                return pb.ModelStreamInferResponse(
+                    error_message=error.message, infer_response=_final(named)
+                )
+            return pb.ModelStreamInferResponse(infer_response=_final(response))
+
+        stream = in_order(request_iterator, work, self._closing)
+        async with closed_after_use(stream) as responses:
+            async for response in responses:
+                yield response
+
+    async def _infer(
+        self, request: pb.ModelInferRequest, context: Context[Any, Any], *, stream: bool
+    ) -> pb.ModelInferResponse:
+        model = self._find(request.model_name, request.model_version, "model_name")
+        surface = surface_of(model.manifest)
+        wanted = _wanted(request, surface)
+        options = parameters.options(request.parameters, surface.parameters, stream=stream)
+        found = tensors.read(request, surface.takes, self._max_texts)
+        asked = answers.Asked(
+            model,
+            inputs_of(model, found, options, self._max_texts),
+            options,
+            parameters.caller(options, context.time_remaining()),
+            frozenset(wanted),
+        )
+        outputs = await answers.answer(asked)
+        response = pb.ModelInferResponse(
+            model_name=model.manifest.name, model_version=model.version, id=request.id
+        )
+        chosen, raw = [outputs[name] for name in wanted], tensors.is_raw(request)
+        elements = sum(len(one.strings) + one.numbers.size for one in chosen)
+        heavy = elements > (_RAW_ELEMENTS if raw else _TYPED_ELEMENTS)
+        write = partial(tensors.write, chosen, response, raw=raw)
+        await asyncio.to_thread(write) if heavy else write()
+        return response
+
+    def _find(self, name: str, version: str, field: str) -> Model:
+        """The model of that name and version.
+
+        Raises:
+            RequestError: it is not served.
+        """
+        model = find_model(self._models, name, field)
+        if version and version != model.version:
+            raise UnknownModel(
+                f"model {model.manifest.name!r} has no version {version!r}; served: {model.version}"
+            )
+        return model
+
+    async def _found(self, request: Any, context: Context[Any, Any]) -> Model:
+        try:
+            return self._find(request.name, request.version, "name")
+        except RequestError as error:
+            await abort(context, error)
+
+
+def _wanted(request: pb.ModelInferRequest, surface: Surface) -> list[str]:
+    """The outputs that a request is to have, in order."""
+    wanted: list[str] = []
+    for number, output in enumerate(request.outputs):
+        field = f"outputs[{number}]"
+        if output.name not in surface.gives:
+            raise InvalidInput(
+                f"{field} is {output.name!r}, which the model does not give; it gives "
+                f"{', '.join(surface.gives)}",
+                field=field,
+            )
+        if output.name in wanted:
+            raise InvalidInput(
+                f"{field} is {output.name}, which is there already: ask for it once", field=field
+            )
+        for name in output.parameters:
+            raise InvalidInput(
+                f"{field} has the parameter {name!r}: "
+                + (
+                    "ask for label and score, with the parameter top_k of the request"
+                    if name == "classification"
+                    else "outputs are sent in the response, leave it out"
+                ),
+                field=field,
+            )
+        wanted.append(output.name)
+    return wanted or list(surface.outputs)
+
+
+def _final(response: pb.ModelInferResponse) -> pb.ModelInferResponse:
+    """A response that says that it is the only one of its request."""
+    response.parameters["triton_final_response"].bool_param = True
+    return response
