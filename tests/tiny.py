@@ -155,7 +155,7 @@ def save_tiny(
     kind, differences = FAMILIES.get(family, ("wordpiece", {}))
     tokenizer = _tokenizer(kind, int({**differences, **changes}.get("pad_token_id", 0)), alphabet)
     common = {
-        "vocab_size": max(VOCABULARY, len(tokenizer)),
+        "vocab_size": max(VOCABULARY, 1 + max(tokenizer.get_vocab().values())),
         "hidden_size": 32,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
