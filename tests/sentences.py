@@ -1,5 +1,7 @@
 """Short texts of several scripts, with what trips tokenizers up: emoji, marks that combine, jamo."""
 
+# ruff: noqa: RUF001 - texts of other scripts than Latin are the point
+
 from __future__ import annotations
 
 SENTENCES = (

@@ -21,7 +21,7 @@ from bertd_server.scheduler import SchedulerOptions
 from bertd_server.settings import Settings
 from bertd_server.startup import StartOptions
 from bertd_server.tasks.ask import Reply
-from sentences import ALPHABET
+from sentences import ALPHABET, long_text
 from tiny import save_tiny
 from transformers import AutoTokenizer
 
@@ -98,3 +98,16 @@ def quick(**changes: Any) -> Settings:
     """Settings of a server that starts at once, on a free port."""
     given = {"address": "127.0.0.1:0", "warmup_seconds": 0, "calibration_seconds": 0.05}
     return Settings(**{**given, "lanes": 1, "threads": 1, **changes})
+
+
+def long_enough(served: Served, tokens: int) -> tuple[str, Any]:
+    """A text of about so many tokens, and transformers' encoding of it."""
+    words = tokens // 2
+    while True:
+        text = long_text(words)
+        encoding = served.tokenizer(
+            text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False
+        )
+        if len(encoding["input_ids"]) >= tokens:
+            return text, encoding
+        words += tokens // 8
