@@ -247,7 +247,8 @@ CASES: list[tuple[Task, str, Any, grpc.StatusCode, str, str]] = [
     ),
     (
         "fill-mask", "CountTokens",
-        pb.CountTokensRequest(inputs=[pb.TextInput(text="a" * 100_001)]), INVALID, "inputs[0].text", "TOO_LONG",
+        pb.CountTokensRequest(inputs=[pb.TextInput(text="a" * 100_001)]), INVALID,
+        "inputs[0].text", "TOO_LONG",
     ),
     (
         "fill-mask", "Tokenize", pb.TokenizeRequest(inputs=[pb.TextInput(text="a" * 99_999)] * 11),
