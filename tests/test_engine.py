@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,11 @@ from structlog.testing import capture_logs
 from tiny import save_tiny
 
 WIDE = EngineOptions(threads=2)
-SIZES = {"hidden_size": 128, "intermediate_size": 512, "max_position_embeddings": 520}
+SIZES: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 512,
+    "max_position_embeddings": 520,
+}
 
 
 @pytest.fixture(scope="module", params=["fp32", "int8"])

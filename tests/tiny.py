@@ -155,7 +155,7 @@ def save_tiny(
     kind, differences = FAMILIES.get(family, ("wordpiece", {}))
     tokenizer = _tokenizer(kind, int({**differences, **changes}.get("pad_token_id", 0)), alphabet)
     common = {
-        "vocab_size": max(VOCABULARY, len(tokenizer)),
+        "vocab_size": max(VOCABULARY, 1 + max(tokenizer.get_vocab().values())),
         "hidden_size": 32,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
@@ -166,6 +166,9 @@ def save_tiny(
         "pad_token_id": 0,
     }
     config = AutoConfig.for_model(family, **{**common, **differences, **changes})
+    labels = changes.get("id2label")
+    if labels:
+        config.label2id = {label: number for number, label in labels.items()}
     torch.manual_seed(0)
     model = loader(task).from_config(config)
     with torch.no_grad():
