@@ -41,6 +41,12 @@ class Progress:
             self._stream.write(f"\r{self._line(now)}\x1b[K")
             self._stream.flush()
 
+    def clear(self) -> None:
+        """Makes room for something else."""
+        if self._shown and self._drawn:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
     def _line(self, now: float) -> str:
         rate = f"{self.done / max(now - self._begin, 1e-3):,.0f}/s"
         if not self._total:
@@ -58,6 +64,4 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._shown and self._drawn:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+        self.clear()
