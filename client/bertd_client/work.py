@@ -6,8 +6,7 @@
                     ^                                       └──> refuse(chunk, error)
                     └── halves of what was too much; what is left without the inputs at fault
 
-It makes no call itself: both clients drive it, each in its own way. It is no more than one thread's
-or one event loop's; :class:`Limits` may be shared, as a stale number only costs a call more.
+It makes no call itself: both clients drive it, each in its own way.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ Chunk = Sequence[int]
 """Places of a job's inputs that one call asks about."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Limits:
-    """What a call may have. Inputs become fewer when the server says that it takes no more."""
+    """What a call may have."""
 
     inputs: int
     message_bytes: int
@@ -61,11 +60,14 @@ class Work(Generic[R]):
 
         Args:
             job: what there is to ask.
-            limits: of a call; made smaller here.
+            limits: of a call, until the server says that it takes less.
             done: told how many inputs have got their outcome.
         """
         self._job = job
-        self._limits = limits
+        self._most_inputs = max(1, limits.inputs // job.weight)
+        if job.at_once is not None:
+            self._most_inputs = min(self._most_inputs, job.at_once)
+        self._most_bytes = limits.message_bytes
         self._done = done
         self._again: deque[Chunk] = deque()
         self._outcomes: dict[int, R | BertdError] = {}
@@ -90,13 +92,10 @@ class Work(Generic[R]):
         if self._again:
             return self._again.popleft()
         begin = end = self._next
-        room = max(1, self._limits.inputs // self._job.weight)
-        if self._job.at_once is not None:
-            room = min(room, self._job.at_once)
         total = 0
-        while end < len(self._askable) and end - begin < room:
+        while end < len(self._askable) and end - begin < self._most_inputs:
             total += self._size(self._askable[end])
-            if total > self._limits.message_bytes and end > begin:
+            if total > self._most_bytes and end > begin:
                 break
             end += 1
         self._next = end
@@ -144,8 +143,7 @@ class Work(Generic[R]):
         """
         if len(chunk) > 1 and self._is_too_much(error):
             half = (len(chunk) + 1) // 2
-            if error.code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
-                self._limits.inputs = min(self._limits.inputs, half * self._job.weight)
+            self._most_inputs = min(self._most_inputs, half)
             self._again.extend((chunk[:half], chunk[half:]))
             return
         guilty = self._guilty(chunk, error)
