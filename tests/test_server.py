@@ -114,7 +114,7 @@ def test_truncation_is_done_on_request_and_said(client: Client) -> None:
 @pytest.mark.parametrize(
     ("asked", "field", "words"),
     [
-        ([], "texts", "at least one text"),
+        ([], "texts", "at least one"),
         (["a"] * 65, "texts", "at most 64"),
         ([""], "texts[0]", "is empty"),
     ],

@@ -185,7 +185,6 @@ def test_a_cross_encoder_scores_as_sentence_transformers_does(tmp_path: Path) ->
     np.testing.assert_allclose(heads.ranking_scores(logits, "sigmoid"), expected, atol=1e-5)
 
 
-
 def test_a_checkpoint_says_what_it_is_for(nli: tuple[Any, Path], tmp_path: Path) -> None:
     _, source = nli
     assert checkpoint.load(str(source)).task == "text-classification"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import torch
+from bertd.bundle import Task
+from bertd_export.tasks import loader
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedTokenizerFast
 
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "saw", "dog", "in", "rain", "sea", "안녕")
 LETTERS = "abcdefghijklmnopqrstuvwxyz.,!?"
@@ -80,11 +83,12 @@ def _special(kind: str, pad: int) -> list[str]:
     return names
 
 
-def _tokenizer(kind: str, pad: int) -> Any:
+def _tokenizer(kind: str, pad: int, alphabet: str = "") -> Any:
     special = _special(kind, pad)
+    letters = _letters(alphabet)
     model: Any
     if kind == "wordpiece":
-        pieces = [*special, *WORDS, *LETTERS, *(f"##{x}" for x in LETTERS)]
+        pieces = [*special, *WORDS, *letters, *(f"##{x}" for x in letters)]
         ids = {piece: number for number, piece in enumerate(pieces)}
         tokenizer = Tokenizer(models.WordPiece(ids, unk_token=special[3]))
         tokenizer.normalizer = normalizers.BertNormalizer()  # type: ignore[assignment,unused-ignore]
@@ -98,7 +102,7 @@ def _tokenizer(kind: str, pad: int) -> Any:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment,unused-ignore]
         tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment,unused-ignore]
     else:
-        pieces = [*special, "▁", *(f"▁{word}" for word in WORDS), *LETTERS]
+        pieces = [*special, "▁", *(f"▁{word}" for word in WORDS), *letters]
         scores = [(piece, -float(number) / 10) for number, piece in enumerate(pieces)]
         model = models.Unigram(scores, unk_id=special.index("<unk>"))
         tokenizer = Tokenizer(model)
@@ -121,20 +125,37 @@ def _tokenizer(kind: str, pad: int) -> Any:
         unk_token=unknown,
         mask_token=mask,
         model_max_length=1000,
+        model_input_names=["input_ids", *["token_type_ids"] * (1 - pad), "attention_mask"],
     )
 
 
-def save_tiny(folder: Path, family: str, **changes: Any) -> Path:
+def _letters(alphabet: str) -> list[str]:
+    """The common letters, and those of a text in the forms to which tokenizers bring them."""
+    forms = unicodedata.normalize("NFD", alphabet.lower()), unicodedata.normalize("NFKC", alphabet)
+    return [*LETTERS, *sorted({*"".join(forms)} - {*LETTERS, *" \n▁"})]
+
+
+def save_tiny(
+    folder: Path,
+    family: str,
+    task: Task = "feature-extraction",
+    *,
+    alphabet: str = "",
+    **changes: Any,
+) -> Path:
     """Write a seeded random checkpoint of one or two layers; every parameter is jittered.
 
     Args:
         folder: where.
         family: model type, one of `FAMILIES` or of transformers.
+        task: decides the head.
+        alphabet: characters that are in the vocabulary too.
         changes: to the config.
     """
     kind, differences = FAMILIES.get(family, ("wordpiece", {}))
+    tokenizer = _tokenizer(kind, int({**differences, **changes}.get("pad_token_id", 0)), alphabet)
     common = {
-        "vocab_size": VOCABULARY,
+        "vocab_size": max(VOCABULARY, len(tokenizer)),
         "hidden_size": 32,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
@@ -146,11 +167,10 @@ def save_tiny(folder: Path, family: str, **changes: Any) -> Path:
     }
     config = AutoConfig.for_model(family, **{**common, **differences, **changes})
     torch.manual_seed(0)
-    maker: Any = AutoModel
-    model = maker.from_config(config)
+    model = loader(task).from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     model.save_pretrained(folder)
-    _tokenizer(kind, int(config.pad_token_id or 0)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder

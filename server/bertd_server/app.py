@@ -68,9 +68,8 @@ class Server:
             ],
         )
         models = {self.model.manifest.name: self.model}
-        inference_pb2_grpc.add_InferenceServiceServicer_to_server(
-            InferenceService(models, max_texts=settings.max_texts_per_call), self._grpc
-        )
+        self._inference = InferenceService(models, max_texts=settings.max_texts_per_call)
+        inference_pb2_grpc.add_InferenceServiceServicer_to_server(self._inference, self._grpc)
         models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection(
@@ -103,6 +102,7 @@ class Server:
         limit, cancelled = self._settings.drain_seconds, statistics.cancelled
         end = loop.time() + limit
         self._health.drain()
+        self._inference.drain()
         await self._grpc.stop(limit)
         late = loop.time() >= end
         finished = await self.model.drain(max(LAST_BATCH_SECONDS, end - loop.time()))

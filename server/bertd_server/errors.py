@@ -4,6 +4,8 @@
 
     RequestError                 the base; carries a gRPC status code
       InvalidInput               INVALID_ARGUMENT   names the field and the remedy
+                                 reasons: invalid_input, empty, too_long, too_many, out_of_range,
+                                 unknown_value, not_unicode, undecodable
       UnknownModel               NOT_FOUND
       WrongTask                  FAILED_PRECONDITION
       Overloaded                 RESOURCE_EXHAUSTED too much waits; carries when to retry
@@ -12,7 +14,8 @@
       NoLane                     UNAVAILABLE        nothing can run a batch at this moment
       EngineFailure              INTERNAL           the model failed on this text alone
 
-They are raised where the trouble is seen and translated once, in ``services.status``.
+They are raised where the trouble is seen and translated once, in ``services.status``. Each has a
+reason that a caller can switch on.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ class RequestError(Exception):
     """A request, or one text of it, cannot be answered."""
 
     code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
+    reason: str = "unknown"
 
     def __init__(self, message: str, *, field: str = "") -> None:
         super().__init__(message)
@@ -38,26 +42,39 @@ class RequestError(Exception):
 class InvalidInput(RequestError):
     """The caller sent something that cannot be answered; `field` says where.
 
-    `tokens` is how many tokens the refused text has; 0 where that is not known.
+    `tokens` is how many tokens the refused text has; 0 where that is not known. `limit` is what was
+    exceeded, if it is a number.
     """
 
     code = grpc.StatusCode.INVALID_ARGUMENT
 
-    def __init__(self, message: str, *, field: str = "", tokens: int = 0) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str = "",
+        tokens: int = 0,
+        reason: str = "invalid_input",
+        limit: int | None = None,
+    ) -> None:
         super().__init__(message, field=field)
         self.tokens = tokens
+        self.reason = reason
+        self.limit = limit
 
 
 class UnknownModel(RequestError):
     """No model of that name is served."""
 
     code = grpc.StatusCode.NOT_FOUND
+    reason = "unknown_model"
 
 
 class WrongTask(RequestError):
     """The model is for another task."""
 
     code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "wrong_task"
 
 
 class Overloaded(RequestError):
@@ -89,15 +106,18 @@ class Draining(RequestError):
     """The server is shutting down and takes no new work."""
 
     code = grpc.StatusCode.UNAVAILABLE
+    reason = "draining"
 
 
 class NoLane(RequestError):
     """Every lane has died and none could be replaced yet."""
 
     code = grpc.StatusCode.UNAVAILABLE
+    reason = "no_lane"
 
 
 class EngineFailure(RequestError):
     """The model failed on this text, run alone."""
 
     code = grpc.StatusCode.INTERNAL
+    reason = "engine_failure"

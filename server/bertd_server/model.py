@@ -160,6 +160,16 @@ class Model:
             inputs, lambda part: self._reader.encode(part, offsets=offsets, special=special)
         )
 
+    async def count(self, inputs: Sequence[Input]) -> list[int]:
+        """Count the tokens of inputs, special tokens included; as :meth:`encode`, but keep none."""
+        for one in inputs:
+            refused = self._reader.refusal(one)
+            if refused is not None:
+                raise refused
+        return await self._texts.run(
+            inputs, lambda part: list(map(len, self._reader.encode(part, offsets=False)))
+        )
+
     async def compute(
         self,
         sequences: Sequence[TokenSequence],

@@ -38,13 +38,15 @@ class Fit:
         long_text: refuse it, cut it, or read it in windows.
         side: the end that is cut.
         stride: tokens that neighbouring windows share.
-        second_only: of a pair the second text alone is cut; else the longer one, until both fit.
-            Windows always go over the second.
+        first_only: of a pair the first text alone is cut.
+        second_only: of a pair the second text alone is cut; without either the longer one, until
+            both fit. Windows always go over the second.
     """
 
     long_text: LongText = "error"
     side: Side = "right"
     stride: int = 0
+    first_only: bool = False
     second_only: bool = False
 
 
@@ -187,6 +189,8 @@ class Reader:
                     f"at most {self.max_tokens} tokens at once), or have the server started with a "
                     "larger --max-text-characters",
                     field=field,
+                    reason="too_long",
+                    limit=self._max_characters,
                 )
             try:
                 text.encode()
@@ -195,6 +199,7 @@ class Reader:
                     f"{field} holds a lone surrogate, which is no Unicode character: "
                     "send valid UTF-8",
                     field=field,
+                    reason="not_unicode",
                 )
         return None
 
@@ -223,6 +228,7 @@ class Reader:
                 f"{empty} is empty: send a text with at least one token",
                 field=empty,
                 tokens=total,
+                reason="empty",
             )
         ids = np.array(encoding.ids, np.int64)
         types = np.array(encoding.type_ids, np.int64)
@@ -242,25 +248,28 @@ class Reader:
     def _kept(self, encoding: Encoding, one: Input, fit: Fit) -> Iterator[Int64Array]:
         """Places of the tokens of each window of a long input."""
         total, limit = len(encoding), self.max_tokens
-        field = one.pair_field if one.pair is not None else one.field
+        over_first = one.pair is None or (fit.first_only and fit.long_text != "window")
         if fit.long_text == "error":
             raise InvalidInput(
-                f"{one.field} has {total} tokens, the model reads at most {limit}: shorten it, "
+                f"{_named(one)} {total} tokens, the model reads at most {limit}: shorten it, "
                 "or ask for truncation (long_text = LONG_TEXT_POLICY_TRUNCATE)",
-                field=field,
+                field=one.field if over_first else one.pair_field,
+                reason="too_long",
+                limit=limit,
             )
         first, second = _stretch(encoding, _FIRST), _stretch(encoding, _SECOND)
         every = np.arange(total)
-        if fit.long_text == "truncate" and one.pair is not None and not fit.second_only:
+        if fit.long_text == "truncate" and not (over_first or fit.second_only):
             room = limit - (total - len(first) - len(second))
             a, b = _longest_first(len(first), len(second), room)
             dropped = [*_cut(first, a, fit.side), *_cut(second, b, fit.side)]
             yield np.delete(every, dropped)
             return
-        moving = first if one.pair is None else second
+        moving = first if over_first else second
         room = limit - (total - len(moving))
-        if room <= fit.stride:
-            raise self._no_room(one, total - len(moving), room, fit)
+        if room <= (fit.stride if fit.long_text == "window" else 0):
+            cut, rest = (one.field, one.pair_field) if over_first else (one.pair_field, one.field)
+            raise self._no_room(cut, rest if one.pair is not None else "", room, fit)
         if fit.long_text == "truncate":
             yield np.delete(every, list(_cut(moving, room, fit.side)))
             return
@@ -268,18 +277,29 @@ class Reader:
             end = min(moving.start + begin + room, moving.stop)
             yield np.r_[0 : moving.start, moving.start + begin : end, moving.stop : total]
 
-    def _no_room(self, one: Input, fixed: int, room: int, fit: Fit) -> InvalidInput:
+    def _no_room(self, cut: str, rest: str, room: int, fit: Fit) -> InvalidInput:
+        """Why the field `cut` cannot be cut, or read in windows, beside the field `rest`."""
         if room <= 0:
             return InvalidInput(
-                f"{one.field} and the special tokens have {fixed} tokens, which leaves no room for "
-                f"{one.pair_field}, as the model reads at most {self.max_tokens}: shorten it",
-                field=one.field,
+                f"{' and '.join(filter(None, (rest, 'the special tokens')))} have "
+                f"{self.max_tokens - room} tokens, which leaves no room for {cut}, as the model "
+                f"reads at most {self.max_tokens}: {f'shorten {rest}' if rest else 'use another'}",
+                field=rest or cut,
+                reason="too_long",
+                limit=self.max_tokens,
             )
         return InvalidInput(
-            f"stride is {fit.stride} and a window has room for {room} tokens of "
-            f"{one.field if one.pair is None else one.pair_field}: make stride smaller",
+            f"stride is {fit.stride} and a window has room for {room} tokens of {cut}: "
+            "make stride smaller",
             field="stride",
+            reason="out_of_range",
+            limit=room - 1,
         )
+
+
+def _named(one: Input) -> str:
+    """What has too many tokens, with its verb."""
+    return f"{one.field} has" if one.pair is None else f"{one.field} and {one.pair_field} have"
 
 
 def _stretch(encoding: Encoding, which: int) -> range:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from tokenizers import Encoding
+from tokenizers import Encoding, Tokenizer
 
 from bertd_server.packing import Int64Array
 
@@ -19,9 +19,6 @@ class Offsets:
     end: int = 0
     start_byte: int = 0
     end_byte: int = 0
-
-
-NOWHERE = Offsets()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +42,26 @@ class Token:
     second: bool = False
 
 
-def tokens_of(encoding: Encoding, *, shift: int = 0) -> list[Token]:
+def tokens_of(
+    encoding: Encoding, *, shift: int = 0, vocabulary: Tokenizer | None = None
+) -> list[Token]:
     """The tokens of an encoding with offsets.
 
     Args:
         encoding: of a text or a pair.
         shift: code points of a prompt before the text; its tokens have no place in the text.
+        vocabulary: writes each token; without it, an unknown one may be as the text has it.
     """
+    written = (
+        encoding.tokens
+        if vocabulary is None
+        else [vocabulary.id_to_token(id_) or "" for id_ in encoding.ids]
+    )
     return [
         Token(id_, token, max(0, start - shift), max(0, end - shift), bool(special), which == 1)
         for id_, token, (start, end), special, which in zip(
             encoding.ids,
-            encoding.tokens,
+            written,
             encoding.offsets,
             encoding.special_tokens_mask,
             encoding.sequence_ids,
@@ -74,8 +79,6 @@ class Places:
 
     def offsets(self, start: int, end: int) -> Offsets:
         """A stretch in both units."""
-        if start >= end:
-            return NOWHERE
         if self._bytes is None:
             return Offsets(start, end, start, end)
         return Offsets(start, end, int(self._bytes[start]), int(self._bytes[end]))

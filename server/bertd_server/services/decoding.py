@@ -1,5 +1,7 @@
 """Messages that cannot be decoded get INVALID_ARGUMENT that names the field, for every RPC.
 
+In a stream those before such a message are answered first.
+
 gRPC's own answer to undecodable bytes is INTERNAL with no hint of what was wrong.
 """
 
@@ -16,8 +18,9 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from bertd_server.errors import InvalidInput
+from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.services.status import abort
+from bertd_server.services.streams import closed_after_use
 
 LENGTH_DELIMITED = 2
 
@@ -73,11 +76,15 @@ def _guarded_stream(
         async def readable() -> AsyncIterator[Any]:
             async for request in requests:
                 if isinstance(request, _Undecodable):
-                    await abort(context, request.error)
+                    raise request.error
                 yield request
 
-        async for response in behaviour(readable(), context):
-            yield response
+        try:
+            async with closed_after_use(behaviour(readable(), context)) as responses:
+                async for response in responses:
+                    yield response
+        except RequestError as error:
+            await abort(context, error)
 
     return answer
 
@@ -98,9 +105,12 @@ def explain(data: bytes, descriptor: Descriptor) -> InvalidInput:
     if field is None:
         return InvalidInput(
             f"the request is not a {descriptor.full_name}: "
-            "compile the client from the server's own .proto files"
+            "compile the client from the server's own .proto files",
+            reason="undecodable",
         )
-    return InvalidInput(f"{field} is not valid UTF-8: encode text as UTF-8", field=field)
+    return InvalidInput(
+        f"{field} is not valid UTF-8: encode text as UTF-8", field=field, reason="not_unicode"
+    )
 
 
 def _broken_text(data: bytes, descriptor: Descriptor) -> str | None:

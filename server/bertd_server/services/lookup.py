@@ -21,7 +21,7 @@ def find_model(models: Models, name: str, field: str = "model") -> Model:
     if not name and len(models) == 1:
         return next(iter(models.values()))
     if not name:
-        raise InvalidInput(f"{field} is empty: name one of {served}", field=field)
+        raise InvalidInput(f"{field} is empty: name one of {served}", field=field, reason="empty")
     try:
         return models[name]
     except KeyError:

@@ -1,8 +1,17 @@
-"""Errors to gRPC statuses, in one place, for every RPC."""
+"""Errors to gRPC statuses, in one place, for every RPC.
+
+::
+
+    RequestError ──> code, message
+              └────> details: ErrorInfo   always: a reason to switch on, limits in its metadata
+                              BadRequest  each invalid input, by field
+                              RetryInfo   for lack of room: when there is some
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 import grpc
@@ -11,27 +20,33 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from bertd_server.errors import InvalidInput, Overloaded, RequestError
+from bertd_server.errors import DeadlineMissed, InvalidInput, Overloaded, RequestError
 
 # gRPC's clients that retry wait so long; a negative number keeps them from it.
 # https://github.com/grpc/proposal/blob/master/A6-client-retries.md
 PUSHBACK = "grpc-retry-pushback-ms"
 _NEVER = "-1"
 
+DOMAIN = "bertd"
+# A status travels in trailers, of which gRPC takes 8 KiB: twice as text, percent-encoded (three
+# bytes for each that is not ASCII) and in base64.
+_MESSAGE_BYTES = 600
+_VIOLATION_BYTES = 2_000
+_CUT = "…"
+
 
 def to_status(*errors: RequestError) -> status_pb2.Status:
     """google.rpc.Status of the first error, with what the caller needs to change or to wait.
 
-    Each invalid input is a field violation; the first error, if it is for lack of room, has the
-    time until there is some.
+    Each invalid input is a field violation, as far as they fit; the first error, if it is for lack
+    of room, has the time until there is some.
     """
     first = errors[0]
-    status = status_pb2.Status(code=first.code.value[0], message=first.message)
-    violations = [
-        error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
-        for error in errors
-        if isinstance(error, InvalidInput) and error.field
-    ]
+    status = status_pb2.Status(
+        code=first.code.value[0], message=_clipped(first.message, _MESSAGE_BYTES)
+    )
+    status.details.append(_packed(_info(first)))
+    violations = list(_violations(errors))
     if violations:
         status.details.append(_packed(error_details_pb2.BadRequest(field_violations=violations)))
     if isinstance(first, Overloaded):
@@ -39,6 +54,44 @@ def to_status(*errors: RequestError) -> status_pb2.Status:
         delay.FromMilliseconds(_milliseconds(first))
         status.details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
     return status
+
+
+def _info(error: RequestError) -> error_details_pb2.ErrorInfo:
+    """The reason, and the numbers of the message."""
+    metadata = {"field": _clipped(error.field, _MESSAGE_BYTES // 2)} if error.field else {}
+    if isinstance(error, InvalidInput):
+        if error.limit is not None:
+            metadata["limit"] = str(error.limit)
+        if error.tokens:
+            metadata["tokens"] = str(error.tokens)
+    reason = "deadline_missed" if isinstance(error, DeadlineMissed) else error.reason
+    return error_details_pb2.ErrorInfo(reason=reason.upper(), domain=DOMAIN, metadata=metadata)
+
+
+def _violations(
+    errors: Iterable[RequestError],
+) -> Iterator[error_details_pb2.BadRequest.FieldViolation]:
+    """What is wrong with each field, the first one always."""
+    room = _VIOLATION_BYTES
+    for error in errors:
+        if not isinstance(error, InvalidInput) or not error.field:
+            continue
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=_clipped(error.field, _MESSAGE_BYTES // 2),
+            description=_clipped(error.message, _MESSAGE_BYTES),
+        )
+        room -= violation.ByteSize()
+        if room < 0:
+            return
+        yield violation
+
+
+def _clipped(text: str, size: int) -> str:
+    """A text of at most so many bytes of UTF-8; it may quote a request of any size."""
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= size:
+        return encoded.decode()
+    return encoded[: size - len(_CUT.encode())].decode(errors="ignore") + _CUT
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], *errors: RequestError) -> NoReturn:

@@ -1,10 +1,20 @@
-"""Streams of requests: each answered by one response, in order, a few in work at a time."""
+"""Streams of requests: each answered by one response, in order, a few in work at a time.
+
+::
+
+    requests ──read while there is room──> tasks, oldest first ──> responses
+       │ ends, or fails                                     │
+       └──── once the tasks before it are done <────────────┘
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import TypeVar, cast
+
+from bertd_server.errors import Draining
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -13,11 +23,22 @@ _IN_WORK = 8  # requests of one stream; the sender is held back by gRPC's flow c
 
 
 async def in_order(
-    requests: AsyncIterator[Request], work: Callable[[Request], Awaitable[Response]]
+    requests: AsyncIterator[Request],
+    work: Callable[[Request], Awaitable[Response]],
+    closing: asyncio.Event,
 ) -> AsyncIterator[Response]:
     """Work on requests as they come, and give their responses in that order.
 
-    No more are read than are in work. Whoever leaves cancels what is in work.
+    One more is read than may be in work. What `requests` raises is raised once those before it are
+    answered. Whoever leaves cancels what is in work.
+
+    Args:
+        requests: the stream.
+        work: answers one.
+        closing: once it is set no more are read.
+
+    Raises:
+        Draining: `closing` was set before the stream ended; what was read is answered.
     """
     tasks: asyncio.Queue[asyncio.Future[Response] | None] = asyncio.Queue(_IN_WORK)
 
@@ -31,6 +52,12 @@ async def in_order(
 
     room = asyncio.Semaphore(_IN_WORK - 1)  # one place is for the end
     reader = asyncio.ensure_future(read())
+
+    async def close() -> None:
+        await closing.wait()
+        reader.cancel()
+
+    closer = asyncio.ensure_future(close())
     try:
         while (task := await tasks.get()) is not None:
             try:
@@ -38,10 +65,24 @@ async def in_order(
             finally:
                 task.cancel()
                 room.release()
-        await reader
+        await _end(reader, closing)
     finally:
+        closer.cancel()
         reader.cancel()
         while not tasks.empty():
             left = tasks.get_nowait()
             if left is not None:
                 left.cancel()
+
+
+async def _end(reader: asyncio.Future[None], closing: asyncio.Event) -> None:
+    """Raise what ended the stream, if it was not its sender."""
+    await asyncio.wait([reader])
+    if reader.cancelled() and closing.is_set():
+        raise Draining("the server is shutting down: send the rest of the stream to another one")
+    reader.result()
+
+
+def closed_after_use(stream: AsyncIterator[Response]) -> aclosing[AsyncGenerator[Response]]:
+    """A generator that is closed, and so cancels what is in work, when its reader leaves."""
+    return aclosing(cast("AsyncGenerator[Response]", stream))

@@ -11,11 +11,14 @@ from bertd import bundle, heads
 from bertd_server.engine import Float32Array
 from bertd_server.errors import InvalidInput
 from bertd_server.model import Model
+from bertd_server.packing import Int64Array
 from bertd_server.reading import FIT, Fit, Input, Reading
 from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
 
 MOST_ANSWERS = 20
 ANSWER_TOKENS = 15
+# Every span is scored: of a context of 50,000 tokens this many times as many.
+MOST_ANSWER_TOKENS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +26,17 @@ class Span:
     """An answer: its code points in the context; none, with probability `score`, if there is none.
 
     Attributes:
-        start: first code point.
-        end: after the last one; equal to `start` if the context holds no answer.
+        start: first code point; 0 if the context holds no answer.
+        end: after the last one; 0 if the context holds no answer.
         score: probability among all spans that were allowed.
+        is_answer: whether it is a stretch of the context. A token may stand for no character, so
+            that an answer may be empty.
     """
 
     start: int
     end: int
     score: float
-
-    @property
-    def is_answer(self) -> bool:
-        """Whether it is a stretch of the context."""
-        return self.end > self.start
+    is_answer: bool = True
 
 
 async def answer(  # noqa: PLR0913 - the choices of one call
@@ -60,7 +61,7 @@ async def answer(  # noqa: PLR0913 - the choices of one call
         fit: what to do with long contexts.
         caller: how long they wait.
         top_k: how many; 1 to :data:`MOST_ANSWERS`.
-        max_answer_tokens: longest answer.
+        max_answer_tokens: longest answer; 1 to :data:`MOST_ANSWER_TOKENS`.
         allow_no_answer: whether "no answer" competes.
 
     Raises:
@@ -68,7 +69,20 @@ async def answer(  # noqa: PLR0913 - the choices of one call
     """
     require(model, "Answer", "question-answering")
     if not 1 <= top_k <= MOST_ANSWERS:
-        raise InvalidInput(f"top_k is {top_k}: ask for 1 to {MOST_ANSWERS} answers", field="top_k")
+        raise InvalidInput(
+            f"top_k is {top_k}: ask for 1 to {MOST_ANSWERS} answers",
+            field="top_k",
+            reason="out_of_range",
+            limit=MOST_ANSWERS,
+        )
+    if not 1 <= max_answer_tokens <= MOST_ANSWER_TOKENS:
+        raise InvalidInput(
+            f"max_answer_tokens is {max_answer_tokens}: ask for answers of 1 to "
+            f"{MOST_ANSWER_TOKENS} tokens",
+            field="max_answer_tokens",
+            reason="out_of_range",
+            limit=MOST_ANSWER_TOKENS,
+        )
 
     def conclude(reading: Reading, outputs: Sequence[Outputs]) -> list[Span]:
         return merge(
@@ -105,9 +119,11 @@ def merge(
         ends.append(window.places[spans.ends])
         scores.append(spans.scores)
         absences.append(spans.absence)
-    first, last = np.concatenate(starts), np.concatenate(ends)
+    points = np.array(reading.encoding.offsets, np.int64)
+    first, last = points[np.concatenate(starts), 0], points[np.concatenate(ends), 1]
     score: Float32Array = np.concatenate(scores)
-    if len(reading.windows) > 1:  # of a span that several have read, the best reading
+    # Several windows may have read a stretch, or several tokens stand for parts of a character.
+    if len(reading.windows) > 1 or _ambiguous(points[of_context]):
         order = np.lexsort((-score, last, first))
         first, last, score = first[order], last[order], score[order]
         unique = np.r_[True, (np.diff(first) != 0) | (np.diff(last) != 0)]
@@ -116,10 +132,14 @@ def merge(
         first, last = np.append(first, -1), np.append(last, -1)
         score = np.append(score, np.float32(min(absences)))
     probabilities = heads.softmax(score)
-    offsets = reading.encoding.offsets
     return [
-        Span(offsets[first[n]][0], offsets[last[n]][1], float(probabilities[n]))
+        Span(int(first[n]), int(last[n]), float(probabilities[n]))
         if first[n] >= 0
-        else Span(0, 0, float(probabilities[n]))
+        else Span(0, 0, float(probabilities[n]), is_answer=False)
         for n in np.argsort(-score, kind="stable")[:count]
     ]
+
+
+def _ambiguous(points: Int64Array) -> bool:
+    """Whether several tokens begin at one code point, or end at one."""
+    return bool((np.diff(points, axis=0) <= 0).any())

@@ -21,10 +21,16 @@ from bertd_server.reading import Fit, Input, Reading
 from bertd_server.scheduler import INTERACTIVE
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 Outputs = Mapping[str, Float32Array]
+_Landed = tuple[Reading | InvalidInput, list[Answer | RequestError]]
 
-# Beyond so many bytes of outputs a task's arithmetic would hold the event loop up.
+# What a task does with the outputs of a call holds the event loop up for some ms if it is worth
+# more than this: bytes of outputs where they are merely copied. What looks at each token, or sorts
+# a vocabulary, costs more: so many bytes for each token, and each byte so many times.
 _INLINE_BYTES = 262_144
+_TOKEN_BYTES = 512
+_SORTED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,7 @@ class Reply(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Question(Generic[T]):
+class Question(Generic[T_co]):
     """What a task wants to know of each input.
 
     Attributes:
@@ -96,7 +102,7 @@ class Question(Generic[T]):
     """
 
     outputs: tuple[str, ...]
-    conclude: Callable[[Reading, Sequence[Outputs]], T]
+    conclude: Callable[[Reading, Sequence[Outputs]], T_co]
     offsets: bool = False
     prompt: str = ""
     check: Callable[[Reading, str], InvalidInput | None] | None = None
@@ -142,40 +148,75 @@ async def ask(
     )
     total_ns = time.perf_counter_ns() - begin
     model.note(tokenize_ns, total_ns)
-    replies: list[Reply[T]] = []
-    place = 0
-    for reading in readings:
-        if isinstance(reading, RequestError):
-            replies.append(Reply(reading, tokens=reading.tokens))
-            continue
-        mine = answers[place : place + len(reading.windows)]
-        place += len(reading.windows)
-        good = [one for one in mine if isinstance(one, Answer)]
-        if len(good) < len(mine):
-            failed = next(one for one in mine if isinstance(one, RequestError))
-            replies.append(Reply(failed, reading.tokens))
-            continue
-        value = await _conclude(question, reading, [one.outputs for one in good])
-        trace = Trace(
-            tokenize_ns,
-            max(one.queue_ns for one in good),
-            max(one.compute_ns for one in good),
-            total_ns,
-            good[-1].batch_sequences,
-            good[-1].batch_tokens,
-        )
-        replies.append(Reply(value, reading.tokens, reading.read, len(good), trace))
-    return replies
+    landed = _landed(readings, answers)
+
+    def conclude() -> list[T | RequestError]:
+        return [_value(question, reading, mine) for reading, mine in landed]
+
+    heavy = _heft(question, landed) > _INLINE_BYTES
+    values = await asyncio.to_thread(conclude) if heavy else conclude()
+    return [
+        _reply(reading, mine, value, tokenize_ns, total_ns)
+        for (reading, mine), value in zip(landed, values, strict=True)
+    ]
 
 
-async def _conclude(
-    question: Question[T], reading: Reading, outputs: Sequence[Outputs]
-) -> T | RequestError:
-    """The value; heavy arithmetic leaves the event loop free."""
+def _landed(
+    readings: Sequence[Reading | InvalidInput], answers: Sequence[Answer | RequestError]
+) -> list[_Landed]:
+    """Each reading with the outcomes of its windows."""
+    rest = iter(answers)
+    return [
+        (one, [next(rest) for _ in one.windows] if isinstance(one, Reading) else [])
+        for one in readings
+    ]
+
+
+def _heft(question: Question[T], landed: Sequence[_Landed]) -> int:
+    """How much there is to conclude, in bytes of outputs that are merely copied."""
+    outputs = [one.outputs for _, mine in landed for one in mine if isinstance(one, Answer)]
     size = sum(array.nbytes for each in outputs for array in each.values())
+    if not question.offsets:
+        return size
+    tokens = sum(reading.tokens for reading, _ in landed if isinstance(reading, Reading))
+    return _SORTED * size + _TOKEN_BYTES * tokens
+
+
+def _value(
+    question: Question[T],
+    reading: Reading | InvalidInput,
+    outcomes: Sequence[Answer | RequestError],
+) -> T | RequestError:
+    """What a task makes of an input, or the first error that it has met."""
+    if isinstance(reading, InvalidInput):
+        return reading
+    outputs = []
+    for one in outcomes:
+        if isinstance(one, RequestError):
+            return one
+        outputs.append(one.outputs)
     try:
-        if size <= _INLINE_BYTES:
-            return question.conclude(reading, outputs)
-        return await asyncio.to_thread(question.conclude, reading, outputs)
+        return question.conclude(reading, outputs)
     except RequestError as error:
         return error
+
+
+def _reply(
+    reading: Reading | InvalidInput,
+    outcomes: Sequence[Answer | RequestError],
+    value: T | RequestError,
+    tokenize_ns: int,
+    total_ns: int,
+) -> Reply[T]:
+    if isinstance(reading, InvalidInput) or isinstance(value, RequestError):
+        return Reply(value, reading.tokens)
+    good = [one for one in outcomes if isinstance(one, Answer)]
+    trace = Trace(
+        tokenize_ns,
+        max(one.queue_ns for one in good),
+        max(one.compute_ns for one in good),
+        total_ns,
+        good[-1].batch_sequences,
+        good[-1].batch_tokens,
+    )
+    return Reply(value, reading.tokens, reading.read, len(good), trace)

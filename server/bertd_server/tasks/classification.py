@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask
 
 ScoreFunction = Literal["default", "softmax", "sigmoid", "none"]
 HYPOTHESIS = "This example is {}."
+LONGEST_TEMPLATE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,8 @@ async def classify_zero_shot(  # noqa: PLR0913 - the choices of one call
         labels: at least one.
         fit: what to do with a text that is too long with its hypothesis: it alone is cut.
         caller: how long they wait.
-        hypothesis_template: with `{}` where the label goes.
+        hypothesis_template: with one `{}` where the label goes; at most
+            :data:`LONGEST_TEMPLATE` characters.
         multi_label: each label is judged by itself; else all share one probability.
 
     Raises:
@@ -105,6 +107,7 @@ async def classify_zero_shot(  # noqa: PLR0913 - the choices of one call
         logits: Float32Array = outputs[0][bundle.LOGITS][0]
         return logits
 
+    fit = replace(fit, first_only=True, second_only=False)
     replies = await ask(model, pairs, fit, caller, Question((bundle.LOGITS,), conclude))
     count = len(labels)
     entailment = model.manifest.entailment_label or 0
@@ -123,19 +126,33 @@ def scored(logits: Float32Array, function: ScoreFunction) -> Float32Array:
 
 def _check_labels(labels: Sequence[str], template: str) -> None:
     if not labels:
-        raise InvalidInput("labels is empty: send at least one label", field="labels")
+        raise InvalidInput(
+            "labels is empty: send at least one label", field="labels", reason="empty"
+        )
     for number, label in enumerate(labels):
         if not label.strip():
-            raise InvalidInput(f"labels[{number}] is empty", field=f"labels[{number}]")
+            raise InvalidInput(
+                f"labels[{number}] is empty: write what it says",
+                field=f"labels[{number}]",
+                reason="empty",
+            )
         if label in labels[:number]:
             raise InvalidInput(
                 f"labels[{number}] is {label!r}, which is there already: send each label once",
                 field=f"labels[{number}]",
             )
-    if "{}" not in template:
+    if len(template) > LONGEST_TEMPLATE:
         raise InvalidInput(
-            f"hypothesis_template {template!r} has no place for the label: write {{}} where it "
-            "goes, as in 'This text is about {}.'",
+            f"hypothesis_template has {len(template)} characters, at most {LONGEST_TEMPLATE} are "
+            "taken: write one sentence",
+            field="hypothesis_template",
+            reason="too_long",
+            limit=LONGEST_TEMPLATE,
+        )
+    if template.count("{}") != 1:
+        raise InvalidInput(
+            f"hypothesis_template {template!r} has {template.count('{}')} places for the label: "
+            "write {} once, where it goes, as in 'This text is about {}.'",
             field="hypothesis_template",
         )
 

@@ -92,7 +92,7 @@ async def embed_tokens(
     def conclude(reading: Reading, outputs: Sequence[Outputs]) -> TokenVectors:
         vectors = np.concatenate([each[bundle.TOKEN_EMBEDDINGS] for each in outputs])
         places, rows = owners(reading)
-        tokens = tokens_of(reading.encoding, shift=len(prompt))
+        tokens = tokens_of(reading.encoding, shift=len(prompt), vocabulary=model.tokenizer)
         return TokenVectors(vectors[rows], [tokens[place] for place in places.tolist()])
 
     question = Question((bundle.TOKEN_EMBEDDINGS,), conclude, offsets=True, prompt=prompt)

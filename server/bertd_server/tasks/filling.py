@@ -14,6 +14,11 @@ from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask
 
 MOST_CANDIDATES = 1_000
 CANDIDATES = 5
+# A call holds the logits of all its masks: so many values, 4 bytes each; for a vocabulary of
+# 30,000 some 2,000 masks.
+MOST_LOGITS = 64_000_000
+# Each candidate is given with its whole text: so many characters in a call.
+MOST_CHARACTERS = 16_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +62,19 @@ async def fill_masks(
     require(model, "FillMask", "fill-mask")
     if not 1 <= top_k <= MOST_CANDIDATES:
         raise InvalidInput(
-            f"top_k is {top_k}: ask for 1 to {MOST_CANDIDATES} candidates", field="top_k"
+            f"top_k is {top_k}: ask for 1 to {MOST_CANDIDATES} candidates",
+            field="top_k",
+            reason="out_of_range",
+            limit=MOST_CANDIDATES,
         )
     mask_id = model.manifest.mask_token_id
+    budget = _Budget(model.manifest.vocab_size, top_k)
 
-    def lacking(reading: Reading, field: str) -> InvalidInput | None:
-        if mask_id in reading.windows[0].sequence.input_ids:
-            return None
+    def problem(reading: Reading, field: str) -> InvalidInput | None:
+        masks = int((reading.windows[0].sequence.input_ids == mask_id).sum())
+        return budget.refusal(reading, masks, field) if masks else lacking(reading, field)
+
+    def lacking(reading: Reading, field: str) -> InvalidInput:
         cut = mask_id in reading.encoding.ids
         return InvalidInput(
             f"{field} has its mask in the part that was cut: shorten the text"
@@ -90,8 +101,42 @@ async def fill_masks(
             for place, mine, values in zip(places.tolist(), ids, scores, strict=True)
         ]
 
-    question = Question((bundle.LOGITS,), conclude, offsets=True, check=lacking)
+    question = Question((bundle.LOGITS,), conclude, offsets=True, check=problem)
     return await ask(model, texts, fit, caller, question)
+
+
+class _Budget:
+    """What the masks of a call may cost."""
+
+    def __init__(self, vocabulary: int, top_k: int) -> None:
+        self._vocabulary = vocabulary
+        self._top_k = top_k
+        self._logits = 0
+        self._characters = 0
+
+    def refusal(self, reading: Reading, masks: int, field: str) -> InvalidInput | None:
+        """Why so many masks of a text cannot be filled too; None, and they count, if they can."""
+        logits = self._logits + masks * self._vocabulary
+        characters = self._characters + masks * self._top_k * len(reading.source)
+        if logits > MOST_LOGITS:
+            limit = MOST_LOGITS // self._vocabulary
+            why = f"a call may have {limit} masks: send fewer texts a call, or fewer masks"
+        elif characters > MOST_CHARACTERS:
+            limit = MOST_CHARACTERS
+            why = (
+                f"the whole text comes with each candidate, and a call gives at most {limit} "
+                "characters of them: make top_k smaller, or send fewer texts a call"
+            )
+        else:
+            self._logits, self._characters = logits, characters
+            return None
+        return InvalidInput(
+            f"{field} has {masks} masks, which are too many for this call: {why}",
+            field=field,
+            tokens=reading.tokens,
+            reason="too_many",
+            limit=limit,
+        )
 
 
 def fill(text: str, mask: Mask, candidate: Candidate) -> str:

@@ -110,21 +110,32 @@ def _pieces(
     """The tokens that the text itself has."""
     encoding = reading.encoding
     text = reading.source
-    special, offsets, tokens = encoding.special_tokens_mask, encoding.offsets, encoding.tokens
-    unknown = getattr(tokenizer.model, "unk_token", None)
+    special, offsets, ids = encoding.special_tokens_mask, encoding.offsets, encoding.ids
+    unknown = _unknown(tokenizer)
     knows_words = bool(getattr(tokenizer.model, "continuing_subword_prefix", None))
     for row, place in enumerate(places):
         if special[place]:
             continue
         start, end = offsets[place]
-        token = tokens[place]
-        if token == unknown:
+        token = tokenizer.id_to_token(ids[place]) or ""
+        if ids[place] == unknown:
             yield _Piece(scores[row], start, end, text[start:end])
         elif knows_words:  # the prefix makes the token longer than what it stands for
             yield _Piece(scores[row], start, end, token, len(token) != end - start)
         else:
             inside = start > 0 and " " not in text[start - 1 : start + 1]
             yield _Piece(scores[row], start, end, token, inside)
+
+
+def _unknown(tokenizer: Tokenizer) -> int | None:
+    """Id of the token for what the vocabulary lacks; None if there is none.
+
+    A Unigram model does not tell, and a byte-level one has a token for texts that spell it out:
+    then it is the one that transformers' tokenizers of such models know.
+    """
+    named = getattr(tokenizer.model, "unk_token", None)
+    ids = (tokenizer.token_to_id(name) for name in ([named] if named else ("<unk>", "[UNK]")))
+    return next((id_ for id_ in ids if id_ is not None), None)
 
 
 def _entities(

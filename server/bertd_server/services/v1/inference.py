@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -9,12 +10,11 @@ from bertd.v1 import inference_pb2 as pb
 from bertd.v1 import inference_pb2_grpc
 from grpc.aio import ServicerContext as Context
 
-from bertd_server import tokens
-from bertd_server.errors import InvalidInput, RequestError
-from bertd_server.reading import Input, texts_of
+from bertd_server.errors import RequestError
+from bertd_server.reading import texts_of
 from bertd_server.services.lookup import Models, find_model
 from bertd_server.services.status import abort
-from bertd_server.services.streams import in_order
+from bertd_server.services.streams import closed_after_use, in_order
 from bertd_server.services.v1 import requests, responses
 from bertd_server.tasks import answering, classification, embedding, filling, ranking, tagging
 from bertd_server.tasks.ask import Reply
@@ -36,6 +36,11 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         """
         self._models = models
         self._max_texts = max_texts
+        self._closing = asyncio.Event()
+
+    def drain(self) -> None:
+        """Let streams end with what they have sent; call it on the event loop."""
+        self._closing.set()
 
     async def Embed(  # noqa: N802 - the RPC's name
         self, request: pb.EmbedRequest, context: Context[pb.EmbedRequest, pb.EmbedResponse]
@@ -55,10 +60,12 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
                 return (await self._embed(request, context))[0]
             except RequestError as error:
                 failed = pb.EmbedResult(error=responses.error(error))
-                return pb.EmbedResponse(results=[failed] * max(1, len(request.texts)))
+                return pb.EmbedResponse(results=[failed] * self._failing(request.texts))
 
-        async for response in in_order(request_iterator, work):
-            yield response
+        stream = in_order(request_iterator, work, self._closing)
+        async with closed_after_use(stream) as answers:
+            async for response in answers:
+                yield response
 
     async def EmbedTokens(  # noqa: N802 - the RPC's name
         self,
@@ -100,12 +107,14 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
                 return (await self._rerank(request, context))[0]
             except RequestError as error:
                 status = responses.error(error)
-                count = max(1, len(request.documents))
+                count = self._failing(request.documents)
                 failed = [pb.RerankResult(index=place, error=status) for place in range(count)]
                 return pb.RerankResponse(results=failed)
 
-        async for response in in_order(request_iterator, work):
-            yield response
+        stream = in_order(request_iterator, work, self._closing)
+        async with closed_after_use(stream) as answers:
+            async for response in answers:
+                yield response
 
     async def TagTokens(  # noqa: N802 - the RPC's name
         self,
@@ -149,6 +158,10 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         """Count tokens."""
         return await _answer(self._count, request, context)
 
+    def _failing(self, texts: Sequence[str]) -> int:
+        """How many results say that a request of a stream has failed: one at least."""
+        return min(max(1, len(texts)), self._max_texts)
+
     async def _embed(
         self, request: pb.EmbedRequest, context: Context[Any, Any]
     ) -> tuple[pb.EmbedResponse, Replies]:
@@ -161,7 +174,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             requests.caller(request, context),
             prompt_name=request.prompt_name if request.HasField("prompt_name") else None,
         )
-        results = map(responses.embedding, replies)
+        results = await responses.made(responses.embedding, replies)
         named, dimensions = responses.named(model), model.manifest.dimensions
         return pb.EmbedResponse(**named, dimensions=dimensions, results=results), replies
 
@@ -177,7 +190,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             requests.caller(request, context),
             prompt_name=request.prompt_name if request.HasField("prompt_name") else None,
         )
-        results = map(responses.token_vectors, request.texts, replies)
+        results = await responses.made(responses.token_vectors, request.texts, replies)
         named, dimensions = responses.named(model), model.manifest.hidden_size
         return pb.EmbedTokensResponse(**named, dimensions=dimensions, results=results), replies
 
@@ -194,7 +207,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             top_k=request.top_k,
             score_function=requests.score_function(request, softmax=True),
         )
-        results = map(responses.labels, replies)
+        results = await responses.made(responses.labels, replies)
         return pb.ClassifyResponse(**responses.named(model), results=results), replies
 
     async def _classify_zero_shot(
@@ -214,7 +227,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             hypothesis_template=request.hypothesis_template or classification.HYPOTHESIS,
             multi_label=request.multi_label,
         )
-        results = map(responses.labels, replies)
+        results = await responses.made(responses.labels, replies)
         return pb.ZeroShotClassifyResponse(**responses.named(model), results=results), replies
 
     async def _rerank(
@@ -245,7 +258,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             aggregation=requests.aggregation(request),
             include_outside=request.include_outside,
         )
-        results = map(responses.entities, request.texts, replies)
+        results = await responses.made(responses.entities, request.texts, replies)
         return pb.TagTokensResponse(**responses.named(model), results=results), replies
 
     async def _find_answers(
@@ -262,7 +275,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             max_answer_tokens=request.max_answer_tokens or answering.ANSWER_TOKENS,
             allow_no_answer=request.allow_no_answer,
         )
-        results = map(responses.spans, [one.context for one in request.inputs], replies)
+        results = await responses.made(
+            responses.spans, [one.context for one in request.inputs], replies
+        )
         return pb.AnswerResponse(**responses.named(model), results=results), replies
 
     async def _fill(
@@ -277,7 +292,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             requests.caller(request, context),
             top_k=request.top_k or filling.CANDIDATES,
         )
-        results = map(responses.masks, request.texts, replies)
+        results = await responses.made(responses.masks, request.texts, replies)
         return pb.FillMaskResponse(**responses.named(model), results=results), replies
 
     async def _tokenize(
@@ -288,13 +303,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         model = find_model(self._models, request.model)
         requests.check_count(len(request.inputs), self._max_texts, "inputs")
         inputs = requests.inputs(request.inputs)
+        requests.check_characters(inputs, "inputs")
         encodings = await model.encode(inputs, special=not request.without_special_tokens)
-        results = [
-            pb.TokenizeResult(
-                tokens=responses.tokens(tokens.tokens_of(encoding), one.text, one.pair or "")
-            )
-            for one, encoding in zip(inputs, encodings, strict=True)
-        ]
+        results = await responses.tokenized(model.tokenizer, inputs, encodings)
         return pb.TokenizeResponse(**responses.named(model), results=results), ()
 
     async def _detokenize(
@@ -304,17 +315,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     ) -> tuple[pb.DetokenizeResponse, Replies]:
         model = find_model(self._models, request.model)
         requests.check_count(len(request.sequences), self._max_texts, "sequences")
-        size = model.manifest.vocab_size
-        for number, sequence in enumerate(request.sequences):
-            for place, id_ in enumerate(sequence.ids):
-                if id_ >= size:
-                    field = f"sequences[{number}].ids[{place}]"
-                    raise InvalidInput(
-                        f"{field} is {id_}: the vocabulary has ids below {size}", field=field
-                    )
-        texts = model.tokenizer.decode_batch(
-            [list(sequence.ids) for sequence in request.sequences],
-            skip_special_tokens=not request.with_special_tokens,
+        ids = requests.token_ids(request.sequences, model.manifest.vocab_size)
+        texts = await responses.decoded(
+            model.tokenizer, ids, skip_special_tokens=not request.with_special_tokens
         )
         return pb.DetokenizeResponse(**responses.named(model), texts=texts), ()
 
@@ -325,11 +328,10 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     ) -> tuple[pb.CountTokensResponse, Replies]:
         model = find_model(self._models, request.model)
         requests.check_count(len(request.inputs), self._max_texts, "inputs")
-        inputs: list[Input] = requests.inputs(request.inputs)
-        encodings = await model.encode(inputs, offsets=False)
+        inputs = requests.inputs(request.inputs)
         response = pb.CountTokensResponse(
             **responses.named(model),
-            counts=map(len, encodings),
+            counts=await model.count(inputs),
             max_tokens=model.manifest.max_tokens,
         )
         return response, ()

@@ -17,6 +17,9 @@ from bertd_server.tasks.tagging import Aggregation
 
 V = TypeVar("V")
 
+# Of Tokenize and Detokenize, which hold something for each character, or id, of a call.
+MOST_CHARACTERS = 1_000_000
+
 _PRIORITIES = {
     inference_pb2.PRIORITY_UNSPECIFIED: INTERACTIVE,
     inference_pb2.PRIORITY_INTERACTIVE: INTERACTIVE,
@@ -76,6 +79,7 @@ def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
             "long_text is LONG_TEXT_POLICY_WINDOW, which Embed, EmbedTokens, Rerank, TagTokens and "
             "Answer take: use LONG_TEXT_POLICY_TRUNCATE here",
             field="long_text",
+            reason="unknown_value",
         )
     side = _value(
         "truncation_side", request.truncation_side, _SIDES, inference_pb2.TruncationSide.keys()
@@ -103,6 +107,7 @@ def score_function(request: Any, *, softmax: bool) -> ScoreFunction:
             "score_function is SCORE_FUNCTION_SOFTMAX, and a single logit has no others to share "
             "a probability with: use SCORE_FUNCTION_SIGMOID or SCORE_FUNCTION_NONE",
             field="score_function",
+            reason="unknown_value",
         )
     return function
 
@@ -139,13 +144,52 @@ def documents(query: str, given: Sequence[str]) -> list[Input]:
 def check_count(count: int, limit: int, field: str, what: str = "entries") -> None:
     """Refuse a call without inputs, or with too many."""
     if not count:
-        raise InvalidInput(f"{field} is empty: send at least one", field=field)
+        raise InvalidInput(f"{field} is empty: send at least one", field=field, reason="empty")
     if count > limit:
         raise InvalidInput(
             f"{field} has {count} {what}, a call takes at most {limit}: "
             "split it into several calls",
             field=field,
+            reason="too_many",
+            limit=limit,
         )
+
+
+def check_characters(given: Sequence[Input], field: str) -> None:
+    """Refuse a call whose every token is to be described, if its texts are too long together."""
+    characters = sum(one.characters for one in given)
+    if characters > MOST_CHARACTERS:
+        raise InvalidInput(
+            f"{field} have {characters} characters, a call takes at most {MOST_CHARACTERS} "
+            "together: split it into several calls",
+            field=field,
+            reason="too_many",
+            limit=MOST_CHARACTERS,
+        )
+
+
+def token_ids(given: Sequence[inference_pb2.TokenIds], vocabulary: int) -> list[Sequence[int]]:
+    """Token ids of a request; there are `vocabulary` of them."""
+    total = sum(len(one.ids) for one in given)
+    if total > MOST_CHARACTERS:
+        raise InvalidInput(
+            f"sequences have {total} ids, a call takes at most {MOST_CHARACTERS} together: "
+            "split it into several calls",
+            field="sequences",
+            reason="too_many",
+            limit=MOST_CHARACTERS,
+        )
+    for number, one in enumerate(given):
+        largest = max(one.ids, default=0)
+        if largest >= vocabulary:
+            field = f"sequences[{number}].ids[{list(one.ids).index(largest)}]"
+            raise InvalidInput(
+                f"{field} is {largest}: the vocabulary has ids below {vocabulary}",
+                field=field,
+                reason="out_of_range",
+                limit=vocabulary - 1,
+            )
+    return [one.ids for one in given]
 
 
 def _value(field: str, number: int, known: Mapping[Any, V], names: Iterable[str]) -> V:
@@ -155,4 +199,5 @@ def _value(field: str, number: int, known: Mapping[Any, V], names: Iterable[str]
         raise InvalidInput(
             f"{field} is {number}, which is no value of it: use one of {', '.join(names)}",
             field=field,
+            reason="unknown_value",
         ) from None

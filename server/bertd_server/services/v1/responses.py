@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from bertd.v1 import inference_pb2
 from google.rpc import status_pb2
+from tokenizers import Encoding, Tokenizer
 
 from bertd_server.engine import Float32Array
 from bertd_server.errors import RequestError
 from bertd_server.model import Model
+from bertd_server.reading import Input
 from bertd_server.services.status import to_status
 from bertd_server.tasks.answering import Span
 from bertd_server.tasks.ask import Reply
@@ -18,9 +21,13 @@ from bertd_server.tasks.classification import LabelScore
 from bertd_server.tasks.embedding import TokenVectors
 from bertd_server.tasks.filling import Mask, fill
 from bertd_server.tasks.tagging import Entity
-from bertd_server.tokens import Offsets, Places, Token
+from bertd_server.tokens import Offsets, Places, Token, tokens_of
 
 T = TypeVar("T")
+Result = TypeVar("Result")
+
+# Messages for so many tokens, entities or candidates take some ms to make.
+_INLINE_PARTS = 1_000
 
 
 def named(model: Model) -> dict[str, str]:
@@ -59,6 +66,21 @@ def error(problem: RequestError) -> status_pb2.Status:
     return to_status(problem)
 
 
+async def made(make: Callable[..., Result], *arguments: Sequence[Any]) -> list[Result]:
+    """Results of a call, made from its replies, the last argument, off the event loop if many."""
+    parts = sum(map(_size, arguments[-1]))
+    return await _aside(lambda: list(map(make, *arguments)), parts=parts)
+
+
+def _size(reply: Reply[Any]) -> int:
+    """How many messages a reply becomes."""
+    if isinstance(reply.outcome, TokenVectors):
+        return len(reply.outcome.tokens)
+    if not isinstance(reply.outcome, list):
+        return 1
+    return sum(len(one.candidates) if isinstance(one, Mask) else 1 for one in reply.outcome)
+
+
 def embedding(reply: Reply[Float32Array]) -> inference_pb2.EmbedResult:
     """The vector of a text."""
     if isinstance(reply.outcome, RequestError):
@@ -88,15 +110,23 @@ def labels(reply: Reply[list[LabelScore]]) -> inference_pb2.ClassifyResult:
 
 def ranking(replies: Sequence[Reply[float]], top_n: int) -> list[inference_pb2.RerankResult]:
     """Documents, best first, those with errors last."""
-    scored = [(reply, place) for place, reply in enumerate(replies) if reply.trace]
-    scored.sort(key=lambda one: (-_score(one[0]), one[1]))
-    failed = [(reply, place) for place, reply in enumerate(replies) if not reply.trace]
+    scored = [
+        (reply.outcome, place, reply)
+        for place, reply in enumerate(replies)
+        if not isinstance(reply.outcome, RequestError)
+    ]
+    scored.sort(key=lambda one: (-one[0], one[1]))
+    failed = [
+        (place, reply)
+        for place, reply in enumerate(replies)
+        if isinstance(reply.outcome, RequestError)
+    ]
     return [
         *(
-            inference_pb2.RerankResult(index=place, score=_score(reply), **parts(reply))
-            for reply, place in scored[: top_n or None]
+            inference_pb2.RerankResult(index=place, score=score, **parts(reply))
+            for score, place, reply in scored[: top_n or None]
         ),
-        *(inference_pb2.RerankResult(index=place, **parts(reply)) for reply, place in failed),
+        *(inference_pb2.RerankResult(index=place, **parts(reply)) for place, reply in failed),
     ]
 
 
@@ -157,6 +187,39 @@ def masks(text: str, reply: Reply[list[Mask]]) -> inference_pb2.FillMaskResult:
     return inference_pb2.FillMaskResult(masks=inference_pb2.Masks(masks=found), **parts(reply))
 
 
+async def tokenized(
+    vocabulary: Tokenizer, inputs: Sequence[Input], encodings: Sequence[Encoding]
+) -> list[inference_pb2.TokenizeResult]:
+    """The tokens of texts and pairs."""
+
+    def describe(one: Input, encoding: Encoding) -> inference_pb2.TokenizeResult:
+        found = tokens_of(encoding, vocabulary=vocabulary)
+        return inference_pb2.TokenizeResult(tokens=tokens(found, one.text, one.pair or ""))
+
+    return await _aside(
+        lambda: list(map(describe, inputs, encodings)), parts=sum(map(len, encodings))
+    )
+
+
+async def decoded(
+    vocabulary: Tokenizer, ids: Sequence[Sequence[int]], *, skip_special_tokens: bool
+) -> list[str]:
+    """The texts of token ids."""
+
+    def decode() -> list[str]:
+        texts: list[str] = vocabulary.decode_batch(
+            [list(each) for each in ids], skip_special_tokens=skip_special_tokens
+        )
+        return texts
+
+    return await _aside(decode, parts=sum(map(len, ids)))
+
+
+async def _aside(work: Callable[[], T], *, parts: int) -> T:
+    """What makes so many small parts, off the event loop if they are many."""
+    return work() if parts <= _INLINE_PARTS else await asyncio.to_thread(work)
+
+
 def tokens(given: Sequence[Token], text: str, pair: str = "") -> list[inference_pb2.Token]:
     """Tokens of a text or a pair."""
     places, of_pair = Places(text), Places(pair)
@@ -169,10 +232,6 @@ def tokens(given: Sequence[Token], text: str, pair: str = "") -> list[inference_
         )
         for token in given
     ]
-
-
-def _score(reply: Reply[float]) -> float:
-    return reply.outcome if isinstance(reply.outcome, float) else -float("inf")
 
 
 def _offsets(offsets: Offsets) -> inference_pb2.Offsets:
