@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import grpc
@@ -27,6 +28,7 @@ from bertd_client import (
 )
 from bertd_client.channel import target
 from conftest import LABELS, RunningServer, quick_settings
+from tiny import WORDS
 
 Started = Callable[[Task], RunningServer]
 
@@ -41,7 +43,7 @@ class Asked(NamedTuple):
     method: str
     arguments: tuple[Any, ...]
     bad: tuple[Any, ...]
-    options: dict[str, Any] = {}
+    options: Mapping[str, Any] = MappingProxyType({})
 
 
 TEXTS = ["the cat sat", "안녕 🙂 the dog"]
@@ -188,8 +190,7 @@ def narrow(task_bundle: Callable[[Task], Path]) -> Iterator[RunningServer]:
 
 async def test_a_large_input_is_split_as_the_server_needs_it(narrow: RunningServer) -> None:
     """However it is split, the answers are the same, in order; errors name their own places."""
-    words = "the cat sat on a mat and saw dog in rain sea".split()
-    asked = [f"{one} {two}" for one in words for two in words[:2]]
+    asked = [f"{one} {two}" for one in WORDS[:12] for two in WORDS[:2]]
     asked[9] = asked[17] = ""
     asked[20] = "\ud800"
     with Client(narrow.address) as client:
@@ -211,8 +212,7 @@ async def test_a_large_input_is_split_as_the_server_needs_it(narrow: RunningServ
 
 def test_documents_of_several_calls_have_one_order(task_server: Started) -> None:
     """The same as in one call, top_n and equal scores included; errors last."""
-    words = "the cat sat on a mat and saw dog in rain sea".split()
-    documents = [*words, "", "the cat", *words]
+    documents = [*WORDS[:12], "", "the cat", *WORDS[:12]]
     address = task_server("text-ranking").address
     orders = []
     for inputs_per_call in (256, 5):
