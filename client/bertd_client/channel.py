@@ -70,7 +70,8 @@ def target(address: str | Sequence[str]) -> tuple[str, Options]:
         if port.isdecimal() and int(port) > MAX_PORT:
             raise ValueError(f"port {port} is above {MAX_PORT}")
         return one, _options(balanced=not _is_single(one))
-    places = [_resolve(one) for one in addresses]
+    hosts = [_host_and_port(one) for one in addresses]
+    places = [_resolve(host, port) for host, port in hosts]
     families = {family for family, _ in places}
     if len(families) > 1:
         raise ValueError(
@@ -97,18 +98,22 @@ def _is_single(one: str) -> bool:
     return "," not in one and _ip(_split(one)[0]) is not None
 
 
-def _resolve(one: str) -> tuple[str, str]:
-    """The scheme of a host's address, and the address with its port."""
+def _host_and_port(one: str) -> tuple[str, int]:
     host, port = _split(one)
     if not host or not port.isdecimal() or int(port) > MAX_PORT:
         raise ValueError(
             f"{one!r} is no address: of several, each must be host:port, with a port of at most "
             f"{MAX_PORT}"
         )
+    return host, int(port)
+
+
+def _resolve(host: str, port: int) -> tuple[str, str]:
+    """The scheme of a host's address, and the address with its port."""
     ip = _ip(host)
     if ip is None:
         try:
-            found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise ValueError(f"no address is known for {host!r} ({error}): check it") from error
         # Where a name has both, IPv4: so all names agree as often as they can.
