@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 import pytest
 from bertd.bundle import Task
-from bertd.v1 import inference_pb2, inference_pb2_grpc
+from bertd.v1 import inference_pb2
 from bertd_client import (
     AsyncClient,
     BertdError,
@@ -26,7 +26,7 @@ from bertd_client import (
     Ranked,
     ServerError,
 )
-from bertd_client.channel import target
+from bertd_client.channel import INFERENCE, target
 from conftest import LABELS, RunningServer, quick_settings
 from tiny import WORDS
 
@@ -232,8 +232,8 @@ def test_documents_of_several_calls_have_one_order(task_server: Started) -> None
     assert keys == sorted(keys)
 
 
-class Meeting(inference_pb2_grpc.InferenceServiceServicer):
-    """Answers when as many calls are here as may be at once, and counts them."""
+class Meeting:
+    """Counts tokens when as many calls are here as may be at once, and counts the calls."""
 
     def __init__(self, parties: int) -> None:
         self._barrier = threading.Barrier(parties)
@@ -241,10 +241,19 @@ class Meeting(inference_pb2_grpc.InferenceServiceServicer):
         self._here = 0
         self.most = 0
 
-    def CountTokens(  # noqa: N802 - the RPC's name
-        self, request: inference_pb2.CountTokensRequest, context: Any
+    def handler(self) -> grpc.GenericRpcHandler:
+        """For a server."""
+        count = grpc.unary_unary_rpc_method_handler(
+            self.count,
+            inference_pb2.CountTokensRequest.FromString,
+            inference_pb2.CountTokensResponse.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(INFERENCE, {"CountTokens": count})
+
+    def count(
+        self, request: inference_pb2.CountTokensRequest, _: object
     ) -> inference_pb2.CountTokensResponse:
-        del context
+        """The characters of a text."""
         with self._lock:
             self._here += 1
             self.most = max(self.most, self._here)
@@ -258,7 +267,7 @@ async def test_as_many_calls_as_the_setting_says_are_made_at_once() -> None:
     """Twelve calls by threes: a fourth never comes before one has left."""
     servant = Meeting(3)
     server = grpc.server(ThreadPoolExecutor(12))
-    inference_pb2_grpc.add_InferenceServiceServicer_to_server(servant, server)
+    server.add_generic_rpc_handlers([servant.handler()])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     texts = ["x" * length for length in range(12)]

@@ -62,7 +62,7 @@ class Lines(Output):
         heading = next((value for value in record.values() if isinstance(value, str)), "")
         click.secho(printable(shortened(heading, 100)), bold=True)
         for line in self._show(record):
-            click.echo(printable(f"  {line}"))
+            click.echo(printable(f"  {line}").rstrip())
 
     def end(self) -> None:
         """Everything has been printed."""

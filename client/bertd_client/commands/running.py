@@ -49,6 +49,7 @@ _HOW = frozenset(
         "batch_tokens",
     }
 )
+_PLACE = frozenset({"start", "end", "start_byte", "end_byte"})
 _OWN = ("address", "concurrency", "jsonl", "style", "output")
 
 
@@ -247,13 +248,11 @@ def usual(outcome: Answered) -> Record:
 
 
 def described(value: Any, *, hide: Collection[str] = ()) -> Any:
-    """A result as JSON has it: dataclasses as objects, tuples as lists."""
+    """A result as JSON has it: dataclasses as objects, where things stand last; tuples as lists."""
     if is_dataclass(value):
-        return {
-            one.name: described(getattr(value, one.name))
-            for one in fields(value)
-            if one.name not in hide
-        }
+        names = [one.name for one in fields(value) if one.name not in hide]
+        names.sort(key=_PLACE.__contains__)
+        return {name: described(getattr(value, name)) for name in names}
     if isinstance(value, (list, tuple)):
         return [described(one) for one in value]
     return value
