@@ -35,8 +35,9 @@ format: $(READY)  ## format the code
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-protos: $(READY)  ## generate the Python code of the .proto files
+protos: $(READY)  ## generate the Python code of the .proto files, and docs/api.md's reference
 	$(BIN)/python protos/generate.py
+	$(BIN)/python protos/document.py
 
 bench: $(READY)  ## compare with PyTorch eager on the default model
 	$(BIN)/bertd bench compare

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +18,7 @@ from bertd_export.bundle import export_model
 from bertd_server.app import Server
 from bertd_server.default_model import checkpoint_folder
 from bertd_server.settings import Settings
+from tiny import save_tiny
 
 if TYPE_CHECKING:
     from servers import Servers
@@ -111,3 +114,49 @@ def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Task], An
     yield start
     for served in running.values():
         served.stop()
+
+
+LABELS = {
+    "text-classification": ("contradiction", "neutral", "entailment"),
+    "token-classification": ("O", "B-PER", "I-PER", "B-LOC", "I-LOC"),
+}
+
+
+def quick_settings(**changes: Any) -> Settings:
+    """Of a server on a free port that starts at once."""
+    quick = {"warmup_seconds": 0, "calibration_seconds": 0.05, "lanes": 1, "threads": 1}
+    return Settings(**{"address": "127.0.0.1:0", **quick, **changes})
+
+
+@pytest.fixture(scope="session")
+def task_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Task], Path]:
+    """The bundle of a tiny random BERT for each task; one that is for inference too."""
+
+    @cache
+    def made(task: Task) -> Path:
+        folder = tmp_path_factory.mktemp(task)
+        labels = LABELS.get("text-classification" if task.startswith("zero") else task)
+        changes: dict[str, Any] = {"num_labels": 1} if task == "text-ranking" else {}
+        if labels:
+            changes["id2label"] = dict(enumerate(labels))
+        save_tiny(folder / "source", "bert", task, **changes)
+        export_model(str(folder / "source"), folder / "bundle", name=task, task=task)
+        return folder / "bundle"
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def task_server(
+    task_bundle: Callable[[Task], Path],
+) -> Iterator[Callable[[Task], RunningServer]]:
+    """A server of each of those bundles."""
+    with ExitStack() as running:
+
+        @cache
+        def started(task: Task) -> RunningServer:
+            server = RunningServer(task_bundle(task), quick_settings())
+            running.callback(server.stop)
+            return server
+
+        yield started

@@ -124,7 +124,6 @@ def test_one_text_of_many_megabytes_costs_nobody_anything(client: Client) -> Non
     ("asked", "field", "words"),
     [
         ([], "texts", "at least one"),
-        (["a"] * 65, "texts", "at most 64"),
         ([""], "texts[0]", "is empty"),
     ],
 )
@@ -135,6 +134,17 @@ def test_a_bad_call_names_the_field_and_the_remedy(
     with pytest.raises(InvalidArgument, match=words) as caught:
         client.embed(asked)
     assert caught.value.violations[0].field == field
+
+
+def test_a_call_with_too_many_texts_says_how_many_it_takes(server: RunningServer) -> None:
+    """Which our own client then splits."""
+    request = inference_pb2.EmbedRequest(texts=["a"] * 65)
+    with grpc.insecure_channel(server.address) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            inference_pb2_grpc.InferenceServiceStub(channel).Embed(request)
+        assert "at most 64" in (caught.value.details() or "")
+    with Client(server.address) as client:
+        assert len(client.embed(request.texts)) == 65
 
 
 def test_an_unknown_model_or_prompt_is_named_with_what_there_is(client: Client) -> None:

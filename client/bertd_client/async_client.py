@@ -1,10 +1,15 @@
-"""The client for asyncio; :mod:`bertd_client.client` is its twin for ordinary code."""
+"""The client for asyncio; :mod:`bertd_client.client` is its twin for ordinary code.
+
+What a method asks stands in :mod:`bertd_client.calls`, how it is split in
+:mod:`bertd_client.work`; here is only how calls are made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 import grpc.aio
@@ -14,130 +19,252 @@ from bertd.v1.inference_pb2_grpc import InferenceServiceStub
 from bertd.v1.models_pb2_grpc import ModelServiceStub
 from numpy.typing import NDArray
 
-from bertd_client import messages
-from bertd_client.channel import OPTIONS
+from bertd_client import calls, responses, results
+from bertd_client.calls import Job
+from bertd_client.channel import DEFAULT_ADDRESS, target
 from bertd_client.errors import BertdError, from_rpc_error
-from bertd_client.messages import Embedding, LongText, ModelInfo, Priority
+from bertd_client.options import (
+    AnswerOptions,
+    CallOptions,
+    ClassifyOptions,
+    EmbedOptions,
+    FillMaskOptions,
+    RerankOptions,
+    TagOptions,
+    TokenizeOptions,
+    ZeroShotOptions,
+)
+from bertd_client.progress import Progress
+from bertd_client.work import (
+    CALL_BYTES,
+    CALL_INPUTS,
+    CALLS_AT_ONCE,
+    Chunk,
+    Limits,
+    Work,
+    at_least_one,
+)
+
+R = TypeVar("R")
 
 
 class AsyncClient:
-    """A connection to one server; make it and use it in one event loop.
+    """Connections to one server or several; make it and use it in one event loop.
 
     ::
 
         async with AsyncClient("127.0.0.1:8001") as client:
             vectors = await client.embed(["one text", "another"])
 
+    A method raises :class:`BertdError` when a call fails or an input has no answer; its ``index``
+    then says which. Its twin with ``_each`` gives the errors of inputs among the answers.
+
+    Many inputs are split into calls that the server takes, a few of which are made at once; results
+    come in the order of the inputs. The options of each method are in
+    :mod:`bertd_client.options`.
+
     Args:
-        address: Host and port, or any other gRPC target, such as ``unix:/run/bertd.sock``.
+        address: Host and port, or any other gRPC target, such as ``unix:/run/bertd.sock``. Calls
+            take turns among several (a sequence, or separated by commas) and among the addresses
+            of a name, and pass over a server that is down or draining.
+        concurrency: Calls that one method makes at once, at most.
+        inputs_per_call: Most inputs of one call. Where a server takes fewer, they are split anew.
+        bytes_per_call: Most bytes of texts in one call, likewise.
+
+    Raises:
+        ValueError: The address is none, or a setting is below 1.
     """
 
-    def __init__(self, address: str = "127.0.0.1:8001") -> None:
+    def __init__(
+        self,
+        address: str | Sequence[str] = DEFAULT_ADDRESS,
+        *,
+        concurrency: int = CALLS_AT_ONCE,
+        inputs_per_call: int = CALL_INPUTS,
+        bytes_per_call: int = CALL_BYTES,
+    ) -> None:
         self.address = address
-        self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
-        self._inference = InferenceServiceStub(self._channel)
-        self._models = ModelServiceStub(self._channel)
+        self._concurrency = at_least_one("concurrency", concurrency)
+        self._limits = Limits(
+            inputs=at_least_one("inputs_per_call", inputs_per_call),
+            message_bytes=at_least_one("bytes_per_call", bytes_per_call),
+        )
+        where, options = target(address)
+        self._channel = grpc.aio.insecure_channel(where, options=options)
+        self._inference: Any = InferenceServiceStub(self._channel)
+        self._models: Any = ModelServiceStub(self._channel)
 
-    async def embed(  # noqa: PLR0913 - one parameter per field of the request
-        self,
-        texts: Sequence[str],
-        *,
-        model: str = "",
-        long_text: LongText = "error",
-        prompt_name: str | None = None,
-        priority: Priority = "interactive",
-        timeout: float | None = None,  # noqa: ASYNC109 - the deadline is gRPC's
+    async def embed(
+        self, texts: Sequence[str], **options: Unpack[EmbedOptions]
     ) -> NDArray[np.float32]:
-        """Computes one vector per text.
+        """Computes one vector per text: an array of shape (texts, dimensions)."""
+        return responses.stacked(await self.embed_each(texts, **options))
 
-        Args:
-            texts: The texts; a single string is refused.
-            model: Name of the model; empty means the server's default.
-            long_text: What to do with a text longer than the model reads.
-            prompt_name: Prompt of the model to put before each text; ``None`` means the
-                model's default, the empty string means no prompt.
-            priority: "bulk" goes after what is interactive, when the server has more than it can
-                do at once.
-            timeout: Seconds for the whole call, retries included; ``None`` means no limit.
+    async def embed_each(
+        self, texts: Sequence[str], **options: Unpack[EmbedOptions]
+    ) -> list[results.Embedding | BertdError]:
+        """The same, with the errors of inputs in their places."""
+        return await self._run(calls.EMBED.job(texts, options))
 
-        Returns:
-            An array of shape (texts, dimensions).
+    async def embed_tokens(
+        self, texts: Sequence[str], **options: Unpack[EmbedOptions]
+    ) -> list[results.TokenEmbeddings]:
+        """Computes one vector per token of each text."""
+        return responses.settled(await self.embed_tokens_each(texts, **options))
 
-        Raises:
-            BertdError: The call failed, or a text did: then ``index`` says which.
-        """
-        return messages.stack(
-            await self.embed_each(
-                texts,
-                model=model,
-                long_text=long_text,
-                prompt_name=prompt_name,
-                priority=priority,
-                timeout=timeout,
-            )
-        )
+    async def embed_tokens_each(
+        self, texts: Sequence[str], **options: Unpack[EmbedOptions]
+    ) -> list[results.TokenEmbeddings | BertdError]:
+        """The same, with the errors of inputs in their places."""
+        return await self._run(calls.EMBED_TOKENS.job(texts, options))
 
-    async def embed_each(  # noqa: PLR0913 - one parameter per field of the request
-        self,
-        texts: Sequence[str],
-        *,
-        model: str = "",
-        long_text: LongText = "error",
-        prompt_name: str | None = None,
-        priority: Priority = "interactive",
-        timeout: float | None = None,  # noqa: ASYNC109 - the deadline is gRPC's
-    ) -> list[Embedding | BertdError]:
-        """Like :meth:`embed`, with the outcome of each text in order and how it came about.
+    async def classify(
+        self, inputs: Sequence[str | tuple[str, str]], **options: Unpack[ClassifyOptions]
+    ) -> list[results.Classification]:
+        """Scores the model's labels for texts or pairs of texts."""
+        return responses.settled(await self.classify_each(inputs, **options))
 
-        Raises:
-            BertdError: The call failed as a whole. It does so too when none of its texts can
-                be answered, with the error of the first.
-        """
-        request = messages.embed_request(
-            texts,
-            model=model,
-            long_text=long_text,
-            prompt_name=prompt_name,
-            priority=priority,
-        )
-        try:
-            response = await self._inference.Embed(request, timeout=timeout)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
-        return messages.outcomes(response, len(request.texts))
+    async def classify_each(
+        self, inputs: Sequence[str | tuple[str, str]], **options: Unpack[ClassifyOptions]
+    ) -> list[results.Classification | BertdError]:
+        """The same, with the errors of inputs in their places."""
+        return await self._run(calls.CLASSIFY.job(inputs, options))
 
-    async def list_models(self, *, timeout: float | None = None) -> list[ModelInfo]:  # noqa: ASYNC109
-        """Describes every model of the server.
+    async def classify_zero_shot(
+        self, texts: Sequence[str], labels: Sequence[str], **options: Unpack[ZeroShotOptions]
+    ) -> list[results.Classification]:
+        """Scores labels of your own, by inference between text and label."""
+        return responses.settled(await self.classify_zero_shot_each(texts, labels, **options))
 
-        Raises:
-            BertdError: The call failed.
-        """
-        try:
-            response = await self._models.ListModels(
-                models_pb2.ListModelsRequest(), timeout=timeout
-            )
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
-        return [messages.model_info(model) for model in response.models]
+    async def classify_zero_shot_each(
+        self, texts: Sequence[str], labels: Sequence[str], **options: Unpack[ZeroShotOptions]
+    ) -> list[results.Classification | BertdError]:
+        """The same, with the errors of inputs in their places."""
+        return await self._run(calls.zero_shot(texts, labels, options))
 
-    async def get_model(self, name: str = "", *, timeout: float | None = None) -> ModelInfo:  # noqa: ASYNC109
-        """Describes one model; the empty name means the server's default.
+    async def rerank(
+        self, query: str, documents: Sequence[str], **options: Unpack[RerankOptions]
+    ) -> list[results.Ranked]:
+        """Orders documents by relevance to a query: best first, equal ones as given."""
+        return responses.settled(await self.rerank_each(query, documents, **options))
 
-        Raises:
-            NotFound: The server has no such model.
-            BertdError: The call failed otherwise.
-        """
-        try:
-            response = await self._models.GetModel(
-                models_pb2.GetModelRequest(name=name), timeout=timeout
-            )
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
-        return messages.model_info(response.model)
+    async def rerank_each(
+        self, query: str, documents: Sequence[str], **options: Unpack[RerankOptions]
+    ) -> list[results.Ranked | BertdError]:
+        """The same, with the errors of documents after what could be scored."""
+        outcomes = await self._run(calls.rerank(query, documents, options))
+        return responses.in_order(outcomes, options.get("top_n") or 0)
+
+    async def tag(
+        self, texts: Sequence[str], **options: Unpack[TagOptions]
+    ) -> list[results.Tagging]:
+        """Finds entities in texts."""
+        return responses.settled(await self.tag_each(texts, **options))
+
+    async def tag_each(
+        self, texts: Sequence[str], **options: Unpack[TagOptions]
+    ) -> list[results.Tagging | BertdError]:
+        """The same, with the errors of inputs in their places."""
+        return await self._run(calls.TAG.job(texts, options))
+
+    async def answer(
+        self, inputs: Sequence[tuple[str, str]], **options: Unpack[AnswerOptions]
+    ) -> list[results.Answers]:
+        """Answers questions, each given as (question, context), from their contexts."""
+        return responses.settled(await self.answer_each(inputs, **options))
+
+    async def answer_each(
+        self, inputs: Sequence[tuple[str, str]], **options: Unpack[AnswerOptions]
+    ) -> list[results.Answers | BertdError]:
+        """The same, with the errors of inputs in their places."""
+        return await self._run(calls.ANSWER.job(inputs, options))
+
+    async def fill_mask(
+        self, texts: Sequence[str], **options: Unpack[FillMaskOptions]
+    ) -> list[results.Filling]:
+        """Fills the mask tokens of texts (:attr:`ModelInfo.mask_token`)."""
+        return responses.settled(await self.fill_mask_each(texts, **options))
+
+    async def fill_mask_each(
+        self, texts: Sequence[str], **options: Unpack[FillMaskOptions]
+    ) -> list[results.Filling | BertdError]:
+        """The same, with the errors of inputs in their places."""
+        return await self._run(calls.FILL_MASK.job(texts, options))
+
+    async def tokenize(
+        self, inputs: Sequence[str | tuple[str, str]], **options: Unpack[TokenizeOptions]
+    ) -> list[tuple[results.Token, ...]]:
+        """Turns texts or pairs into tokens, as the model reads them; none is cut off."""
+        return responses.settled(await self.tokenize_each(inputs, **options))
+
+    async def tokenize_each(
+        self, inputs: Sequence[str | tuple[str, str]], **options: Unpack[TokenizeOptions]
+    ) -> list[tuple[results.Token, ...] | BertdError]:
+        """The same, with the errors of inputs in their places."""
+        return await self._run(calls.tokenize(inputs, options))
+
+    async def count_tokens(
+        self, inputs: Sequence[str | tuple[str, str]], **options: Unpack[CallOptions]
+    ) -> list[int]:
+        """Counts the tokens of texts or pairs, special tokens included."""
+        return responses.settled(await self.count_tokens_each(inputs, **options))
+
+    async def count_tokens_each(
+        self, inputs: Sequence[str | tuple[str, str]], **options: Unpack[CallOptions]
+    ) -> list[int | BertdError]:
+        """The same, with the errors of inputs in their places."""
+        return await self._run(calls.COUNT_TOKENS.job(inputs, options))
+
+    async def detokenize(
+        self, sequences: Sequence[Sequence[int]], **options: Unpack[TokenizeOptions]
+    ) -> list[str]:
+        """Writes token ids as texts."""
+        outcomes = await self._run(calls.detokenize(sequences, options))
+        return responses.settled(outcomes)
+
+    async def list_models(self, *, timeout: float | None = None) -> list[results.ModelInfo]:  # noqa: ASYNC109 - the deadline is gRPC's
+        """Describes every model of the server."""
+        request = models_pb2.ListModelsRequest()
+        return responses.models(await self._call(self._models.ListModels, request, timeout))
+
+    async def get_model(self, name: str = "", *, timeout: float | None = None) -> results.ModelInfo:  # noqa: ASYNC109 - the deadline is gRPC's
+        """Describes one model; the empty name means the server's default."""
+        request = models_pb2.GetModelRequest(name=name)
+        return responses.model(await self._call(self._models.GetModel, request, timeout))
 
     async def close(self) -> None:
-        """Closes the connection; calls that still run are cancelled."""
+        """Closes the connections; calls that still run are cancelled."""
         await self._channel.close()
+
+    async def _run(self, job: Job[R]) -> list[R | BertdError]:
+        rpc = getattr(self._inference, job.rpc)
+        with Progress(len(job.inputs), job.field, shown=job.progress) as progress:
+            work = Work(job, self._limits, progress.add)
+            flying: dict[asyncio.Task[Any], Chunk] = {}
+            try:
+                while flying or work.waits():
+                    while work.waits() and len(flying) < self._concurrency:
+                        chunk = work.take()
+                        call = self._call(rpc, job.request(chunk), work.remaining())
+                        if not flying and not work.waits():  # the only one needs no task
+                            await _settle(work, chunk, call)
+                        else:
+                            flying[asyncio.create_task(call)] = chunk
+                    if flying:
+                        done, _ = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
+                        for task in done:
+                            await _settle(work, flying.pop(task), task)
+            finally:
+                for task in flying:
+                    task.cancel()
+                await asyncio.gather(*flying, return_exceptions=True)
+            return work.outcomes()
+
+    async def _call(self, rpc: Any, request: Any, timeout: float | None) -> Any:  # noqa: ASYNC109 - the deadline is gRPC's
+        try:
+            return await rpc(request, timeout=timeout)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
 
     async def __aenter__(self) -> Self:
         return self
@@ -149,3 +276,12 @@ class AsyncClient:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+async def _settle(work: Work[Any], chunk: Chunk, call: Awaitable[Any]) -> None:
+    try:
+        response = await call
+    except BertdError as error:
+        work.refuse(chunk, error)
+    else:
+        work.answer(chunk, response)

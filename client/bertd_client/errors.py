@@ -39,13 +39,13 @@ class FieldViolation:
 
 
 class BertdError(Exception):
-    """Any failure of a call, or of one text of a call.
+    """Any failure of a call, or of one input of a call.
 
     Attributes:
         code: The gRPC status code.
         message: What went wrong and what to do about it.
         violations: The refused fields, when the server names them.
-        index: Which of the call's texts failed; ``None`` if the call failed as a whole.
+        index: Which of the inputs failed; ``None`` if the call failed as a whole.
         retry_after_s: Seconds after which the server expects to have room; ``None`` if it did not
             say.
     """
@@ -66,10 +66,29 @@ class BertdError(Exception):
         self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
-        where = f"texts[{self.index}]"
-        if self.index is None or where in self.message:
+        if self.index is None or f"[{self.index}]" in self.message:
             return self.message
-        return f"{where}: {self.message}"
+        return f"input {self.index}: {self.message}"
+
+    def at(self, index: int, field: str, asked: int | None = None) -> BertdError:
+        """The same as the error of one input.
+
+        Args:
+            index: Of the input among all.
+            field: Of the request in which inputs are.
+            asked: Its index in the request that failed, if that is another: messages and
+                violations then name the former.
+        """
+        if asked is not None and asked != index:
+            old, new = f"{field}[{asked}]", f"{field}[{index}]"
+        else:
+            old = new = ""
+        violations = tuple(
+            FieldViolation(one.field.replace(old, new), one.description.replace(old, new))
+            for one in self.violations
+        )
+        message = self.message.replace(old, new)
+        return type(self)(self.code, message, violations, index, self.retry_after_s)
 
 
 class InvalidArgument(BertdError):
@@ -113,16 +132,20 @@ _OVERSIZED = re.compile(r"message larger than max \((\d+) vs\. (\d+)\)")
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def from_status(status: status_pb2.Status, index: int | None = None) -> BertdError:
-    """Translates the ``google.rpc.Status`` of one text or of a call."""
+def from_status(status: status_pb2.Status) -> BertdError:
+    """Translates the ``google.rpc.Status`` of one input or of a call."""
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     kind = _CLASSES.get(code, ServerError)
     message = status.message or code.name
-    return kind(code, message, _violations(status), index, _retry_after(status))
+    return kind(code, message, _violations(status), None, _retry_after(status))
 
 
-def from_rpc_error(error: grpc.RpcError) -> BertdError:
+def from_rpc_error(error: grpc.RpcError | grpc.FutureCancelledError) -> BertdError:
     """Translates the failure of a call, synchronous or not; raise it ``from error``."""
+    if isinstance(error, grpc.FutureCancelledError):
+        return Cancelled(
+            grpc.StatusCode.CANCELLED, "the call was cancelled, or its client was closed"
+        )
     if not isinstance(error, (grpc.Call, grpc.aio.AioRpcError)):
         return ServerError(grpc.StatusCode.UNKNOWN, str(error) or type(error).__name__)
     call: Any = error  # an RpcError that is also the Call
@@ -139,7 +162,7 @@ def from_rpc_error(error: grpc.RpcError) -> BertdError:
             f"the call's message has {sizes[1]} bytes, the limit is {sizes[2]}: "
             "send fewer or shorter texts in a call"
         )
-        return InvalidArgument(code, message, (FieldViolation("texts", message),))
+        return InvalidArgument(code, message)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:  # the client's own clock, not the server
         return DeadlineExceeded(code, "no answer came within the timeout: allow more time")
     return _CLASSES.get(code, ServerError)(code, call.details() or code.name)

@@ -1,0 +1,132 @@
+"""Commands whose inputs are texts: embed, classify, zero-shot, tag, fill."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from bertd_client.commands import shows
+from bertd_client.commands.entries import PAIRS, TEXTS, entries, texts_of, texts_or_pairs
+from bertd_client.commands.running import Task, described, rest, run, task_options, usual
+
+
+@click.command()
+@TEXTS
+@task_options(windows=True)
+@click.option(
+    "--prompt-name", help="Prompt to put before each text; '' for none.  [default: the model's]"
+)
+@click.option("--per-token", is_flag=True, help="One vector for each token instead.")
+def embed(*, texts: tuple[str, ...], per_token: bool, **options: Any) -> None:
+    """Compute a vector for each TEXT, or for each line of standard input (-).
+
+    JSON lines have "text". Answers have "tokens" and "embedding"; with --per-token "tokens" is the
+    list of them and "embeddings" has a vector for each.
+    """
+    task = Task(
+        lambda client, records, asked: client.embed_each(texts_of(records), **asked),
+        lambda found: {"tokens": found.tokens, "embedding": found.vector, **rest(found)},
+        shows.embedding,
+        vectors=True,
+    )
+    if per_token:
+        task = Task(
+            lambda client, records, asked: client.embed_tokens_each(texts_of(records), **asked),
+            lambda found: {
+                "tokens": described(found.text_tokens),
+                "embeddings": found.vectors,
+                **rest(found),
+            },
+            shows.token_embeddings,
+        )
+    run(task, entries(texts, jsonl=options["jsonl"]), options)
+
+
+@click.command()
+@TEXTS
+@PAIRS
+@task_options(windows=False)
+@click.option("--top-k", type=click.IntRange(min=1), help="Labels to give.  [default: all]")
+@click.option(
+    "--score-function",
+    type=click.Choice(["softmax", "sigmoid", "none"]),
+    help="How scores come from logits.  [default: as the model says]",
+)
+def classify(*, texts: tuple[str, ...], pairs: bool, **options: Any) -> None:
+    """Score the model's labels for each TEXT, or for each line of standard input (-).
+
+    JSON lines have "text", and "text_pair" if they are pairs. Answers have "labels".
+    """
+    task = Task(
+        lambda client, records, asked: client.classify_each(texts_or_pairs(records), **asked),
+        usual,
+        shows.labels,
+    )
+    run(task, entries(texts, jsonl=options["jsonl"], pairs=pairs), options)
+
+
+@click.command("zero-shot")
+@TEXTS
+@task_options(windows=False)
+@click.option(
+    "--label", "labels", multiple=True, required=True, help="A label to score; repeat it for more."
+)
+@click.option(
+    "--hypothesis-template",
+    help="The sentence that a label makes.  [default: This example is {}.]",
+)
+@click.option("--multi-label", is_flag=True, default=None, help="Judge each label by itself.")
+def zero_shot(*, texts: tuple[str, ...], labels: tuple[str, ...], **options: Any) -> None:
+    """Score labels of your own for each TEXT, or for each line of standard input (-).
+
+    JSON lines have "text". Answers have "labels".
+    """
+    task = Task(
+        lambda client, records, asked: client.classify_zero_shot_each(
+            texts_of(records), labels, **asked
+        ),
+        usual,
+        shows.labels,
+    )
+    run(task, entries(texts, jsonl=options["jsonl"]), options)
+
+
+@click.command()
+@TEXTS
+@task_options(windows=True)
+@click.option(
+    "--aggregation",
+    type=click.Choice(["none", "simple", "first", "average", "max"]),
+    help="How tokens become entities.  [default: simple]",
+)
+@click.option("--include-outside", is_flag=True, default=None, help='Give "O", no entity, too.')
+def tag(*, texts: tuple[str, ...], **options: Any) -> None:
+    """Find the entities of each TEXT, or of each line of standard input (-).
+
+    JSON lines have "text". Answers have "entities": text[start:end], in code points.
+    """
+    task = Task(
+        lambda client, records, asked: client.tag_each(texts_of(records), **asked),
+        usual,
+        shows.entities,
+    )
+    run(task, entries(texts, jsonl=options["jsonl"]), options)
+
+
+@click.command()
+@TEXTS
+@task_options(windows=False)
+@click.option("--top-k", type=click.IntRange(1, 1000), help="Tokens for each mask.  [default: 5]")
+def fill(*, texts: tuple[str, ...], **options: Any) -> None:
+    """Fill the mask tokens of each TEXT, or of each line of standard input (-).
+
+    The mask is written as the model does: `bertd models --json` has its "mask_token". JSON lines
+    have "text". Answers have "masks", each with "candidates", best first.
+    """
+    task = Task(
+        lambda client, records, asked: client.fill_mask_each(texts_of(records), **asked),
+        usual,
+        shows.masks,
+    )
+    run(task, entries(texts, jsonl=options["jsonl"]), options)

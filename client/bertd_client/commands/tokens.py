@@ -1,0 +1,49 @@
+"""Commands on tokens, which no model computes: tokenize, count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from bertd_client.commands import shows
+from bertd_client.commands.entries import PAIRS, TEXTS, entries, texts_or_pairs
+from bertd_client.commands.running import Task, described, input_options, run
+
+
+@click.command()
+@TEXTS
+@PAIRS
+@input_options
+@click.option(
+    "--special-tokens/--no-special-tokens", default=None, help="Give [CLS] and the like, or not."
+)
+def tokenize(*, texts: tuple[str, ...], pairs: bool, **options: Any) -> None:
+    """Show the tokens of each TEXT, or of each line of standard input (-).
+
+    JSON lines have "text", and "text_pair" if they are pairs. Answers have "tokens".
+    """
+    task = Task(
+        lambda client, records, asked: client.tokenize_each(texts_or_pairs(records), **asked),
+        lambda found: {"tokens": described(found)},
+        shows.tokens,
+    )
+    run(task, entries(texts, jsonl=options["jsonl"], pairs=pairs), options)
+
+
+@click.command()
+@TEXTS
+@PAIRS
+@input_options
+def count(*, texts: tuple[str, ...], pairs: bool, **options: Any) -> None:
+    """Count the tokens of each TEXT, or of each line of standard input (-).
+
+    JSON lines have "text", and "text_pair" if they are pairs. Answers have "tokens", special tokens
+    included.
+    """
+    task = Task(
+        lambda client, records, asked: client.count_tokens_each(texts_or_pairs(records), **asked),
+        lambda found: {"tokens": found},
+        shows.count,
+    )
+    run(task, entries(texts, jsonl=options["jsonl"], pairs=pairs), options)
