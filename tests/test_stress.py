@@ -28,9 +28,11 @@ from bertd_server.engine import Engine, Float32Array
 from bertd_server.errors import DeadlineMissed, RequestError
 from bertd_server.flights import Answer
 from bertd_server.packing import TokenSequence
-from bertd_server.reading import Reader
+from bertd_server.reading import Reader, texts_of
 from bertd_server.scheduler import Scheduler
 from bertd_server.settings import Settings
+from bertd_server.tasks import embedding
+from bertd_server.tasks.ask import Caller
 
 CALLS = 3_000
 CONNECTIONS = 8
@@ -230,9 +232,13 @@ async def test_nothing_is_lost_and_nothing_is_left(
     server = Server(tiny_bundle, settings)
     monkeypatch.setattr(FaultyEngine, "armed", True)
     monkeypatch.setattr(FaultyEngine, "let_go", threading.Event())
-    running = asyncio.create_task(server.model.embed(HARMLESS[:20]))  # on all lanes
+    running = asyncio.create_task(
+        embedding.embed(server.model, texts_of(HARMLESS[:20]))
+    )  # on all lanes
     await ledger.reached(20)
-    broken = asyncio.create_task(server.model.embed(HARMLESS[20:40], within=PROMISED))
+    broken = asyncio.create_task(
+        embedding.embed(server.model, texts_of(HARMLESS[20:40]), caller=Caller(PROMISED))
+    )
     await ledger.reached(40)
     over = asyncio.get_running_loop().time() + PROMISED
     port = await server.start()

@@ -21,9 +21,10 @@ from typing import Any, TypeVar
 from bertd.tei.v1 import tei_pb2 as pb
 from grpc.aio import ServicerContext as Context
 
+from bertd_server.cutting import Side
 from bertd_server.errors import InvalidInput, Overloaded, RequestError
 from bertd_server.model import Model
-from bertd_server.reading import Fit, Side
+from bertd_server.reading import Fit
 from bertd_server.services.lookup import Models, find_model
 from bertd_server.services.status import abort
 from bertd_server.services.streams import in_order
