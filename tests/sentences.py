@@ -1,4 +1,4 @@
-"""Short texts of several scripts, with what trips tokenizers up: emoji, marks that combine, jamo."""
+"""Short texts of several scripts, with what trips tokenizers up: emoji, marks, jamo."""
 
 # ruff: noqa: RUF001 - texts of other scripts than Latin are the point
 

@@ -1,4 +1,4 @@
-"""The generated code belongs to the .proto files, these to what was released, and they read well."""
+"""The generated code belongs to the .proto files, these to what was released."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[FileDescriptorProto]
 
 
 def test_everything_is_commented(files: list[FileDescriptorProto]) -> None:
-    """Messages, fields, enums and their values, services and RPCs. Oneofs say it by their fields."""
+    """Messages, fields, enums and their values, services and RPCs."""
     bare = [f"{file.name}: {name}" for file in files for name in uncommented(file)]
     assert not bare
 
@@ -81,7 +81,7 @@ def uncommented(file: FileDescriptorProto) -> Iterator[str]:
 
 
 def test_names_are_as_buf_lint_wants_them(files: list[FileDescriptorProto]) -> None:
-    """https://buf.build/docs/lint/rules, category STANDARD; protos/buf.yaml names what is excepted."""
+    """https://buf.build/docs/lint/rules, category STANDARD; protos/buf.yaml says what is not."""
     wrong = [f"{file.name}: {problem}" for file in files for problem in problems(file)]
     assert not wrong
 
@@ -133,7 +133,11 @@ def problems(file: FileDescriptorProto) -> Iterator[str]:
             rules += [
                 ("RPC_PASCAL_CASE", method.name, matches(PASCAL, method.name)),
                 ("RPC_REQUEST_STANDARD_NAME", method.name, method.input_type == f"{base}Request"),
-                ("RPC_RESPONSE_STANDARD_NAME", method.name, method.output_type == f"{base}Response"),
+                (
+                    "RPC_RESPONSE_STANDARD_NAME",
+                    method.name,
+                    method.output_type == f"{base}Response",
+                ),
             ]
     return (f"{rule}: {name}" for rule, name, right in rules if not right)
 

@@ -27,8 +27,7 @@ def reader(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
     """WordPiece; and BPE, of which several tokens may stand for one character."""
-    folder = tmp_path_factory.mktemp("reader")
-    with serving(folder, request.param, "question-answering", num_labels=2) as served:
+    with serving(tmp_path_factory, request.param, "question-answering", num_labels=2) as served:
         yield served
 
 

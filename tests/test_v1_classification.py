@@ -1,4 +1,4 @@
-"""Classify, ZeroShotClassify, FillMask and Rerank against transformers and sentence-transformers."""
+"""Classify, ZeroShotClassify, FillMask and Rerank against the references that people know."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bertd_server.tasks import classification, filling, ranking
 from bertd_server.tasks.classification import LabelScore
 from sentence_transformers import CrossEncoder
 from sentences import SENTENCES
-from served import Served, long_enough, serving
+from served import INFERENCE, Served, long_enough, serving
 from transformers import pipeline
 
 PAIRS = list(pairwise((*SENTENCES, SENTENCES[0])))
@@ -40,8 +40,7 @@ def classifier(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
     family, changes = KINDS[request.param]
-    folder = tmp_path_factory.mktemp("classifier")
-    with serving(folder, family, "text-classification", **changes) as served:
+    with serving(tmp_path_factory, family, "text-classification", **changes) as served:
         yield served
 
 
@@ -81,9 +80,9 @@ def same(mine: Sequence[LabelScore], labels: Sequence[str], scores: Sequence[flo
 @pytest.fixture(scope="module")
 def nli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """An inference model of three labels."""
-    named = {0: "CONTRADICTION", 1: "NEUTRAL", 2: "ENTAILMENT"}
-    folder = tmp_path_factory.mktemp("nli")
-    with serving(folder, "bert", "zero-shot-classification", id2label=named) as served:
+    with serving(
+        tmp_path_factory, "bert", "zero-shot-classification", id2label=INFERENCE
+    ) as served:
         yield served
 
 
@@ -132,7 +131,7 @@ def test_of_a_text_and_its_hypothesis_the_text_is_cut(nli: Served) -> None:
 def filler(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
-    with serving(tmp_path_factory.mktemp("filler"), request.param, "fill-mask") as served:
+    with serving(tmp_path_factory, request.param, "fill-mask") as served:
         yield served
 
 
@@ -189,8 +188,7 @@ def test_masks_that_would_fill_the_memory_are_refused(
 
 @pytest.fixture(scope="module")
 def ranker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("ranker")
-    with serving(folder, "bert", "text-ranking", num_labels=1) as served:
+    with serving(tmp_path_factory, "bert", "text-ranking", num_labels=1) as served:
         yield served
 
 

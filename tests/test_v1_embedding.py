@@ -18,8 +18,7 @@ TOLERANCE = {"rtol": 0, "atol": 1e-4}
 def encoder(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("encoder")
-    with serving(folder, request.param, "feature-extraction") as served:
+    with serving(tmp_path_factory, request.param, "feature-extraction") as served:
         yield served
 
 

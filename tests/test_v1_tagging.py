@@ -14,23 +14,21 @@ from bertd_server.reading import Fit, texts_of
 from bertd_server.tasks import tagging
 from bertd_server.tasks.tagging import Aggregation, Entity
 from sentences import SENTENCES
-from served import Served, long_enough, serving
+from served import ENTITIES, OF_TASK, Served, long_enough, serving
 from transformers import pipeline
 from transformers.pipelines.token_classification import AggregationStrategy
 
-LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "MISC")
+LABELS = list(ENTITIES.values())
 TEXTS = (*SENTENCES, "spelt out: [UNK] and <unk> and [MASK]<mask> there", "unk<unk>unk [UNK]s")
 
 
-@pytest.fixture(scope="module", params=["bert", "roberta", "xlm-roberta"])
+@pytest.fixture(scope="module", params=["bert", "roberta", "camembert"])
 def tagger(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
     """WordPiece, byte-level BPE and Unigram: each finds words in a way of its own."""
-    named = dict(enumerate(LABELS))
-    folder = tmp_path_factory.mktemp("tagger")
     with serving(
-        folder, request.param, "token-classification", id2label=named, initializer_range=0.8
+        tmp_path_factory, request.param, "token-classification", **OF_TASK["token-classification"]
     ) as served:
         yield served
 
@@ -42,7 +40,10 @@ def theirs(tagger: Served) -> tuple[Any, list[Any]]:
     ready = make(
         "token-classification", model=tagger.eager, tokenizer=tagger.tokenizer, device="cpu"
     )
-    return ready, [[ready.forward(one) for one in ready.preprocess(text)] for text in TEXTS]
+    return ready, [
+        [ready.forward(one) for one in ready.preprocess(text, is_split_into_words=False)]
+        for text in TEXTS
+    ]
 
 
 @pytest.mark.parametrize("aggregation", get_args(Aggregation))

@@ -221,4 +221,5 @@ class Model:
             raise InvalidInput(
                 f"prompt_name {name!r} is not a prompt of {self.manifest.name}; it has: {known}",
                 field="prompt_name",
+                reason="unknown_value",
             ) from None
