@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from bertd_bench.checkpoints import save_random
@@ -15,6 +15,9 @@ from bertd_export.bundle import export_model
 from bertd_server.app import Server
 from bertd_server.default_model import checkpoint_folder
 from bertd_server.settings import Settings
+
+if TYPE_CHECKING:
+    from servers import Servers
 
 T = TypeVar("T")
 
@@ -73,6 +76,16 @@ def server(bundle_folder: Path) -> Iterator[RunningServer]:
     running = RunningServer(bundle_folder, Settings(address="127.0.0.1:0", max_texts_per_call=64))
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """A server for each task, started when it is first asked."""
+    from servers import Servers  # noqa: PLC0415 - it imports this file
+
+    made = Servers(tmp_path_factory)
+    yield made
+    made.stop()
 
 
 @pytest.fixture

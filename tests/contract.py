@@ -7,6 +7,7 @@ write them there when one is made.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from bertd.v1 import inference_pb2, models_pb2
 from google.protobuf.descriptor import (
@@ -44,7 +45,8 @@ def _of_message(message: Descriptor) -> Iterator[str]:
 
 
 def _type(field: FieldDescriptor) -> str:
-    kind = FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
+    types: Any = FieldDescriptorProto.Type
+    kind = types.Name(field.type).removeprefix("TYPE_").lower()
     named = field.message_type or field.enum_type
     label = "repeated " if field.is_repeated else ""
     return label + (named.full_name if named is not None else kind)

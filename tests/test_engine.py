@@ -31,7 +31,11 @@ from structlog.testing import capture_logs
 from tiny import save_tiny
 
 WIDE = EngineOptions(threads=2)
-SIZES = {"hidden_size": 128, "intermediate_size": 512, "max_position_embeddings": 520}
+SIZES: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 512,
+    "max_position_embeddings": 520,
+}
 
 
 @pytest.fixture(scope="module", params=["fp32", "int8"])

@@ -11,7 +11,6 @@ from pathlib import Path
 import contract
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
-from grpc_tools import protoc
 
 PROTOS = Path(__file__).resolve().parent.parent / "protos"
 PASCAL = re.compile(r"([A-Z][a-z0-9]+)+")
@@ -48,7 +47,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[FileDescriptorProto]
     target = tmp_path_factory.mktemp("descriptors") / "set"
     sources = sorted(map(str, (PROTOS / "bertd" / "v1").glob("*.proto")))
     given = [*includes(), "--include_source_info", f"--descriptor_set_out={target}", *sources]
-    assert protoc.main(["protoc", *given]) == 0
+    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *given], check=True)
     return list(FileDescriptorSet.FromString(target.read_bytes()).file)
 
 

@@ -19,7 +19,7 @@ from served import INFERENCE, Served, long_enough, serving
 from transformers import pipeline
 
 PAIRS = list(pairwise((*SENTENCES, SENTENCES[0])))
-TOLERANCE = {"rtol": 0, "atol": 1e-4}
+TOLERANCE: dict[str, Any] = {"rtol": 0, "atol": 1e-4}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "single": ("bert", {"num_labels": 4}),
     "several": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from bertd_server.tasks import embedding
 from sentences import SENTENCES
 from served import Served, long_enough, serving
 
-TOLERANCE = {"rtol": 0, "atol": 1e-4}
+TOLERANCE: dict[str, Any] = {"rtol": 0, "atol": 1e-4}
 
 
 @pytest.fixture(scope="module", params=["bert", "xlm-roberta"])
@@ -63,6 +64,7 @@ def test_windows_of_a_long_text_are_merged(encoder: Served, stride: int) -> None
     fit = Fit("window", stride=stride)
     (reply,) = encoder.runner.run(embedding.embed(encoder.model, texts_of([text]), fit))
     assert (reply.windows, reply.read, weight) == (windows, len(ids), len(ids))
+    assert isinstance(reply.outcome, np.ndarray)
     np.testing.assert_allclose(reply.outcome, mean / weight, **TOLERANCE)
     (each,) = encoder.ask(embedding.embed_tokens(encoder.model, texts_of([text]), fit))
     assert [one.id for one in each.tokens] == ids

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from bertd import heads
 from bertd_server.reading import Fit, texts_of
+from bertd_server.services.v1 import responses
 from bertd_server.tasks import tagging
+from bertd_server.tasks.ask import Reply
 from bertd_server.tasks.tagging import Aggregation, Entity
 from sentences import SENTENCES
 from served import ENTITIES, OF_TASK, Served, long_enough, serving
@@ -138,3 +140,11 @@ def test_a_call_of_long_texts_leaves_the_event_loop_free(
     threads.clear()
     tagger.ask(tagging.tag(tagger.model, texts_of(["the cat sat. " * 15] * 64)))
     assert threads == {False}
+    replies = [Reply([Entity("PER", 0.5, 0, 1, "a")] * 600)] * 2
+
+    def make(reply: Reply[list[Entity]]) -> str:
+        return threading.current_thread().name
+
+    for count, aside in ((1, False), (2, True)):
+        (name,) = set(tagger.runner.run(responses.made(make, replies[:count])))
+        assert (name != threading.main_thread().name) == aside

@@ -166,8 +166,9 @@ def save_tiny(
         "pad_token_id": 0,
     }
     config = AutoConfig.for_model(family, **{**common, **differences, **changes})
-    if "id2label" in changes:
-        config.label2id = {label: number for number, label in config.id2label.items()}
+    labels = changes.get("id2label")
+    if labels:
+        config.label2id = {label: number for number, label in labels.items()}
     torch.manual_seed(0)
     model = loader(task).from_config(config)
     with torch.no_grad():

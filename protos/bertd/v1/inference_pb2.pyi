@@ -51,7 +51,7 @@ class _LongTextPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LongTe
       which it is least likely.
     - Rerank: a document's best window.
     Other calls refuse it with INVALID_ARGUMENT. Of a pair the second text is read in windows,
-    each with the whole first text.
+    each with the whole first text. A prompt is a part of the text: the first window begins with it.
     """
 
 class LongTextPolicy(_LongTextPolicy, metaclass=_LongTextPolicyEnumTypeWrapper):
@@ -76,7 +76,7 @@ LONG_TEXT_POLICY_WINDOW: LongTextPolicy.ValueType  # 3
   which it is least likely.
 - Rerank: a document's best window.
 Other calls refuse it with INVALID_ARGUMENT. Of a pair the second text is read in windows,
-each with the whole first text.
+each with the whole first text. A prompt is a part of the text: the first window begins with it.
 """
 Global___LongTextPolicy: _TypeAlias = LongTextPolicy  # noqa: Y015
 
@@ -933,8 +933,8 @@ class ZeroShotClassifyRequest(_message.Message):
     priority: Global___Priority.ValueType
     """Which calls it goes before. Default: INTERACTIVE."""
     hypothesis_template: _builtins.str
-    """The sentence about a text that a label makes; {} stands for the label.
-    Default: "This example is {}."
+    """The sentence about a text that a label makes; {}, once, stands for the label. At most 1,000
+    characters. Default: "This example is {}."
     """
     multi_label: _builtins.bool
     """Whether each label is judged by itself; else all share one probability."""
@@ -1364,7 +1364,7 @@ class AnswerRequest(_message.Message):
     top_k: _builtins.int
     """How many answers to give, best first. At most 20. Default, 0: 1."""
     max_answer_tokens: _builtins.int
-    """Longest answer, in tokens. Default, 0: 15."""
+    """Longest answer, in tokens. At most 128. Default, 0: 15."""
     allow_no_answer: _builtins.bool
     """Whether "there is no answer" competes with the spans (SQuAD 2)."""
     @_builtins.property
@@ -1555,10 +1555,15 @@ class FillMaskRequest(_message.Message):
     priority: Global___Priority.ValueType
     """Which calls it goes before. Default: INTERACTIVE."""
     top_k: _builtins.int
-    """How many tokens to give for each mask, best first. At most 1,000. Default, 0: 5."""
+    """How many tokens to give for each mask, best first. At most 1,000, and the texts with their
+    tokens in place (Candidate.sequence) at most 16 million characters together. Default, 0: 5.
+    """
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The texts, UTF-8, at least one. Each must hold the tokenizer's mask token (Model.mask_token)."""
+        """The texts, UTF-8, at least one. Each must hold the tokenizer's mask token (Model.mask_token).
+        A call may have so many masks that masks times Model.vocab_size are at most 64 million; a text
+        beyond that has an error.
+        """
 
     def __init__(
         self,
@@ -1763,7 +1768,7 @@ class TokenizeRequest(_message.Message):
     """Whether to leave out the special tokens that the tokenizer adds, such as [CLS]."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextInput]:
-        """The texts or pairs, at least one. They may be empty."""
+        """The texts or pairs, at least one. They may be empty. Together at most 1,000,000 characters."""
 
     def __init__(
         self,
@@ -1851,7 +1856,7 @@ class DetokenizeRequest(_message.Message):
     """Whether to write special tokens, such as [CLS], too."""
     @_builtins.property
     def sequences(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenIds]:
-        """Token ids, at least one sequence."""
+        """Token ids, at least one sequence. Together at most 1,000,000 ids."""
 
     def __init__(
         self,

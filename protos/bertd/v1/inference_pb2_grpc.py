@@ -35,8 +35,10 @@ class InferenceServiceStub:
     answered, the call itself fails with the status of the first.
     - The gRPC deadline counts: a call that cannot be answered before it is refused at once, with
     DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
-    - Errors carry google.rpc.BadRequest, which names the field, the limit and the remedy; ErrorInfo,
-    with a reason to switch on; and RetryInfo with RESOURCE_EXHAUSTED.
+    - Errors carry google.rpc.ErrorInfo of the domain "bertd", with a reason to switch on, such as
+    TOO_LONG, and the field, the limit and the count of tokens in its metadata, as far as they are
+    known; BadRequest, which names the field, the limit and the remedy; and RetryInfo with
+    RESOURCE_EXHAUSTED.
     - The server limits how many inputs a call takes (256 unless configured otherwise).
     """
 
@@ -123,8 +125,10 @@ class InferenceServiceServicer:
     answered, the call itself fails with the status of the first.
     - The gRPC deadline counts: a call that cannot be answered before it is refused at once, with
     DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
-    - Errors carry google.rpc.BadRequest, which names the field, the limit and the remedy; ErrorInfo,
-    with a reason to switch on; and RetryInfo with RESOURCE_EXHAUSTED.
+    - Errors carry google.rpc.ErrorInfo of the domain "bertd", with a reason to switch on, such as
+    TOO_LONG, and the field, the limit and the count of tokens in its metadata, as far as they are
+    known; BadRequest, which names the field, the limit and the remedy; and RetryInfo with
+    RESOURCE_EXHAUSTED.
     - The server limits how many inputs a call takes (256 unless configured otherwise).
     """
 
@@ -139,7 +143,9 @@ class InferenceServiceServicer:
     def EmbedStream(self, request_iterator, context):
         """Embed for bulk work: each request is answered by one response, in order. The server reads on
         only while few requests are in work, so that gRPC's flow control holds a fast sender back.
-        A request that fails as a whole has the error in the result of each of its texts.
+        A request that fails as a whole has the error in the result of each of its texts, as far as a
+        call may have so many. A server that shuts down answers what it has read, then ends the stream
+        with UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -310,8 +316,10 @@ class InferenceService:
     answered, the call itself fails with the status of the first.
     - The gRPC deadline counts: a call that cannot be answered before it is refused at once, with
     DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
-    - Errors carry google.rpc.BadRequest, which names the field, the limit and the remedy; ErrorInfo,
-    with a reason to switch on; and RetryInfo with RESOURCE_EXHAUSTED.
+    - Errors carry google.rpc.ErrorInfo of the domain "bertd", with a reason to switch on, such as
+    TOO_LONG, and the field, the limit and the count of tokens in its metadata, as far as they are
+    known; BadRequest, which names the field, the limit and the remedy; and RetryInfo with
+    RESOURCE_EXHAUSTED.
     - The server limits how many inputs a call takes (256 unless configured otherwise).
     """
 

@@ -42,8 +42,10 @@ class InferenceServiceStub:
       answered, the call itself fails with the status of the first.
     - The gRPC deadline counts: a call that cannot be answered before it is refused at once, with
       DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
-    - Errors carry google.rpc.BadRequest, which names the field, the limit and the remedy; ErrorInfo,
-      with a reason to switch on; and RetryInfo with RESOURCE_EXHAUSTED.
+    - Errors carry google.rpc.ErrorInfo of the domain "bertd", with a reason to switch on, such as
+      TOO_LONG, and the field, the limit and the count of tokens in its metadata, as far as they are
+      known; BadRequest, which names the field, the limit and the remedy; and RetryInfo with
+      RESOURCE_EXHAUSTED.
     - The server limits how many inputs a call takes (256 unless configured otherwise).
     """
 
@@ -58,7 +60,9 @@ class InferenceServiceStub:
     EmbedStream: _grpc.StreamStreamMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedResponse]
     """Embed for bulk work: each request is answered by one response, in order. The server reads on
     only while few requests are in work, so that gRPC's flow control holds a fast sender back.
-    A request that fails as a whole has the error in the result of each of its texts.
+    A request that fails as a whole has the error in the result of each of its texts, as far as a
+    call may have so many. A server that shuts down answers what it has read, then ends the stream
+    with UNAVAILABLE.
     """
     EmbedTokens: _grpc.UnaryUnaryMultiCallable[_inference_pb2.EmbedTokensRequest, _inference_pb2.EmbedTokensResponse]
     """Computes one vector per token. Task feature-extraction."""
@@ -98,8 +102,10 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
       answered, the call itself fails with the status of the first.
     - The gRPC deadline counts: a call that cannot be answered before it is refused at once, with
       DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
-    - Errors carry google.rpc.BadRequest, which names the field, the limit and the remedy; ErrorInfo,
-      with a reason to switch on; and RetryInfo with RESOURCE_EXHAUSTED.
+    - Errors carry google.rpc.ErrorInfo of the domain "bertd", with a reason to switch on, such as
+      TOO_LONG, and the field, the limit and the count of tokens in its metadata, as far as they are
+      known; BadRequest, which names the field, the limit and the remedy; and RetryInfo with
+      RESOURCE_EXHAUSTED.
     - The server limits how many inputs a call takes (256 unless configured otherwise).
     """
 
@@ -111,7 +117,9 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     EmbedStream: _aio.StreamStreamMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedResponse]  # type: ignore[assignment]
     """Embed for bulk work: each request is answered by one response, in order. The server reads on
     only while few requests are in work, so that gRPC's flow control holds a fast sender back.
-    A request that fails as a whole has the error in the result of each of its texts.
+    A request that fails as a whole has the error in the result of each of its texts, as far as a
+    call may have so many. A server that shuts down answers what it has read, then ends the stream
+    with UNAVAILABLE.
     """
     EmbedTokens: _aio.UnaryUnaryMultiCallable[_inference_pb2.EmbedTokensRequest, _inference_pb2.EmbedTokensResponse]  # type: ignore[assignment]
     """Computes one vector per token. Task feature-extraction."""
@@ -150,8 +158,10 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
       answered, the call itself fails with the status of the first.
     - The gRPC deadline counts: a call that cannot be answered before it is refused at once, with
       DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
-    - Errors carry google.rpc.BadRequest, which names the field, the limit and the remedy; ErrorInfo,
-      with a reason to switch on; and RetryInfo with RESOURCE_EXHAUSTED.
+    - Errors carry google.rpc.ErrorInfo of the domain "bertd", with a reason to switch on, such as
+      TOO_LONG, and the field, the limit and the count of tokens in its metadata, as far as they are
+      known; BadRequest, which names the field, the limit and the remedy; and RetryInfo with
+      RESOURCE_EXHAUSTED.
     - The server limits how many inputs a call takes (256 unless configured otherwise).
     """
 
@@ -173,7 +183,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.EmbedResponse], _abc.AsyncIterator[_inference_pb2.EmbedResponse]]:
         """Embed for bulk work: each request is answered by one response, in order. The server reads on
         only while few requests are in work, so that gRPC's flow control holds a fast sender back.
-        A request that fails as a whole has the error in the result of each of its texts.
+        A request that fails as a whole has the error in the result of each of its texts, as far as a
+        call may have so many. A server that shuts down answers what it has read, then ends the stream
+        with UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
