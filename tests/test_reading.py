@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bertd_server.cutting import Side
 from bertd_server.errors import InvalidInput
-from bertd_server.reading import Fit, Input, Reader, Reading, Side, texts_of
+from bertd_server.reading import Fit, Input, Reader, Reading, texts_of
 from bertd_server.tokens import Places, tokens_of
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st

@@ -142,7 +142,7 @@ def test_a_call_of_long_texts_leaves_the_event_loop_free(
     assert threads == {False}
     replies = [Reply([Entity("PER", 0.5, 0, 1, "a")] * 600)] * 2
 
-    def make(reply: Reply[list[Entity]]) -> str:
+    def make(_: Reply[list[Entity]]) -> str:
         return threading.current_thread().name
 
     for count, aside in ((1, False), (2, True)):

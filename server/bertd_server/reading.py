@@ -21,11 +21,11 @@ import numpy as np
 from bertd import bundle
 from tokenizers import Encoding, Tokenizer
 
+from bertd_server.cutting import Side, cut, longest_first, overlapping, stretch
 from bertd_server.errors import InvalidInput
 from bertd_server.packing import Int64Array, TokenSequence
 
 LongText = Literal["error", "truncate", "window"]
-Side = Literal["right", "left"]
 
 _FIRST, _SECOND = 0, 1  # sequence ids of the texts of a pair
 
@@ -257,39 +257,38 @@ class Reader:
                 reason="too_long",
                 limit=limit,
             )
-        first, second = _stretch(encoding, _FIRST), _stretch(encoding, _SECOND)
+        first, second = stretch(encoding, _FIRST), stretch(encoding, _SECOND)
         every = np.arange(total)
         if fit.long_text == "truncate" and not (over_first or fit.second_only):
             room = limit - (total - len(first) - len(second))
-            a, b = _longest_first(len(first), len(second), room)
-            dropped = [*_cut(first, a, fit.side), *_cut(second, b, fit.side)]
+            a, b = longest_first(len(first), len(second), room)
+            dropped = [*cut(first, a, fit.side), *cut(second, b, fit.side)]
             yield np.delete(every, dropped)
             return
         moving = first if over_first else second
         room = limit - (total - len(moving))
         if room <= (fit.stride if fit.long_text == "window" else 0):
-            cut, rest = (one.field, one.pair_field) if over_first else (one.pair_field, one.field)
-            raise self._no_room(cut, rest if one.pair is not None else "", room, fit)
+            short, rest = (one.field, one.pair_field) if over_first else (one.pair_field, one.field)
+            raise self._no_room(short, rest if one.pair is not None else "", room, fit)
         if fit.long_text == "truncate":
-            yield np.delete(every, list(_cut(moving, room, fit.side)))
+            yield np.delete(every, list(cut(moving, room, fit.side)))
             return
-        for begin in range(0, len(moving) - fit.stride, room - fit.stride):
-            end = min(moving.start + begin + room, moving.stop)
-            yield np.r_[0 : moving.start, moving.start + begin : end, moving.stop : total]
+        for part in overlapping(moving, room, fit.stride):
+            yield np.r_[0 : moving.start, part.start : part.stop, moving.stop : total]
 
-    def _no_room(self, cut: str, rest: str, room: int, fit: Fit) -> InvalidInput:
-        """Why the field `cut` cannot be cut, or read in windows, beside the field `rest`."""
+    def _no_room(self, short: str, rest: str, room: int, fit: Fit) -> InvalidInput:
+        """Why the field `short` cannot be cut, or read in windows, beside the field `rest`."""
         if room <= 0:
             return InvalidInput(
                 f"{' and '.join(filter(None, (rest, 'the special tokens')))} have "
-                f"{self.max_tokens - room} tokens, which leaves no room for {cut}, as the model "
+                f"{self.max_tokens - room} tokens, which leaves no room for {short}, as the model "
                 f"reads at most {self.max_tokens}: {f'shorten {rest}' if rest else 'use another'}",
-                field=rest or cut,
+                field=rest or short,
                 reason="too_long",
                 limit=self.max_tokens,
             )
         return InvalidInput(
-            f"stride is {fit.stride} and a window has room for {room} tokens of {cut}: "
+            f"stride is {fit.stride} and a window has room for {room} tokens of {short}: "
             "make stride smaller",
             field="stride",
             reason="out_of_range",
@@ -300,30 +299,6 @@ class Reader:
 def _named(one: Input) -> str:
     """What has too many tokens, with its verb."""
     return f"{one.field} has" if one.pair is None else f"{one.field} and {one.pair_field} have"
-
-
-def _stretch(encoding: Encoding, which: int) -> range:
-    """Places of a text's tokens: without special tokens they lie together."""
-    places = [place for place, id_ in enumerate(encoding.sequence_ids) if id_ == which]
-    return range(places[0], places[-1] + 1) if places else range(0)
-
-
-def _cut(stretch: range, keep: int, side: Side) -> range:
-    """Places that go so that `keep` stay."""
-    return stretch[keep:] if side == "right" else stretch[: max(0, len(stretch) - keep)]
-
-
-def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """Tokens of each text that stay: the longer one is cut, and both once they are as long.
-
-    As tokenizers' `longest_first` does.
-    """
-    shorter, longer = sorted((first, second))
-    longer = max(shorter, room - shorter)
-    if shorter + longer > room:
-        shorter = room // 2
-        longer = shorter + room % 2
-    return (longer, shorter) if first > second else (shorter, longer)
 
 
 def _empty(encoding: Encoding, one: Input) -> str | None:

@@ -8,8 +8,9 @@ from typing import Any, Protocol, TypeVar
 
 from bertd.v1 import inference_pb2
 
+from bertd_server.cutting import Side
 from bertd_server.errors import InvalidInput
-from bertd_server.reading import Fit, Input, LongText, Side
+from bertd_server.reading import Fit, Input, LongText
 from bertd_server.scheduler import BULK, INTERACTIVE
 from bertd_server.tasks.ask import Caller
 from bertd_server.tasks.classification import ScoreFunction
