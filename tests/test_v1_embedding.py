@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
+from bertd.v1 import inference_pb2 as pb
+from bertd.v1 import inference_pb2_grpc
 from bertd_server.reading import Fit, texts_of
 from bertd_server.tasks import embedding
+from conftest import RunningServer
 from sentences import SENTENCES
 from served import Served, long_enough, serving
 
+WORDS = ("house", "river", "cat", "music", "seven", "winter", "road", "paper", "green")
 TOLERANCE: dict[str, Any] = {"rtol": 0, "atol": 1e-4}
 
 
@@ -70,3 +75,26 @@ def test_windows_of_a_long_text_are_merged(encoder: Served, stride: int) -> None
     assert [one.id for one in each.tokens] == ids
     expected = np.stack([best[place][1] for place in range(len(ids))])
     np.testing.assert_allclose(each.vectors, expected, **TOLERANCE)
+
+
+def test_windows_of_a_model_that_normalises_make_a_vector_of_length_one(
+    server: RunningServer,
+) -> None:
+    """The real model. Each word is one token, so that each window is a text of its own, too."""
+    words = [WORDS[(number * number + number // 5) % len(WORDS)] for number in range(600)]
+    stride, room = 54, 254
+    parts = [words[begin : begin + room] for begin in range(0, 600 - stride, room - stride)]
+    request = pb.EmbedRequest(
+        texts=[" ".join(words)], long_text=pb.LONG_TEXT_POLICY_WINDOW, stride=stride
+    )
+    with grpc.insecure_channel(server.address) as channel:
+        stub: Any = inference_pb2_grpc.InferenceServiceStub(channel)
+        (result,) = stub.Embed(request).results
+        alone = stub.Embed(pb.EmbedRequest(texts=map(" ".join, parts))).results
+    assert [one.tokens.read for one in alone] == [len(part) + 2 for part in parts]
+    assert (result.tokens.windows, result.tokens.read) == (len(parts), 602)
+    vectors = np.stack([np.frombuffer(one.embedding, "<f4") for one in alone])
+    news = [256, *(len(part) - stride for part in parts[1:])]
+    mean = np.average(vectors, axis=0, weights=news)
+    vector = np.frombuffer(result.embedding, "<f4")
+    np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), rtol=0, atol=1e-6)

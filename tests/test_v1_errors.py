@@ -8,6 +8,8 @@ import grpc
 import pytest
 from bertd.bundle import Task
 from bertd.v1 import inference_pb2 as pb
+from bertd_server.errors import Overloaded, RequestError
+from bertd_server.services.status import to_status
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from servers import Servers
@@ -181,3 +183,29 @@ def test_every_rpc_maps_errors_alike(servers: Servers, call: str) -> None:
             raw(body)
         code, info, _ = details(caught.value)
         assert (code, info.reason) == (INVALID, reason)
+
+
+def test_every_error_has_a_reason_and_only_a_lack_of_room_a_time_to_retry() -> None:
+    """One status for each class, whatever RPC it meets."""
+    made: list[RequestError] = [
+        Overloaded("full", reason="queue_tokens", retry_after_seconds=0.25),
+        *(kind("why") for kind in RequestError.__subclasses__() if kind is not Overloaded),
+    ]
+    seen = {}
+    for error in made:
+        status = to_status(error)
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        assert status.details[0].Unpack(info)
+        seen[type(error).__name__] = (status.code, info.reason)
+        assert any(detail.Unpack(retry) for detail in status.details) == (type(error) is Overloaded)
+        assert retry.retry_delay.ToMilliseconds() == (250 if type(error) is Overloaded else 0)
+    assert seen == {
+        "Overloaded": (8, "QUEUE_TOKENS"),
+        "InvalidInput": (3, "INVALID_INPUT"),
+        "UnknownModel": (5, "UNKNOWN_MODEL"),
+        "WrongTask": (9, "WRONG_TASK"),
+        "DeadlineMissed": (4, "DEADLINE_MISSED"),
+        "Draining": (14, "DRAINING"),
+        "NoLane": (14, "NO_LANE"),
+        "EngineFailure": (13, "ENGINE_FAILURE"),
+    }
