@@ -23,6 +23,9 @@ from tiny import save_tiny
 if TYPE_CHECKING:
     from servers import Servers
 
+if TYPE_CHECKING:
+    from servers import Servers
+
 T = TypeVar("T")
 
 

@@ -38,6 +38,7 @@ class HandLanes(Lanes):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         self.jobs: list[Job] = []  # those that run
+        self.began: dict[int, float] = {}  # when each did, by its identity
         self.threads = True  # the system has some to give
         self.missing = 0  # lanes that wait for one
         super().__init__(*given, **named)
@@ -51,6 +52,7 @@ class HandLanes(Lanes):
 
     def run(self, job: Job) -> None:
         self.jobs.append(job)
+        self.began[id(job)] = self._clock()
 
     def give_threads(self) -> None:
         """Start the lanes that wait for one."""
@@ -150,21 +152,24 @@ class Histories(RuleBasedStateMachine):
     def succeed(self, which: int) -> None:
         job = self.take(which)
         outputs = [{"value": np.array([value(one)], np.float32)} for one in job.sequences]
-        self.end(job.done, Result(outputs, self.clock.now, 0.001))
+        self.end(job.done, Result(outputs, self.lanes.began[id(job)], 0.001))
 
     @precondition(lambda self: self.lanes.jobs)
     @rule(which=st.integers(0, 2))
     def fail(self, which: int) -> None:
         self.failures += 1
-        self.end(self.take(which).done, Result([], self.clock.now, 0.001, RuntimeError("no")))
+        job = self.take(which)
+        result = Result([], self.lanes.began[id(job)], 0.001, RuntimeError("no"))
+        self.end(job.done, result)
 
     @precondition(lambda self: self.lanes.jobs)
     @rule(which=st.integers(0, 2), replaced=st.booleans())
     def die(self, which: int, *, replaced: bool) -> None:
         self.failures += 1
         self.lanes.threads = replaced
-        result = Result([], self.clock.now, 0.001, SystemExit("no"), died=True)
-        self.end(self.lanes._replace, threading.current_thread(), self.take(which), result)
+        job = self.take(which)
+        result = Result([], self.lanes.began[id(job)], 0.001, SystemExit("no"), died=True)
+        self.end(self.lanes._replace, threading.current_thread(), job, result)
 
     @precondition(lambda self: self.lanes.missing)
     @rule()
