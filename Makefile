@@ -22,7 +22,7 @@ serve: $(READY)  ## export the default model once, then serve it in the foregrou
 	@exec $(BIN)/bertd serve
 
 test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)  ## check style, types, import direction
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from bertd import bundle
 from bertd.v1 import inference_pb2, inference_pb2_grpc

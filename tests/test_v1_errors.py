@@ -208,6 +208,7 @@ def test_every_error_has_a_reason_and_only_a_lack_of_room_a_time_to_retry() -> N
         "InvalidInput": (3, "INVALID_INPUT"),
         "UnknownModel": (5, "UNKNOWN_MODEL"),
         "WrongTask": (9, "WRONG_TASK"),
+        "Unsupported": (12, "UNSUPPORTED"),
         "DeadlineMissed": (4, "DEADLINE_MISSED"),
         "Draining": (14, "DRAINING"),
         "NoLane": (14, "NO_LANE"),
