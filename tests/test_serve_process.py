@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -15,8 +16,12 @@ from typing import Any
 
 import grpc
 import pytest
+from bertd.bundle import Task
 from bertd.v1 import inference_pb2, inference_pb2_grpc, models_pb2, models_pb2_grpc
 from bertd_client import Client
+from bertd_client.cli import main
+from bertd_server import app
+from click.testing import CliRunner
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 SCRIPT = (
@@ -66,6 +71,8 @@ def serving(
     try:
         ready, started = (json.loads(process.stderr.readline()) for _ in range(2))
         assert (ready["event"], started["event"]) == ("engine ready", "serving")
+        assert started["request"].startswith("bertd ")
+        assert started["request"].endswith(f"--address {started['address']}")
         yield process, started["address"]
     finally:
         process.kill()
@@ -173,3 +180,12 @@ def test_an_address_that_is_taken_is_said_so(bundle_folder: Path) -> None:
         )
     assert done.returncode == 1
     assert f"cannot listen on {address}: Address already in use; choose another" in done.stderr
+
+
+@pytest.mark.parametrize("task", sorted(app.REQUESTS))
+def test_the_request_to_paste_is_one_that_the_command_line_takes(task: Task) -> None:
+    """Against no server: what fails is the connection, not the options."""
+    command = shlex.split(app.REQUESTS[task])
+    asked = CliRunner().invoke(main, [*command, "--address", "127.0.0.1:9", "--timeout", "1"])
+    assert asked.exit_code == 1
+    assert "cannot reach the server" in asked.output

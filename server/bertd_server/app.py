@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import cast
 import grpc
 import structlog
 from bertd import oip
+from bertd.bundle import Task
 from bertd.oip import grpc_service_pb2_grpc
 from bertd.v1 import inference_pb2, inference_pb2_grpc, models_pb2, models_pb2_grpc
 from google.protobuf import descriptor_pool
@@ -47,6 +49,16 @@ SERVICES = (
 )
 SERVICE_NAMES = tuple(service.full_name for service in SERVICES)
 
+
+REQUESTS: dict[Task, str] = {
+    "feature-extraction": "embed '안녕하세요' 'hello world'",
+    "text-classification": "classify 'a fine film'",
+    "zero-shot-classification": "zero-shot 'a fine film' --label cinema --label sport",
+    "text-ranking": "rerank 'who wrote it' 'Ada Lovelace wrote it' 'it rains'",
+    "token-classification": "tag 'Ada Lovelace lived in London'",
+    "question-answering": "answer 'who wrote it' --context 'Ada Lovelace wrote it in 1843'",
+    "fill-mask": "fill 'Paris is the capital of [MASK].'",
+}
 
 # A batch that still runs when the calls' time is up may take so long to end.
 LAST_BATCH_SECONDS = 1.0
@@ -181,6 +193,7 @@ async def serve(folder: Path, settings: Settings) -> bool:
         address=_listening(settings.address, port),
         lanes=settings.lanes,
         threads=settings.threads,
+        request=_request(server.model.manifest.task, settings.address, port),
     )
     await stopping.wait()
     _on_signals(lambda number: _end(number, server.model))
@@ -206,6 +219,14 @@ def _end(number: int, model: Model) -> None:
         batches_running=gauges.batches_running,
     )
     os._exit(128 + number)  # as a shell reports a process that a signal has ended
+
+
+def _request(task: Task, address: str, port: int) -> str:
+    """A command to paste into another terminal."""
+    command = sys.argv[0] if Path(sys.argv[0]).name == "bertd" else "bertd"
+    server = _listening(address, port)
+    there = "" if server == Settings.model_fields["address"].default else f" --address {server}"
+    return f"{command} {REQUESTS[task]}{there}"
 
 
 def _listening(address: str, port: int) -> str:
