@@ -165,3 +165,10 @@ def test_what_cannot_be_read_is_refused_by_field(kind: Kind) -> None:
         assert isinstance(refused, InvalidInput)
         assert (refused.field, refused.reason) == expected
     assert all(isinstance(one, Reading) for one in kind.reader(texts_of(["the", "안녕"]), Fit()))
+
+
+def test_a_stride_that_makes_a_window_of_nearly_every_token_is_refused(kind: Kind) -> None:
+    """Before any is made: a short request would fill the memory."""
+    (refused,) = kind.reader([Input("w1 " * 3_000)], Fit("window", stride=LIMIT - 3))
+    assert isinstance(refused, InvalidInput)
+    assert (refused.field, refused.reason, refused.limit) == ("stride", "too_many", 1_000)

@@ -152,7 +152,7 @@ def test_masks_are_filled_as_transformers_does(filler: Served) -> None:
         expected = [theirs] if number % 3 == 0 else theirs
         assert len(mine) == len(expected) == number % 3 + 1
         for one, best in zip(mine, expected, strict=True):
-            assert text[one.start : one.end].strip() == mask
+            assert text[one.start : one.end] == mask
             np.testing.assert_allclose(
                 [candidate.score for candidate in one.candidates],
                 [candidate["score"] for candidate in best],

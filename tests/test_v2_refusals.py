@@ -159,6 +159,7 @@ def test_a_bad_request_is_told_what_to_change(
         (lambda one: one.raw_input_contents.append(b""), "use one of them"),
         (lambda one: one.inputs[0].shape.append(3), "which is 3 elements"),
         (lambda one: one.inputs[0].shape.append(-1), "each of length 1 or more"),
+        (lambda one: one.inputs[0].shape.extend([1] * 64), "of 65 axes: send 1 to 4"),
         (lambda one: one.inputs.append(one.inputs[0]), "there already"),
         (lambda one: one.inputs[0].parameters["shared_memory_region"], "no shared memory"),
         (lambda one: one.inputs[0].parameters["binary_data_size"], "inputs have none"),

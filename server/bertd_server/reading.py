@@ -28,6 +28,7 @@ from bertd_server.packing import Int64Array, TokenSequence
 
 LongText = Literal["error", "truncate", "window"]
 
+_MOST_WINDOWS = 1_000  # of an input: a large stride would make one of nearly every token
 _FIRST, _SECOND = 0, 1  # sequence ids of the texts of a pair
 
 
@@ -103,14 +104,25 @@ class Reading:
     Attributes:
         windows: at least one.
         tokens: of the whole input.
-        encoding: of the whole input; its offsets are there only if they were asked for.
+        details: the encoding of the whole input, where offsets were asked for.
         source: the text, of a pair the first one, with its prompt.
     """
 
     windows: tuple[Window, ...]
     tokens: int
-    encoding: Encoding | GivenTokens
+    details: Encoding | GivenTokens | None
     source: str
+
+    @property
+    def encoding(self) -> Encoding | GivenTokens:
+        """Of the whole input, with offsets.
+
+        Raises:
+            ValueError: they were not asked for.
+        """
+        if self.details is None:
+            raise ValueError("the input was read without offsets")
+        return self.details
 
     @property
     def read(self) -> int:
@@ -196,7 +208,7 @@ class Reader:
         good = [one for one, settled in zip(inputs, outcomes, strict=True) if settled is None]
         encodings = iter(self.encode(good, prompt, offsets=offsets))
         return [
-            settled or self._read(next(encodings), one, fit, prompt)
+            settled or self._read(next(encodings), one, fit, prompt, offsets=offsets)
             for one, settled in zip(inputs, outcomes, strict=True)
         ]
 
@@ -241,7 +253,9 @@ class Reader:
         encodings: list[Encoding] = encode(parts, add_special_tokens=special) if parts else []
         return encodings
 
-    def _read(self, encoding: Encoding, one: Input, fit: Fit, prompt: str) -> Outcome:
+    def _read(
+        self, encoding: Encoding, one: Input, fit: Fit, prompt: str, *, offsets: bool
+    ) -> Outcome:
         total = len(encoding)
         empty = None if fit.blank and total else _empty(encoding, one)
         if empty is not None:
@@ -251,20 +265,22 @@ class Reader:
                 tokens=total,
                 reason="empty",
             )
+        # What is cut may be much longer than what is read: it is not kept for nothing.
+        details = encoding if offsets else None
         ids = np.array(encoding.ids, np.int64)
         types = np.array(encoding.type_ids, np.int64)
         if self._token_types == 1:
             types[:] = 0
         if total <= self.max_tokens:
             window = Window(TokenSequence(ids, types), np.arange(total))
-            return Reading((window,), total, encoding, prompt + one.text)
+            return Reading((window,), total, details, prompt + one.text)
         try:
             kept = list(self._kept(encoding, one, fit))
         except InvalidInput as refused:
             refused.tokens = total
             return refused
         windows = tuple(Window(TokenSequence(ids[k], types[k]), k) for k in kept)
-        return Reading(windows, total, encoding, prompt + one.text)
+        return Reading(windows, total, details, prompt + one.text)
 
     def _kept(self, encoding: Encoding, one: Input, fit: Fit) -> Iterator[Int64Array]:
         """Places of the tokens of each window of a long input."""
@@ -294,6 +310,15 @@ class Reader:
         if fit.long_text == "truncate":
             yield np.delete(every, list(cut(moving, room, fit.side)))
             return
+        count = -(-(len(moving) - fit.stride) // (room - fit.stride))
+        if count > _MOST_WINDOWS:
+            raise InvalidInput(
+                f"{_named(one)} {total} tokens: {count} windows with a stride of {fit.stride}, and "
+                f"an input may have {_MOST_WINDOWS}: make stride smaller, or shorten the text",
+                field="stride",
+                reason="too_many",
+                limit=_MOST_WINDOWS,
+            )
         for part in overlapping(moving, room, fit.stride):
             yield np.r_[0 : moving.start, part.start : part.stop, moving.stop : total]
 

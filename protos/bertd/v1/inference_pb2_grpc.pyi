@@ -39,7 +39,8 @@ class InferenceServiceStub:
     What holds for every call:
     - Each input has its own outcome. An input that cannot be answered (empty, too long under the
       ERROR policy) has an error in its result and the call succeeds. If no input of the call can be
-      answered, the call itself fails with the status of the first.
+      answered, the call itself fails with the status of the first. Tokenize, Detokenize and
+      CountTokens answer all of their inputs or none.
     - The gRPC deadline counts: a call that cannot be answered before it is refused at once, with
       DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
     - Errors carry google.rpc.ErrorInfo of the domain "bertd", with a reason to switch on, such as
@@ -100,7 +101,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     What holds for every call:
     - Each input has its own outcome. An input that cannot be answered (empty, too long under the
       ERROR policy) has an error in its result and the call succeeds. If no input of the call can be
-      answered, the call itself fails with the status of the first.
+      answered, the call itself fails with the status of the first. Tokenize, Detokenize and
+      CountTokens answer all of their inputs or none.
     - The gRPC deadline counts: a call that cannot be answered before it is refused at once, with
       DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
     - Errors carry google.rpc.ErrorInfo of the domain "bertd", with a reason to switch on, such as
@@ -157,7 +159,8 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     What holds for every call:
     - Each input has its own outcome. An input that cannot be answered (empty, too long under the
       ERROR policy) has an error in its result and the call succeeds. If no input of the call can be
-      answered, the call itself fails with the status of the first.
+      answered, the call itself fails with the status of the first. Tokenize, Detokenize and
+      CountTokens answer all of their inputs or none.
     - The gRPC deadline counts: a call that cannot be answered before it is refused at once, with
       DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
     - Errors carry google.rpc.ErrorInfo of the domain "bertd", with a reason to switch on, such as

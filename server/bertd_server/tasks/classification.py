@@ -17,6 +17,7 @@ from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask
 
 ScoreFunction = Literal["default", "softmax", "sigmoid", "none"]
 HYPOTHESIS = "This example is {}."
+MOST_CHARACTERS = 4_000_000  # each text is read once for each label
 LONGEST_TEMPLATE = 1_000
 
 
@@ -92,6 +93,15 @@ async def classify_zero_shot(  # noqa: PLR0913 - the choices of one call
     """
     require(model, "ZeroShotClassify", "zero-shot-classification")
     _check_labels(labels, hypothesis_template)
+    characters = sum(text.characters for text in texts) * len(labels)
+    if characters > MOST_CHARACTERS:
+        raise InvalidInput(
+            f"the texts have {characters} characters, counted once for each label, and a call "
+            f"takes at most {MOST_CHARACTERS}: send fewer texts or labels, or shorter texts",
+            field="texts",
+            reason="too_many",
+            limit=MOST_CHARACTERS,
+        )
     pairs = [
         Input(
             text.text,

@@ -91,8 +91,7 @@ async def fill_masks(
         offsets = reading.encoding.offsets
         return [
             Mask(
-                offsets[place][0],
-                offsets[place][1],
+                *_trimmed(reading.source, *offsets[place]),
                 [
                     Candidate(id_, model.tokenizer.decode([id_], skip_special_tokens=False), score)
                     for id_, score in zip(mine.tolist(), values.tolist(), strict=True)
@@ -103,6 +102,12 @@ async def fill_masks(
 
     question = Question((bundle.LOGITS,), conclude, offsets=True, check=problem)
     return await ask(model, texts, fit, caller, question)
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """A stretch without the spaces at its ends: RoBERTa's mask token takes in the one before it."""
+    stretch = text[start:end]
+    return end - len(stretch.lstrip()), start + len(stretch.rstrip())
 
 
 class _Budget:

@@ -21,6 +21,7 @@ from bertd_server.errors import InvalidInput
 BYTES, INT32, INT64, FP32 = "BYTES", "INT32", "INT64", "FP32"
 TEXT, TOKENS = (BYTES,), (INT64, INT32)  # what tensors of texts, and of tokens, may be
 
+_MOST_AXES = 4  # no input has more than 2
 _LENGTH = struct.Struct("<I")
 _NUMBERS: Mapping[str, tuple[str, str]] = {  # type on the wire, field of typed contents
     INT32: ("<i4", "int_contents"),
@@ -182,9 +183,11 @@ def _check_name(
 
 def _count(given: Any) -> int:
     """Elements that a tensor's shape asks for."""
-    if not given.shape or min(given.shape) < 1:
+    axes = list(given.shape)
+    if not 1 <= len(axes) <= _MOST_AXES or min(axes) < 1:
+        shape = str(axes) if len(axes) <= _MOST_AXES else f"of {len(axes)} axes"
         raise InvalidInput(
-            f"{given.name} has shape {list(given.shape)}: send at least one axis, each of "
+            f"{given.name} has shape {shape}: send 1 to {_MOST_AXES} axes, each of "
             "length 1 or more",
             field=given.name,
         )
