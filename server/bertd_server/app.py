@@ -26,7 +26,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from bertd_server.engine import EngineOptions
-from bertd_server.model import Model, ModelOptions
+from bertd_server.model import Model, ModelOptions, Start
 from bertd_server.scheduler import SchedulerOptions
 from bertd_server.services import tei, v2
 from bertd_server.services.decoding import DecodingInterceptor, request_classes
@@ -34,7 +34,7 @@ from bertd_server.services.health import HealthService
 from bertd_server.services.reflecting import Pools
 from bertd_server.services.v1 import InferenceService, ModelService
 from bertd_server.settings import UNIX, Settings
-from bertd_server.startup import StartOptions
+from bertd_server.startup import StartOptions, start
 from bertd_server.text_queue import TextOptions
 
 log = structlog.get_logger("bertd")
@@ -59,13 +59,21 @@ class CannotListenError(RuntimeError):
 class Server:
     """A gRPC server over one bundle."""
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
+    def __init__(self, folder: Path, settings: Settings, start: Start = start) -> None:
+        """Load a bundle.
+
+        Args:
+            folder: the bundle.
+            settings: of the server.
+            start: makes the engine; a measurement of all else gives one that answers at once.
+        """
         self._settings = settings
         self._health = HealthService(SERVICE_NAMES)
         self.model = Model.load(
             folder,
             _model_options(settings),
             on_lanes=lambda alive: self._health.report(serving=alive > 0),
+            start=start,
         )
         self._grpc = grpc.aio.server(
             interceptors=[DecodingInterceptor(request_classes(*SERVICES))],
