@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -120,6 +121,8 @@ class Server:
                 f"cannot listen on {address}: {_obstacle(address)}; choose another with --address"
             ) from error
         await self._grpc.start()
+        gc.collect()
+        gc.freeze()  # what is there now stays: collections need not look through it again
         return port
 
     async def drain(self) -> bool:

@@ -45,7 +45,7 @@ class ResultCache:
 
     def put(self, key: bytes, outputs: Outputs) -> None:
         """Keep a copy: a view would keep the whole batch in memory."""
-        if _size(key, outputs) > self._budget:
+        if not self._budget or _size(key, outputs) > self._budget:
             return
         self._drop(key)
         copies = {name: array.copy() for name, array in outputs.items()}

@@ -143,9 +143,9 @@ def front_end(bundle: Path | None, seconds: float, rounds: int, json_path: Path 
     from bertd.bundle import BundleError
     from bertd_server import default_model
 
-    from bertd_bench.contestants import BenchError
     from bertd_bench.load import front_end as measurement
     from bertd_bench.load import front_results
+    from bertd_bench.load.front_servers import FrontError
 
     try:
         report = measurement.measure(
@@ -154,7 +154,7 @@ def front_end(bundle: Path | None, seconds: float, rounds: int, json_path: Path 
             rounds=rounds,
             progress=lambda line: click.echo(f"measuring {line}", err=True),
         )
-    except (BenchError, BundleError, default_model.NoDefaultModelError) as error:
+    except (FrontError, BundleError, default_model.NoDefaultModelError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(front_results.to_markdown(report))
     if json_path is not None:

@@ -23,11 +23,10 @@ from bertd_server import cpu as cores
 from tokenizers import Tokenizer
 
 from bertd_bench import machine
-from bertd_bench.contestants import BenchError
 from bertd_bench.load import bare, cpu, front_servers, mix
 from bertd_bench.load.client import EMBED, Stream, process_pool, put_load
 from bertd_bench.load.front_results import UNARY, Frame, FrontReport, Row, Turn
-from bertd_bench.load.front_servers import ECHO, Frames, Front
+from bertd_bench.load.front_servers import ECHO, Frames, Front, FrontError
 from bertd_bench.load.generator import Closed, Outcome
 
 TOKENS = 16
@@ -68,7 +67,7 @@ def measure(
         progress: told what is being measured.
 
     Raises:
-        BenchError: a server did not start, or a call failed.
+        FrontError: a server did not start, or a call failed.
     """
     here = machine.describe(cores.usable_threads())
     manifest = bundle.read_manifest(folder)
@@ -194,7 +193,7 @@ def _put_calls(address: str, method: str, requests: Sequence[bytes], seconds: fl
     (records,) = put_load(address, [stream]).records
     for record in records:
         if record.reply.outcome is not Outcome.ANSWERED:
-            raise BenchError(f"a call of {method} failed: {record.reply.detail}")
+            raise FrontError(f"a call of {method} failed: {record.reply.detail}")
     return len(records)
 
 

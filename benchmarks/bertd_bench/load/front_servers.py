@@ -4,6 +4,8 @@
 
     bertd    services, tokenizer, scheduler and a lane, over an engine that answers at once
     echo     grpc.aio alone: any bytes in, bytes of the same length as bertd's answer out
+
+Nothing here imports torch: its objects would make every garbage collection of a server longer.
 """
 
 from __future__ import annotations
@@ -29,8 +31,6 @@ from bertd_server.packing import TokenSequence
 from bertd_server.settings import Settings
 from bertd_server.startup import StartOptions
 
-from bertd_bench.contestants import BenchError
-
 ECHO = "bertd.bench.Echo"
 _START_SECONDS = 60.0
 _ANYWHERE = "127.0.0.1:0"
@@ -38,6 +38,10 @@ _INSTANT = 2e-5  # seconds that a lane spends on any batch
 
 Frames = list[tuple[str, int, str, int, float, float]]
 """Of a profile, for each function: file, line, name, calls, own seconds, seconds with callees."""
+
+
+class FrontError(RuntimeError):
+    """A server did not start, or does not answer."""
 
 
 class InstantEngine:
@@ -94,7 +98,7 @@ def bertd(folder: Path, *, profile: bool = False) -> Iterator[Front]:
     """Our server over a bundle, without its model.
 
     Raises:
-        BenchError: it did not start.
+        FrontError: it did not start.
     """
     with _process(_run, _serve_bertd, (folder,), profile) as front:
         yield front
@@ -105,7 +109,7 @@ def echo(answers: Mapping[str, bytes]) -> Iterator[Front]:
     """A bare server: the methods `/bertd.bench.Echo/NAME` and `/…/NAMEStream` give these bytes.
 
     Raises:
-        BenchError: it did not start.
+        FrontError: it did not start.
     """
     with _process(_run, _serve_echo, (dict(answers),), False) as front:
         yield front
@@ -120,10 +124,10 @@ def _process(target: Callable[..., None], *arguments: Any) -> Iterator[Front]:
     theirs.close()
     try:
         if not ours.poll(_START_SECONDS):
-            raise BenchError(f"a server did not listen within {_START_SECONDS:.0f} s")
+            raise FrontError(f"a server did not listen within {_START_SECONDS:.0f} s")
         yield Front(process.pid or 0, f"127.0.0.1:{ours.recv()}", ours)
     except EOFError as error:
-        raise BenchError("a server ended before it listened: see its output above") from error
+        raise FrontError("a server ended before it listened: see its output above") from error
     finally:
         ours.close()
         process.terminate()
