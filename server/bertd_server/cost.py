@@ -146,7 +146,7 @@ class CostModel:
             + self._at_bends[stretch]
             + (tokens - _BENDS[stretch]) * weights[3 + stretch]
         )
-        return seconds if seconds > _FLOOR else _FLOOR  # max() takes longer; this runs often
+        return max(_FLOOR, seconds)
 
     def share(self, shape: Shape) -> float:
         """Predicted time that texts add to a full batch: their tokens at their cheapest.
@@ -235,8 +235,8 @@ class CostTracker:
 
         Args:
             measurements: a grid of shapes, measured on this machine.
-            tolerance: error, below 1; if most of a window of live batches have a larger one, the model
-                is fitted again.
+            tolerance: error, below 1; if most of a window of live batches have a larger one, the
+                model is fitted again.
             window: live batches that are judged together.
         """
         self._grid = tuple(measurements)

@@ -36,7 +36,7 @@ CPU = "CPUExecutionProvider"
 
 
 class Ready(Runs, Protocol):
-    """What a model needs of an engine beside its answers; see :class:`bertd_server.engine.Engine`."""
+    """What a model needs of a :class:`bertd_server.engine.Engine`."""
 
     @property
     def lanes(self) -> int:

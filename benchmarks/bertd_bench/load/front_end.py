@@ -135,9 +135,7 @@ def _turn(  # noqa: PLR0913, PLR0917 - one cell of the measurement
     put = _put_streams if kind.streamed else _put_calls
     before = cpu.thread_seconds(front.pid)
     messages = pool.submit(put, front.address, method, requests[kind.texts], seconds).result()
-    return Turn(
-        messages=messages, seconds=cpu.difference(before, cpu.thread_seconds(front.pid))
-    )
+    return Turn(messages=messages, seconds=cpu.difference(before, cpu.thread_seconds(front.pid)))
 
 
 def _profile(

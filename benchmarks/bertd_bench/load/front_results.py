@@ -84,13 +84,16 @@ class FrontReport(BaseModel, frozen=True):
 
 def to_markdown(report: FrontReport) -> str:
     """Tables for the documentation."""
-    lines = [
+    introduction = (
         f"{report.model}, texts of {report.tokens} tokens, {report.workers} calls at once, "
         f"{report.machine.cpu}, load {report.machine.load_average[0]:.2f} before the run. "
         "CPU time of the whole server process; medians of "
-        f"{len(report.rows[0].bertd)} rounds.",
+        f"{len(report.rows[0].bertd)} rounds."
+    )
+    lines = [
+        introduction,
         "",
-        "| | a message | echo of its sizes | ratio | a text | of the echo's call | wanted | |",
+        "| | a message | echo of its sizes | ratio | a text | over the echo of one call | wanted | |",
         "|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for row in report.rows:
@@ -111,7 +114,8 @@ def to_markdown(report: FrontReport) -> str:
         ]
         top = sorted(report.profile, key=lambda frame: -float(getattr(frame, key)))[:10]
         lines += [
-            f"| `{frame.name}` | {frame.calls:.1f} | {frame.own:.0f} µs | {frame.cumulative:.0f} µs |"
+            f"| `{frame.name}` | {frame.calls:.1f} | {frame.own:.0f} µs "
+            f"| {frame.cumulative:.0f} µs |"
             for frame in top
         ]
     return "\n".join(lines) + "\n"

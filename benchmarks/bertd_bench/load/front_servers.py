@@ -152,7 +152,7 @@ def _run(
 
 def _frames(profiler: cProfile.Profile) -> Frames:
     profiler.create_stats()
-    stats: dict[tuple[str, int, str], Any] = profiler.stats  # type: ignore[attr-defined]
+    stats: dict[tuple[str, int, str], Any] = profiler.stats
     return [
         (file, line, name, calls, own, cumulative)
         for (file, line, name), (_, calls, own, cumulative, _) in stats.items()
@@ -169,7 +169,7 @@ async def _serve_bertd(connection: Connection, folder: Path) -> None:
 
 async def _serve_echo(connection: Connection, answers: Mapping[str, bytes]) -> None:
     server = grpc.aio.server()
-    handlers = {}
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for name, answer in answers.items():
         one, many = _echoes(answer)
         handlers[name] = grpc.unary_unary_rpc_method_handler(one)

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from bertd_server.engine import Float32Array
 from bertd_server.errors import InvalidInput, RequestError, WrongTask
@@ -49,8 +49,7 @@ class Caller:
 CALLER = Caller()
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(NamedTuple):
     """How an answer came about; durations in ns. Of several windows, the longest of each.
 
     Attributes:

@@ -65,9 +65,7 @@ def caller(request: Any, context: _Context) -> Caller:
     """How long the caller waits, and how urgently."""
     remaining = context.time_remaining()
     within = math.inf if remaining is None else remaining
-    return Caller(
-        within, _value("priority", request.priority, _PRIORITIES, inference_pb2.Priority)
-    )
+    return Caller(within, _value("priority", request.priority, _PRIORITIES, inference_pb2.Priority))
 
 
 def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
@@ -86,17 +84,13 @@ def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
             field="long_text",
             reason="unknown_value",
         )
-    side = _value(
-        "truncation_side", request.truncation_side, _SIDES, inference_pb2.TruncationSide
-    )
+    side = _value("truncation_side", request.truncation_side, _SIDES, inference_pb2.TruncationSide)
     return Fit(policy, side, request.stride if windows else 0, second_only)
 
 
 def aggregation(request: inference_pb2.TagTokensRequest) -> Aggregation:
     """How tokens become entities."""
-    return _value(
-        "aggregation", request.aggregation, _AGGREGATIONS, inference_pb2.Aggregation
-    )
+    return _value("aggregation", request.aggregation, _AGGREGATIONS, inference_pb2.Aggregation)
 
 
 def score_function(request: Any, *, softmax: bool) -> ScoreFunction:
