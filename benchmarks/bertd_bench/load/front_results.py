@@ -93,7 +93,7 @@ def to_markdown(report: FrontReport) -> str:
     lines = [
         introduction,
         "",
-        "| | a message | echo of its sizes | ratio | a text | over the echo of one call | wanted | |",
+        "| | a message | echo of its sizes | ratio | a text | over one echo call | wanted | |",
         "|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for row in report.rows:
