@@ -121,8 +121,6 @@ class Server:
                 f"cannot listen on {address}: {_obstacle(address)}; choose another with --address"
             ) from error
         await self._grpc.start()
-        gc.collect()
-        gc.freeze()  # what is there now stays: collections need not look through it again
         return port
 
     async def drain(self) -> bool:
@@ -186,6 +184,7 @@ async def serve(folder: Path, settings: Settings) -> bool:
     _on_signals(lambda _: stopping.set())
     server = Server(folder, settings)
     port = await server.start()
+    settle()
     log.info(
         "serving",
         model=server.model.manifest.name,
@@ -199,6 +198,12 @@ async def serve(folder: Path, settings: Settings) -> bool:
     finished = await server.drain()
     log.info("stopped", **server.model.statistics.counts())
     return finished
+
+
+def settle() -> None:
+    """Take all objects of this process for permanent: collections look through new ones alone."""
+    gc.collect()
+    gc.freeze()
 
 
 def _on_signals(what: Callable[[int], None]) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import grpc
 import numpy as np
 from bertd import bundle
-from bertd_server.app import Server
+from bertd_server.app import Server, settle
 from bertd_server.calibration import Calibration
 from bertd_server.cost import Measurement, Shape
 from bertd_server.engine import NO_LIMIT, EngineOptions, Float32Array
@@ -162,7 +162,9 @@ def _frames(profiler: cProfile.Profile) -> Frames:
 async def _serve_bertd(connection: Connection, folder: Path) -> None:
     settings = Settings(address=_ANYWHERE, threads=1)
     server = Server(folder, settings, instant)
-    connection.send(await server.start())
+    port = await server.start()
+    settle()
+    connection.send(port)
     await _told(connection)
     await server.drain()
 
