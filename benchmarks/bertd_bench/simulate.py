@@ -117,7 +117,8 @@ class Stage:
         """A fresh scheduler."""
         typical = self.typical(drawn)
         window = lone(self.costs, typical)
-        limits = Policy(_MAX_TOKENS, _MAX_SEQUENCES, budget(self.costs.lane, typical, _MAX_TOKENS))
+        seconds = budget(self.costs.lane, self.costs.lane.knee(typical, _MAX_TOKENS))
+        limits = Policy(_MAX_TOKENS, _MAX_SEQUENCES, seconds)
         make: dict[str, Callable[[], Scheduler]] = {
             OURS: lambda: Ours(limits, self.costs),
             UNSURE: lambda: Ours(limits, self.costs, overrun=_OVERRUN * limits.budget_seconds),

@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from bertd_server.errors import DeadlineMissed, Overloaded
 
@@ -33,8 +34,7 @@ Slot = tuple[float, float]
 _NEVER: Slot = (math.inf, math.inf)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """What one text adds to the backlog, and where."""
 
     priority: int

@@ -215,7 +215,7 @@ def _fill(
     return batch
 
 
-def budget(model: CostModel, typical_tokens: int, max_tokens: int) -> float:
+def budget(model: CostModel, knee: Shape) -> float:
     """Seconds for `Policy.budget_seconds`: somewhat beyond the knee.
 
     A batch is closed by the first text that does not fit, so that it ends below its budget by
@@ -224,7 +224,6 @@ def budget(model: CostModel, typical_tokens: int, max_tokens: int) -> float:
 
     Args:
         model: of a lane.
-        typical_tokens: of one text.
-        max_tokens: in a batch.
+        knee: of that model.
     """
-    return _BEYOND_KNEE * model.seconds(model.knee(typical_tokens, max_tokens))
+    return _BEYOND_KNEE * model.seconds(knee)

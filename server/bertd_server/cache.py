@@ -19,13 +19,14 @@ class ResultCache:
     """Outputs by key. A budget of 0 bytes keeps none.
 
     Attributes:
+        budget: bytes that entries may take.
         bytes: what the entries take.
         hits: look-ups that found their key.
         misses: the others.
     """
 
     def __init__(self, budget: int) -> None:
-        self._budget = budget
+        self.budget = budget
         self._entries: OrderedDict[bytes, Outputs] = OrderedDict()
         self.bytes = 0
         self.hits = 0
@@ -33,7 +34,7 @@ class ResultCache:
 
     def get(self, key: bytes) -> Outputs | None:
         """The outputs of a key, if they are here; their arrays cannot be written to."""
-        if not self._budget:
+        if not self.budget:
             return None
         found = self._entries.get(key)
         if found is None:
@@ -45,7 +46,7 @@ class ResultCache:
 
     def put(self, key: bytes, outputs: Outputs) -> None:
         """Keep a copy: a view would keep the whole batch in memory."""
-        if _size(key, outputs) > self._budget:
+        if _size(key, outputs) > self.budget:
             return
         self._drop(key)
         copies = {name: array.copy() for name, array in outputs.items()}
@@ -53,7 +54,7 @@ class ResultCache:
             array.flags.writeable = False
         self._entries[key] = copies
         self.bytes += _size(key, copies)
-        while self.bytes > self._budget:
+        while self.bytes > self.budget:
             self._drop(next(iter(self._entries)))
 
     def _drop(self, key: bytes) -> None:

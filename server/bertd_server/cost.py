@@ -21,7 +21,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 _BENDS = (0, 8, 16, 32, 64, 128, 256, 512, 1024)  # tokens at which the line may bend
 _KNEE = 1.05  # at the knee a token costs at most this multiple of the cheapest
 _SMOOTHNESS = 0.1  # error, as a share, for which a token's cost may double at a bend
-_FEW = 8  # live batches that say how fast the machine is
+_FEW = 8  # live batches that say how fast the machine is, and as many more that say it anew
 _FLOOR = 1e-7  # seconds; nothing is predicted to be free
 
 Floats = NDArray[np.float64]
@@ -129,24 +129,24 @@ class CostModel:
 
     @cached_property
     def _best_token(self) -> float:
-        """Seconds of a token in the batch, of all sizes, in which tokens are cheapest."""
+        """Seconds, above 0, of a token in the batch, of all sizes, in which they are cheapest."""
         sizes = zip(_BENDS[1:], self._at_bends[1:], strict=True)
-        return min((self.weights[0] + seconds) / tokens for tokens, seconds in sizes)
+        return max(_FLOOR, min((self.weights[0] + s) / tokens for tokens, s in sizes))
 
     def seconds(self, shape: Shape) -> float:
         """Predicted time of a batch; 0 for none."""
         if not shape.sequences:
             return 0.0
-        weights = self.weights
-        stretch = bisect_right(_BENDS, shape.tokens) - 1
-        return max(
-            _FLOOR,
+        weights, tokens = self.weights, shape.tokens
+        stretch = bisect_right(_BENDS, tokens) - 1
+        seconds = (
             weights[0]
             + shape.sequences * weights[1]
             + shape.pairs * weights[2]
             + self._at_bends[stretch]
-            + (shape.tokens - _BENDS[stretch]) * weights[3 + stretch],
+            + (tokens - _BENDS[stretch]) * weights[3 + stretch]
         )
+        return max(_FLOOR, seconds)
 
     def share(self, shape: Shape) -> float:
         """Predicted time that texts add to a full batch: their tokens at their cheapest.
@@ -157,7 +157,7 @@ class CostModel:
         return (
             shape.sequences * self.weights[1]
             + shape.pairs * self.weights[2]
-            + shape.tokens * max(_FLOOR, self._best_token)
+            + shape.tokens * self._best_token
         )
 
     def knee(self, length: int, limit: int) -> Shape:
@@ -167,8 +167,7 @@ class CostModel:
             length: typical tokens of one sequence.
             limit: the largest batch, in tokens.
         """
-        sizes = sorted({limit, *(size for size in _BENDS if 0 < size < limit)})
-        shapes = [Shape(max(1, size // length), size, size * min(size, length)) for size in sizes]
+        shapes = _batches(length, limit)
         rates = [self.seconds(shape) / shape.tokens for shape in shapes]
         least = min(rates)
         return next(s for s, rate in zip(shapes, rates, strict=True) if rate <= _KNEE * least)
@@ -180,6 +179,13 @@ class CostModel:
     def delayed(self, seconds: float) -> CostModel:
         """The same machine where every batch takes so many seconds more."""
         return CostModel((self.weights[0] + seconds, *self.weights[1:]))
+
+
+@lru_cache(maxsize=64)
+def _batches(length: int, limit: int) -> tuple[Shape, ...]:
+    """Batches of texts of a length, with as many tokens as there are at each bend, and `limit`."""
+    sizes = sorted({limit, *(size for size in _BENDS if 0 < size < limit)})
+    return tuple(Shape(max(1, size // length), size, size * min(size, length)) for size in sizes)
 
 
 def fit(measurements: Sequence[Measurement]) -> CostModel:
@@ -229,7 +235,8 @@ class CostTracker:
 
         Args:
             measurements: a grid of shapes, measured on this machine.
-            tolerance: median error above which a window of live batches leads to a new fit.
+            tolerance: error, below 1; if most of a window of live batches have a larger one, the
+                model is fitted again.
             window: live batches that are judged together.
         """
         self._grid = tuple(measurements)
@@ -242,6 +249,7 @@ class CostTracker:
         self.at_start = fit(self._grid)
         self.model = self._fitted = self.at_start
         self.refits = 0
+        self._since = 0  # batches, of this fit
 
     @property
     def error(self) -> float:
@@ -269,12 +277,20 @@ class CostTracker:
         self._ratios.append(took / predicted)
         self._overruns.append(min(predicted, max(0.0, took - predicted)))
         self._paces.append(measurement.seconds / self._fitted.seconds(measurement.shape))
-        full = len(self._ratios) == self._ratios.maxlen
-        if full and statistics.median(abs(1 / r - 1) for r in self._ratios) > self._tolerance:
+        self._since += 1
+        if self._since % _FEW:
+            return  # medians of a window move little from one batch to the next
+        if len(self._ratios) == self._ratios.maxlen and self._is_off():
             self._refit()
-        elif len(self._paces) >= _FEW:
+        else:
             paced = self._fitted.scaled(statistics.median(self._paces))
             self.model = paced.delayed(statistics.median(self._ways))
+
+    def _is_off(self) -> bool:
+        """Whether most predictions of the window were wrong by more than is tolerated."""
+        low, high = 1 / (1 + self._tolerance), 1 / (1 - self._tolerance)
+        good = sum([low <= ratio <= high for ratio in self._ratios])
+        return 2 * good < len(self._ratios)
 
     def forget(self) -> None:
         """Trust the measurements of the start again.
@@ -296,6 +312,7 @@ class CostTracker:
     def _adopt(self, fitted: CostModel) -> None:
         self._fitted = fitted
         self.model = fitted.delayed(statistics.median(self._ways)) if self._ways else fitted
+        self._since = 0
         self._paces.clear()
         self._ratios.clear()
         self._overruns.clear()

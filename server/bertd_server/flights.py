@@ -16,6 +16,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from bertd_server.admission import Place
 from bertd_server.cache import Outputs
@@ -24,8 +25,7 @@ from bertd_server.errors import RequestError
 from bertd_server.packing import TokenSequence
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """One text's outputs and how they came about; durations in ns.
 
     Attributes:
@@ -96,7 +96,10 @@ class Flight:
         """Carry a text of a call too."""
         self.passengers.append((call, index))
         call.flights.add(self)
-        self.urge()
+        if len(self.passengers) > 1:
+            self.urge()
+        else:
+            self.priority, self.deadline = call.priority, call.deadline
 
     def leave(self, call: Call) -> None:
         """Carry nothing of a call any more."""

@@ -88,7 +88,8 @@ class Forecast:
         if seconds > 0:
             tracker.observe(Measurement(shape, seconds), way)
             self._forget_stale(now)
-            self._renew()
+            if [tracker.model for tracker in self._trackers] != self._known:
+                self._renew()
 
     def idle(self, now: float) -> None:
         """Nothing runs and nothing waits: after a while, return to the measurements of the start.
@@ -110,8 +111,9 @@ class Forecast:
         return bool(stale)
 
     def _renew(self) -> None:
+        self._known = [tracker.model for tracker in self._trackers]
         self.costs = Costs(self._lane.model, self._wide.model if self._wide else None)
         typical = max(1, round(self._length))
         self.full = self.costs.lane.knee(typical, self.policy.max_tokens)
-        seconds = budget(self.costs.lane, typical, self.policy.max_tokens)
+        seconds = budget(self.costs.lane, self.full)
         self.policy = replace(self.policy, budget_seconds=seconds, margin=_MARGIN * self.overrun)

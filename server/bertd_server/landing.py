@@ -86,6 +86,8 @@ class Landing:
 
     def _keep(self, batch: Batch, result: Result) -> None:
         """Put answers into the cache. They have been given: a cache that fails costs no caller."""
+        if not self._cache.budget:
+            return
         try:
             for flight, computed in zip(batch.flights, result.outputs, strict=True):
                 self._cache.put(flight.key, _wanted(flight, computed))

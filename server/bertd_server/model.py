@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 from bertd import bundle
@@ -20,7 +21,8 @@ from tokenizers import Encoding, Tokenizer
 from bertd_server.engine import EngineOptions
 from bertd_server.errors import InvalidInput
 from bertd_server.flights import Outcome
-from bertd_server.lanes import unheard
+from bertd_server.forecast import Measured
+from bertd_server.lanes import Runs, unheard
 from bertd_server.packing import TokenSequence
 from bertd_server.reading import Fit, Input, Reader, Reading
 from bertd_server.scheduler import Scheduler, SchedulerOptions
@@ -31,6 +33,25 @@ from bertd_server.text_queue import TextOptions, TextQueue
 log = structlog.get_logger("bertd")
 
 CPU = "CPUExecutionProvider"
+
+
+class Ready(Runs, Protocol):
+    """What a model needs of a :class:`bertd_server.engine.Engine`."""
+
+    @property
+    def lanes(self) -> int:
+        """Narrow runs that may go on at once."""
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """The largest batch that the memory limit allows."""
+
+    @property
+    def provider(self) -> str:
+        """What runs the graph."""
+
+
+Start = Callable[[Path, bundle.Manifest, EngineOptions, StartOptions], tuple[Ready, Measured]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +91,11 @@ class Model:
 
     @classmethod
     def load(
-        cls, folder: Path, options: ModelOptions, on_lanes: Callable[[int], None] = unheard
+        cls,
+        folder: Path,
+        options: ModelOptions,
+        on_lanes: Callable[[int], None] = unheard,
+        start: Start = start,
     ) -> Model:
         """Verify a bundle, load it, and measure how fast it is here.
 
@@ -78,6 +103,7 @@ class Model:
             folder: the bundle.
             options: how to run it.
             on_lanes: told how many lanes are alive, whenever that changes.
+            start: makes the engine, ready to run, and measures it.
 
         Raises:
             bundle.BundleError: the folder is not a bundle, or not an intact one.

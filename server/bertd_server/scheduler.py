@@ -202,11 +202,13 @@ class Scheduler:
         if not self._dispatcher.alive:
             self.statistics.refused["no_lane"] += 1
             raise NoLane("the server's lanes died and are being replaced: retry in a second")
+        if self._dispatcher.idle.is_set():
+            self._forecast.idle(now)
+        if math.isinf(call.deadline) and not self._room.backlog.tokens(call.priority):
+            return  # nothing goes before it, and it has time
         shapes = [text.shape for text in self._room.new(texts)]
         if not shapes:
             return
-        if self._dispatcher.idle.is_set():
-            self._forecast.idle(now)
         costs = self._forecast.costs
         longest = max(shapes, key=lambda shape: shape.tokens)
         demand = admission.Demand(

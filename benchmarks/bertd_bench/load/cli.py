@@ -1,4 +1,4 @@
-"""`bertd bench` serve-load, soak, and the tables of docs."""
+"""`bertd bench` serve-load, front-end, soak, and the tables of docs."""
 
 from __future__ import annotations
 
@@ -118,6 +118,49 @@ def soak(
         raise click.ClickException("the soak has failed")
 
 
+@click.command("front-end")
+@_BUNDLE
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.05),
+    default=1.5,
+    show_default=True,
+    help="Length of one turn.",
+)
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option(
+    "--json",
+    "json_path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write the results.",
+)
+def front_end(bundle: Path | None, seconds: float, rounds: int, json_path: Path | None) -> None:
+    """Measure the server's CPU time for a call without the model's, beside a bare gRPC echo.
+
+    Without BUNDLE, the embedded default model.
+    """
+    from bertd.bundle import BundleError
+    from bertd_server import default_model
+
+    from bertd_bench.load import front_end as measurement
+    from bertd_bench.load import front_results
+    from bertd_bench.load.front_servers import FrontError
+
+    try:
+        report = measurement.measure(
+            bundle or default_model.ensure_bundle(),
+            seconds=seconds,
+            rounds=rounds,
+            progress=lambda line: click.echo(f"measuring {line}", err=True),
+        )
+    except (FrontError, BundleError, default_model.NoDefaultModelError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(front_results.to_markdown(report))
+    if json_path is not None:
+        json_path.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
 def _parse(settings: tuple[str, ...]) -> dict[str, str]:
     parsed = {}
     for setting in settings:
@@ -135,7 +178,7 @@ def _parse(settings: tuple[str, ...]) -> dict[str, str]:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=Path("benchmarks/results"),
     show_default=True,
-    help="Folder of the JSON files of `bertd bench serve-load`.",
+    help="Folder of the JSON files of `bertd bench serve-load` and `front-end`.",
 )
 @click.option(
     "--document",
@@ -147,7 +190,7 @@ def _parse(settings: tuple[str, ...]) -> dict[str, str]:
     help="The file to rewrite.",
 )
 def load_docs(results: Path, path: Path) -> None:
-    """Write the results of `bertd bench serve-load` into their document."""
+    """Write the results of `bertd bench serve-load` and `front-end` into their document."""
     from bertd_bench.load import document
 
     try:
@@ -159,4 +202,4 @@ def load_docs(results: Path, path: Path) -> None:
     click.echo(f"{path} is {'unchanged' if after == before else 'rewritten'}")
 
 
-COMMANDS = (serve_load, soak, load_docs)
+COMMANDS = (serve_load, front_end, soak, load_docs)

@@ -34,12 +34,14 @@ class Stream:
     Attributes:
         answer_bytes: what the vectors of one whole answer take; one with less lacks some.
         keep: whether records hold the answers.
+        method: that is called.
     """
 
     load: Closed | Open
     requests: tuple[bytes, ...]
     answer_bytes: int
     keep: bool = False
+    method: str = EMBED
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ async def _put_load(address: str, streams: Sequence[Stream]) -> ClientRun:
 
 def sender(channel: grpc.aio.Channel, stream: Stream) -> Send:
     """Sends serialised Embed calls, in turn."""
-    embed: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(EMBED)
+    embed: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(stream.method)
     requests = stream.requests
 
     async def send(number: int, within: float) -> Reply:

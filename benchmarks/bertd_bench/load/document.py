@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from bertd_bench import sections
-from bertd_bench.load.results import LoadReport, to_markdown
+from bertd_bench.load import front_results, results
 
-FILES = ("load-minilm.json", "load-base.json")
+FILES = ("load-minilm.json", "load-base.json", "front-end.json")
 
 
 def rewrite(document: str, folder: Path) -> str:
@@ -20,7 +20,13 @@ def rewrite(document: str, folder: Path) -> str:
     for name in FILES:
         if not (folder / name).exists():
             continue  # not measured yet: its section stays empty
-        report = LoadReport.model_validate_json((folder / name).read_bytes())
         opening = sections.begin("load-docs", f"what follows from {name}")
-        document = sections.replaced(document, opening, to_markdown(report).strip())
+        tables = _tables(name, (folder / name).read_bytes())
+        document = sections.replaced(document, opening, tables.strip())
     return document
+
+
+def _tables(name: str, content: bytes) -> str:
+    if name.startswith("front-end"):
+        return front_results.to_markdown(front_results.FrontReport.model_validate_json(content))
+    return results.to_markdown(results.LoadReport.model_validate_json(content))

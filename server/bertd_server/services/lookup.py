@@ -17,12 +17,11 @@ def find_model(models: Models, name: str, field: str = "model") -> Model:
         UnknownModel: it is not served.
         InvalidInput: no name was given and there are several.
     """
-    served = ", ".join(sorted(models))
     if not name and len(models) == 1:
         return next(iter(models.values()))
+    if name in models:
+        return models[name]
+    served = ", ".join(sorted(models))
     if not name:
         raise InvalidInput(f"{field} is empty: name one of {served}", field=field, reason="empty")
-    try:
-        return models[name]
-    except KeyError:
-        raise UnknownModel(f"model {name!r} is not served; served: {served}") from None
+    raise UnknownModel(f"model {name!r} is not served; served: {served}")

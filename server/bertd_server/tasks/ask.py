@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from bertd_server.engine import Float32Array
 from bertd_server.errors import InvalidInput, RequestError, WrongTask
@@ -49,8 +49,7 @@ class Caller:
 CALLER = Caller()
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(NamedTuple):
     """How an answer came about; durations in ns. Of several windows, the longest of each.
 
     Attributes:
@@ -211,12 +210,12 @@ def _reply(
     if isinstance(reading, InvalidInput) or isinstance(value, RequestError):
         return Reply(value, reading.tokens)
     good = [one for one in outcomes if isinstance(one, Answer)]
+    last = good[-1]
+    queue_ns, compute_ns = last.queue_ns, last.compute_ns
+    if len(good) > 1:
+        queue_ns = max(one.queue_ns for one in good)
+        compute_ns = max(one.compute_ns for one in good)
     trace = Trace(
-        tokenize_ns,
-        max(one.queue_ns for one in good),
-        max(one.compute_ns for one in good),
-        total_ns,
-        good[-1].batch_sequences,
-        good[-1].batch_tokens,
+        tokenize_ns, queue_ns, compute_ns, total_ns, last.batch_sequences, last.batch_tokens
     )
     return Reply(value, reading.tokens, reading.read, len(good), trace)

@@ -53,10 +53,11 @@ async def embed(
     require(model, "Embed", _TASK)
 
     def conclude(reading: Reading, outputs: Sequence[Outputs]) -> Float32Array:
-        vectors = np.concatenate([each[bundle.SENTENCE_EMBEDDING] for each in outputs])
-        mean: Float32Array = vectors[0]
-        if len(vectors) == 1:
+        rows = [each[bundle.SENTENCE_EMBEDDING] for each in outputs]
+        mean: Float32Array = rows[0][0]
+        if len(rows) == 1:
             return mean
+        vectors = np.concatenate(rows)
         mean = np.average(vectors, axis=0, weights=_news(reading)).astype(np.float32)
         return mean / np.linalg.norm(mean) if model.manifest.normalized else mean
 

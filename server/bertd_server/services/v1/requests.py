@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from bertd.v1 import inference_pb2
@@ -57,13 +57,15 @@ class _Context(Protocol):
     def time_remaining(self) -> float | None: ...
 
 
+class _Enum(Protocol):
+    def keys(self) -> list[str]: ...
+
+
 def caller(request: Any, context: _Context) -> Caller:
     """How long the caller waits, and how urgently."""
     remaining = context.time_remaining()
     within = math.inf if remaining is None else remaining
-    return Caller(
-        within, _value("priority", request.priority, _PRIORITIES, inference_pb2.Priority.keys())
-    )
+    return Caller(within, _value("priority", request.priority, _PRIORITIES, inference_pb2.Priority))
 
 
 def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
@@ -74,7 +76,7 @@ def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
         windows: whether it does.
         second_only: whether of a pair the second text alone is cut.
     """
-    policy = _value("long_text", request.long_text, _POLICIES, inference_pb2.LongTextPolicy.keys())
+    policy = _value("long_text", request.long_text, _POLICIES, inference_pb2.LongTextPolicy)
     if policy == "window" and not windows:
         raise InvalidInput(
             "long_text is LONG_TEXT_POLICY_WINDOW, which Embed, EmbedTokens, Rerank, TagTokens and "
@@ -82,17 +84,13 @@ def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
             field="long_text",
             reason="unknown_value",
         )
-    side = _value(
-        "truncation_side", request.truncation_side, _SIDES, inference_pb2.TruncationSide.keys()
-    )
+    side = _value("truncation_side", request.truncation_side, _SIDES, inference_pb2.TruncationSide)
     return Fit(policy, side, request.stride if windows else 0, second_only)
 
 
 def aggregation(request: inference_pb2.TagTokensRequest) -> Aggregation:
     """How tokens become entities."""
-    return _value(
-        "aggregation", request.aggregation, _AGGREGATIONS, inference_pb2.Aggregation.keys()
-    )
+    return _value("aggregation", request.aggregation, _AGGREGATIONS, inference_pb2.Aggregation)
 
 
 def score_function(request: Any, *, softmax: bool) -> ScoreFunction:
@@ -101,7 +99,7 @@ def score_function(request: Any, *, softmax: bool) -> ScoreFunction:
         "score_function",
         request.score_function,
         _SCORE_FUNCTIONS,
-        inference_pb2.ScoreFunction.keys(),
+        inference_pb2.ScoreFunction,
     )
     if function == "softmax" and not softmax:
         raise InvalidInput(
@@ -193,12 +191,12 @@ def token_ids(given: Sequence[inference_pb2.TokenIds], vocabulary: int) -> list[
     return [one.ids for one in given]
 
 
-def _value(field: str, number: int, known: Mapping[Any, V], names: Iterable[str]) -> V:
+def _value(field: str, number: int, known: Mapping[Any, V], enum: _Enum) -> V:
     try:
         return known[number]
     except KeyError:
         raise InvalidInput(
-            f"{field} is {number}, which is no value of it: use one of {', '.join(names)}",
+            f"{field} is {number}, which is no value of it: use one of {', '.join(enum.keys())}",
             field=field,
             reason="unknown_value",
         ) from None

@@ -36,28 +36,29 @@ def named(model: Model) -> dict[str, str]:
 
 
 def parts(reply: Reply[Any]) -> dict[str, Any]:
-    """The fields of a result that say how it came about, and its error if it is one."""
+    """The fields of a result that say how it came about, and its error if it is one.
+
+    As plain values: a message made first would be copied into the result.
+    """
     fields: dict[str, Any] = {
-        "tokens": inference_pb2.TokenUsage(
-            total=reply.tokens,
-            read=reply.read,
-            truncated=reply.tokens - reply.read if reply.read else 0,
-            windows=reply.windows,
-        )
+        "tokens": {
+            "total": reply.tokens,
+            "read": reply.read,
+            "truncated": reply.tokens - reply.read if reply.read else 0,
+            "windows": reply.windows,
+        }
     }
     if isinstance(reply.outcome, RequestError):
         fields["error"] = error(reply.outcome)
     if reply.trace is not None:
         trace = reply.trace
-        fields["timings"] = inference_pb2.Timings(
-            tokenize_ns=trace.tokenize_ns,
-            queue_ns=trace.queue_ns,
-            compute_ns=trace.compute_ns,
-            total_ns=trace.total_ns,
-        )
-        fields["batch"] = inference_pb2.BatchInfo(
-            sequences=trace.batch_sequences, tokens=trace.batch_tokens
-        )
+        fields["timings"] = {
+            "tokenize_ns": trace.tokenize_ns,
+            "queue_ns": trace.queue_ns,
+            "compute_ns": trace.compute_ns,
+            "total_ns": trace.total_ns,
+        }
+        fields["batch"] = {"sequences": trace.batch_sequences, "tokens": trace.batch_tokens}
     return fields
 
 
