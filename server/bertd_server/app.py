@@ -22,8 +22,8 @@ from bertd import oip
 from bertd.oip import grpc_service_pb2_grpc
 from bertd.v1 import inference_pb2, inference_pb2_grpc, models_pb2, models_pb2_grpc
 from google.protobuf import descriptor_pool
-from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from bertd_server.engine import EngineOptions
 from bertd_server.model import Model, ModelOptions
@@ -46,6 +46,10 @@ SERVICES = (
     v2.SERVICE,
 )
 SERVICE_NAMES = tuple(service.full_name for service in SERVICES)
+_STANDARD = (
+    health_pb2.DESCRIPTOR.services_by_name["Health"],
+    reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"],
+)
 
 
 # A batch that still runs when the calls' time is up may take so long to end.
@@ -68,7 +72,7 @@ class Server:
             on_lanes=lambda alive: self._health.report(serving=alive > 0),
         )
         self._grpc = grpc.aio.server(
-            interceptors=[DecodingInterceptor(request_classes(*SERVICES))],
+            interceptors=[DecodingInterceptor(request_classes(*SERVICES, *_STANDARD))],
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
