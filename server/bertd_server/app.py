@@ -22,6 +22,7 @@ from bertd import oip
 from bertd.oip import grpc_service_pb2_grpc
 from bertd.v1 import inference_pb2, inference_pb2_grpc, models_pb2, models_pb2_grpc
 from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
@@ -46,9 +47,10 @@ SERVICES = (
     v2.SERVICE,
 )
 SERVICE_NAMES = tuple(service.full_name for service in SERVICES)
+# Not known by the stubs of the packages that have them to be what they are.
 _STANDARD = (
-    health_pb2.DESCRIPTOR.services_by_name["Health"],
-    reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"],
+    cast("ServiceDescriptor", health_pb2.DESCRIPTOR.services_by_name["Health"]),
+    cast("ServiceDescriptor", reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]),
 )
 
 

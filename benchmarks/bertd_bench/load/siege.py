@@ -34,6 +34,8 @@ _HANG = 60.0  # seconds in which any call has to end
 Ended: TypeAlias = tuple[grpc.StatusCode, bytes, str]  # status, last response, details
 
 _OK = grpc.StatusCode.OK
+_FAULTS = {one.value[0] for one in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)}
+_TRACEBACK = "Traceback (most recent call last)"
 
 
 @dataclass(slots=True)
@@ -79,7 +81,14 @@ def besiege(  # noqa: PLR0913 - as the command has them
     """
     with server_process(folder, threads or cpu.usable_threads(), settings) as server:
         server.wait_until_listening()
-        return asyncio.run(_Besieger(server, requests, progress).run(seed))
+        seen = asyncio.run(_Besieger(server, requests, progress).run(seed))
+        log = server.log.read_text(encoding="utf-8", errors="replace")
+        place = log.find(_TRACEBACK)
+        if place >= 0:
+            seen.wrong.append(
+                f"the server's log has a traceback:\n{log[max(0, place - 300) : place + 3000]}"
+            )
+        return seen
 
 
 class _Besieger:
@@ -144,6 +153,8 @@ class _Besieger:
             self._seen.wrong.append(f"{named}: {code.name} {details[:200]}")
         elif attack.must_fail and code is _OK and not _failed(self._by_path[attack.path], last):
             self._seen.wrong.append(f"{named}: the last response has no error")
+        elif code is _OK and last and (codes := _codes(self._by_path[attack.path], last) & _FAULTS):
+            self._seen.wrong.append(f"{named}: a result has the error {codes}")
 
     async def _ask(self, channel: grpc.aio.Channel, good: bytes, after: str) -> None:
         """Send a good request: its answer has the bits of the first one."""
@@ -168,7 +179,8 @@ async def _target(channel: grpc.aio.Channel) -> Target:
 async def _send(channel: grpc.aio.Channel, attack: Attack) -> Ended:
     """Send a request of one message: on the wire, a stream of one is the same."""
     timeout = _HANG if attack.timeout is None else attack.timeout
-    call: Any = channel.unary_stream(attack.path)(attack.messages[0], timeout=timeout)
+    rpc: Any = channel.unary_stream(attack.path)
+    call = rpc(attack.messages[0], timeout=timeout)
     last = b""
     if attack.leaves is not None:
         await asyncio.sleep(attack.leaves)
@@ -190,7 +202,8 @@ def _stream(channel: grpc.Channel, attack: Attack) -> Ended:
     By a thread: the asyncio client reports INTERNAL, of its own, if the server ends a call with
     whatever status while it still writes.
     """
-    call: Any = channel.stream_stream(attack.path)(iter(attack.messages), timeout=_HANG)
+    rpc: Any = channel.stream_stream(attack.path)
+    call = rpc(iter(attack.messages), timeout=_HANG)
     last = b""
     if attack.leaves is not None:
         time.sleep(attack.leaves)
@@ -201,6 +214,13 @@ def _stream(channel: grpc.Channel, attack: Attack) -> Ended:
     except grpc.RpcError:
         pass
     return call.code(), last, call.details() or ""
+
+
+def _codes(method: Method, data: bytes) -> set[int]:
+    """Codes of the errors of single results, for responses that have such."""
+    response: Any = method.answer.FromString(data)
+    results = getattr(response, "results", ())
+    return {one.error.code for one in results if hasattr(one, "error")} - {0}
 
 
 def _failed(method: Method, data: bytes) -> bool:

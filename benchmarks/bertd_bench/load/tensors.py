@@ -10,7 +10,7 @@ from typing import Any
 
 from bertd_bench.load.wellformed import Target
 
-_SHAPES = (
+_SHAPES: Sequence[list[int]] = (
     *([], [0], [-1], [0, 1], [1, -1], [-1, -1], [2, 1], [1, 2], [257, 1], [1, 1, 1]),
     *([2**62, 2**62], [2**63 - 1], [-(2**63), -1], [1] * 1_000 + [2]),
 )

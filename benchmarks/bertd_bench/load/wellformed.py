@@ -77,7 +77,7 @@ class Method:
 
 def methods() -> list[Method]:
     """Every RPC of a server, health and reflection too."""
-    services = (
+    services: tuple[Any, ...] = (
         *SERVICES,
         health_pb2.DESCRIPTOR.services_by_name["Health"],
         reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"],
@@ -96,13 +96,13 @@ def _method(service: str, method: MethodDescriptor) -> Method:
     )
 
 
-def message_for(method: Method, target: Target) -> Message:
+def message_for(method: Method, target: Target) -> Any:
     """A request that the method can read."""
     if method.request is oip_pb2.ModelInferRequest:
         return infer(target)
     if method.request is reflection_pb2.ServerReflectionRequest:
         return reflection_pb2.ServerReflectionRequest(list_services="*")
-    message = method.request()
+    message: Any = method.request()
     if not method.path.startswith("/grpc."):
         _fill(message, target, 0)
     return message
