@@ -154,7 +154,10 @@ def malformed(
         click.echo(f"{count:8,}  {kind}: {status}")
     click.echo("in all: " + ", ".join(f"{count:,} {s}" for s, count in siege.by_status(seen.calls)))
     click.echo(f"{seen.good:8,}  good requests in between")
-    click.echo(f"memory {seen.memory[-1] / 2**20:.0f} MiB, growth once warm {seen.growth:+.1%}")
+    click.echo(
+        f"memory {seen.memory[-1] / 2**20:.0f} MiB, growth once warm {seen.growth:+.1%}, "
+        f"of its peak {seen.growth_of_peak:+.1%}"
+    )
     for line in seen.wrong[:20]:
         click.echo(f"wrong: {line}")
     if not seen.passed:

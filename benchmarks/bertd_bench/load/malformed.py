@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bertd_server.settings import Settings
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from grpc import StatusCode as Code
@@ -31,10 +32,10 @@ REFUSED = frozenset(
         Code.OUT_OF_RANGE,
     }
 )
-ANSWERED = REFUSED | {Code.OK, Code.RESOURCE_EXHAUSTED}
+ANSWERED = REFUSED | {Code.OK}
 INVALID = frozenset({Code.INVALID_ARGUMENT})
 _OTHER_TASK = INVALID | {Code.FAILED_PRECONDITION}  # said before a stream is read
-_MOST_BYTES = 17 * 2**20  # above what a server takes by default
+_MOST_BYTES = int(Settings.model_fields["max_message_bytes"].default)
 _LONGEST_DEADLINE = 0.01  # seconds
 _LONGEST_STAY = 0.02
 _PLACEHOLDER = "\ue000"
@@ -105,6 +106,13 @@ def _of_bytes(kind: str, method: Method, data: bytes) -> Attack:
     return Attack(kind, method.path, [data], ANSWERED)
 
 
+def _of_message(kind: str, method: Method, message: Message) -> Attack:
+    """What may be said to a message of any values, and of any size."""
+    data = message.SerializeToString()
+    allowed = _too_large(method) if len(data) > _MOST_BYTES else ANSWERED
+    return Attack(kind, method.path, [data], allowed)
+
+
 def _bytes(rng: random.Random, method: Method, good: Message, target: Target) -> Attack:
     del good, target
     return _of_bytes("random bytes", method, rng.randbytes(rng.choice((1, 2, 5, 20, 100, 2_000))))
@@ -133,7 +141,7 @@ def _values(rng: random.Random, method: Method, good: Message, target: Target) -
         places = list(_places(good))
         if places:
             _spoil(rng, *rng.choice(places))
-    return Attack("odd values", method.path, [good.SerializeToString()], ANSWERED)
+    return _of_message("odd values", method, good)
 
 
 def _enums(rng: random.Random, method: Method, good: Message, target: Target) -> Attack:
@@ -156,7 +164,7 @@ def _counts(rng: random.Random, method: Method, good: Message, target: Target) -
         return _values(rng, method, good, target)
     message, field = rng.choice(places)
     _repeat(message, field, rng.choice(_COUNTS))
-    return Attack("odd count", method.path, [good.SerializeToString()], ANSWERED)
+    return _of_message("odd count", method, good)
 
 
 def _surrogate(rng: random.Random, method: Method, good: Message, target: Target) -> Attack:
@@ -208,7 +216,7 @@ def _deadline(rng: random.Random, method: Method, good: Message, target: Target)
         method.path,
         [good.SerializeToString()],
         # CANCELLED where the server's clock is first: gRPC then resets the stream.
-        ANSWERED | {Code.DEADLINE_EXCEEDED, Code.CANCELLED},
+        ANSWERED | {Code.DEADLINE_EXCEEDED, Code.CANCELLED, Code.RESOURCE_EXHAUSTED},
         timeout=rng.uniform(0.0, _LONGEST_DEADLINE),
     )
 
@@ -223,8 +231,7 @@ def _cancel(rng: random.Random, method: Method, good: Message, target: Target) -
 
 def _huge(rng: random.Random, method: Method, good: Message, target: Target) -> Attack:
     del rng, good, target
-    allowed = frozenset({Code.RESOURCE_EXHAUSTED})
-    return Attack("too large", method.path, [bytes(_MOST_BYTES)], allowed)
+    return Attack("too large", method.path, [bytes(_MOST_BYTES + 1)], _too_large(method))
 
 
 def _tensor(rng: random.Random, method: Method, good: Message, target: Target) -> Attack:
@@ -234,6 +241,12 @@ def _tensor(rng: random.Random, method: Method, good: Message, target: Target) -
 
 def _leaves(rng: random.Random) -> float:
     return rng.choice((0.0, rng.uniform(0.0, _LONGEST_STAY)))
+
+
+def _too_large(method: Method) -> frozenset[Code]:
+    """What may be said to more bytes than a server takes by default."""
+    said_before = {Code.FAILED_PRECONDITION} if method.streams else set()
+    return frozenset({Code.RESOURCE_EXHAUSTED}) | said_before
 
 
 def _unreadable(method: Method) -> frozenset[Code]:

@@ -74,24 +74,15 @@ class Soak:
 
     @property
     def growth(self) -> float:
-        """See :func:`growth_once_warm`."""
-        return growth_once_warm(self.memory)
+        """Most memory in the last quarter over most in the first one after warm-up, less one."""
+        warm = self.memory[int(len(self.memory) * _WARM) :]
+        quarter = max(1, len(warm) // 4)
+        return max(warm[-quarter:]) / max(warm[:quarter]) - 1
 
     @property
     def passed(self) -> bool:
         """Nothing was wrong, and memory has settled."""
         return not self.wrong and self.growth < GROWTH_LIMIT
-
-
-def growth_once_warm(memory: Sequence[int]) -> float:
-    """Most memory in the last quarter over most in the first one after warm-up, less one.
-
-    Args:
-        memory: bytes resident, at even distances.
-    """
-    warm = memory[int(len(memory) * _WARM) :]
-    quarter = max(1, len(warm) // 4)
-    return max(warm[-quarter:]) / max(warm[:quarter]) - 1
 
 
 def soak(
