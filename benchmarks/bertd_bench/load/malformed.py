@@ -20,7 +20,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from grpc import StatusCode as Code
 
-from bertd_bench.load import tensors
+from bertd_bench.load import odd, tensors
 from bertd_bench.load.wellformed import INFER, STREAM_INFER, Method, Target, message_for
 
 REFUSED = frozenset(
@@ -40,13 +40,6 @@ _LONGEST_DEADLINE = 0.01  # seconds
 _LONGEST_STAY = 0.02
 _PLACEHOLDER = "\ue000"
 _NOT_UTF8 = (b"\xed\xa0\x80", b"\xed\xbf\xbf", b"\xff\xfe\xfd", b"\xc0\x80a", b"\xe2\x82\x20")
-_INTEGERS = (-1, 0, 1, 2, 255, 65_536, 2**31 - 1, 2**32 - 1, 2**63 - 1, 2**64 - 1, -(2**31))
-_FLOATS = (float("nan"), float("inf"), float("-inf"), -0.0, 1e308)
-_STRINGS = (
-    *("", " ", "\0", "{", "{}{}", "{0.__class__}", "{label}", "\ufffe", "\u202e", "a" * 70_000),
-    *("é" * 150_000, "🙂" * 2_000, "e" + "\u0301" * 5_000, "[MASK]" * 300, "../../etc/passwd"),
-)
-_COUNTS = (0, 257, 1_000, 20_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +131,16 @@ def _mutated(rng: random.Random, method: Method, good: Message, target: Target) 
 def _values(rng: random.Random, method: Method, good: Message, target: Target) -> Attack:
     del target
     for _ in range(rng.choice((1, 1, 2, 3))):
-        places = list(_places(good))
+        places = list(odd.places(good))
         if places:
-            _spoil(rng, *rng.choice(places))
+            odd.spoil(rng, *rng.choice(places))
     return _of_message("odd values", method, good)
 
 
 def _enums(rng: random.Random, method: Method, good: Message, target: Target) -> Attack:
     places = [
         (message, field)
-        for message, field in _places(good)
+        for message, field in odd.places(good)
         if field.type == FieldDescriptor.TYPE_ENUM and not field.is_repeated
     ]
     if not places:
@@ -159,18 +152,18 @@ def _enums(rng: random.Random, method: Method, good: Message, target: Target) ->
 
 
 def _counts(rng: random.Random, method: Method, good: Message, target: Target) -> Attack:
-    places = [(message, field) for message, field in _places(good) if field.is_repeated]
+    places = [(message, field) for message, field in odd.places(good) if field.is_repeated]
     if not places:
         return _values(rng, method, good, target)
     message, field = rng.choice(places)
-    _repeat(message, field, rng.choice(_COUNTS))
+    odd.repeat(message, field, rng.choice(odd.COUNTS))
     return _of_message("odd count", method, good)
 
 
 def _surrogate(rng: random.Random, method: Method, good: Message, target: Target) -> Attack:
     places = [
         (message, field)
-        for message, field in _places(good)
+        for message, field in odd.places(good)
         if field.type == FieldDescriptor.TYPE_STRING
     ]
     if not places:
@@ -265,65 +258,3 @@ _KINDS: Sequence[Callable[[random.Random, Method, Any, Target], Attack]] = (
 )
 _WEIGHTS = (12, 16, 16, 4, 6, 12, 3, 3, 5, 4, 4, 0.02, 15)
 _INFERS = (INFER, STREAM_INFER)
-
-
-def _places(message: Any) -> Any:
-    """Every field of a message and of those that it holds; no maps."""
-    for field in message.DESCRIPTOR.fields:
-        kind = field.message_type
-        if kind is not None and kind.GetOptions().map_entry:
-            continue
-        yield message, field
-        if kind is not None:
-            value = getattr(message, field.name)
-            held = value if field.is_repeated else [value] if message.HasField(field.name) else []
-            for one in held:
-                yield from _places(one)
-
-
-def _spoil(rng: random.Random, message: Any, field: FieldDescriptor) -> None:
-    """Give a field an odd value, or many."""
-    if field.is_repeated:
-        if rng.random() < 0.3 or field.message_type is not None:
-            _repeat(message, field, rng.choice(_COUNTS))
-            return
-        getattr(message, field.name).append(_odd(rng, field))
-    elif field.message_type is not None:
-        message.ClearField(field.name)
-    else:
-        setattr(message, field.name, _odd(rng, field))
-
-
-def _odd(rng: random.Random, field: FieldDescriptor) -> Any:
-    kind = field.cpp_type
-    if kind in {FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE}:
-        return rng.choice(_FLOATS)
-    if kind == FieldDescriptor.CPPTYPE_BOOL:
-        return rng.random() < 0.5
-    if kind == FieldDescriptor.CPPTYPE_STRING:
-        text = rng.choice(_STRINGS)
-        return text.encode() if field.type == FieldDescriptor.TYPE_BYTES else text
-    least, most = _RANGES[kind]
-    return rng.choice([value for value in _INTEGERS if least <= value <= most])
-
-
-_RANGES = {
-    FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
-    FieldDescriptor.CPPTYPE_ENUM: (-(2**31), 2**31 - 1),
-    FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
-    FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
-    FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
-}
-
-
-def _repeat(message: Any, field: FieldDescriptor, count: int) -> None:
-    values = getattr(message, field.name)
-    first = [values[0]] if len(values) else []
-    if field.message_type is None:
-        values[:] = (first or [_odd(random.Random(0), field)]) * count  # noqa: S311 - no secret
-        return
-    copies = [type(one)() for one in first]
-    for copy, one in zip(copies, first, strict=True):
-        copy.CopyFrom(one)
-    del values[:]
-    values.extend(copies * count)

@@ -16,7 +16,6 @@ _SHAPES: Sequence[list[int]] = (
 )
 _DATATYPES = ("", "bytes", "BYTES ", "INT64", "FP32", "BOOL", "FP16", "\0", "X" * 1_000)
 _NAMES = ("", "TEXT", "texts", "\0", "input_id", "🙂", "x" * 5_000)
-_KINDS_OF_NUMBERS = ("double_param", "int64_param", "uint64_param")
 _NUMBERS = (math.nan, math.inf, -math.inf, -1, 2**62)
 _BAD_TEXTS = (b"\xed\xa0\x80", b"a\xff", b"\xc0\x80", b"\xf5\x80\x80\x80")
 _BAD_LABELS = ('["\\ud800", "b"]', "[1, 2]", "{}", "[" * 5_000, "", '["a", "a"]', "[]", "NaN")
@@ -104,20 +103,17 @@ def _parameter(rng: random.Random, request: Any, target: Target) -> None:
     """A parameter that is unknown, empty, or of a kind that no parameter of that name has."""
     del target
     name = rng.choice(("priority", "timeout", "truncate", "long_text", "threshold", "", "\0"))
-    kind = rng.choice(_KINDS_OF_NUMBERS)
-    value = rng.choice(_NUMBERS)
-    if kind != "double_param":
-        # Whole numbers are fine for priority and timeout, if they are not below 0.
-        kind, value = "int64_param", -rng.randrange(1, 2**62)
-    setattr(request.parameters[name], kind, value)
+    if rng.random() < 0.5:
+        request.parameters[name].double_param = rng.choice(_NUMBERS)
+    else:
+        request.parameters[name].int64_param = -rng.randrange(1, 2**62)
     if rng.random() < 0.2:
         request.parameters[name].Clear()
 
 
 def _labels(rng: random.Random, request: Any, target: Target) -> None:
+    del target  # of another task than zero-shot it takes no labels at all
     request.parameters["labels"].string_param = rng.choice(_BAD_LABELS)
-    if target.task != "zero-shot-classification":
-        return  # no other task takes labels
 
 
 def _output(rng: random.Random, request: Any, target: Target) -> None:
