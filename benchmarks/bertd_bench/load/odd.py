@@ -15,6 +15,7 @@ _STRINGS = (
     *("é" * 150_000, "🙂" * 2_000, "e" + "\u0301" * 5_000, "[MASK]" * 300, "../../etc/passwd"),
 )
 COUNTS = (0, 257, 1_000, 20_000)
+_LARGEST = 2**26  # bytes
 
 
 def places(message: Any) -> Iterator[tuple[Any, FieldDescriptor]]:
@@ -67,8 +68,13 @@ _RANGES = {
 
 
 def repeat(message: Any, field: FieldDescriptor, count: int) -> None:
-    """Give a repeated field so many values, equal to its first one."""
+    """Give a repeated field so many values, equal to its first one.
+
+    As many as make about 64 MB at most: gRPC holds a whole message before it refuses its size, so
+    a larger one would measure gRPC.
+    """
     values = getattr(message, field.name)
+    count = min(count, _LARGEST // max(1, message.ByteSize()))
     first = [values[0]] if len(values) else []
     if field.message_type is None:
         values[:] = (first or [_odd(random.Random(0), field)]) * count  # noqa: S311 - no secret

@@ -59,7 +59,7 @@ class Siege:
     def growth(self) -> float:
         """Median of memory in the last quarter over that in the first one after warm-up, less one.
 
-        What messages in flight take is a part of it that comes and goes: one of 70 MB is among
+        What messages in flight take is a part of it that comes and goes: one of 64 MB is among
         them. A leak raises the median too.
         """
         first, last = self._quarters()
