@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 import pytest
 from bertd.v1 import inference_pb2
 from bertd_bench.cli import bench
-from bertd_bench.load import document, generator, mix, results
+from bertd_bench.load import document, generator, malformed, mix, results
 from bertd_bench.load.generator import Closed, Open, Outcome, Record, Reply
+from bertd_bench.load.wellformed import Target, methods
 from bertd_bench.texts import MIXED_LENGTHS
 from click.testing import CliRunner
 from test_bench import small_tokenizer
@@ -177,6 +178,26 @@ def test_a_soak_counts_what_it_saw(tiny_bundle: Path) -> None:
     result = CliRunner().invoke(bench, ["soak", str(tiny_bundle), "--minutes", "0.05"])
     assert "plain OK" in result.output
     assert "wrong:" not in result.output
+
+
+def test_malformed_requests_have_statuses_that_are_right_for_them(tiny_bundle: Path) -> None:
+    """A few hundred; their memory means nothing, since so few do not warm a server up."""
+    quick = ["--set", "warmup_seconds=0", "--set", "calibration_seconds=0.05"]
+    arguments = ["malformed", str(tiny_bundle), "--requests", "400", *quick]
+    result = CliRunner().invoke(bench, arguments)
+    assert "9  good requests in between" in result.output
+    assert "random bytes: INVALID_ARGUMENT" in result.output
+    assert "unknown RPC: UNIMPLEMENTED" in result.output
+    assert "wrong:" not in result.output
+
+
+def test_a_seed_gives_the_same_malformed_requests_again() -> None:
+    """And nearly every RPC meets some of them."""
+    target = Target("tiny", "feature-extraction", "", 320)
+    first, again = (malformed.Attacks(methods(), target, 3) for _ in range(2))
+    attacks = [first[number] for number in range(500)]
+    assert attacks == [again[number] for number in range(500)]
+    assert len({attack.path for attack in attacks} & {one.path for one in methods()}) > 45
 
 
 def test_the_document_says_what_the_committed_results_say() -> None:

@@ -188,7 +188,7 @@ def test_health_models_and_reflection(server: RunningServer, client: Client) -> 
         answer = check(health_pb2.HealthCheckRequest(service="bertd.v1.InferenceService"))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
         with pytest.raises(grpc.RpcError, match=r"served: bertd\.v1\.InferenceService") as caught:
-            check(health_pb2.HealthCheckRequest(service="nobody"))
+            check(health_pb2.HealthCheckRequest(service="nobody" * 10_000))
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
         services = ProtoReflectionDescriptorDatabase(channel).get_services()
         assert "bertd.v1.InferenceService" in services

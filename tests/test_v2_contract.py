@@ -105,8 +105,14 @@ def test_health_reflection_and_undecodable_messages(at: Callable[[Task], Served]
     (found,) = (one for one in file.service if one.name == "GRPCInferenceService")
     assert len(found.method) == 20
     assert database.FindFileByName("bertd/oip/model_config.proto").package == "inference"
-    raw: Any = served.channel.unary_unary(f"/{service}/ModelInfer")
-    with pytest.raises(grpc.RpcError) as caught:
-        raw(b"\x0a\x02\xff\xfe")
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "model_name is not valid UTF-8" in (caught.value.details() or "")
+    for path, field in (
+        (f"/{service}/ModelInfer", "model_name"),
+        ("/grpc.health.v1.Health/Check", "service"),
+        ("/grpc.health.v1.Health/Watch", "service"),
+        ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "host"),
+    ):
+        raw: Any = served.channel.unary_stream(path)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(raw(b"\x0a\x02\xff\xfe"))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert f"{field} is not valid UTF-8" in (caught.value.details() or "")

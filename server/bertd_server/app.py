@@ -25,8 +25,9 @@ from bertd.bundle import Task
 from bertd.oip import grpc_service_pb2_grpc
 from bertd.v1 import inference_pb2, inference_pb2_grpc, models_pb2, models_pb2_grpc
 from google.protobuf import descriptor_pool
-from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from bertd_server.engine import EngineOptions
 from bertd_server.model import Model, ModelOptions, Start
@@ -49,6 +50,11 @@ SERVICES = (
     v2.SERVICE,
 )
 SERVICE_NAMES = tuple(service.full_name for service in SERVICES)
+# Not known by the stubs of the packages that have them to be what they are.
+_STANDARD = (
+    cast("ServiceDescriptor", health_pb2.DESCRIPTOR.services_by_name["Health"]),
+    cast("ServiceDescriptor", reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]),
+)
 
 
 REQUESTS: dict[Task, str] = {
@@ -89,7 +95,7 @@ class Server:
             start=start,
         )
         self._grpc = grpc.aio.server(
-            interceptors=[DecodingInterceptor(request_classes(*SERVICES))],
+            interceptors=[DecodingInterceptor(request_classes(*SERVICES, *_STANDARD))],
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),

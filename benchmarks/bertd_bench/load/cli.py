@@ -1,4 +1,4 @@
-"""`bertd bench` serve-load, front-end, soak, and the tables of docs."""
+"""`bertd bench` serve-load, front-end, soak, malformed, and the tables of docs."""
 
 from __future__ import annotations
 
@@ -161,6 +161,52 @@ def front_end(bundle: Path | None, seconds: float, rounds: int, json_path: Path 
         json_path.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
+@click.command()
+@_BUNDLE
+@_SETTING
+@click.option("--threads", type=click.IntRange(min=1), help="Default: all usable cores.")
+@click.option("--requests", type=click.IntRange(min=10), default=100_000, show_default=True)
+@click.option(
+    "--seed", default=0, show_default=True, help="The same one gives the same requests again."
+)
+def malformed(
+    bundle: Path | None, settings: tuple[str, ...], threads: int | None, requests: int, seed: int
+) -> None:
+    """Send malformed requests to every RPC; fail if a status is wrong or memory grows.
+
+    Without BUNDLE, the embedded default model.
+    """
+    from bertd.bundle import BundleError
+    from bertd_server import default_model
+
+    from bertd_bench.contestants import BenchError
+    from bertd_bench.load import siege
+
+    try:
+        seen = siege.besiege(
+            bundle or default_model.ensure_bundle(),
+            requests=requests,
+            seed=seed,
+            threads=threads,
+            settings=_parse(settings),
+            progress=lambda line: click.echo(line, err=True),
+        )
+    except (BenchError, BundleError, default_model.NoDefaultModelError) as error:
+        raise click.ClickException(str(error)) from error
+    for (kind, status), count in sorted(seen.calls.items()):
+        click.echo(f"{count:8,}  {kind}: {status}")
+    click.echo("in all: " + ", ".join(f"{count:,} {s}" for s, count in siege.by_status(seen.calls)))
+    click.echo(f"{seen.good:8,}  good requests in between")
+    click.echo(
+        f"memory {seen.memory[-1] / 2**20:.0f} MiB, growth once warm {seen.growth:+.1%}, "
+        f"of its peak {seen.growth_of_peak:+.1%}"
+    )
+    for line in seen.wrong[:20]:
+        click.echo(f"wrong: {line}")
+    if not seen.passed:
+        raise click.ClickException(f"{len(seen.wrong)} were wrong, or memory grew")
+
+
 def _parse(settings: tuple[str, ...]) -> dict[str, str]:
     parsed = {}
     for setting in settings:
@@ -202,4 +248,4 @@ def load_docs(results: Path, path: Path) -> None:
     click.echo(f"{path} is {'unchanged' if after == before else 'rewritten'}")
 
 
-COMMANDS = (serve_load, front_end, soak, load_docs)
+COMMANDS = (serve_load, front_end, soak, malformed, load_docs)

@@ -59,6 +59,12 @@ class DecodingInterceptor(grpc.aio.ServerInterceptor):
                 request_deserializer=_decoder(kind),
                 response_serializer=handler.response_serializer,
             )
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                _guarded(handler.unary_stream),
+                request_deserializer=_decoder(kind),
+                response_serializer=handler.response_serializer,
+            )
         return grpc.unary_unary_rpc_method_handler(
             _guarded(handler.unary_unary),
             request_deserializer=_decoder(kind),

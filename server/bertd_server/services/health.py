@@ -18,6 +18,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 Request = health_pb2.HealthCheckRequest
 Response = health_pb2.HealthCheckResponse
 
+# Characters of a name that an error quotes: gRPC sends no details of any size.
+_QUOTED = 100
+
 
 class HealthService(health_pb2_grpc.HealthServicer):
     """Says whether the server takes calls; use it on one event loop."""
@@ -62,7 +65,7 @@ class HealthService(health_pb2_grpc.HealthServicer):
         if request.service not in self._services:
             await context.abort(
                 grpc.StatusCode.NOT_FOUND,
-                f"service {request.service!r} is not served; served: "
+                f"service {request.service[:_QUOTED]!r} is not served; served: "
                 f"{', '.join(sorted(filter(None, self._services)))}",
             )
         return self._status(request.service)
