@@ -52,7 +52,7 @@ def refused(
 def test_work_goes_to_the_lane_that_is_free_first(busy: list[float], work: float) -> None:
     """At the predicted moment the lanes have done exactly the work; none was free before."""
     level = Outlook(Backlog(1.0), busy, 0.0, NOW).wait(work)
-    assert level >= min(busy)
+    assert level >= min(busy) - 1e-9  # rounding
     assert sum(max(0.0, level - one) for one in busy) == pytest.approx(work, abs=1e-6)
 
 
