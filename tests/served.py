@@ -21,7 +21,6 @@ from bertd_export.tasks import loader
 from bertd_server.engine import EngineOptions
 from bertd_server.model import Model, ModelOptions
 from bertd_server.scheduler import SchedulerOptions
-from bertd_server.settings import Settings
 from bertd_server.startup import StartOptions
 from bertd_server.tasks.ask import Reply
 from sentences import ALPHABET, long_text
@@ -115,12 +114,6 @@ def serving(
         model = runner.run(load())
         yield Served(source, bundle, model, runner)
         runner.run(model.drain())
-
-
-def quick(**changes: Any) -> Settings:
-    """Settings of a server that starts at once, on a free port."""
-    given = {"address": "127.0.0.1:0", "warmup_seconds": 0, "calibration_seconds": 0.05}
-    return Settings(**{**given, "lanes": 1, "threads": 1, **changes})
 
 
 def long_enough(served: Served, tokens: int) -> tuple[str, Any]:

@@ -8,8 +8,8 @@ import grpc
 import pytest
 from bertd.bundle import Task
 from bertd.v1 import inference_pb2_grpc
-from conftest import RunningServer
-from served import OF_TASK, export_tiny, quick
+from conftest import RunningServer, quick_settings
+from served import OF_TASK, export_tiny
 from tokenizers import Tokenizer
 
 
@@ -23,7 +23,7 @@ class Servers:
     def channel(self, task: Task) -> grpc.Channel:
         if task not in self._running:
             _, bundle = export_tiny(self._factory, "bert", task, **OF_TASK[task])
-            running = RunningServer(bundle, quick(max_texts_per_call=32))
+            running = RunningServer(bundle, quick_settings(max_texts_per_call=32))
             self._running[task] = running, grpc.insecure_channel(running.address)
         return self._running[task][1]
 

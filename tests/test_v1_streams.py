@@ -13,10 +13,10 @@ from bertd.v1 import inference_pb2 as pb
 from bertd.v1 import inference_pb2_grpc
 from bertd_server.errors import Draining
 from bertd_server.services.streams import closed_after_use, in_order
-from conftest import RunningServer
+from conftest import RunningServer, quick_settings
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from served import export_tiny, quick
+from served import export_tiny
 
 IN_WORK = 7  # and one that is read, and waits
 
@@ -115,7 +115,7 @@ async def test_a_server_that_closes_answers_what_it_has_read() -> None:
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     _, bundle = export_tiny(tmp_path_factory, "bert", "feature-extraction")
-    running = RunningServer(bundle, quick(max_texts_per_call=4))
+    running = RunningServer(bundle, quick_settings(max_texts_per_call=4))
     yield running
     running.stop()
 
@@ -204,7 +204,7 @@ def test_a_cancelled_stream_takes_its_work_out_of_the_line(
 def test_a_drain_ends_open_streams(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What was sent is answered; then the client is told to go elsewhere, well before the limit."""
     _, bundle = export_tiny(tmp_path_factory, "bert", "feature-extraction")
-    running = RunningServer(bundle, quick(drain_seconds=900))
+    running = RunningServer(bundle, quick_settings(drain_seconds=900))
     more = threading.Event()
 
     def requests() -> Iterator[pb.EmbedRequest]:

@@ -14,8 +14,7 @@ from bertd.oip import grpc_service_pb2_grpc
 from bertd.v1 import inference_pb2 as v1
 from bertd.v1 import inference_pb2_grpc
 from bertd_export.bundle import export_model
-from bertd_server.settings import Settings
-from conftest import RunningServer
+from conftest import RunningServer, quick_settings
 from tiny import save_tiny
 from tritonclient.utils import np_to_triton_dtype
 
@@ -42,14 +41,7 @@ class Served:
         head = {"max_position_embeddings": 64, **HEADS.get(task, {})}
         source = save_tiny(folder / "source", "bert", task, **head)
         export_model(str(source), folder / "bundle", name="tiny", task=task)
-        settings = Settings(
-            address="127.0.0.1:0",
-            max_texts_per_call=MOST,
-            warmup_seconds=0,
-            calibration_seconds=0.05,
-            lanes=1,
-            threads=1,
-        )
+        settings = quick_settings(max_texts_per_call=MOST)
         self.server = RunningServer(folder / "bundle", settings)
         self.address = self.server.address
         self.triton = triton.InferenceServerClient(self.address)

@@ -151,7 +151,8 @@ class Backlog:
             kind.leave(place.turn, place.seconds)
         if not kind.counts[place.slot]:  # with it goes what rounding has left
             del kind.counts[place.slot], kind.seconds[place.slot]
-            kind.turned = 0.0 if place.slot == _NEVER else kind.turned
+            if place.slot == _NEVER:
+                kind.turned = 0.0
         if not kind.texts:
             del self._classes[place.priority]
 
@@ -173,9 +174,12 @@ class Backlog:
         kind = self._classes.get(priority)
         if kind is None:
             return work
-        work += sum(seconds for slot, seconds in kind.seconds.items() if slot[0] <= deadline)
-        never = kind.seconds.get(_NEVER, 0.0)
-        return work - never + kind.come(now) if math.isinf(deadline) else work
+        work += sum(
+            seconds
+            for slot, seconds in kind.seconds.items()
+            if slot[0] <= deadline and slot != _NEVER
+        )
+        return work + kind.come(now) if math.isinf(deadline) else work
 
     def promises(self, priority: int) -> list[tuple[Slot, float]]:
         """For each slot of deadlines in a class, in ascending order, the lane seconds until then.
@@ -256,15 +260,16 @@ def refusal(demand: Demand, outlook: Outlook, bounds: Bounds) -> Overloaded | De
             f"the deadline is in {_ms(left)} and a text of the call takes {_ms(demand.soonest)} "
             "even on an idle server: allow more time, or send a shorter text"
         )
+    before = outlook.backlog.before(demand.priority, demand.deadline, outlook.now)
     return (
-        _too_much(demand, outlook, bounds)
-        or _too_late(demand, outlook)
+        _too_much(demand, outlook, bounds, before)
+        or _too_late(demand, outlook, before)
         or _breaks_a_promise(demand, outlook)
     )
 
 
-def _too_much(demand: Demand, outlook: Outlook, bounds: Bounds) -> Overloaded | None:
-    """The bounds of the backlog."""
+def _too_much(demand: Demand, outlook: Outlook, bounds: Bounds, before: float) -> Overloaded | None:
+    """The bounds of the backlog, `before` of which goes before the call."""
     tokens = outlook.backlog.tokens(demand.priority)
     if not tokens:
         return None
@@ -277,7 +282,6 @@ def _too_much(demand: Demand, outlook: Outlook, bounds: Bounds) -> Overloaded | 
             reason="queue_tokens",
             retry_after_seconds=outlook.wait(work * min(1.0, excess / tokens)),
         )
-    before = outlook.backlog.before(demand.priority, demand.deadline, outlook.now)
     predicted = outlook.wait(before)
     if predicted > bounds.seconds:
         return Overloaded(
@@ -289,18 +293,17 @@ def _too_much(demand: Demand, outlook: Outlook, bounds: Bounds) -> Overloaded | 
     return None
 
 
-def _too_late(demand: Demand, outlook: Outlook) -> Overloaded | None:
-    """Whether the last text of the call would miss its deadline."""
+def _too_late(demand: Demand, outlook: Outlook, before: float) -> Overloaded | None:
+    """Whether the last text of the call, after `before`, would miss its deadline."""
     if math.isinf(demand.deadline):
         return None
     left = demand.deadline - outlook.now
-    ahead = outlook.backlog.before(demand.priority, demand.deadline, outlook.now)
     others = demand.seconds * (1 - 1 / demand.texts)  # its own texts before its last
     finish = max(
-        _CAUTION * outlook.wait(ahead + others) + demand.longest + outlook.reserve,
-        outlook.answered(ahead + demand.seconds),
+        _CAUTION * outlook.wait(before + others) + demand.longest + outlook.reserve,
+        outlook.answered(before + demand.seconds),
     )
-    if ahead + others + max(outlook.busy) <= 0:
+    if before + others + max(outlook.busy) <= 0:
         finish = demand.soonest  # nothing goes before it, and every lane is free
     if finish < left:
         return None

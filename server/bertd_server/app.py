@@ -103,20 +103,23 @@ class Server:
             ],
         )
         models = {self.model.manifest.name: self.model}
-        self._inference = InferenceService(models, max_texts=settings.max_texts_per_call)
-        inference_pb2_grpc.add_InferenceServiceServicer_to_server(self._inference, self._grpc)
-        models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._grpc)
-        limits = tei.Limits(settings.max_texts_per_call, settings.max_message_bytes)
+        max_texts = settings.max_texts_per_call
         self._closing = asyncio.Event()
+        inference_pb2_grpc.add_InferenceServiceServicer_to_server(
+            InferenceService(models, max_texts=max_texts, closing=self._closing), self._grpc
+        )
+        models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._grpc)
+        limits = tei.Limits(max_texts, settings.max_message_bytes)
         tei.add_services(models, limits, self._grpc, self._closing)
         self._health.leave_out(tei.unanswered(models))
-        self._tensors = v2.InferenceService(
+        tensors = v2.InferenceService(
             models,
-            max_texts=settings.max_texts_per_call,
+            max_texts=max_texts,
             caches=settings.cache_bytes > 0,
             serving=lambda: self._health.serving,
+            closing=self._closing,
         )
-        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._tensors, self._grpc)
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(tensors, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         pools = Pools([oip.POOL, descriptor_pool.Default()])
         reflection.enable_server_reflection(
@@ -151,8 +154,6 @@ class Server:
         limit, cancelled = self._settings.drain_seconds, statistics.cancelled
         end = loop.time() + limit
         self._health.drain()
-        self._inference.drain()
-        self._tensors.drain()
         self._closing.set()
         await self._grpc.stop(limit)
         late = loop.time() >= end

@@ -7,8 +7,9 @@
          └─────> slices ──> one thread: a slice of each call in turn ──> tokenizer
                                 └── its call was cancelled or is late: dropped, not encoded
 
-A slice is a few texts, or one long one. So the tokens that truncation will cut are in memory for
-one slice at a time, and a long call delays the others by a slice, not by all of it.
+A slice is a few texts, or one long one. So a long call delays the others by a slice, not by all of
+it; and where no offsets are wanted, the tokens that truncation will cut are in memory for one slice
+at a time.
 """
 
 from __future__ import annotations

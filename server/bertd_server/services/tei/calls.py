@@ -27,7 +27,7 @@ from bertd_server.model import Model
 from bertd_server.reading import Fit
 from bertd_server.services.lookup import Models, find_model
 from bertd_server.services.status import abort
-from bertd_server.services.streams import in_order
+from bertd_server.services.streams import closed_after_use, in_order
 from bertd_server.tasks.ask import Caller, Reply
 
 Request = TypeVar("Request")
@@ -168,11 +168,11 @@ async def streamed(
     closing: asyncio.Event,
 ) -> AsyncIterator[Response]:
     """Answer requests in order; the first that cannot be answered ends the call with its error."""
+    stream = in_order(requests, lambda request: patiently(work, request, context), closing, IN_WORK)
     try:
-        async for response in in_order(
-            requests, lambda request: patiently(work, request, context), closing, IN_WORK
-        ):
-            yield response
+        async with closed_after_use(stream) as responses:
+            async for response in responses:
+                yield response
     except RequestError as error:
         await abort(context, error)
 

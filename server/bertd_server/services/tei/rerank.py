@@ -12,7 +12,7 @@ from grpc.aio import ServicerContext as Context
 from bertd_server.errors import InvalidInput
 from bertd_server.model import Model
 from bertd_server.reading import Input
-from bertd_server.services.streams import in_order
+from bertd_server.services.streams import closed_after_use, in_order
 from bertd_server.services.tei import calls
 from bertd_server.services.tei.calls import Service, Tally, answered, patiently
 from bertd_server.services.v1.requests import check_count
@@ -93,23 +93,25 @@ class RerankService(Service, tei_pb2_grpc.RerankServicer):
             )
             return reply, pair
 
-        async for reply, pair in in_order(
+        stream = in_order(
             requests,
             lambda request: patiently(score, request, context),
             self._closing,
             calls.IN_WORK,
-        ):
-            text = pair.pair if first is not None and first.return_text else None
-            held += _RANK_BYTES + len((text or "").encode())
-            if held > self._limits.max_answer_bytes:
-                raise InvalidInput(
-                    f"the answer to {len(ranks)} texts fills what the server sends in one message "
-                    f"({self._limits.max_answer_bytes} bytes): make several streams"
-                    + (", or leave return_text out" if text else ""),
-                    field="text",
-                )
-            score_of = tally.add(reply, pair.characters)
-            ranks.append(pb.Rank(index=len(ranks), score=score_of, text=text))
+        )
+        async with closed_after_use(stream) as scored:
+            async for reply, pair in scored:
+                text = pair.pair if first is not None and first.return_text else None
+                held += _RANK_BYTES + len((text or "").encode())
+                if held > self._limits.max_answer_bytes:
+                    raise InvalidInput(
+                        f"the answer to {len(ranks)} texts fills what the server sends in one "
+                        f"message ({self._limits.max_answer_bytes} bytes): make several streams"
+                        + (", or leave return_text out" if text else ""),
+                        field="text",
+                    )
+                score_of = tally.add(reply, pair.characters)
+                ranks.append(pb.Rank(index=len(ranks), score=score_of, text=text))
         if not ranks:
             raise InvalidInput("the stream has no request: send at least one text", field="text")
         return _response(ranks, tally)

@@ -27,20 +27,17 @@ Replies = Sequence[Reply[Any]]
 class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     """Answers texts."""
 
-    def __init__(self, models: Models, *, max_texts: int) -> None:
+    def __init__(self, models: Models, *, max_texts: int, closing: asyncio.Event) -> None:
         """Serve models.
 
         Args:
             models: by name; looked up anew for each call.
             max_texts: inputs that a call may have.
+            closing: once it is set, streams end with what they have sent.
         """
         self._models = models
         self._max_texts = max_texts
-        self._closing = asyncio.Event()
-
-    def drain(self) -> None:
-        """Let streams end with what they have sent; call it on the event loop."""
-        self._closing.set()
+        self._closing = closing
 
     async def Embed(  # noqa: N802 - the RPC's name
         self, request: pb.EmbedRequest, context: Context[pb.EmbedRequest, pb.EmbedResponse]

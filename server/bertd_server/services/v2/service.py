@@ -32,7 +32,13 @@ class InferenceService(RefusedCalls):
     """Answers tensors."""
 
     def __init__(
-        self, models: Models, *, max_texts: int, caches: bool, serving: Callable[[], bool]
+        self,
+        models: Models,
+        *,
+        max_texts: int,
+        caches: bool,
+        serving: Callable[[], bool],
+        closing: asyncio.Event,
     ) -> None:
         """Serve models.
 
@@ -41,16 +47,13 @@ class InferenceService(RefusedCalls):
             max_texts: inputs that a call may have.
             caches: whether results are kept.
             serving: tells whether calls can be answered now.
+            closing: once it is set, streams end with what they have sent.
         """
         self._models = models
         self._max_texts = max_texts
         self._caches = caches
         self._serving = serving
-        self._closing = asyncio.Event()
-
-    def drain(self) -> None:
-        """Let streams end with what they have sent; call it on the event loop."""
-        self._closing.set()
+        self._closing = closing
 
     async def ServerLive(  # noqa: N802 - the RPC's name
         self,
