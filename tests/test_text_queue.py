@@ -125,12 +125,13 @@ async def test_long_calls_take_turns(tiny_bundle: Path) -> None:
     assert queue.held.slices[:2] == [[slice_], [LONG]]
     queue.held.permits.release(10)
     outcomes = await long
-    queue.held.begun = threading.Semaphore(0)
+    queue.held.begun, queue.held.permits = threading.Semaphore(0), threading.Semaphore(0)
     assert isinstance(outcomes[5], InvalidInput)
     assert outcomes[5].field == "texts[5]"
     stopped = queue.ask(slice_, slice_)
     await asyncio.to_thread(queue.held.begun.acquire)
     queue.close()
+    queue.held.permits.release(10)
     with pytest.raises(Draining):
         await stopped
     assert queue.waiting == 0
