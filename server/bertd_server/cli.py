@@ -20,7 +20,7 @@ def serve(bundle: Path | None, **flags: Any) -> None:
     from bertd.bundle import BundleError
     from pydantic import ValidationError
 
-    from bertd_server import app, default_model, event_loop, logs
+    from bertd_server import app, default_model, logs, process
     from bertd_server.errors import CannotServeError
     from bertd_server.settings import Settings
 
@@ -35,7 +35,7 @@ def serve(bundle: Path | None, **flags: Any) -> None:
         raise click.UsageError(problems) from error
     try:
         folder = bundle or default_model.ensure_bundle(settings.cache_folder)
-        finished = event_loop.run(app.serve(folder, settings))
+        finished = process.run(app.serve(folder, settings))
     except (
         BundleError,
         CannotServeError,
