@@ -142,7 +142,7 @@ def fit(request: Any) -> Fit:
 def caller(context: Context[Any, Any]) -> Caller:
     """How long the caller waits."""
     remaining = _remaining(context)
-    return Caller(math.inf if remaining is None else remaining)
+    return Caller.within(math.inf if remaining is None else remaining)
 
 
 async def answered(

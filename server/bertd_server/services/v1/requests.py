@@ -65,7 +65,8 @@ def caller(request: Any, context: _Context) -> Caller:
     """How long the caller waits, and how urgently."""
     remaining = context.time_remaining()
     within = math.inf if remaining is None else remaining
-    return Caller(within, _value("priority", request.priority, _PRIORITIES, inference_pb2.Priority))
+    priority = _value("priority", request.priority, _PRIORITIES, inference_pb2.Priority)
+    return Caller.within(within, priority)
 
 
 def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
