@@ -168,8 +168,10 @@ def check_characters(given: Sequence[Input], field: str) -> None:
         )
 
 
-def token_ids(given: Sequence[inference_pb2.TokenIds], vocabulary: int) -> list[Sequence[int]]:
-    """Token ids of a request; there are `vocabulary` of them."""
+def token_ids(
+    given: Sequence[inference_pb2.TokenIds], vocabulary: int
+) -> list[list[int] | InvalidInput]:
+    """Token ids of a request, of which there are `vocabulary`, each sequence with its outcome."""
     total = sum(len(one.ids) for one in given)
     if total > MOST_CHARACTERS:
         raise InvalidInput(
@@ -179,17 +181,20 @@ def token_ids(given: Sequence[inference_pb2.TokenIds], vocabulary: int) -> list[
             reason="too_many",
             limit=MOST_CHARACTERS,
         )
-    for number, one in enumerate(given):
-        largest = max(one.ids, default=0)
-        if largest >= vocabulary:
-            field = f"sequences[{number}].ids[{list(one.ids).index(largest)}]"
-            raise InvalidInput(
-                f"{field} is {largest}: the vocabulary has ids below {vocabulary}",
-                field=field,
-                reason="out_of_range",
-                limit=vocabulary - 1,
-            )
-    return [one.ids for one in given]
+    return [_ids(list(one.ids), vocabulary, number) for number, one in enumerate(given)]
+
+
+def _ids(ids: list[int], vocabulary: int, number: int) -> list[int] | InvalidInput:
+    largest = max(ids, default=0)
+    if largest < vocabulary:
+        return ids
+    field = f"sequences[{number}].ids[{ids.index(largest)}]"
+    return InvalidInput(
+        f"{field} is {largest}: the vocabulary has ids below {vocabulary}",
+        field=field,
+        reason="out_of_range",
+        limit=vocabulary - 1,
+    )
 
 
 def _value(field: str, number: int, known: Mapping[Any, V], enum: _Enum) -> V:
