@@ -275,11 +275,12 @@ def _too_much(demand: Demand, outlook: Outlook, bounds: Bounds, before: float) -
         return None
     excess = tokens + demand.tokens - bounds.tokens
     if excess > 0:
+        alone = demand.tokens > bounds.tokens  # only an idle server takes it
         work = outlook.backlog.seconds(demand.priority)
         return Overloaded(
             f"{tokens} tokens are waiting and the limit is {bounds.tokens}: "
             "retry later with back-off, or send fewer texts a call",
-            reason="queue_tokens",
+            reason="call_tokens" if alone else "queue_tokens",
             retry_after_seconds=outlook.wait(work * min(1.0, excess / tokens)),
         )
     predicted = outlook.wait(before)

@@ -37,13 +37,20 @@ _SORTED = 4
 class Caller:
     """How long a caller waits, and how urgently.
 
+    Make it as the request arrives: whatever is asked for it, in turn or at once, shares the time.
+
     Attributes:
-        within: seconds until the answers are no longer wanted.
+        deadline: on the monotonic clock; then the answers are no longer wanted.
         priority: class of the call: lower ones go first.
     """
 
-    within: float = math.inf
+    deadline: float = math.inf
     priority: int = INTERACTIVE
+
+    @classmethod
+    def within(cls, seconds: float, priority: int = INTERACTIVE) -> Caller:
+        """One who waits so many seconds from now."""
+        return cls(time.monotonic() + seconds, priority)
 
 
 CALLER = Caller()
@@ -128,10 +135,9 @@ async def ask(
     Raises:
         RequestError: the call as a whole cannot be answered.
     """
-    deadline = time.monotonic() + caller.within
     begin = time.perf_counter_ns()
     readings = await model.read(
-        inputs, fit, deadline, prompt=question.prompt, offsets=question.offsets
+        inputs, fit, caller.deadline, prompt=question.prompt, offsets=question.offsets
     )
     if question.check is not None:
         readings = [
@@ -141,7 +147,7 @@ async def ask(
     tokenize_ns = time.perf_counter_ns() - begin
     sequences = [w.sequence for r in readings if isinstance(r, Reading) for w in r.windows]
     answers = (
-        await model.compute(sequences, deadline, caller.priority, question.outputs)
+        await model.compute(sequences, caller.deadline, caller.priority, question.outputs)
         if sequences
         else []
     )
