@@ -86,7 +86,8 @@ def collecting() -> Iterator[tuple[Collector, str]]:
     """A collector on a free port, and its endpoint."""
     collector = Collector()
     server = grpc.server(ThreadPoolExecutor(2))
-    services.add_TraceServiceServicer_to_server(collector, server)
+    add: Any = services.add_TraceServiceServicer_to_server  # it has no types
+    add(collector, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield collector, f"http://127.0.0.1:{port}"

@@ -103,8 +103,15 @@ class StateCollector(Collector):
         self._memory_limit = memory_limit
 
     def describe(self) -> list[Metric]:
-        """Keep the registry from collecting before there is a state."""
-        return []
+        """All metrics without samples: a scraper may ask for some by name."""
+        of_server = [
+            _metric(name, kind, help_, labels, ())
+            for name, (kind, help_, labels) in OF_SERVER.items()
+        ]
+        return [
+            *of_server,
+            *(_metric(each.name, each.kind, each.help, (), ()) for each in FAMILIES),
+        ]
 
     def collect(self) -> Iterator[Metric]:
         """All metrics of the server."""
