@@ -84,14 +84,6 @@ def resident_bytes() -> int:
     stop at any time, and leave them to this one. Elsewhere than on Linux it is the most that was
     ever resident.
     """
-    return sum(resident_parts())
-
-
-def resident_parts() -> tuple[int, int]:
-    """Memory of this process, as :func:`resident_bytes`: its own, and that of files it maps.
-
-    What ONNX Runtime's arena holds is the process's own, and most of it in a server.
-    """
     own = 0
     files: dict[str, int] = {}  # by stretch
     try:
@@ -101,8 +93,8 @@ def resident_parts() -> tuple[int, int]:
             files[each.stretch] = max(files.get(each.stretch, 0), shared)
     except OSError:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak * (1 if sys.platform == "darwin" else 1024), 0
-    return own, sum(files.values())
+        return peak * (1 if sys.platform == "darwin" else 1024)
+    return own + sum(files.values())
 
 
 def unread_bytes() -> int:

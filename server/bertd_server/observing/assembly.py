@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("bertd")
 
+_LAST_SPANS_SECONDS = 2.0  # for a collector to take what is left
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
@@ -100,7 +102,10 @@ class Observing:
         if self._endpoint is not None:
             await asyncio.to_thread(self._endpoint.stop)
         if self._tracing is not None:
-            await asyncio.to_thread(self._tracing.close)
+            # A thread that may be left behind: its collector may be gone.
+            last = threading.Thread(target=self._tracing.close, name="bertd-spans", daemon=True)
+            last.start()
+            await asyncio.to_thread(last.join, _LAST_SPANS_SECONDS)
 
 
 def _tracing(endpoint: str) -> Tracing | None:

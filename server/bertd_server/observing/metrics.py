@@ -29,7 +29,6 @@ from prometheus_client.metrics_core import (
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from bertd_server import memory
 from bertd_server.model import Model
 from bertd_server.observing.calls import RpcCounts
 from bertd_server.observing.families import (
@@ -41,6 +40,7 @@ from bertd_server.observing.families import (
     Sample,
     View,
 )
+from bertd_server.observing.resident import resident
 
 Models = Callable[[], Iterable[tuple[str, str, Model]]]
 """Gives the name and the version of each model that is served, and the model."""
@@ -139,10 +139,7 @@ class StateCollector(Collector):
         if name == "bertd_rpcs_in_flight":
             return [((rpc,), count) for rpc, count in state.running.items()]
         if name == "bertd_memory_bytes":
-            return [
-                ((kind,), size)
-                for kind, size in zip(("anonymous", "file"), memory.resident_parts(), strict=True)
-            ]
+            return [((kind,), size) for kind, size in resident().items()]
         single = {
             "bertd_ready": state.ready,
             "bertd_event_loop_lag_seconds": state.lag,
