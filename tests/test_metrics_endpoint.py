@@ -236,6 +236,26 @@ def test_rpcs_are_counted_by_code_and_models_have_a_health_of_their_own(
     assert counted[1] - counted[0] == 1
 
 
+async def test_models_have_series_of_their_own_and_a_reload_no_series_twice(
+    tiny_bundle: Path,
+) -> None:
+    """While one of a name and version replaces another, the newer is seen."""
+    first, second = (Server(tiny_bundle, quick_settings()).model for _ in range(2))
+    first.statistics.answered, second.statistics.answered = 1, 2
+    served = [("a", "1", first), ("b", "2", first), ("a", "1", second)]
+    state = metrics.look(lambda: served, RpcCounts(), ready=True, draining=False)
+    second.statistics.answered = 9  # what was seen stays
+    collector = metrics.StateCollector(0)
+    collector.state = state
+    found = list(metrics.registry(collector).collect())
+    _assert_whole([family for family in found if family.name == "bertd_texts"])
+    for name, version, count in (("a", "1", 2), ("b", "2", 1)):
+        labels = {"model": name, "version": version, "outcome": "answered"}
+        assert value(found, "bertd_texts_total", **labels) == count
+    for model in (first, second):
+        await model.drain()
+
+
 # --- dashboard and alerts ---
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
@@ -243,6 +263,7 @@ _SELECTOR = re.compile(r"([a-z_]+)\{([^}]*)\}|\b((?:bertd|process)_[a-z_]+|up)\b
 _MATCHER = re.compile(r'([a-z_]+)\s*(=~|=|!=|!~)\s*"([^"]*)"')
 _GROUPING = re.compile(r"\b(?:by|on|without|ignoring)\s*\(([^)]*)\)")
 _TEMPLATE = re.compile(r"\{\{\s*(?:\$labels\.)?([a-z_]+)\s*\}\}")
+_WORDS = {"histogram_quantile", "increase", "rate", "sum"}  # of PromQL, that are used
 _TARGET = {"instance", "job"}  # labels that Prometheus itself adds
 
 
@@ -285,6 +306,8 @@ def test_dashboard_and_alerts_use_what_is_exported(watched: RunningServer) -> No
                 assert label in exported[metric] | _TARGET, (expression, label)
                 if label in values and operator in {"=", "=~"}:
                     assert any(re.fullmatch(wanted, one) for one in values[label]), expression
+        left = _GROUPING.sub("", re.sub(r"\{[^}]*\}|\[[^\]]*\]", "", expression))
+        assert set(re.findall(r"[a-z_]{2,}", left)) <= _WORDS | exported.keys(), expression
         for grouping in _GROUPING.findall(expression):
             assert {each.strip() for each in grouping.split(",")} <= labels, expression
         mentioned = set(_TEMPLATE.findall(_STRING.sub("", shown)))

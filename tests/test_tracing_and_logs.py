@@ -14,6 +14,8 @@ import pytest
 from bertd.bundle import Task
 from bertd.v1 import inference_pb2 as pb
 from bertd.v1 import inference_pb2_grpc
+from bertd_client import Client
+from bertd_client.errors import NotFound
 from bertd_server.errors import CannotServeError
 from bertd_server.observing.assembly import Observing
 from bertd_server.observing.calls import given_id
@@ -96,10 +98,13 @@ def test_errors_alone_have_lines_at_a_share_of_0_and_texts_only_if_asked(tiny_bu
     with capture_logs() as lines, grpc.insecure_channel(running.address) as channel:
         stub = inference_pb2_grpc.InferenceServiceStub(channel)
         stub.Embed(pb.EmbedRequest(texts=["fine"]))
+        with Client(running.address) as client, pytest.raises(NotFound) as unknown:
+            client.embed(["a"], model="nobody")
         with pytest.raises(grpc.RpcError) as caught:
             stub.Embed(pb.EmbedRequest(texts=["", " "]))
     running.stop()
-    (line,) = [line for line in lines if line["event"] == "rpc"]
+    first, line = (line for line in lines if line["event"] == "rpc")
+    assert (unknown.value.request_id, "NOT_FOUND") == (first["request_id"], first["code"])
     assert line["inputs"] == ["", " "]
     assert _request_info(caught.value) == line["request_id"]
     assert ("x-request-id", line["request_id"]) in _trailers(caught.value)

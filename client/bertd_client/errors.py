@@ -2,7 +2,7 @@
 
 ::
 
-    BertdError              code, message, violations, index, retry_after_s
+    BertdError              code, message, violations, index, retry_after_s, request_id
     ├── InvalidArgument     INVALID_ARGUMENT: the request must change; see violations
     │                       (RESOURCE_EXHAUSTED where its message is too large for gRPC)
     ├── NotFound            NOT_FOUND: no model has that name
@@ -48,22 +48,25 @@ class BertdError(Exception):
         index: Which of the inputs failed; ``None`` if the call failed as a whole.
         retry_after_s: Seconds after which the server expects to have room; ``None`` if it did not
             say.
+        request_id: By which the server's log knows the call; empty if it did not say.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what an error has
         self,
         code: grpc.StatusCode,
         message: str,
         violations: Sequence[FieldViolation] = (),
         index: int | None = None,
         retry_after_s: float | None = None,
+        request_id: str = "",
     ) -> None:
-        super().__init__(code, message, tuple(violations), index, retry_after_s)
+        super().__init__(code, message, tuple(violations), index, retry_after_s, request_id)
         self.code = code
         self.message = message
         self.violations = tuple(violations)
         self.index = index
         self.retry_after_s = retry_after_s
+        self.request_id = request_id
 
     def __str__(self) -> str:
         if self.index is None or f"[{self.index}]" in self.message:
@@ -88,7 +91,9 @@ class BertdError(Exception):
             for one in self.violations
         )
         message = self.message.replace(old, new)
-        return type(self)(self.code, message, violations, index, self.retry_after_s)
+        return type(self)(
+            self.code, message, violations, index, self.retry_after_s, self.request_id
+        )
 
 
 class InvalidArgument(BertdError):
@@ -137,7 +142,7 @@ def from_status(status: status_pb2.Status) -> BertdError:
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     kind = _CLASSES.get(code, ServerError)
     message = status.message or code.name
-    return kind(code, message, _violations(status), None, _retry_after(status))
+    return kind(code, message, _violations(status), None, _retry_after(status), _request_id(status))
 
 
 def from_rpc_error(error: grpc.RpcError | grpc.FutureCancelledError) -> BertdError:
@@ -180,6 +185,12 @@ def _retry_after(status: status_pb2.Status) -> float | None:
     for detail in _details(status, error_details_pb2.RetryInfo):
         return float(detail.retry_delay.seconds + detail.retry_delay.nanos / 1e9)
     return None
+
+
+def _request_id(status: status_pb2.Status) -> str:
+    for detail in _details(status, error_details_pb2.RequestInfo):
+        return str(detail.request_id)
+    return ""
 
 
 def _details(status: status_pb2.Status, kind: type[Any]) -> list[Any]:

@@ -6,6 +6,7 @@ a request; the reason is.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from typing import Any
@@ -47,18 +48,19 @@ class AccessLog:
         if self.texts:
             more["inputs"] = [_shown(one) for one in watched.inputs[:_MOST_TEXTS]]
         write = log.info if code == _OK else log.warning
-        write(
-            "rpc",
-            rpc=watched.rpc,
-            model=watched.model,
-            code=_NAMES.get(code, str(code)),
-            texts=watched.texts,
-            tokens=watched.tokens,
-            milliseconds=round(1_000 * (time.perf_counter() - watched.began), 3),
-            peer=watched.peer,
-            request_id=watched.id,
-            **more,
-        )
+        with contextlib.suppress(OSError):  # a log that cannot be written costs no answer
+            write(
+                "rpc",
+                rpc=watched.rpc,
+                model=watched.model,
+                code=_NAMES.get(code, str(code)),
+                texts=watched.texts,
+                tokens=watched.tokens,
+                milliseconds=round(1_000 * (time.perf_counter() - watched.began), 3),
+                peer=watched.peer,
+                request_id=watched.id,
+                **more,
+            )
 
 
 def _shown(one: Any) -> str | list[str]:
