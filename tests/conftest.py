@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from servers import Servers
 
 T = TypeVar("T")
+
+# Two servers at once cannot both have the default address; a test that wants HTTP says where.
+os.environ.setdefault("BERTD_HTTP_ADDRESS", "off")
 
 
 @pytest.fixture(scope="session")

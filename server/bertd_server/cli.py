@@ -33,6 +33,7 @@ def serve(bundle: Path | None, **flags: Any) -> None:
             for e in error.errors()
         )
         raise click.UsageError(problems) from error
+    logs.configure(settings.log_format, settings.log_level)
     try:
         folder = bundle or default_model.ensure_bundle(settings.cache_folder)
         finished = process.run(app.serve(folder, settings))

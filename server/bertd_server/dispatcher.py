@@ -223,6 +223,7 @@ class Dispatcher:
             if result.error is None:
                 now = self._floor.clock()
                 way = max(0.0, now - batch.started - result.seconds)  # calls wait for that too
+                self._statistics.cost_ratio.observe((result.seconds + way) / batch.seconds)
                 self._forecast.observe(batch.shape, result.seconds, now, wide=batch.wide, way=way)
                 self._pool.dispatch()  # the lane goes on while the answers are handed out
                 self._landing.answer(batch, result)

@@ -23,6 +23,7 @@ from bertd_server.errors import InvalidInput
 from bertd_server.flights import Outcome
 from bertd_server.forecast import Measured
 from bertd_server.lanes import Runs, unheard
+from bertd_server.observing.calls import Stages
 from bertd_server.packing import TokenSequence
 from bertd_server.reading import Fit, Input, Reader, Reading
 from bertd_server.scheduler import Scheduler, SchedulerOptions
@@ -210,6 +211,7 @@ class Model:
         deadline: float,
         priority: int,
         outputs: Sequence[str],
+        stages: Stages | None = None,
     ) -> list[Outcome]:
         """Compute outputs of the graph for sequences, each with its own outcome, in order.
 
@@ -218,11 +220,12 @@ class Model:
             deadline: on the monotonic clock.
             priority: class of the call: lower ones go first.
             outputs: names from the manifest's `outputs`.
+            stages: told of each text that was computed.
 
         Raises:
             RequestError: the call as a whole cannot be answered.
         """
-        return await self._scheduler.submit(sequences, deadline, priority, outputs)
+        return await self._scheduler.submit(sequences, deadline, priority, outputs, stages)
 
     def note(self, tokenize_ns: int, total_ns: int) -> None:
         """Take the durations of a call into the statistics."""

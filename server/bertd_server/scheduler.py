@@ -28,6 +28,7 @@ from bertd_server.errors import Draining, NoLane
 from bertd_server.flights import Answer, Call, Outcome, key_of
 from bertd_server.forecast import Forecast, Measured
 from bertd_server.lanes import Runs, unheard
+from bertd_server.observing.calls import Stages
 from bertd_server.packing import TokenSequence
 from bertd_server.pool import Pool
 from bertd_server.statistics import Gauges, Statistics
@@ -115,6 +116,7 @@ class Scheduler:
         deadline: float = math.inf,
         priority: int = INTERACTIVE,
         outputs: Sequence[str] = (),
+        stages: Stages | None = None,
     ) -> list[Outcome]:
         """Answer sequences, each with its own outcome, in order.
 
@@ -126,6 +128,7 @@ class Scheduler:
             priority: class of the call: lower ones go first.
             outputs: of the graph. Either all calls name some, or none does: then the engine
                 computes what it computes unless told otherwise.
+            stages: told of each text that was computed.
 
         Raises:
             Draining: the scheduler takes no new work.
@@ -138,6 +141,7 @@ class Scheduler:
             self.statistics.refused["draining"] += 1
             raise Draining("the server is shutting down: send the request to another one")
         call = Call(deadline, priority, now, [None] * len(sequences), self._loop.create_future())
+        call.stages = stages
         unanswered = self._answer_from_cache(call, sequences, tuple(outputs))
         if unanswered:
             self._admit(call, unanswered, now)

@@ -162,7 +162,7 @@ def _frames(profiler: cProfile.Profile) -> Frames:
 
 
 async def _serve_bertd(connection: Connection, folder: Path) -> None:
-    settings = Settings(address=_ANYWHERE, threads=1)
+    settings = Settings(address=_ANYWHERE, http_address=_ANYWHERE, threads=1)
     server = Server(folder, settings, instant)
     port = await server.start()
     settle()
