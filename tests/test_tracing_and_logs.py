@@ -102,7 +102,7 @@ def test_errors_alone_have_lines_at_a_share_of_0_and_texts_only_if_asked(tiny_bu
             client.embed(["a"], model="nobody")
         with pytest.raises(grpc.RpcError) as caught:
             stub.Embed(pb.EmbedRequest(texts=["", " "]))
-    running.stop()
+        running.stop()  # the line may come after the answer
     first, line = (line for line in lines if line["event"] == "rpc")
     assert (unknown.value.request_id, "NOT_FOUND") == (first["request_id"], first["code"])
     assert line["inputs"] == ["", " "]

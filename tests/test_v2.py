@@ -175,6 +175,7 @@ def test_the_server_and_its_models_describe_themselves(at: Callable[[Task], Serv
 
 def test_statistics_rise(at: Callable[[Task], Served]) -> None:
     served = at("feature-extraction")
+    served.infer({"text": ["cat"]})
     before = served.triton.get_inference_statistics("tiny").model_stats[0]
     served.infer({"text": [*TEXTS, "dog"]})
     (after,) = served.triton.get_inference_statistics().model_stats
