@@ -99,6 +99,14 @@ class NotFound(BertdError):
     """The server has no such model."""
 
 
+class Unauthenticated(BertdError):
+    """The server wants an API key, or does not know this one."""
+
+
+class PermissionDenied(BertdError):
+    """The API key is not for this call."""
+
+
 class DeadlineExceeded(BertdError):
     """The timeout passed before the answer came."""
 
@@ -122,6 +130,8 @@ class ServerError(BertdError):
 _CLASSES: dict[grpc.StatusCode, type[BertdError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
     grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
     grpc.StatusCode.UNAVAILABLE: Unavailable,

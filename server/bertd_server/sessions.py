@@ -14,10 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
+from bertd.bundle import BundleError
+from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from bertd_server import providers
 from bertd_server.values import Profile, Provider
 
+_UNLOADABLE = (
+    state.Fail,
+    state.InvalidArgument,
+    state.InvalidGraph,
+    state.InvalidProtobuf,
+    state.NoSuchFile,
+    state.NotImplemented,
+)
+_SAID = 300  # characters of ONNX Runtime's own words
 _SHARED_ARENA = "session.use_env_allocators"
 
 
@@ -45,12 +56,16 @@ def open_session(graph: Path, threads: int, options: SessionOptions) -> Any:
 
     Raises:
         CannotServeError: the provider is missing or does not start.
+        BundleError: the graph is none that ONNX Runtime runs.
     """
-    session = ort.InferenceSession(
-        str(graph),
-        configured(threads, options),
-        providers=providers.chain(options.provider),
-    )
+    chain = providers.chain(options.provider)
+    try:
+        session = ort.InferenceSession(str(graph), configured(threads, options), providers=chain)
+    except _UNLOADABLE as error:
+        said = str(error).strip().partition("\n")[0][:_SAID]
+        raise BundleError(
+            f"ONNX Runtime does not load {graph} ({said}): export the model again with this bertd"
+        ) from error
     providers.check_started(options.provider, session.get_providers())
     return session
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from bertd_server.errors import Overloaded
 
 _SOON = 0.1  # seconds after which one of the calls at work may have ended
+_PATIENCE = 5.0  # seconds; clients that retry by themselves hear of longer waits at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class Allowance:
                 f"{wait:.3g} s, send more texts in a call, or ask for a higher limit",
                 reason="key_rate",
                 retry_after_seconds=wait,
+                in_vain=wait > _PATIENCE,
             )
 
     @contextmanager

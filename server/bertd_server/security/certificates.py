@@ -82,7 +82,9 @@ class Certificates:
             return current.configuration()
 
         return grpc.dynamic_ssl_server_credentials(
-            given.configuration(), fetch, require_client_authentication=self._client_ca is not None
+            given.configuration(),
+            fetch,  # type: ignore[arg-type] # the stubs miss that None means "as before"
+            require_client_authentication=self._client_ca is not None,
         )
 
     def reload(self) -> bool:

@@ -124,7 +124,8 @@ async def _paced(requests: AsyncIterator[Any], caller: Caller) -> AsyncIterator[
     """Messages of a stream as fast as the key may send them; the call has paid for the first."""
     paid = True
     async for request in requests:
-        while not paid and (wait := caller.allowance.wait()):
+        # There is nothing but time to wait for.
+        while not paid and (wait := caller.allowance.wait()):  # noqa: ASYNC110
             await asyncio.sleep(wait)
         paid = False
         yield request

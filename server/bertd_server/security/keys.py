@@ -67,6 +67,12 @@ class Entry(BaseModel):
     burst: int | None = Field(None, ge=1)
     concurrent_calls: int | None = Field(None, ge=1)
 
+    @model_validator(mode="after")
+    def _a_burst_is_of_a_rate(self) -> Self:
+        if self.burst is not None and self.requests_per_second is None:
+            raise ValueError("burst without requests_per_second: give both")
+        return self
+
     @property
     def limits(self) -> Limits:
         """What it may use; a burst is a second's worth where it is not given."""

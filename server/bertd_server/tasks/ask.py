@@ -128,7 +128,8 @@ async def ask(
     Raises:
         RequestError: the call as a whole cannot be answered.
     """
-    deadline = time.monotonic() + caller.within
+    within = min(caller.within, model.limits.max_request_seconds or math.inf)
+    deadline = time.monotonic() + within
     begin = time.perf_counter_ns()
     readings = await model.read(
         inputs, fit, deadline, prompt=question.prompt, offsets=question.offsets
