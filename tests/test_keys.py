@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,11 +17,12 @@ from bertd_client import Unauthenticated as NoKey
 from bertd_client.commands import models
 from bertd_server import commands
 from bertd_server.app import SERVICES
-from bertd_server.errors import CannotServeError
+from bertd_server.errors import CannotServeError, Unauthenticated
 from bertd_server.errors import Overloaded as Refused
-from bertd_server.errors import Unauthenticated
+from bertd_server.errors import PermissionDenied as Denied
 from bertd_server.security.allowance import Allowance, Limits
 from bertd_server.security.keys import KeyRing, hashed, new_key
+from bertd_server.security.management import Management
 from click.testing import CliRunner
 from conftest import RunningServer, quick_settings
 from google.rpc import error_details_pb2
@@ -31,9 +33,13 @@ METHODS = [
     f"/{service.full_name}/{method.name}" for service in SERVICES for method in service.methods
 ]
 V2 = "/inference.GRPCInferenceService/"
-MANAGED = [V2 + "RepositoryModelLoad", V2 + "RepositoryModelUnload", V2 + "LogSettings"]
+MANAGED = re.compile(V2 + r"(Repository.*oad|\w+(Unr|R)egister|\w+Settings?)")
+INFERRING = re.compile(
+    r"/bertd\.v1\.InferenceService/|/tei\.v1\.(?!Info)|" + V2 + r"Model(Stream)?Infer"
+)
+TEXT = b"\x12\x07the cat"  # EmbedRequest.texts
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-KINDS = ("infer", "manage", "all", "old", "slow", "narrow")
+KINDS = ("infer", "manage", "all", "old", "slow", "narrow", "quick")
 KEYS = {id_: new_key(id_) for id_ in KINDS}
 
 
@@ -44,6 +50,7 @@ def entries(*ids: str) -> dict[str, list[dict[str, Any]]]:
         "old": {"expires": (datetime.now(UTC) - timedelta(seconds=1)).isoformat()},
         "slow": {"requests_per_second": 1e-6, "burst": 2},
         "narrow": {"concurrent_calls": 1},
+        "quick": {"requests_per_second": 100, "burst": 1},
     }
     return {
         "keys": [
@@ -72,7 +79,7 @@ def server(tiny_bundle: Path, file: Path) -> Iterator[RunningServer]:
 
 
 @pytest.fixture
-def channel(server: RunningServer) -> Iterator[grpc.Channel]:
+def channel(server: RunningServer) -> Iterator[Any]:
     with grpc.insecure_channel(server.address) as made:
         yield made
 
@@ -81,7 +88,7 @@ def bearer(key: str | None) -> Sequence[tuple[str, str]] | None:
     return None if key is None else (("authorization", f"Bearer {key}"),)
 
 
-def answer(channel: grpc.Channel, method: str, key: str | None) -> tuple[grpc.StatusCode, str]:
+def answer(channel: Any, method: str, key: str | None) -> tuple[grpc.StatusCode, str]:
     """Status and reason of a call with an empty message, as a stream: it has all kinds of calls."""
     call = channel.stream_stream(method)(iter([b""]), metadata=bearer(key), timeout=60)
     try:
@@ -97,26 +104,25 @@ def answer(channel: grpc.Channel, method: str, key: str | None) -> tuple[grpc.St
 
 
 @pytest.mark.parametrize("method", [*METHODS, REFLECTION])
-def test_every_service_wants_a_key_that_is_for_it(channel: grpc.Channel, method: str) -> None:
+def test_every_service_wants_a_key_that_is_for_it(channel: Any, method: str) -> None:
     denied = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
     assert answer(channel, method, None) == (denied[0], "MISSING_KEY")
     assert answer(channel, method, KEYS["infer"] + "x") == (denied[0], "UNKNOWN_KEY")
     assert answer(channel, method, KEYS["old"]) == (denied[0], "EXPIRED_KEY")
     assert answer(channel, method, KEYS["all"])[0] not in denied
-    wrong = "infer" if method in MANAGED else "manage"
-    describes = "Model" in method.split("/")[1] or method.startswith("/tei.v1.Info") or V2 in method
-    code, reason = answer(channel, method, KEYS[wrong])
-    if method in MANAGED or not (describes or method == REFLECTION) or "Infer" in method[-11:]:
-        if method != REFLECTION:
-            assert (code, reason) == (denied[1], "MISSING_SCOPE")
+    other = answer(channel, method, KEYS["infer" if MANAGED.match(method) else "manage"])
+    if MANAGED.match(method) or INFERRING.match(method):
+        assert other == (denied[1], "MISSING_SCOPE")
+    else:
+        assert other[0] not in denied
 
 
-def test_what_is_not_there_is_not_shown_to_strangers(channel: grpc.Channel) -> None:
+def test_what_is_not_there_is_not_shown_to_strangers(channel: Any) -> None:
     assert answer(channel, "/no/Where", None)[1] == "MISSING_KEY"
     assert answer(channel, "/no/Where", KEYS["infer"])[0] is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_health_needs_no_key(channel: grpc.Channel) -> None:
+def test_health_needs_no_key(channel: Any) -> None:
     assert answer(channel, "/grpc.health.v1.Health/Check", None)[0] is grpc.StatusCode.OK
 
 
@@ -142,17 +148,21 @@ async def test_the_clients_send_keys_and_name_what_is_wrong(server: RunningServe
             Security(api_key=wrong)
 
 
-def test_a_key_has_its_rate_and_its_calls_at_once(
-    server: RunningServer, channel: grpc.Channel
-) -> None:
+def test_a_key_has_its_rate_and_its_calls_at_once(server: RunningServer, channel: Any) -> None:
     with Client(server.address, security=Security(api_key=KEYS["slow"])) as client:
         assert len(client.list_models()) == len(client.list_models()) == 1
         with pytest.raises(Overloaded, match="'slow' may make 1e-06 requests") as caught:
             client.list_models()
     assert caught.value.retry_after_s
     assert caught.value.retry_after_s > 1000
-    held = channel.stream_stream("/bertd.v1.InferenceService/EmbedStream")
-    open_ = held(iter_until_cancelled(), metadata=bearer(KEYS["narrow"]))
+    ended = threading.Event()
+
+    def texts() -> Iterator[bytes]:
+        yield TEXT
+        ended.wait()
+
+    stream = channel.stream_stream("/bertd.v1.InferenceService/EmbedStream")
+    open_ = stream(texts(), metadata=bearer(KEYS["narrow"]))
     next(open_)
     exhausted = (grpc.StatusCode.RESOURCE_EXHAUSTED, "KEY_CONCURRENCY")
     list_models = "/bertd.v1.ModelService/ListModels"
@@ -160,15 +170,15 @@ def test_a_key_has_its_rate_and_its_calls_at_once(
     with grpc.insecure_channel(server.address, no_retries) as impatient:
         assert answer(impatient, list_models, KEYS["narrow"]) == exhausted
     open_.cancel()
+    ended.set()
     with Client(server.address, security=Security(api_key=KEYS["narrow"])) as client:
         assert len(client.list_models()) == 1  # retried until the call before has ended
 
 
-def iter_until_cancelled() -> Iterator[bytes]:
-    import threading
-
-    yield b"\x12\x03cat"
-    threading.Event().wait(1)  # the stream stays open; the iterator's thread ends by itself
+def test_messages_of_a_stream_wait_for_the_rate(channel: Any) -> None:
+    """They are held back, and none is refused."""
+    stream = channel.stream_stream("/bertd.v1.InferenceService/EmbedStream")
+    assert len(list(stream(iter([TEXT] * 4), metadata=bearer(KEYS["quick"])))) == 4
 
 
 def test_a_key_is_revoked_by_reload(server: RunningServer, file: Path) -> None:
@@ -189,6 +199,26 @@ def test_a_key_is_revoked_by_reload(server: RunningServer, file: Path) -> None:
         assert len(client.list_models()) == 1
 
 
+@pytest.mark.parametrize(
+    ("elsewhere", "keys", "words"),
+    [
+        (False, False, "--management-address, or with --api-keys"),
+        (True, False, "management address alone"),
+        (True, True, "management address alone"),
+        (False, True, None),
+    ],
+)
+def test_calls_that_change_the_server_are_off_until_asked_for(
+    *, elsewhere: bool, keys: bool, words: str | None
+) -> None:
+    management = Management.of(elsewhere=elsewhere, keys=keys)
+    if words is None:
+        management.check("Load")
+    else:
+        with pytest.raises(Denied, match=words):
+            management.check("Load")
+
+
 def test_a_changed_file_is_seen_within_a_second(tmp_path: Path) -> None:
     clock = Clock()
     path = write(tmp_path / "keys.json", "slow", "all")
@@ -196,14 +226,14 @@ def test_a_changed_file_is_seen_within_a_second(tmp_path: Path) -> None:
     slow = ring.find(f"Bearer {KEYS['slow']}")
     slow.allowance.take("slow")
     write(path, "slow")
-    assert ring.find(f"bearer {KEYS['all']}")  # not looked yet
+    assert ring.find(f"bearer {KEYS['all']}").entry.id == "all"  # not looked yet
     clock.now += 1
     with pytest.raises(Unauthenticated):
         ring.find(f"Bearer {KEYS['all']}")
     assert ring.find(f"Bearer {KEYS['slow']}").allowance is slow.allowance
     path.unlink()
     clock.now += 1
-    assert ring.find(f"Bearer {KEYS['slow']}")
+    assert ring.find(f"Bearer {KEYS['slow']}").entry.id == "slow"
 
 
 def test_a_bucket_fills_with_time() -> None:

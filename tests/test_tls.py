@@ -246,7 +246,14 @@ def test_connections_are_few_and_end_and_requests_have_a_limit(tiny_bundle: Path
     """The one connection keeps others out, even when it is old, as long as a call is on it."""
     limits = {"max_connections": 1, "max_connection_age_seconds": 0.2, "max_request_seconds": 1e-6}
     server = RunningServer(tiny_bundle, quick_settings(**limits))
+    first: Any  # a channel; its stubs cannot say what bytes are
+    second: Any
     old = threading.Event()
+
+    def note(state: grpc.ChannelConnectivity) -> None:
+        if state is grpc.ChannelConnectivity.IDLE:
+            old.set()
+
     apart = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
     method = "/bertd.v1.ModelService/ListModels"
     try:
@@ -256,7 +263,7 @@ def test_connections_are_few_and_end_and_requests_have_a_limit(tiny_bundle: Path
         ):
             watch = first.unary_stream("/grpc.health.v1.Health/Watch")(b"", wait_for_ready=True)
             next(watch)
-            first.subscribe(lambda state: state is grpc.ChannelConnectivity.IDLE and old.set())
+            first.subscribe(note)
             with pytest.raises(grpc.RpcError) as caught:
                 second.unary_unary(method)(b"")
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

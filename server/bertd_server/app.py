@@ -34,7 +34,6 @@ from bertd_server.engine import EngineOptions
 from bertd_server.model import Model, ModelOptions, Start
 from bertd_server.scheduler import SchedulerOptions
 from bertd_server.security.guard import Guard
-from bertd_server.security.management import Management
 from bertd_server.services import tei, v2
 from bertd_server.services.decoding import DecodingInterceptor, request_classes
 from bertd_server.services.health import HealthService
