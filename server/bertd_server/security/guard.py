@@ -1,15 +1,22 @@
-"""All of this package that one server needs, from its settings."""
+"""All of this package that one server needs, from its settings.
+
+What is not asked for is not imported.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import grpc
 
 from bertd_server.security import exposure, transport
-from bertd_server.security.certificates import Certificates
-from bertd_server.security.interceptor import KeyInterceptor
-from bertd_server.security.keys import KeyRing
 from bertd_server.security.management import Management
 from bertd_server.settings import Settings
+
+if TYPE_CHECKING:
+    from bertd_server.security.certificates import Certificates
+    from bertd_server.security.interceptor import KeyInterceptor
+    from bertd_server.security.keys import KeyRing
 
 
 class Guard:
@@ -30,11 +37,19 @@ class Guard:
         exposure.check(settings)
         self._certificates: Certificates | None = None
         if settings.tls_certificate is not None and settings.tls_key is not None:
+            from bertd_server.security.certificates import Certificates  # noqa: PLC0415
+
             self._certificates = Certificates(
                 settings.tls_certificate, settings.tls_key, settings.tls_client_ca
             )
-        self._keys = None if settings.api_keys is None else KeyRing(settings.api_keys)
-        self.interceptors = [] if self._keys is None else [KeyInterceptor(self._keys)]
+        self._keys: KeyRing | None = None
+        self.interceptors: list[KeyInterceptor] = []
+        if settings.api_keys is not None:
+            from bertd_server.security.interceptor import KeyInterceptor  # noqa: PLC0415
+            from bertd_server.security.keys import KeyRing  # noqa: PLC0415
+
+            self._keys = KeyRing(settings.api_keys)
+            self.interceptors = [KeyInterceptor(self._keys)]
         self.options = transport.options(settings)
         self.management = Management.of(
             elsewhere=bool(settings.management_address), keys=self._keys is not None

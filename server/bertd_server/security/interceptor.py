@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextvars import ContextVar
 from typing import Any
 
 import grpc
 
 from bertd_server.errors import RequestError
 from bertd_server.security.keys import Caller, KeyRing
+from bertd_server.security.management import caller_id
 from bertd_server.security.scopes import HEALTH, scope_of
 from bertd_server.services.status import abort
 from bertd_server.services.streams import closed_after_use
-
-caller_id: ContextVar[str] = ContextVar("caller_id", default="")
-"""Id of the key of the call that this task answers; empty without one."""
 
 _HEADER = "authorization"
 

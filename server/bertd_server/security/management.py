@@ -12,14 +12,17 @@ The scope is checked on the way in (interceptor.py).
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import structlog
 
 from bertd_server.errors import PermissionDenied
-from bertd_server.security.interceptor import caller_id
 
 log = structlog.get_logger("bertd")
+
+caller_id: ContextVar[str] = ContextVar("caller_id", default="")
+"""Id of the key of the call that this task answers; empty without one."""
 
 
 @dataclass(frozen=True, slots=True)
