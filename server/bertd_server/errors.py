@@ -71,7 +71,7 @@ class Unauthenticated(RequestError):
 
     code = grpc.StatusCode.UNAUTHENTICATED
 
-    def __init__(self, message: str, *, reason: str) -> None:
+    def __init__(self, message: str, *, reason: str = "unauthenticated") -> None:
         super().__init__(message)
         self.reason = reason
 
@@ -81,7 +81,7 @@ class PermissionDenied(RequestError):
 
     code = grpc.StatusCode.PERMISSION_DENIED
 
-    def __init__(self, message: str, *, reason: str) -> None:
+    def __init__(self, message: str, *, reason: str = "permission_denied") -> None:
         super().__init__(message)
         self.reason = reason
 
