@@ -12,6 +12,7 @@ from bertd.bundle import (
     GRAPH_NAME,
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
+    TOKENIZER_NAME,
     WEIGHTS_NAME,
     BundleError,
     file_record,
@@ -139,6 +140,25 @@ def test_a_graph_that_onnx_runtime_does_not_run_is_one_error(copy: Path) -> None
     words = refusal(copy)
     assert "ONNX Runtime does not load" in words
     assert "export the model again" in words
+
+
+def test_files_that_do_not_fit_their_manifest_are_one_error(copy: Path) -> None:
+    def rename(model: onnx.ModelProto) -> None:
+        model.graph.output.add().CopyFrom(model.graph.output[0])
+        model.graph.node.add(op_type="Identity", input=[model.graph.output[0].name], output=["x"])
+        model.graph.output[0].name = "x"
+        del model.graph.output[-1]
+
+    spoil(copy, rename)
+    assert "has no output" in refusal(copy)
+    spoil(copy, lambda model: model.graph.input.add().CopyFrom(more_input()))
+    assert "asks for ['more']" in refusal(copy)
+    (copy / TOKENIZER_NAME).write_text("{}")
+    assert "holds no tokenizer" in refusal(copy)
+
+
+def more_input() -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info("more", onnx.TensorProto.FLOAT, [1])
 
 
 def test_a_file_of_another_size_is_not_even_read(copy: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import trustme
 from bertd_client import AsyncClient, Client, DeadlineExceeded, Security, Unavailable
 from bertd_client.commands import models
+from bertd_server.cli import serve
 from bertd_server.errors import CannotServeError
 from bertd_server.security import exposure, transport
 from bertd_server.security.certificates import Certificates
@@ -221,6 +222,15 @@ def test_what_would_serve_strangers_is_refused(changes: dict[str, Any], words: l
     with pytest.raises(CannotServeError) as caught:
         exposure.check(quick_settings(**changes))
     assert all(word in str(caught.value) for word in words)
+
+
+def test_the_command_names_both_remedies(tiny_bundle: Path) -> None:
+    """Before anything is loaded."""
+    flags = [str(tiny_bundle), "--address", "0.0.0.0:0"]
+    result = CliRunner().invoke(serve, flags)
+    assert result.exit_code == 1
+    assert "give --tls-certificate and --tls-key, or --insecure" in result.output
+    assert "engine ready" not in result.output
 
 
 def test_loopback_sockets_and_what_is_asked_for_are_served() -> None:

@@ -244,7 +244,8 @@ async def serve(folder: Path, settings: Settings) -> bool:
         address=_listening(settings.address, port),
         lanes=settings.lanes,
         threads=settings.threads,
-        request=_request(server.model.manifest.task, settings.address, port),
+        request=_request(server.model.manifest.task, settings.address, port)
+        + (" --tls" if settings.tls_certificate else ""),
     )
     await stopping.wait()
     _on_signals(lambda number: _end(number, server.model))

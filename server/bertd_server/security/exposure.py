@@ -52,6 +52,6 @@ def is_local(address: str) -> bool:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:
         return False
-    return all(
+    return bool(found) and all(
         ipaddress.ip_address(str(place[0]).partition("%")[0]).is_loopback for *_, place in found
     )

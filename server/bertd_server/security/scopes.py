@@ -42,16 +42,19 @@ _DESCRIBING = frozenset(
         "CudaSharedMemoryStatus",
     )
 )
+# They show what all callers do.
+_MANAGING_SERVICES = ("/grpc.channelz.v1.Channelz/",)
 _DESCRIBING_SERVICES = (
     "/bertd.v1.ModelService/",
     "/tei.v1.Info/",
     "/grpc.reflection.v1alpha.ServerReflection/",
+    "/grpc.reflection.v1.ServerReflection/",
 )
 
 
 def scope_of(method: str) -> Scope | None:
     """The scope for a method's path; None where any key will do."""
-    if method in MANAGEMENT:
+    if method in MANAGEMENT or method.startswith(_MANAGING_SERVICES):
         return "manage"
     if method in _DESCRIBING or method.startswith(_DESCRIBING_SERVICES):
         return None
