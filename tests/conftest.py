@@ -119,6 +119,32 @@ def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Task], An
         served.stop()
 
 
+@pytest.fixture(scope="session")
+def tei(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Any]]:
+    """A server of each kind of model that tei.v1 knows, started when it is first asked."""
+    from tei_served import Served  # noqa: PLC0415 - it needs this module, and few tests need it
+
+    with ExitStack() as running:
+
+        @cache
+        def started(kind: str) -> Any:
+            served = Served(kind, tmp_path_factory.mktemp(kind))
+            running.callback(served.stop)
+            return served
+
+        yield started
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A client of tei.v1, generated from the contract."""
+    from fresh_tei import FreshClient  # noqa: PLC0415 - few tests need it
+
+    client = FreshClient(tmp_path_factory.mktemp("fresh"))
+    yield client
+    client.close()
+
+
 LABELS = {
     "text-classification": ("contradiction", "neutral", "entailment"),
     "token-classification": ("O", "B-PER", "I-PER", "B-LOC", "I-LOC"),

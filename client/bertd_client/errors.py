@@ -2,10 +2,12 @@
 
 ::
 
-    BertdError              code, message, violations, index, retry_after_s
+    BertdError              code, message, violations, index, retry_after_s, reason
     ├── InvalidArgument     INVALID_ARGUMENT: the request must change; see violations
     │                       (RESOURCE_EXHAUSTED where its message is too large for gRPC)
     ├── NotFound            NOT_FOUND: no model has that name
+    ├── Unauthenticated     UNAUTHENTICATED: the server wants an API key, or does not know this one
+    ├── PermissionDenied    PERMISSION_DENIED: the API key, or the address, is not for this call
     ├── DeadlineExceeded    DEADLINE_EXCEEDED: the timeout passed, or is too short for the work
     ├── Overloaded          RESOURCE_EXHAUSTED: too much is waiting at the server, through the
     │                       retries or for the timeout
@@ -48,22 +50,26 @@ class BertdError(Exception):
         index: Which of the inputs failed; ``None`` if the call failed as a whole.
         retry_after_s: Seconds after which the server expects to have room; ``None`` if it did not
             say.
+        reason: A word to switch on, such as ``"TOO_LONG"``; docs/api.md lists them. Empty if the
+            server gave none, or none for this input alone.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - an error's parts; pickle passes them by position
         self,
         code: grpc.StatusCode,
         message: str,
         violations: Sequence[FieldViolation] = (),
         index: int | None = None,
         retry_after_s: float | None = None,
+        reason: str = "",
     ) -> None:
-        super().__init__(code, message, tuple(violations), index, retry_after_s)
+        super().__init__(code, message, tuple(violations), index, retry_after_s, reason)
         self.code = code
         self.message = message
         self.violations = tuple(violations)
         self.index = index
         self.retry_after_s = retry_after_s
+        self.reason = reason
 
     def __str__(self) -> str:
         if self.index is None or f"[{self.index}]" in self.message:
@@ -88,7 +94,7 @@ class BertdError(Exception):
             for one in self.violations
         )
         message = self.message.replace(old, new)
-        return type(self)(self.code, message, violations, index, self.retry_after_s)
+        return type(self)(self.code, message, violations, index, self.retry_after_s, self.reason)
 
 
 class InvalidArgument(BertdError):
@@ -139,6 +145,7 @@ _CLASSES: dict[grpc.StatusCode, type[BertdError]] = {
 }
 # gRPC's own refusal of a message, on either side: not a queue that will be shorter later.
 _OVERSIZED = re.compile(r"message larger than max \((\d+) vs\. (\d+)\)")
+_DOMAIN = "bertd"  # of reasons that are the server's own
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -147,7 +154,8 @@ def from_status(status: status_pb2.Status) -> BertdError:
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     kind = _CLASSES.get(code, ServerError)
     message = status.message or code.name
-    return kind(code, message, _violations(status), None, _retry_after(status))
+    reason = _reason(status)
+    return kind(code, message, _violations(status), None, _retry_after(status), reason)
 
 
 def from_rpc_error(error: grpc.RpcError | grpc.FutureCancelledError) -> BertdError:
@@ -176,6 +184,13 @@ def from_rpc_error(error: grpc.RpcError | grpc.FutureCancelledError) -> BertdErr
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:  # the client's own clock, not the server
         return DeadlineExceeded(code, "no answer came within the timeout: allow more time")
     return _CLASSES.get(code, ServerError)(code, call.details() or code.name)
+
+
+def _reason(status: status_pb2.Status) -> str:
+    for detail in _details(status, error_details_pb2.ErrorInfo):
+        if detail.domain == _DOMAIN:
+            return str(detail.reason)
+    return ""
 
 
 def _violations(status: status_pb2.Status) -> tuple[FieldViolation, ...]:

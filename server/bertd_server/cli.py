@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sys
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,7 @@ def serve(bundle: Path | None, **flags: Any) -> None:
     from bertd.bundle import BundleError
     from pydantic import ValidationError
 
-    from bertd_server import app, default_model, logs
+    from bertd_server import app, default_model, logs, process
     from bertd_server.errors import CannotServeError
     from bertd_server.settings import Settings
 
@@ -38,7 +35,7 @@ def serve(bundle: Path | None, **flags: Any) -> None:
         raise click.UsageError(problems) from error
     try:
         folder = bundle or default_model.ensure_bundle(settings.cache_folder)
-        finished = _run(app.serve(folder, settings))
+        finished = process.run(app.serve(folder, settings))
     except (
         BundleError,
         CannotServeError,
@@ -49,12 +46,3 @@ def serve(bundle: Path | None, **flags: Any) -> None:
     if not finished:
         # A thread is still inside ONNX Runtime, which an orderly exit would take down around it.
         os._exit(1)
-
-
-def _run(main: Coroutine[Any, Any, bool]) -> bool:
-    if sys.platform == "win32":
-        return asyncio.run(main)
-    import uvloop
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main)

@@ -37,13 +37,23 @@ _SORTED = 4
 class Caller:
     """How long a caller waits, and how urgently.
 
+    Make it as the request arrives: whatever is asked for it, in turn or at once, shares the time.
+
     Attributes:
-        within: seconds until the answers are no longer wanted.
+        deadline: on the monotonic clock; then the answers are no longer wanted.
         priority: class of the call: lower ones go first.
+        arrived: when the request came, on the same clock; infinite where nobody has noted it.
     """
 
-    within: float = math.inf
+    deadline: float = math.inf
     priority: int = INTERACTIVE
+    arrived: float = math.inf
+
+    @classmethod
+    def within(cls, seconds: float, priority: int = INTERACTIVE) -> Caller:
+        """One who waits so many seconds from now."""
+        now = time.monotonic()
+        return cls(now + seconds, priority, now)
 
 
 CALLER = Caller()
@@ -128,8 +138,8 @@ async def ask(
     Raises:
         RequestError: the call as a whole cannot be answered.
     """
-    within = min(caller.within, model.limits.max_request_seconds or math.inf)
-    deadline = time.monotonic() + within
+    most = model.limits.max_request_seconds or math.inf
+    deadline = min(caller.deadline, min(caller.arrived, time.monotonic()) + most)
     begin = time.perf_counter_ns()
     readings = await model.read(
         inputs, fit, deadline, prompt=question.prompt, offsets=question.offsets
