@@ -22,7 +22,8 @@ def test_every_setting_has_a_flag_with_its_default_and_variable() -> None:
         assert f"--{name.replace('_', '-')} " in shown
         assert field.description
         assert field.description in shown
-        assert f"[env var: BERTD_{name.upper()}; default: {default}" in shown
+        said = "" if default is None or default is False else f"; default: {default}"
+        assert f"[env var: BERTD_{name.upper()}{said}" in shown
 
 
 def test_a_flag_wins_over_the_variable_and_that_over_the_default(

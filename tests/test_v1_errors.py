@@ -206,6 +206,8 @@ def test_every_error_has_a_reason_and_only_a_lack_of_room_a_time_to_retry() -> N
     assert seen == {
         "Overloaded": (8, "QUEUE_TOKENS"),
         "InvalidInput": (3, "INVALID_INPUT"),
+        "Unauthenticated": (16, "UNAUTHENTICATED"),
+        "PermissionDenied": (7, "PERMISSION_DENIED"),
         "UnknownModel": (5, "UNKNOWN_MODEL"),
         "WrongTask": (9, "WRONG_TASK"),
         "Unsupported": (12, "UNSUPPORTED"),

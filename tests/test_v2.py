@@ -166,8 +166,9 @@ def test_the_server_and_its_models_describe_themselves(at: Callable[[Task], Serv
     assert {"statistics", "model_configuration"} <= set(metadata.extensions)
     (index,) = client.get_model_repository_index().models
     assert (index.name, index.version, index.state) == ("tiny", "1", "READY")
-    client.load_model("tiny")
-    for call in (client.get_model_metadata, client.get_model_config, client.load_model):
+    served.managing.load_model("tiny")
+    load = served.managing.load_model
+    for call in (client.get_model_metadata, client.get_model_config, load):
         with pytest.raises(InferenceServerException, match="served: tiny") as caught:
             call("nobody")
         assert caught.value.status() == "StatusCode.NOT_FOUND"
@@ -201,8 +202,6 @@ def test_statistics_rise(at: Callable[[Task], Served]) -> None:
         (lambda client: client.unregister_cuda_shared_memory(), "no shared memory"),
         (lambda client: client.get_trace_settings(), "no trace settings"),
         (lambda client: client.update_log_settings({"log_info": True}), "log settings"),
-        (lambda client: client.unload_model("tiny"), "cannot be unloaded"),
-        (lambda client: client.load_model("tiny", config="{}"), "parameter 'config'"),
     ],
 )
 def test_what_is_not_there_says_so(
@@ -211,3 +210,21 @@ def test_what_is_not_there_says_so(
     with pytest.raises(InferenceServerException, match=words) as caught:
         call(at("feature-extraction").triton)
     assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda client: client.unload_model("tiny"), "cannot be unloaded"),
+        (lambda client: client.load_model("tiny", config="{}"), "parameter 'config'"),
+    ],
+)
+def test_what_changes_the_server_is_for_the_management_address(
+    at: Callable[[Task], Served], call: Callable[[Any], Any], words: str
+) -> None:
+    with pytest.raises(InferenceServerException, match=words) as caught:
+        call(at("feature-extraction").managing)
+    assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
+    with pytest.raises(InferenceServerException, match="management address alone") as caught:
+        call(at("feature-extraction").triton)
+    assert caught.value.status() == "StatusCode.PERMISSION_DENIED"

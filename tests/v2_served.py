@@ -41,16 +41,19 @@ class Served:
         head = {"max_position_embeddings": 64, **HEADS.get(task, {})}
         source = save_tiny(folder / "source", "bert", task, **head)
         export_model(str(source), folder / "bundle", name="tiny", task=task)
-        settings = quick_settings(max_texts_per_call=MOST)
+        settings = quick_settings(max_texts_per_call=MOST, management_address="127.0.0.1:0")
         self.server = RunningServer(folder / "bundle", settings)
         self.address = self.server.address
         self.triton = triton.InferenceServerClient(self.address)
+        managed = f"127.0.0.1:{self.server.server.management_port}"
+        self.managing = triton.InferenceServerClient(managed)
         self.channel = grpc.insecure_channel(self.address)
         self.v1 = inference_pb2_grpc.InferenceServiceStub(self.channel)
         self.v2 = grpc_service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
 
     def stop(self) -> None:
         self.triton.close()
+        self.managing.close()
         self.channel.close()
         self.server.stop()
 

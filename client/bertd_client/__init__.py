@@ -18,7 +18,9 @@ from bertd_client.errors import (
     InvalidArgument,
     NotFound,
     Overloaded,
+    PermissionDenied,
     ServerError,
+    Unauthenticated,
     Unavailable,
 )
 from bertd_client.results import (
@@ -37,6 +39,7 @@ from bertd_client.results import (
     Token,
     TokenEmbeddings,
 )
+from bertd_client.security import Security
 
 __all__ = [
     "Answers",
@@ -57,11 +60,14 @@ __all__ = [
     "ModelInfo",
     "NotFound",
     "Overloaded",
+    "PermissionDenied",
     "Ranked",
+    "Security",
     "ServerError",
     "Span",
     "Tagging",
     "Token",
     "TokenEmbeddings",
+    "Unauthenticated",
     "Unavailable",
 ]

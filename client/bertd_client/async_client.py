@@ -35,6 +35,7 @@ from bertd_client.options import (
     ZeroShotOptions,
 )
 from bertd_client.progress import Progress
+from bertd_client.security import OPEN, Security, open_async_channel
 from bertd_client.work import (
     CALL_BYTES,
     CALL_INPUTS,
@@ -70,6 +71,7 @@ class AsyncClient:
         concurrency: Calls that one method makes at once, at most.
         inputs_per_call: Most inputs of one call. Where a server takes fewer, they are split anew.
         bytes_per_call: Most bytes of texts in one call, likewise.
+        security: TLS, a certificate, an API key; none by default.
 
     Raises:
         ValueError: The address is none, or a setting is below 1.
@@ -82,6 +84,7 @@ class AsyncClient:
         concurrency: int = CALLS_AT_ONCE,
         inputs_per_call: int = CALL_INPUTS,
         bytes_per_call: int = CALL_BYTES,
+        security: Security = OPEN,
     ) -> None:
         self.address = address
         self._concurrency = at_least_one("concurrency", concurrency)
@@ -90,7 +93,8 @@ class AsyncClient:
             message_bytes=at_least_one("bytes_per_call", bytes_per_call),
         )
         where, options = target(address)
-        self._channel = grpc.aio.insecure_channel(where, options=options)
+        self._channel = open_async_channel(where, options, security)
+        self._metadata = security.metadata
         self._inference: Any = InferenceServiceStub(self._channel)
         self._models: Any = ModelServiceStub(self._channel)
 
@@ -267,7 +271,7 @@ class AsyncClient:
 
     async def _call(self, rpc: Any, request: Any, timeout: float | None) -> Any:  # noqa: ASYNC109 - the deadline is gRPC's
         try:
-            return await rpc(request, timeout=timeout)
+            return await rpc(request, timeout=timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
 

@@ -6,6 +6,8 @@
     ├── InvalidArgument     INVALID_ARGUMENT: the request must change; see violations
     │                       (RESOURCE_EXHAUSTED where its message is too large for gRPC)
     ├── NotFound            NOT_FOUND: no model has that name
+    ├── Unauthenticated     UNAUTHENTICATED: the server wants an API key, or does not know this one
+    ├── PermissionDenied    PERMISSION_DENIED: the API key, or the address, is not for this call
     ├── DeadlineExceeded    DEADLINE_EXCEEDED: the timeout passed, or is too short for the work
     ├── Overloaded          RESOURCE_EXHAUSTED: too much is waiting at the server, through the
     │                       retries or for the timeout
@@ -114,6 +116,14 @@ class NotFound(BertdError):
     """The server has no such model."""
 
 
+class Unauthenticated(BertdError):
+    """The server wants an API key, or does not know this one."""
+
+
+class PermissionDenied(BertdError):
+    """The API key is not for this call."""
+
+
 class DeadlineExceeded(BertdError):
     """The timeout passed before the answer came."""
 
@@ -137,6 +147,8 @@ class ServerError(BertdError):
 _CLASSES: dict[grpc.StatusCode, type[BertdError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
     grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
     grpc.StatusCode.UNAVAILABLE: Unavailable,

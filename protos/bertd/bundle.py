@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 FORMAT_VERSION = 2
 MANIFEST_NAME = "bertd.json"
+MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 GRAPH_NAME = "model.onnx"
 WEIGHTS_NAME = "model.onnx.data"
 TOKENIZER_NAME = "tokenizer.json"
@@ -234,13 +235,16 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_NAME
     try:
+        _check_manifest_file(path)
         raw = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise BundleError(
             f"{folder} is not a bundle: it has no {MANIFEST_NAME}; "
             f"make one with `bertd export MODEL --output DIR`"
         ) from None
-    except (OSError, ValueError) as error:
+    except BundleError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read: {error}") from error
     version = raw.get("format_version") if isinstance(raw, dict) else None
     if version != FORMAT_VERSION:
@@ -255,6 +259,22 @@ def read_manifest(folder: Path) -> Manifest:
             f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)
         )
         raise BundleError(f"{path} is not a valid manifest: {problems}") from error
+
+
+def _check_manifest_file(path: Path) -> None:
+    """Refuse a manifest that lies elsewhere, or is none by its size alone.
+
+    Raises:
+        OSError: it is not there.
+        BundleError: the message says what to do.
+    """
+    if path.resolve(strict=True).parent != path.parent.resolve():
+        raise BundleError(f"{path} is a link that leaves the bundle: copy the file into it")
+    if not path.is_file() or path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise BundleError(
+            f"{path} is no file of at most {MAX_MANIFEST_BYTES} bytes, as a manifest is: export "
+            "the model again"
+        )
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -276,6 +296,12 @@ def file_problem(folder: Path, name: str, expected: FileRecord) -> str | None:
         return f"{folder} lacks {name}: export the model again"
     if path.resolve().parent != folder.resolve():
         return f"{path} is a link that leaves the bundle: copy the file into it"
+    size = path.stat().st_size
+    if size != expected.bytes:  # said before all of a huge file is hashed
+        return (
+            f"{path} is not the file that was exported ({size} bytes, expected {expected.bytes}): "
+            "export the model again"
+        )
     try:
         actual = file_record(path)
     except OSError as error:

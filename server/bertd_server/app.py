@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -33,6 +34,7 @@ from bertd_server.engine import EngineOptions
 from bertd_server.model import Model, ModelOptions, Start
 from bertd_server.observing.assembly import Observing, add_channelz
 from bertd_server.scheduler import SchedulerOptions
+from bertd_server.security.guard import Guard
 from bertd_server.services import tei, v2
 from bertd_server.services.decoding import DecodingInterceptor, request_classes
 from bertd_server.services.health import HealthService
@@ -77,7 +79,14 @@ class CannotListenError(RuntimeError):
 
 
 class Server:
-    """A gRPC server over one bundle."""
+    """A gRPC server over one bundle.
+
+    Attributes:
+        guard: its certificates and keys; `guard.reload()` reads them anew.
+        management_port: of the management address, once it listens.
+    """
+
+    management_port = 0
 
     def __init__(self, folder: Path, settings: Settings, start: Start = start) -> None:
         """Load a bundle.
@@ -88,6 +97,7 @@ class Server:
             start: makes the engine; a measurement of all else gives one that answers at once.
         """
         self._settings = settings
+        self.guard = Guard(settings)
         self._health = HealthService(SERVICE_NAMES)
         self.model = Model.load(
             folder,
@@ -101,17 +111,7 @@ class Server:
             self._health,
             lambda: ((name, model.version, model) for name, model in models.items()),
         )
-        self._grpc = grpc.aio.server(
-            interceptors=[
-                *self.observing.interceptors,
-                DecodingInterceptor(request_classes(*SERVICES, *_STANDARD)),
-            ],
-            options=[
-                ("grpc.max_receive_message_length", settings.max_message_bytes),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),
-            ],
-        )
+        self._grpc = self._grpc_server()
         max_texts = settings.max_texts_per_call
         self._closing = asyncio.Event()
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(
@@ -123,14 +123,24 @@ class Server:
         self._health.leave_out(tei.unanswered(models))
         for name in models:
             self._health.report_model(name, serving=True)
-        tensors = v2.InferenceService(
+        tensors = partial(
+            v2.InferenceService,
             models,
             max_texts=max_texts,
             caches=settings.cache_bytes > 0,
             serving=lambda: self._health.serving,
             closing=self._closing,
         )
-        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(tensors, self._grpc)
+        service = tensors()
+        service.management = self.guard.management
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, self._grpc)
+        self._managed: grpc.aio.Server | None = None
+        if settings.management_address:
+            self._managed = self._grpc_server()
+            grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+                tensors(), self._managed
+            )
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._managed)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         pools = Pools([oip.POOL, descriptor_pool.Default()])
         channelz = [add_channelz(self._grpc)] if settings.channelz == ON else []
@@ -140,19 +150,31 @@ class Server:
             pool=cast("descriptor_pool.DescriptorPool", pools),
         )
 
+    def _grpc_server(self) -> grpc.aio.Server:
+        """A gRPC server with the limits of the settings, which answers nothing yet."""
+        decoding = DecodingInterceptor(request_classes(*SERVICES, *_STANDARD))
+        return grpc.aio.server(
+            interceptors=[*self.observing.interceptors, *self.guard.interceptors, decoding],
+            options=[
+                ("grpc.max_receive_message_length", self._settings.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+                *self.guard.options,
+            ],
+        )
+
     async def start(self) -> int:
         """Listen; returns the port.
 
         Raises:
             CannotListenError: an address is taken, or not one of this machine.
         """
-        address = self._settings.address
-        try:
-            port = self._grpc.add_insecure_port(address)
-        except RuntimeError as error:
-            raise CannotListenError(
-                f"cannot listen on {address}: {_obstacle(address)}; choose another with --address"
-            ) from error
+        port = self._listen(self._grpc, self._settings.address, "--address")
+        if self._managed is not None:
+            address = self._settings.management_address
+            self.management_port = self._listen(self._managed, address, "--management-address")
+            await self._managed.start()
+            log.info("management", address=_listening(address, self.management_port))
         try:
             self.observing.listen()
         except OSError as error:
@@ -162,6 +184,14 @@ class Server:
             ) from error
         await self._grpc.start()
         return port
+
+    def _listen(self, server: grpc.aio.Server, address: str, flag: str) -> int:
+        try:
+            return self.guard.listen(server, address)
+        except RuntimeError as error:
+            raise CannotListenError(
+                f"cannot listen on {address}: {_obstacle(address)}; choose another with {flag}"
+            ) from error
 
     async def drain(self) -> bool:
         """Report NOT_SERVING, finish in-flight calls, stop.
@@ -174,7 +204,8 @@ class Server:
         end = loop.time() + limit
         self._health.drain()
         self._closing.set()
-        await self._grpc.stop(limit)
+        servers = [self._grpc] if self._managed is None else [self._grpc, self._managed]
+        await asyncio.gather(*(server.stop(limit) for server in servers))
         late = loop.time() >= end
         finished = await self.model.drain(max(LAST_BATCH_SECONDS, end - loop.time()))
         await self.observing.stop()
@@ -231,7 +262,8 @@ async def serve(folder: Path, settings: Settings) -> bool:
         http=server.observing.http_address or None,
         lanes=settings.lanes,
         threads=settings.threads,
-        request=_request(server.model.manifest.task, settings.address, port),
+        request=_request(server.model.manifest.task, settings.address, port)
+        + (" --tls" if settings.tls_certificate else ""),
     )
     await stopping.wait()
     _on_signals(lambda number: _end(number, server.model))

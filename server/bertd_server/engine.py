@@ -90,6 +90,7 @@ class Engine:
         self.max_batch_tokens = NO_LIMIT
         with ThreadPoolExecutor(1) as opener:  # threads of a session are as nice as who opens it
             self._narrow, self._wide = opener.submit(self._open_nicely, folder).result()
+        sessions.check_names(self._narrow, folder, manifest)
         self._inputs = frozenset(entry.name for entry in self._narrow.get_inputs())
         self._rows = {**manifest.outputs, bundle.SPARSE_EMBEDDING: "sequences"}
         embedding = bundle.SENTENCE_EMBEDDING

@@ -6,6 +6,8 @@
       InvalidInput               INVALID_ARGUMENT   names the field and the remedy
                                  reasons: invalid_input, empty, too_long, too_many, out_of_range,
                                  unknown_value, not_unicode, undecodable
+      Unauthenticated            UNAUTHENTICATED    no API key, or none that counts
+      PermissionDenied           PERMISSION_DENIED  the key, or the address, is not for this call
       UnknownModel               NOT_FOUND
       WrongTask                  FAILED_PRECONDITION
       Unsupported                UNIMPLEMENTED      what a protocol has and this server has not
@@ -62,6 +64,26 @@ class InvalidInput(RequestError):
         self.tokens = tokens
         self.reason = reason
         self.limit = limit
+
+
+class Unauthenticated(RequestError):
+    """The caller has no API key that counts; reasons: missing_key, unknown_key, expired_key."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+    def __init__(self, message: str, *, reason: str = "unauthenticated") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class PermissionDenied(RequestError):
+    """The caller may not make this call; reasons: missing_scope, management_off."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+    def __init__(self, message: str, *, reason: str = "permission_denied") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class UnknownModel(RequestError):

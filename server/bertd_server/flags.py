@@ -39,6 +39,7 @@ def settings_options() -> list[click.Option]:
         click.Option(
             [f"--{name.replace('_', '-')}"],
             type=_type(field),
+            is_flag=field.annotation is bool,
             default=field.get_default(call_default_factory=True, validated_data={}),
             show_default=True,
             envvar=f"{prefix}{name.upper()}",
@@ -59,4 +60,5 @@ def _type(field: FieldInfo) -> click.ParamType[Any]:
         return click.IntRange(min=least)
     if field.annotation is float:
         return click.FloatRange(min=least)
-    return click.types.convert_type(field.annotation)
+    given = [kind for kind in get_args(field.annotation) if kind is not type(None)]
+    return click.types.convert_type(given[0] if given else field.annotation)  # Path | None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import structlog
-from bertd import bundle
+from bertd import bundle, graphs
 from tokenizers import Encoding, Tokenizer
 
 from bertd_server.engine import EngineOptions
@@ -113,6 +113,7 @@ class Model:
         """
         manifest = bundle.read_manifest(folder)
         bundle.verify_files(folder, manifest)
+        graphs.check_graph(folder, manifest)
         reader = Reader.of(folder, manifest, options.texts.max_text_characters)
         engine, measured = start(folder, manifest, options.engine, options.starting)
         if manifest.precision == "fp16" and engine.provider == CPU:

@@ -169,13 +169,23 @@ class Reader:
 
     @classmethod
     def of(cls, folder: Path, manifest: bundle.Manifest, max_characters: int = sys.maxsize) -> Self:
-        """Read with the tokenizer of a bundle."""
-        return cls(
-            folder / bundle.TOKENIZER_NAME,
-            max_tokens=manifest.max_tokens,
-            token_types=manifest.type_vocab_size,
-            max_characters=max_characters,
-        )
+        """Read with the tokenizer of a bundle.
+
+        Raises:
+            bundle.BundleError: the file holds none.
+        """
+        path = folder / bundle.TOKENIZER_NAME
+        try:
+            return cls(
+                path,
+                max_tokens=manifest.max_tokens,
+                token_types=manifest.type_vocab_size,
+                max_characters=max_characters,
+            )
+        except Exception as error:  # tokenizers has no type of its own
+            raise bundle.BundleError(
+                f"{path} holds no tokenizer ({error}): export the model again"
+            ) from error
 
     def sequences(self, texts: Sequence[str]) -> list[TokenSequence]:
         """The sequences of texts, none cut, for an engine without a scheduler.

@@ -50,6 +50,7 @@ class SchedulerOptions:
     max_queue_delay: float = 0.0
     max_passed_over: int = 16
     cache_bytes: int = 0
+    max_request_seconds: float = 0.0
 
 
 class Scheduler:

@@ -14,10 +14,30 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
+from bertd import bundle
+from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from bertd_server import providers
 from bertd_server.values import Profile, Provider
 
+_UNLOADABLE = (
+    state.Fail,
+    state.InvalidArgument,
+    state.InvalidGraph,
+    state.InvalidProtobuf,
+    state.NoSuchFile,
+    state.NotImplemented,
+)
+_FEEDS = {
+    bundle.INPUT_IDS,
+    bundle.TOKEN_TYPE_IDS,
+    bundle.POSITION_IDS,
+    bundle.CU_SEQLENS,
+    bundle.SHORT_RUNS,
+    bundle.LONG_RUNS,
+    bundle.MASK_POSITIONS,
+}
+_SAID = 300  # characters of ONNX Runtime's own words
 _SHARED_ARENA = "session.use_env_allocators"
 
 
@@ -45,14 +65,33 @@ def open_session(graph: Path, threads: int, options: SessionOptions) -> Any:
 
     Raises:
         CannotServeError: the provider is missing or does not start.
+        BundleError: the graph is none that ONNX Runtime runs.
     """
-    session = ort.InferenceSession(
-        str(graph),
-        configured(threads, options),
-        providers=providers.chain(options.provider),
-    )
+    chain = providers.chain(options.provider)
+    try:
+        session = ort.InferenceSession(str(graph), configured(threads, options), providers=chain)
+    except _UNLOADABLE as error:
+        said = str(error).strip().partition("\n")[0][:_SAID]
+        raise bundle.BundleError(
+            f"ONNX Runtime does not load {graph} ({said}): export the model again with this bertd"
+        ) from error
     providers.check_started(options.provider, session.get_providers())
     return session
+
+
+def check_names(session: Any, folder: Path, manifest: bundle.Manifest) -> None:
+    """Refuse a graph that asks for what no batch has, or lacks an output of its manifest.
+
+    Raises:
+        BundleError: it names them.
+    """
+    asked = {entry.name for entry in session.get_inputs()} - _FEEDS
+    lacking = manifest.outputs.keys() - {entry.name for entry in session.get_outputs()}
+    if asked or lacking:
+        problem = f"asks for {sorted(asked)}" if asked else f"has no output {sorted(lacking)}"
+        raise bundle.BundleError(
+            f"the graph in {folder} {problem}, against its manifest: export the model again"
+        )
 
 
 def configured(threads: int, options: SessionOptions) -> ort.SessionOptions:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bertd_server import cpu, kept
@@ -121,11 +121,59 @@ class Settings(BaseSettings):
         "http://localhost:4317; auto: where OTEL_EXPORTER_OTLP_ENDPOINT says, if it does; or off",
     )
     channelz: Switch = Field("off", description="gRPC's channelz: connections, for grpcdebug")
+    # docs/security.md explains what follows.
+    insecure: bool = Field(
+        False, description="listen beyond loopback without TLS; for a trusted network alone"
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM of the server's certificate, then intermediates; asks for TLS"
+    )
+    tls_key: Path | None = Field(None, description="PEM of its private key, not encrypted")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM of CAs; only clients with a certificate of theirs may connect"
+    )
+    api_keys: Path | None = Field(
+        None, description="TOML or JSON file of API keys, which calls then need"
+    )
+    management_address: str = Field(
+        "", description="host:port for calls that change the server; the main address refuses them"
+    )
+    max_request_seconds: float = Field(
+        300.0,
+        ge=0,
+        description="seconds for a request whose deadline is later or that has none; 0 for no "
+        "limit",
+    )
+    max_concurrent_streams: int = Field(
+        4_096, ge=0, description="calls at once on one connection; 0 for no limit"
+    )
+    max_connections: int = Field(
+        1_000, ge=0, description="connections to one address; 0 for no limit"
+    )
+    max_connection_age_seconds: float = Field(
+        0.0, ge=0, description="seconds after which a connection is renewed; 0 for never"
+    )
+    max_connection_grace_seconds: float = Field(
+        30.0,
+        ge=0,
+        description="seconds for calls on a connection that is renewed; 0 for no limit",
+    )
+    keepalive_seconds: float = Field(
+        60.0, ge=0, description="seconds of silence until a client is pinged; 0 for never"
+    )
+    keepalive_timeout_seconds: float = Field(
+        20.0, gt=0, description="seconds for its answer before the connection ends"
+    )
+    min_client_ping_seconds: float = Field(
+        30.0,
+        ge=0,
+        description="seconds between a client's pings; one that often sends more is disconnected",
+    )
 
-    @field_validator("address")
+    @field_validator("address", "management_address")
     @classmethod
-    def _host_and_port(cls, address: str) -> str:
-        if address.startswith(UNIX):
+    def _host_and_port(cls, address: str, info: ValidationInfo) -> str:
+        if address.startswith(UNIX) or (not address and info.field_name != "address"):
             return address
         host, _, port = address.rpartition(":")
         if not host or not port.isdecimal() or int(port) > MAX_PORT:

@@ -30,6 +30,7 @@ REFUSED = frozenset(
         Code.FAILED_PRECONDITION,
         Code.UNIMPLEMENTED,
         Code.OUT_OF_RANGE,
+        Code.PERMISSION_DENIED,  # calls that change the server are off
     }
 )
 ANSWERED = REFUSED | {Code.OK}

@@ -21,6 +21,7 @@ import click
 
 from bertd_client.commands.entries import Entry
 from bertd_client.commands.outputs import VECTORS, Record, Show, opened, printable
+from bertd_client.commands.securing import given_security, security_options
 
 if TYPE_CHECKING:
     from bertd_client.client import Client
@@ -59,7 +60,7 @@ def connection_options(function: _Function) -> _Function:
         "--timeout",
         type=click.FloatRange(min=0, min_open=True),
         help="Seconds to wait for an answer.  [default: no limit]",
-    )(function)
+    )(security_options(function))
     return click.option(
         "--address",
         envvar="BERTD_SERVER",
@@ -265,7 +266,12 @@ def connected(address: str, concurrency: int = 1) -> Iterator[Client]:
     from bertd_client.errors import BertdError, DeadlineExceeded, Overloaded, Unavailable
 
     try:
-        with Client(address, concurrency=concurrency, inputs_per_call=INPUTS_PER_CALL) as client:
+        with Client(
+            address,
+            concurrency=concurrency,
+            inputs_per_call=INPUTS_PER_CALL,
+            security=given_security(),
+        ) as client:
             yield client
     except Unavailable as error:
         raise click.ClickException(

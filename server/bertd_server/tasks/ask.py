@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from bertd_server.engine import Float32Array
-from bertd_server.errors import InvalidInput, RequestError, WrongTask
+from bertd_server.errors import DeadlineMissed, InvalidInput, RequestError, WrongTask
 from bertd_server.flights import Answer
 from bertd_server.model import Model
 from bertd_server.observing.calls import CURRENT, Stages
@@ -43,15 +43,18 @@ class Caller:
     Attributes:
         deadline: on the monotonic clock; then the answers are no longer wanted.
         priority: class of the call: lower ones go first.
+        arrived: when the request came, on the same clock; infinite where nobody has noted it.
     """
 
     deadline: float = math.inf
     priority: int = INTERACTIVE
+    arrived: float = math.inf
 
     @classmethod
     def within(cls, seconds: float, priority: int = INTERACTIVE) -> Caller:
         """One who waits so many seconds from now."""
-        return cls(time.monotonic() + seconds, priority)
+        now = time.monotonic()
+        return cls(now + seconds, priority, now)
 
 
 CALLER = Caller()
@@ -141,13 +144,31 @@ async def ask(
     in_flight.calls += 1
     in_flight.texts += len(inputs)
     try:
-        replies = await _ask(model, inputs, fit, caller, question, stages)
+        async with asyncio.timeout(_seconds_left(model, caller)):
+            replies = await _ask(model, inputs, fit, caller, question, stages)
+    except TimeoutError:
+        raise DeadlineMissed(
+            f"the server gives a request {model.limits.max_request_seconds:g} s, and they are "
+            "over: send fewer texts a call, or have the server started with a larger "
+            "--max-request-seconds"
+        ) from None
     finally:
         in_flight.calls -= 1
         in_flight.texts -= len(inputs)
     if watched is not None:
         watched.tokens += sum(reply.read for reply in replies)
     return replies
+
+
+def _seconds_left(model: Model, caller: Caller) -> float | None:
+    """The server's own limit of a request's time, if it ends the call before its deadline does.
+
+    It is not made the call's deadline: calls with a deadline go before those without, and one that
+    all calls share would only hide which are urgent.
+    """
+    limit, now = model.limits.max_request_seconds, time.monotonic()
+    left = min(caller.arrived, now) + limit - now
+    return left if limit and caller.deadline - now > left else None
 
 
 async def _ask(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it

@@ -25,16 +25,11 @@ def _refusal(why: str) -> Any:
 _MEMORY = "the server reads no shared memory: send tensors in requests, raw or typed"
 _TRACE = "the server has no trace settings: ModelStatistics counts and times each stage"
 _LOGS = "log settings cannot be changed while the server runs: start it with others"
-_UNLOAD = (
-    "models cannot be unloaded: the server serves the bundle that it was started with until it "
-    "stops"
-)
 
 
 class RefusedCalls(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     """Answers with UNIMPLEMENTED."""
 
-    RepositoryModelUnload: Any = _refusal(_UNLOAD)
     SystemSharedMemoryStatus: Any = _refusal(_MEMORY)
     SystemSharedMemoryRegister: Any = _refusal(_MEMORY)
     SystemSharedMemoryUnregister: Any = _refusal(_MEMORY)

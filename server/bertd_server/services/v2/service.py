@@ -13,6 +13,7 @@ from grpc.aio import ServicerContext as Context
 
 from bertd_server.errors import InvalidInput, RequestError, UnknownModel, Unsupported
 from bertd_server.model import Model
+from bertd_server.security.management import Management
 from bertd_server.services.lookup import Models, find_model
 from bertd_server.services.status import abort
 from bertd_server.services.streams import closed_after_use, in_order
@@ -29,7 +30,11 @@ _READY, _UNAVAILABLE = "READY", "UNAVAILABLE"
 
 
 class InferenceService(RefusedCalls):
-    """Answers tensors."""
+    """Answers tensors.
+
+    Attributes:
+        management: whether calls here may change what is served; they may unless it is set.
+    """
 
     def __init__(
         self,
@@ -49,6 +54,7 @@ class InferenceService(RefusedCalls):
             serving: tells whether calls can be answered now.
             closing: once it is set, streams end with what they have sent.
         """
+        self.management = Management()
         self._models = models
         self._max_texts = max_texts
         self._caches = caches
@@ -140,6 +146,7 @@ class InferenceService(RefusedCalls):
     ) -> pb.RepositoryModelLoadResponse:
         """Do nothing for a model that is served; refuse what would change it."""
         try:
+            self.management.check("RepositoryModelLoad")
             self._find(request.model_name, "", "model_name")
             for name in sorted(request.parameters):
                 raise Unsupported(
@@ -149,6 +156,21 @@ class InferenceService(RefusedCalls):
         except RequestError as error:
             await abort(context, error)
         return pb.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(  # noqa: N802 - the RPC's name
+        self,
+        request: pb.RepositoryModelUnloadRequest,  # noqa: ARG002 - none can be unloaded
+        context: Context[Any, Any],
+    ) -> pb.RepositoryModelUnloadResponse:
+        """Refuse: the server serves what it was started with."""
+        try:
+            self.management.check("RepositoryModelUnload")
+            raise Unsupported(
+                "models cannot be unloaded: the server serves the bundle that it was started with "
+                "until it stops"
+            )
+        except RequestError as error:
+            await abort(context, error)
 
     async def ModelInfer(  # noqa: N802 - the RPC's name
         self,
