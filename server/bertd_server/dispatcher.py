@@ -101,6 +101,11 @@ class Dispatcher:
         """Batches that run."""
         return len(self._running)
 
+    @property
+    def batches(self) -> frozenset[Batch]:
+        """The batches that run."""
+        return frozenset(self._running)
+
     def busy(self, now: float) -> list[float]:
         """Seconds that each living lane still needs for what it runs, as predicted.
 

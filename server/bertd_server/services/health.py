@@ -30,6 +30,7 @@ class HealthService(health_pb2_grpc.HealthServicer):
         self._services = frozenset(["", *services])
         self._unanswered: frozenset[str] = frozenset()
         self._serving = True
+        self._leaving = False
         self._draining = False
         self._changed = asyncio.Event()
 
@@ -43,15 +44,21 @@ class HealthService(health_pb2_grpc.HealthServicer):
         self._unanswered = frozenset(services)
         self._tell()
 
+    def leave(self) -> None:
+        """Report NOT_SERVING from now on; watchers stay."""
+        self._leaving = True
+        self._tell()
+
     def drain(self) -> None:
-        """Report NOT_SERVING from now on."""
+        """Report NOT_SERVING from now on, and let watchers go."""
+        self._leaving = True
         self._draining = True
         self._tell()
 
     @property
     def serving(self) -> bool:
         """Whether calls can be answered now."""
-        return self._serving and not self._draining
+        return self._serving and not self._leaving
 
     def _tell(self) -> None:
         """Wake the watchers; each then waits for the next change."""
