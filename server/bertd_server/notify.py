@@ -39,6 +39,9 @@ class Manager:
     def when_gone(self, what: Callable[[], None]) -> None:
         """Have the running loop do this once the manager has gone, where it can tell."""
 
+    def close(self) -> None:
+        """Tell nothing more."""
+
     def ready(self, status: str) -> None:
         """Say that the server listens."""
         self.tell("READY=1", f"STATUS={status}")
@@ -67,12 +70,12 @@ class _Heard(Manager):
     def __init__(self, to: socket.socket, end: bytes, watchdog_seconds: float) -> None:
         self._to = to
         self._end = end
-        self._failed = False
+        self._failed = to.type == socket.SOCK_STREAM
         self.watchdog_seconds = watchdog_seconds
         to.setblocking(False)
 
     def tell(self, *assignments: str) -> None:
-        """Send assignments; a failure is logged once."""
+        """Send assignments; a failure is logged once. The end of a stream is told otherwise."""
         lines = (each.replace("\n", " ") for each in assignments)
         try:
             self._to.send("\n".join(lines).encode() + self._end)
@@ -80,6 +83,11 @@ class _Heard(Manager):
             if not self._failed:
                 log.warning("the manager does not listen", error=str(error))
             self._failed = True
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.watchdog_seconds = 0.0
+        self._to.close()
 
     def when_gone(self, what: Callable[[], None]) -> None:
         """A stream ends with the process at its other end; nothing ever comes on it."""
