@@ -163,7 +163,7 @@ def test_a_stuck_lane_restarts_the_server(tiny_bundle: Path) -> None:
         found = line(process.stderr)
         assert (found["event"], found["sequences"]) == ("a lane is stuck", 1)
         assert call.code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
-        events = []
+        events: list[dict[str, Any]] = []
         while not events or events[-1]["event"] != "serving":
             events.append(line(process.stderr))
         restarted = next(one for one in events if one["event"] == "the server is restarted")

@@ -55,7 +55,7 @@ def serve(bundle: Path | None, config: Path | None, *, print_config: bool, **val
 
     logs.configure()
     if sys.platform != "win32":
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the event loop takes it
     try:
         folder = bundle or default_model.ensure_bundle(settings.cache_folder)
         ended = _run(

@@ -34,7 +34,7 @@ class Life:
     """
 
     def __init__(self, told: Manager | None = None) -> None:
-        """Begin; SIGINT and SIGTERM set `ending` from now on.
+        """Begin; SIGINT and SIGTERM set `ending` from now on, SIGHUP waits for :meth:`ready`.
 
         Args:
             told: hears of it; by default whoever the environment names.
@@ -42,11 +42,15 @@ class Life:
         self.ending = asyncio.Event()
         self._manager = told or manager()
         self._restart = False
-        self._reload: asyncio.Task[None] | None = None
+        self._reload: Callable[[], Awaitable[object]] | None = None
+        self._reloading: asyncio.Task[None] | None = None
         self._again = False
         self._status = ""
         self._manager.when_gone(self._orphaned)
         on_signals(lambda _: self.ending.set())
+        hangup = getattr(signal, "SIGHUP", None)
+        if hangup is not None:
+            asyncio.get_running_loop().add_signal_handler(hangup, self._on_hangup)
 
     def ready(
         self, status: str, healthy: Callable[[], bool], reload: Callable[[], Awaitable[object]]
@@ -61,9 +65,9 @@ class Life:
         self._status = status
         self._manager.ready(status)
         self._manager.watch(lambda: self.ending.is_set() or healthy())
-        hangup = getattr(signal, "SIGHUP", None)
-        if hangup is not None:
-            asyncio.get_running_loop().add_signal_handler(hangup, self._on_hangup, reload)
+        self._reload = reload
+        if self._again:
+            self._on_hangup()
 
     def trouble(self, found: Trouble) -> None:
         """End, in order to be restarted: what was found does not heal."""
@@ -84,15 +88,14 @@ class Life:
         log.error("the supervisor is gone", action="the server drains and ends")
         self.ending.set()
 
-    def _on_hangup(self, reload: Callable[[], Awaitable[object]]) -> None:
-        """Reload; a signal that comes meanwhile makes another one, after it."""
-        if self._reload is not None and not self._reload.done():
-            self._again = True
-        elif not self.ending.is_set():
-            self._reload = asyncio.create_task(self._reload_all(reload))
+    def _on_hangup(self) -> None:
+        """Reload; a signal that comes before that is possible, or meanwhile, has its turn later."""
+        self._again = True
+        idle = self._reloading is None or self._reloading.done()
+        if self._reload is not None and idle and not self.ending.is_set():
+            self._reloading = asyncio.create_task(self._reload_all(self._reload))
 
     async def _reload_all(self, reload: Callable[[], Awaitable[object]]) -> None:
-        self._again = True
         while self._again:
             self._again = False
             self._manager.reloading()
