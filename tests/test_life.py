@@ -226,6 +226,11 @@ async def test_a_drain_says_how_it_ended(tiny_bundle: Path, *, ends: bool) -> No
     cancelled.set()
 
 
+def test_the_operators_page_has_every_exit_code() -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "operations.md").read_text()
+    assert all(f"\n| {code.value} | " in page for code in Exit)
+
+
 async def _code(call: Any) -> grpc.StatusCode:
     try:
         await call

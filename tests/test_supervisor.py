@@ -112,7 +112,7 @@ def test_a_child_that_stands_still_is_killed_and_systemd_hears_of_the_service_al
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(60)
         notify = str(tmp_path / "notify")
-        with supervised(tmp_path, "", watchdog=1.0, NOTIFY_SOCKET=notify) as process:
+        with supervised(tmp_path, "", watchdog=2.0, NOTIFY_SOCKET=notify) as process:
             first = line(process.stdout)
             assert systemd.recv(99) == b"READY=1\nSTATUS=x"
             os.kill(first["pid"], signal.SIGSTOP)
@@ -151,7 +151,7 @@ def test_the_supervisor_imports_nothing_heavy() -> None:
 
 def test_a_stuck_lane_restarts_the_server(tiny_bundle: Path) -> None:
     """Not ready, drained for a limited time, ended with a code, started anew; then a clean end."""
-    flags = (*QUICK, "--supervise", "--watchdog-seconds", "2", "--drain-seconds", "0")
+    flags = (*QUICK, "--supervise", "--watchdog-seconds", "3", "--drain-seconds", "0")
     with (
         serving(tiny_bundle, *flags, before=STUCK) as (process, address),
         grpc.insecure_channel(address) as channel,
