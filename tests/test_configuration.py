@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from bertd_server import configuration
 from bertd_server.cli import serve
-from bertd_server.configuration import load
+from bertd_server.configuration import Configuration, load
 from bertd_server.settings import GROUPS, RELOADABLE, Settings
 from click.testing import CliRunner
+from pydantic import SecretStr
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -59,6 +60,20 @@ def test_the_printed_configuration_gives_itself_again(file: Path, tmp_path: Path
     again = tmp_path / "again.toml"
     again.write_text(result.output)
     assert load({}, again).settings == Settings(**printed)
+
+
+def test_secrets_are_not_printed() -> None:
+    """Nor is what is not set written as if it were; TOML has no null."""
+
+    class More(Settings):
+        key: SecretStr = SecretStr("hush")
+        certificate: Path | None = None
+
+    more = More()
+    printed = Configuration(more, dict.fromkeys(More.model_fields, "x")).toml()
+    assert "hush" not in printed
+    assert "# key is set and not shown  # x\n# certificate is not set  # x\n" in printed
+    assert tomllib.loads(printed).keys() == Settings.model_fields.keys()
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,16 @@ from test_serve_process import STUCK, serving
 
 QUICK = ("--threads", "1", "--lanes", "1", "--calibration-seconds", "0.1", "--warmup-seconds", "0")
 
+# Once it listens, the process has 600 MiB more.
+GROWS = (
+    "from bertd_server import app\n"
+    "start = app.Server.start\n"
+    "def grow(server):\n"
+    "    server.more = bytearray(b'x') * (600 * 2**20)\n"
+    "    return start(server)\n"
+    "app.Server.start = grow\n"
+)
+
 # A child that is ready, says who it is, and gives signs of life until it is told to end; each one
 # more writes a line into a file, by which it knows how many came before it.
 CHILD = """
@@ -171,6 +181,17 @@ def test_a_stuck_lane_restarts_the_server(tiny_bundle: Path) -> None:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
     assert process.returncode == Exit.FINISHED
+
+
+def test_memory_beyond_its_limit_ends_the_server_to_be_restarted(tiny_bundle: Path) -> None:
+    """Something outside the batches has grown, which no limit of batches prevents."""
+    limit = ("--memory-limit", "500MiB", "--watchdog-seconds", "0.4")
+    with serving(tiny_bundle, *QUICK, *limit, before=GROWS) as (process, _):
+        assert process.stderr is not None
+        found = line(process.stderr)
+        assert (found["event"], found["limit"]) == ("memory beyond its limit", "500 MiB")
+        assert "--memory-limit" in found["remedy"]
+        assert process.wait(60) == Exit.RESTART
 
 
 def test_a_process_under_systemd_reloads_and_waits_for_balancers(

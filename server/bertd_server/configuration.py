@@ -66,7 +66,7 @@ class Configuration:
     def toml(self) -> str:
         """The effective settings as a file that gives them again; secrets stay hidden."""
         lines = []
-        for name in Settings.model_fields:
+        for name in type(self.settings).model_fields:
             if name in GROUPS:
                 lines += ["", f"# {GROUPS[name]}"]
             value, source = getattr(self.settings, name), self.sources[name]
