@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from servers import Servers
 
 T = TypeVar("T")
+
+# Two servers at once cannot both have the default address; a test that wants HTTP says where.
+os.environ.setdefault("BERTD_HTTP_ADDRESS", "off")
 
 
 @pytest.fixture(scope="session")
@@ -117,6 +121,32 @@ def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Task], An
     yield start
     for served in running.values():
         served.stop()
+
+
+@pytest.fixture(scope="session")
+def tei(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Any]]:
+    """A server of each kind of model that tei.v1 knows, started when it is first asked."""
+    from tei_served import Served  # noqa: PLC0415 - it needs this module, and few tests need it
+
+    with ExitStack() as running:
+
+        @cache
+        def started(kind: str) -> Any:
+            served = Served(kind, tmp_path_factory.mktemp(kind))
+            running.callback(served.stop)
+            return served
+
+        yield started
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A client of tei.v1, generated from the contract."""
+    from fresh_tei import FreshClient  # noqa: PLC0415 - few tests need it
+
+    client = FreshClient(tmp_path_factory.mktemp("fresh"))
+    yield client
+    client.close()
 
 
 LABELS = {

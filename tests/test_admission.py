@@ -142,6 +142,8 @@ def test_the_bounds_say_when_there_is_room() -> None:
     assert error.retry_after_seconds == pytest.approx(0.2)
     assert "1000 tokens are waiting and the limit is 1000" in error.message
     assert not error.in_vain
+    refused(demand(tokens=1_001), many, reason="call_tokens")  # an idle server alone takes it
+    assert ask(demand(tokens=1_001), Backlog(horizon=60.0)) is None
     long = backlog((0, math.inf, 13.0))
     assert refused(demand(), long, reason="queue_seconds").retry_after_seconds == pytest.approx(3.0)
     bulk = backlog(*((1, math.inf, 0.2) for _ in range(100)))

@@ -81,8 +81,20 @@ CALLS = [
         {"top_k": 3, "max_answer_tokens": 4, "allow_no_answer": True},
     ),
     Asked("fill-mask", "fill_mask", (["the [MASK] sat"],), (["[MASK]", "a mat", "a [MASK]"],)),
-    Asked("fill-mask", "tokenize", ([PERSON, ("the", "cat")],), (), {"special_tokens": False}),
-    Asked("fill-mask", "count_tokens", (["", PERSON, ("the", "cat")],), ()),
+    Asked(
+        "fill-mask",
+        "tokenize",
+        ([PERSON, ("the", "cat")],),
+        (["", "a" * 100_001, "a mat"],),
+        {"special_tokens": False},
+    ),
+    Asked(
+        "fill-mask",
+        "count_tokens",
+        (["", PERSON, ("the", "cat")],),
+        (["", ("a", "b" * 100_001), "a mat"],),
+    ),
+    Asked("fill-mask", "detokenize", ([[1, 5], []],), ([[], [7, 10**6], [5]],)),
 ]
 
 

@@ -24,7 +24,7 @@ async def test_a_lane_is_tried_again_while_the_system_has_no_thread_for_it(
     engine, alive = HeldEngine(), list[int]()
     engine.let_go()
     results: asyncio.Queue[Result] = asyncio.Queue()
-    lanes = Lanes(engine, 1, clock=time.monotonic, changed=alive.append, retry_seconds=0.0)
+    lanes = Lanes(1, clock=time.monotonic, changed=alive.append, retry_seconds=0.0)
     attempts = iter([True, True, False])
 
     def start(thread: threading.Thread) -> None:
@@ -34,10 +34,10 @@ async def test_a_lane_is_tried_again_while_the_system_has_no_thread_for_it(
 
     real_start = threading.Thread.start
     monkeypatch.setattr(threading.Thread, "start", start)
-    lanes.run(Job(sequences(17), None, wide=False, done=results.put_nowait))
+    lanes.run(Job(engine, sequences(17), None, wide=False, done=results.put_nowait))
     assert (await results.get()).died
     assert lanes.alive == 0
-    lanes.run(Job(sequences(3), None, wide=False, done=results.put_nowait))
+    lanes.run(Job(engine, sequences(3), None, wide=False, done=results.put_nowait))
     assert (await results.get()).error is None
     assert alive == [1, 0, 1]
     lanes.close()

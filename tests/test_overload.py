@@ -136,7 +136,7 @@ def test_health_follows_the_lanes(narrow: RunningServer) -> None:
         health_pb2.HealthCheckResponse.SERVING,
         health_pb2.HealthCheckResponse.NOT_SERVING,
     )
-    changed = narrow.server.model._scheduler._dispatcher._on_lanes
+    changed = narrow.server.model._scheduler._pool._on_lanes
     with grpc.insecure_channel(narrow.address) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)  # its types lack Watch
         watch = health.Watch(health_pb2.HealthCheckRequest())

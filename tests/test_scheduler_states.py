@@ -14,7 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from bertd_server import dispatcher
+from bertd_server import pool
 from bertd_server.errors import DeadlineMissed, EngineFailure, NoLane, Overloaded, RequestError
 from bertd_server.flights import Answer, Call, Outcome
 from bertd_server.lanes import Job, Lanes, Result
@@ -106,13 +106,13 @@ class Histories(RuleBasedStateMachine):
     )
     def begin(self, *, wide: bool, **options: Any) -> None:
         async def make() -> None:
-            with patch.object(dispatcher, "Lanes", HandLanes):
+            with patch.object(pool, "Lanes", HandLanes):
                 engine = HeldEngine()  # no lane has a thread that would call it
                 self.it = scheduler(engine, self.clock, wide=wide, **options)
 
         self.loop.run_until_complete(make())
         self.dispatcher = self.it._dispatcher
-        lanes = self.dispatcher._lanes
+        lanes = self.it._pool._lanes
         assert isinstance(lanes, HandLanes)
         self.lanes = lanes
         self.turn()

@@ -237,7 +237,7 @@ async def test_nothing_is_lost_and_nothing_is_left(
     )  # on all lanes
     await ledger.reached(20)
     broken = asyncio.create_task(
-        embedding.embed(server.model, texts_of(HARMLESS[20:40]), caller=Caller(PROMISED))
+        embedding.embed(server.model, texts_of(HARMLESS[20:40]), caller=Caller.within(PROMISED))
     )
     await ledger.reached(40)
     over = asyncio.get_running_loop().time() + PROMISED

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from types import SimpleNamespace
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -14,25 +12,18 @@ import torch
 from bertd import bundle
 from bertd.tei.v1 import tei_pb2
 from bertd.v1 import inference_pb2, inference_pb2_grpc
-from bertd_export.bundle import export_model
 from bertd_server.engine import Engine
-from bertd_server.errors import Overloaded
 from bertd_server.reading import Reader
-from bertd_server.services.tei.calls import patiently
-from bertd_server.settings import Settings
 from conftest import RunningServer
-from fresh_tei import FreshClient, Heard
+from fresh_tei import FreshClient
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 from sentence_transformers import CrossEncoder
-from test_tasks import save_checkpoint
-from transformers import AutoTokenizer
+from tei_served import LONG, Served, good
 
-INVALID, FAILED = 3, 9  # gRPC's numbers of INVALID_ARGUMENT and FAILED_PRECONDITION
 TEXTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9 w10 w11 w12", "w1 안녕 w2 🙂 w3"]
-LONG = " ".join(f"w{number % 95}" for number in range(100))
 PAIRS = [("w1 w2", "w3 w4 w5"), ("w6", "w7"), ("w8 w9 w10", LONG), (LONG, LONG)]
 
 # Names and numbers of text-embeddings-inference's own contract.
@@ -67,81 +58,24 @@ DecodeResponse text=1
 """
 
 
-class Served:
-    """A small random model of one task, its checkpoint, and a server of it."""
-
-    def __init__(self, folder: Path, head: str, **config: Any) -> None:
-        self.checkpoint = folder / "checkpoint"
-        self.model = save_checkpoint(self.checkpoint, "Bert", head, **config)
-        self.bundle = folder / "bundle"
-        export_model(str(self.checkpoint), self.bundle)
-        self.manifest = bundle.read_manifest(self.bundle)
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(self.checkpoint)
-        settings = Settings(
-            address="127.0.0.1:0",
-            warmup_seconds=0,
-            calibration_seconds=0,
-            cache_folder=folder / "cache",
-            max_texts_per_call=4,
-            max_message_bytes=4_096,
-        )
-        self._running = RunningServer(self.bundle, settings)
-        self.address = self._running.address
-
-    def logits(self, *texts: str, cut: str = "right") -> np.ndarray:
-        """Of PyTorch, for one text or pair."""
-        self.tokenizer.truncation_side = cut
-        limit = self.manifest.max_tokens
-        inputs = self.tokenizer(*texts, truncation=True, max_length=limit, return_tensors="pt")
-        with torch.no_grad():
-            found: np.ndarray = self.model(**inputs).logits[0].numpy()
-        return found
-
-    def stop(self) -> None:
-        self._running.stop()
+@pytest.fixture
+def embedder(tei: Callable[[str], Served]) -> Served:
+    return tei("embedder")
 
 
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FreshClient]:
-    client = FreshClient(tmp_path_factory.mktemp("fresh"))
-    yield client
-    client.close()
+@pytest.fixture
+def classifier(tei: Callable[[str], Served]) -> Served:
+    return tei("classifier")
 
 
-@pytest.fixture(scope="module")
-def embedder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    served = Served(tmp_path_factory.mktemp("embedder"), "Model")
-    yield served
-    served.stop()
+@pytest.fixture
+def ranker(tei: Callable[[str], Served]) -> Served:
+    return tei("ranker")
 
 
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    names = {0: "bad", 1: "so-so", 2: "good"}
-    folder = tmp_path_factory.mktemp("classifier")
-    served = Served(folder, "ForSequenceClassification", id2label=names)
-    yield served
-    served.stop()
-
-
-@pytest.fixture(scope="module")
-def ranker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("ranker")
-    served = Served(folder, "ForSequenceClassification", num_labels=1)
-    yield served
-    served.stop()
-
-
-@pytest.fixture(scope="module")
-def filler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    served = Served(tmp_path_factory.mktemp("filler"), "ForMaskedLM")
-    yield served
-    served.stop()
-
-
-def good(heard: Heard) -> list[dict[str, Any]]:
-    assert (heard.code, heard.details) == (0, "")
-    return heard.answers
+@pytest.fixture
+def filler(tei: Callable[[str], Served]) -> Served:
+    return tei("filler")
 
 
 def floats(values: list[float]) -> np.ndarray:
@@ -357,111 +291,11 @@ def test_tokens_have_bytes_for_places(fresh: FreshClient, embedder: Served) -> N
     assert good(fresh(embedder.address, "Tokenize.Decode", {"ids": ids})) == [decoded[0]]
 
 
-@pytest.mark.parametrize(
-    ("path", "request_", "said"),
-    [
-        ("Embed.Embed", {"inputs": ""}, "inputs is empty"),
-        ("Embed.Embed", {"inputs": LONG}, "ask for truncation (truncate = true)"),
-        ("Embed.Embed", {"inputs": "w1", "truncation_direction": 7}, "truncation_direction is 7"),
-        ("Embed.Embed", {"inputs": "w1", "prompt_name": "query"}, "prompt_name 'query'"),
-        ("Embed.Embed", {"inputs": "w1", "dimensions": 0}, "ask for 1 to 32"),
-        ("Embed.Embed", {"inputs": "w1", "dimensions": 33}, "ask for 1 to 32"),
-        ("Tokenize.Tokenize", {"inputs": ""}, "inputs is empty"),
-        ("Tokenize.Decode", {"ids": []}, "ids has 0 entries"),
-        ("Tokenize.Decode", {"ids": [1, 100]}, "ids[1] is 100"),
-    ],
-)
-def test_what_cannot_be_answered_is_said(
-    fresh: FreshClient, embedder: Served, path: str, request_: dict[str, Any], said: str
-) -> None:
-    heard = fresh(embedder.address, path, request_)
-    assert heard.code == INVALID
-    assert said in heard.details
-
-
-def test_calls_with_too_few_or_too_many_texts(
-    fresh: FreshClient, classifier: Served, ranker: Served
-) -> None:
-    for inputs in ([], ["w1", "w2", "w3"], ["", ""]):
-        heard = fresh(classifier.address, "Predict.PredictPair", {"inputs": inputs})
-        assert heard.code == INVALID
-    for texts, said in (([], "texts is empty"), (["w1"] * 5, "takes at most 4")):
-        heard = fresh(ranker.address, "Rerank.Rerank", {"query": "w1", "texts": texts})
-        assert heard.code == INVALID
-        assert said in heard.details
-    heard = fresh(ranker.address, "Rerank.RerankStream")
-    assert (heard.code, "no request" in heard.details) == (INVALID, True)
-
-
-def test_the_answer_to_a_stream_is_bounded(fresh: FreshClient, ranker: Served) -> None:
-    """It grows with every request: one that never ended would fill the memory."""
-    requests = [{"query": "w1", "text": f"w{number}"} for number in range(65)]
-    (answer,) = good(fresh(ranker.address, "Rerank.RerankStream", *requests[:64]))
-    assert sorted(rank["index"] for rank in answer["ranks"]) == list(range(64))
-    heard = fresh(ranker.address, "Rerank.RerankStream", *requests)
-    assert (heard.code, "make several streams" in heard.details) == (INVALID, True)
-
-
-async def test_a_stream_waits_for_room_unless_that_is_in_vain() -> None:
-    refusals = [Overloaded("full", reason="queue", retry_after_seconds=0) for _ in range(2)]
-    hopeless = Overloaded("full", reason="late", retry_after_seconds=0, in_vain=True)
-    context: Any = SimpleNamespace(time_remaining=lambda: 60.0)
-
-    async def work(errors: list[Overloaded], _context: object) -> str:
-        if errors:
-            raise errors.pop()
-        return "answer"
-
-    assert await patiently(work, refusals, context) == "answer"
-    assert not refusals
-    late = Overloaded("full", reason="queue", retry_after_seconds=61)
-    for error in (hopeless, late):
-        with pytest.raises(Overloaded):
-            await patiently(work, [error], context)
-
-
 def test_a_space_is_read_as_the_protocols_server_reads_it(
     fresh: FreshClient, embedder: Served
 ) -> None:
     (answer,) = good(fresh(embedder.address, "Embed.Embed", {"inputs": " "}))
     assert answer["metadata"]["compute_tokens"] == 2
-
-
-def test_the_first_failure_ends_a_stream(fresh: FreshClient, embedder: Served) -> None:
-    """Answers before it come, in order; then its status."""
-    requests = [{"inputs": text} for text in ("w1", "w2", "", "w3")]
-    heard = fresh(embedder.address, "Embed.EmbedStream", *requests)
-    assert len(heard.answers) == 2
-    assert heard.code == INVALID
-    assert "inputs is empty" in heard.details
-
-
-@pytest.mark.parametrize(
-    ("path", "request_"),
-    [
-        ("Predict.Predict", {"inputs": "w1"}),
-        ("Predict.PredictStream", {"inputs": "w1"}),
-        ("Rerank.Rerank", {"query": "w1", "texts": ["w2"]}),
-        ("Rerank.RerankStream", {"query": "w1", "text": "w2"}),
-        ("Embed.EmbedSparse", {"inputs": "w1"}),
-    ],
-)
-def test_another_tasks_calls_are_refused(
-    fresh: FreshClient, embedder: Served, path: str, request_: dict[str, Any]
-) -> None:
-    heard = fresh(embedder.address, path, request_)
-    assert heard.code == FAILED
-    assert "is for feature-extraction" in heard.details
-
-
-def test_bytes_that_are_no_message_end_a_stream_with_the_fields_name(ranker: Served) -> None:
-    with grpc.insecure_channel(ranker.address) as channel:
-        call: Any = channel.stream_unary("/tei.v1.Rerank/RerankStream")
-        with pytest.raises(grpc.RpcError) as caught:
-            call(iter([b"\x12\x01\xff"]), timeout=60)
-    error: Any = caught.value
-    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert "text is not valid UTF-8" in error.details()
 
 
 def test_info_health_and_reflection(

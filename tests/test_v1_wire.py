@@ -187,6 +187,30 @@ def test_tokenize_detokenize_and_count(servers: Servers) -> None:
         )
 
 
+def test_an_input_without_tokens_does_not_cost_its_neighbours_theirs(servers: Servers) -> None:
+    """Each has its status: as a result, or by its index; a call without any answer fails."""
+    stub = servers.stub("fill-mask")
+    inputs = [pb.TextInput(text=text) for text in ("", "a" * 100_001, "The cat")]
+    results = stub.Tokenize(pb.TokenizeRequest(inputs=inputs)).results
+    assert [len(one.tokens) for one in results] == [2, 0, 4]
+    assert [one.HasField("error") for one in results] == [False, True, False]
+    counted = stub.CountTokens(pb.CountTokensRequest(inputs=inputs))
+    assert list(counted.counts) == [2, 0, 4]
+    ids = [[], [1, 10**6], [one.id for one in results[2].tokens]]
+    sequences = [pb.TokenIds(ids=each) for each in ids]
+    written = stub.Detokenize(pb.DetokenizeRequest(sequences=sequences))
+    assert [bool(text) for text in written.texts] == [False, False, True]
+    assert list(counted.errors) == list(written.errors) == [1]
+    for status, words in (
+        (results[1].error, "inputs[1].text has 100001 characters"),
+        (counted.errors[1], "inputs[1].text has 100001 characters"),
+        (written.errors[1], "sequences[1].ids[1] is 1000000"),
+    ):
+        assert status.code == 3  # INVALID_ARGUMENT
+        assert status.message.startswith(words)
+        assert len(status.details) == 2
+
+
 def test_list_and_get_model(servers: Servers) -> None:
     for task, label in (("fill-mask", None), ("token-classification", "B-PER")):
         known: Task = "fill-mask" if label is None else "token-classification"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -74,6 +75,27 @@ def test_priority_and_timeout_are_honoured(at: Callable[[Task], Served]) -> None
         served.infer({"text": TEXTS}, timeout=60_000_000, client_timeout=1e-4)
     late = ("StatusCode.DEADLINE_EXCEEDED", "StatusCode.RESOURCE_EXHAUSTED")
     assert caught.value.status() in late
+
+
+def test_a_timeout_is_of_the_request_however_often_the_model_is_asked_for_it(
+    at: Callable[[Task], Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Vectors of texts and of tokens are computed one after the other, by one deadline."""
+    served = at("feature-extraction")
+    model = served.server.server.model
+    compute, deadlines = model.compute, []
+
+    async def watched(*given: Any) -> Any:
+        deadlines.append(given[1])
+        return await compute(*given)
+
+    monkeypatch.setattr(model, "compute", watched)
+    arrived = time.monotonic()
+    names = ("sentence_embedding", "token_embeddings")
+    served.infer({"text": TEXTS}, *names, timeout=60_000_000)
+    first, second = deadlines
+    assert first == second
+    assert arrived + 60 <= first <= time.monotonic() + 60
 
 
 def test_a_stream_answers_each_request_in_order_and_survives_errors(

@@ -11,6 +11,7 @@ import pytest
 from bertd.bundle import Task
 from bertd.oip import grpc_service_pb2 as pb
 from bertd.v1 import inference_pb2 as v1
+from tritonclient.utils import InferenceServerException
 from v2_served import LABELS, LONG, MASKED, QUESTIONS, TEXTS, Served
 
 
@@ -181,23 +182,29 @@ def test_answers_are_those_of_the_typed_api(at: Callable[[Task], Served]) -> Non
     ]
     request = v1.AnswerRequest(inputs=given, top_k=3, allow_no_answer=True, max_answer_tokens=2)
     options = {"top_k": 3, "allow_no_answer": True, "max_answer_tokens": 2}
-    answer = served.infer({"question": QUESTIONS, "context": TEXTS}, parameters=options)
+    names = ("answer", "score", "start", "end", "start_byte", "end_byte")
+    answer = served.infer({"question": QUESTIONS, "context": TEXTS}, *names, parameters=options)
     ids, types, mask = served.tokens(*QUESTIONS, pairs=TEXTS)
     tokens = {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
     of_tokens = served.infer(tokens, parameters=options)
+    with pytest.raises(InferenceServerException, match="end_byte counts bytes"):
+        served.infer(tokens, "answer", "start", "end_byte")
     for row, result in enumerate(served.v1.Answer(request).results):
         spans = result.spans.spans
         assert answer("answer")[row] == [one.text for one in spans]
         assert answer("score")[row].tolist() == [one.score for one in spans]
         assert answer("start")[row].tolist() == [one.offsets.start for one in spans]
         assert answer("end")[row].tolist() == [one.offsets.end for one in spans]
+        assert answer("start_byte")[row].tolist() == [one.offsets.start_byte for one in spans]
+        assert answer("end_byte")[row].tolist() == [one.offsets.end_byte for one in spans]
         assert of_tokens("score")[row].tolist() == [one.score for one in spans]
         for column, span in enumerate(spans):
             begin, end = (of_tokens(name)[row, column] for name in ("start", "end"))
             assert of_tokens("answer")[row][column].replace(" ", "") == span.text.replace(" ", "")
             assert (end - begin <= 2, end > begin) == (True, not span.no_answer)
-    few = served.infer({"question": ["the cat"], "context": ["sat"]}, parameters={"top_k": 3})
-    assert few("start").tolist() == [[0, -1, -1]]
+    asked = {"question": ["the cat"], "context": ["sat"]}
+    few = served.infer(asked, "start", "end_byte", parameters={"top_k": 3})
+    assert (few("start").tolist(), few("end_byte").tolist()) == ([[0, -1, -1]], [[3, -1, -1]])
 
 
 def test_masks_are_those_of_the_typed_api(at: Callable[[Task], Served]) -> None:

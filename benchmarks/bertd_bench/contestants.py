@@ -173,7 +173,7 @@ def server_process(
     env = {name: value for name, value in os.environ.items() if not name.startswith("BERTD_")}
     for name, value in {**(settings or {}), "threads": str(threads)}.items():
         env[f"BERTD_{name.upper()}"] = value
-    command = ["serve", str(folder), "--address", address]
+    command = ["serve", str(folder), "--address", address, "--http-address", "127.0.0.1:0"]
     with tempfile.TemporaryDirectory(prefix="bertd-bench-") as scratch:
         log = Path(scratch) / "serve.log"
         with log.open("wb") as sink:

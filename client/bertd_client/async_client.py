@@ -219,8 +219,13 @@ class AsyncClient:
         self, sequences: Sequence[Sequence[int]], **options: Unpack[TokenizeOptions]
     ) -> list[str]:
         """Writes token ids as texts."""
-        outcomes = await self._run(calls.detokenize(sequences, options))
-        return responses.settled(outcomes)
+        return responses.settled(await self.detokenize_each(sequences, **options))
+
+    async def detokenize_each(
+        self, sequences: Sequence[Sequence[int]], **options: Unpack[TokenizeOptions]
+    ) -> list[str | BertdError]:
+        """The same, with the errors of inputs in their places."""
+        return await self._run(calls.detokenize(sequences, options))
 
     async def list_models(self, *, timeout: float | None = None) -> list[results.ModelInfo]:  # noqa: ASYNC109 - the deadline is gRPC's
         """Describes every model of the server."""

@@ -147,7 +147,7 @@ FILL_MASK = Call(
 )
 COUNT_TOKENS = Call(
     "count_tokens", "CountTokens", pb.CountTokensRequest, "inputs", CallOptions, _pairs,
-    _each(responses.count, "counts"),
+    responses.plain("counts"),
 )
 _ZERO_SHOT = Call(
     "classify_zero_shot", "ZeroShotClassify", pb.ZeroShotClassifyRequest, "texts", ZeroShotOptions,
@@ -162,7 +162,7 @@ _TOKENIZE = Call(
 )
 _DETOKENIZE = Call(
     "detokenize", "Detokenize", pb.DetokenizeRequest, "sequences", TokenizeOptions,
-    requests.token_ids, _each(responses.text, "texts"),
+    requests.token_ids, responses.plain("texts"),
 )
 # fmt: on
 

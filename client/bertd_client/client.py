@@ -215,8 +215,13 @@ class Client:
         self, sequences: Sequence[Sequence[int]], **options: Unpack[TokenizeOptions]
     ) -> list[str]:
         """Writes token ids as texts."""
-        outcomes = self._run(calls.detokenize(sequences, options))
-        return responses.settled(outcomes)
+        return responses.settled(self.detokenize_each(sequences, **options))
+
+    def detokenize_each(
+        self, sequences: Sequence[Sequence[int]], **options: Unpack[TokenizeOptions]
+    ) -> list[str | BertdError]:
+        """The same, with the errors of inputs in their places."""
+        return self._run(calls.detokenize(sequences, options))
 
     def list_models(self, *, timeout: float | None = None) -> list[results.ModelInfo]:
         """Describes every model of the server."""

@@ -2,7 +2,7 @@
 
 ::
 
-    BertdError              code, message, violations, index, retry_after_s
+    BertdError              code, message, violations, index, retry_after_s, reason, request_id
     ├── InvalidArgument     INVALID_ARGUMENT: the request must change; see violations
     │                       (RESOURCE_EXHAUSTED where its message is too large for gRPC)
     ├── NotFound            NOT_FOUND: no model has that name
@@ -48,22 +48,29 @@ class BertdError(Exception):
         index: Which of the inputs failed; ``None`` if the call failed as a whole.
         retry_after_s: Seconds after which the server expects to have room; ``None`` if it did not
             say.
+        reason: A word to switch on, such as ``"TOO_LONG"``; docs/api.md lists them. Empty if the
+            server gave none, or none for this input alone.
+        request_id: By which the server's log knows the call; empty if it did not say.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - an error's parts; pickle passes them by position
         self,
         code: grpc.StatusCode,
         message: str,
         violations: Sequence[FieldViolation] = (),
         index: int | None = None,
         retry_after_s: float | None = None,
+        reason: str = "",
+        request_id: str = "",
     ) -> None:
-        super().__init__(code, message, tuple(violations), index, retry_after_s)
+        super().__init__(code, message, tuple(violations), index, retry_after_s, reason, request_id)
         self.code = code
         self.message = message
         self.violations = tuple(violations)
         self.index = index
         self.retry_after_s = retry_after_s
+        self.reason = reason
+        self.request_id = request_id
 
     def __str__(self) -> str:
         if self.index is None or f"[{self.index}]" in self.message:
@@ -88,7 +95,15 @@ class BertdError(Exception):
             for one in self.violations
         )
         message = self.message.replace(old, new)
-        return type(self)(self.code, message, violations, index, self.retry_after_s)
+        return type(self)(
+            self.code,
+            message,
+            violations,
+            index,
+            self.retry_after_s,
+            self.reason,
+            self.request_id,
+        )
 
 
 class InvalidArgument(BertdError):
@@ -129,6 +144,7 @@ _CLASSES: dict[grpc.StatusCode, type[BertdError]] = {
 }
 # gRPC's own refusal of a message, on either side: not a queue that will be shorter later.
 _OVERSIZED = re.compile(r"message larger than max \((\d+) vs\. (\d+)\)")
+_DOMAIN = "bertd"  # of reasons that are the server's own
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -137,7 +153,15 @@ def from_status(status: status_pb2.Status) -> BertdError:
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     kind = _CLASSES.get(code, ServerError)
     message = status.message or code.name
-    return kind(code, message, _violations(status), None, _retry_after(status))
+    return kind(
+        code,
+        message,
+        _violations(status),
+        None,
+        _retry_after(status),
+        _reason(status),
+        _request_id(status),
+    )
 
 
 def from_rpc_error(error: grpc.RpcError | grpc.FutureCancelledError) -> BertdError:
@@ -168,6 +192,13 @@ def from_rpc_error(error: grpc.RpcError | grpc.FutureCancelledError) -> BertdErr
     return _CLASSES.get(code, ServerError)(code, call.details() or code.name)
 
 
+def _reason(status: status_pb2.Status) -> str:
+    for detail in _details(status, error_details_pb2.ErrorInfo):
+        if detail.domain == _DOMAIN:
+            return str(detail.reason)
+    return ""
+
+
 def _violations(status: status_pb2.Status) -> tuple[FieldViolation, ...]:
     return tuple(
         FieldViolation(violation.field, violation.description)
@@ -180,6 +211,12 @@ def _retry_after(status: status_pb2.Status) -> float | None:
     for detail in _details(status, error_details_pb2.RetryInfo):
         return float(detail.retry_delay.seconds + detail.retry_delay.nanos / 1e9)
     return None
+
+
+def _request_id(status: status_pb2.Status) -> str:
+    for detail in _details(status, error_details_pb2.RequestInfo):
+        return str(detail.request_id)
+    return ""
 
 
 def _details(status: status_pb2.Status, kind: type[Any]) -> list[Any]:

@@ -24,7 +24,7 @@ Outcomes = Iterator[tuple[int, R | BertdError]]
 Reader = Callable[[Any, Sequence[int]], Outcomes[R]]
 
 
-def each(read: Callable[[Any, Any], R], results_of: str = "results") -> Reader[R]:
+def each(read: Callable[[Any, Any], R]) -> Reader[R]:
     """A reader of one result per input, in order; `read` takes it and its response.
 
     Raises:
@@ -32,13 +32,30 @@ def each(read: Callable[[Any, Any], R], results_of: str = "results") -> Reader[R
     """
 
     def outcomes(response: Any, places: Sequence[int]) -> Outcomes[R]:
-        found: Sequence[Any] = getattr(response, results_of)
-        if len(found) != len(places):
-            raise _broken(f"{len(found)} results for {len(places)} inputs")
-        for result, place in zip(found, places, strict=True):
+        for result, place in _matched(response.results, places):
             yield place, _outcome(result, response, read)
 
     return outcomes
+
+
+def plain(field: str) -> Reader[Any]:
+    """A reader of a field with one value per input; why there is none stands in `errors`.
+
+    Raises:
+        ServerError: (the reader) the response has another number of values than of inputs.
+    """
+
+    def outcomes(response: Any, places: Sequence[int]) -> Outcomes[Any]:
+        for index, (value, place) in enumerate(_matched(getattr(response, field), places)):
+            yield place, from_status(response.errors[index]) if index in response.errors else value
+
+    return outcomes
+
+
+def _matched(found: Sequence[Any], places: Sequence[int]) -> Iterator[tuple[Any, int]]:
+    if len(found) != len(places):
+        raise _broken(f"{len(found)} results for {len(places)} inputs")
+    return zip(found, places, strict=True)
 
 
 def ranked(response: pb.RerankResponse, places: Sequence[int]) -> Outcomes[results.Ranked]:
@@ -55,12 +72,10 @@ def ranked(response: pb.RerankResponse, places: Sequence[int]) -> Outcomes[resul
 
 
 def _outcome(result: Any, response: Any, read: Callable[[Any, Any], R]) -> R | BertdError:
-    if hasattr(result, "error"):
-        outcome = result.WhichOneof("outcome")
-        if outcome == "error":
-            return from_status(result.error)
-        if outcome is None:
-            return _broken("a result without an outcome")
+    if result.HasField("error"):
+        return from_status(result.error)
+    if "outcome" in result.DESCRIPTOR.oneofs_by_name and result.WhichOneof("outcome") is None:
+        return _broken("a result without an outcome")
     try:
         return read(result, response)
     except ServerError as error:
@@ -135,16 +150,6 @@ def filling(result: pb.FillMaskResult, _: object) -> results.Filling:
 def tokens(result: pb.TokenizeResult, _: object) -> tuple[results.Token, ...]:
     """Reads the tokens of an input."""
     return tuple(map(_token, result.tokens))
-
-
-def text(result: str, _: object) -> str:
-    """Takes a text as it is."""
-    return result
-
-
-def count(result: int, _: object) -> int:
-    """Takes a count as it is."""
-    return result
 
 
 def models(response: models_pb2.ListModelsResponse) -> list[results.ModelInfo]:

@@ -3,8 +3,8 @@
 ::
 
     Job ──take──> Chunk, places of inputs ──the client's call──> answer(chunk, response)
-                    ^                                       └──> refuse(chunk, error)
-                    └── halves of what was too much; what is left without the inputs at fault
+                    ^                       │               └──> refuse(chunk, error)
+                    └── halves of what was too much, and what is left without the inputs at fault
 
 It makes no call itself: both clients drive it, each in its own way.
 """
@@ -28,6 +28,11 @@ R = TypeVar("R")
 CALL_INPUTS = 256  # what a server takes unless it is configured otherwise
 CALL_BYTES = 4_000_000  # most gRPC servers take 4 MiB; bertd's takes 16
 CALLS_AT_ONCE = 4  # a server batches across calls; a few keep it from waiting for the next one
+
+# Reasons for which fewer inputs in a call may do: too much for the answer to one call, and more
+# than may wait at the server at any time, so that only an idle one would take it.
+_TOO_MANY = "TOO_MANY"
+_TOO_MUCH_TO_WAIT = ("CALL_TOKENS", "CALL_CHARACTERS")
 
 Chunk = Sequence[int]
 """Places of a job's inputs that one call asks about."""
@@ -120,17 +125,23 @@ class Work(Generic[R]):
         return max(0.0, left)
 
     def answer(self, chunk: Chunk, response: Any) -> None:
-        """Take the outcomes of a call.
+        """Take the outcomes of a call; inputs that were too many for it are to be taken again.
 
         Raises:
             ServerError: the response is no answer to it.
         """
         asked = {place: index for index, place in enumerate(chunk)}
+        beyond = []
         for place, outcome in self._job.read(response, chunk):
             if isinstance(outcome, BertdError):
+                if len(chunk) > 1 and self._is_beyond(outcome, asked[place]):
+                    beyond.append(place)
+                    continue
                 outcome = outcome.at(place, self._job.field, asked[place])  # noqa: PLW2901
             self._outcomes[place] = outcome
-        self._done(len(chunk))
+        if beyond:
+            self._halve(chunk, beyond)
+        self._done(len(chunk) - len(beyond))
 
     def refuse(self, chunk: Chunk, error: BertdError) -> None:
         """Make the best of a call that failed.
@@ -142,9 +153,7 @@ class Work(Generic[R]):
             BertdError: it failed for another reason.
         """
         if len(chunk) > 1 and self._is_too_much(error):
-            half = (len(chunk) + 1) // 2
-            self._most_inputs = min(self._most_inputs, half)
-            self._again.extend((chunk[:half], chunk[half:]))
+            self._halve(chunk, chunk)
             return
         guilty = self._guilty(chunk, error)
         if not guilty:
@@ -163,13 +172,25 @@ class Work(Generic[R]):
         one = self._job.inputs[place]
         return one[1] + 8 if isinstance(one, tuple) else 0  # its tag and length
 
+    def _halve(self, chunk: Chunk, rest: Chunk) -> None:
+        """Ask about what is left of a call in calls of at most half its inputs, and so from now."""
+        half = (len(chunk) + 1) // 2
+        self._most_inputs = min(self._most_inputs, half)
+        self._again.extend(rest[begin : begin + half] for begin in range(0, len(rest), half))
+
     def _is_too_much(self, error: BertdError) -> bool:
         """Whether fewer inputs may do: the message was too large, or there were too many."""
+        if error.reason in _TOO_MUCH_TO_WAIT:
+            return True
         if not isinstance(error, InvalidArgument):
             return False
-        return error.code is grpc.StatusCode.RESOURCE_EXHAUSTED or any(
-            violation.field == self._job.field for violation in error.violations
+        return error.code is grpc.StatusCode.RESOURCE_EXHAUSTED or (
+            error.reason == _TOO_MANY and _names(error, self._job.field)
         )
+
+    def _is_beyond(self, error: BertdError, index: int) -> bool:
+        """Whether an input may do in a smaller call: those before it have left no room for it."""
+        return error.reason == _TOO_MANY and _names(error, f"{self._job.field}[{index}]")
 
     def _guilty(self, chunk: Chunk, error: BertdError) -> dict[int, R | BertdError]:
         """The inputs that a call failed for, each with its error; none if there is more to it."""
@@ -182,6 +203,12 @@ class Work(Generic[R]):
             index = int(match[1]) if match else len(chunk)
             if index >= len(chunk):
                 return {}
-            own = type(error)(error.code, violation.description, (violation,))
+            reason = "" if guilty else error.reason  # the first one's is that of the call
+            own = type(error)(error.code, violation.description, (violation,), reason=reason)
             guilty.setdefault(chunk[index], own.at(chunk[index], field, index))
         return guilty
+
+
+def _names(error: BertdError, field: str) -> bool:
+    """Whether the server has refused that very field."""
+    return any(violation.field == field for violation in error.violations)

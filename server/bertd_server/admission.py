@@ -217,6 +217,8 @@ class Outlook:
         full_batch: predicted seconds of the largest batch that is formed.
         now: on the clock of the deadlines.
         overrun: seconds by which recent batches took longer than predicted, on average.
+        rivals: of each other model that waits for the same lanes, its lane seconds, and its share
+            of the lanes over this model's.
     """
 
     backlog: Backlog
@@ -224,6 +226,7 @@ class Outlook:
     full_batch: float
     now: float
     overrun: float = 0.0
+    rivals: Sequence[tuple[float, float]] = ()
 
     @cached_property
     def _filled(self) -> list[tuple[int, float]]:
@@ -236,7 +239,11 @@ class Outlook:
         return _RESERVE * self.overrun
 
     def wait(self, work: float) -> float:
-        """Seconds until lanes have taken on all of `work`, and one of them is free."""
+        """Seconds until lanes have taken on all of `work`, and one of them is free.
+
+        While it waits, each rival gets its share of the lanes, as long as it has work for them.
+        """
+        work += sum(min(seconds, work * ratio) for seconds, ratio in self.rivals)
         return min((work + filled) / lanes for lanes, filled in self._filled)
 
     def answered(self, work: float) -> float:
@@ -279,11 +286,12 @@ def _too_much(demand: Demand, outlook: Outlook, bounds: Bounds, before: float) -
         return None
     excess = tokens + demand.tokens - bounds.tokens
     if excess > 0:
+        alone = demand.tokens > bounds.tokens  # only an idle server takes it
         work = outlook.backlog.seconds(demand.priority)
         return Overloaded(
             f"{tokens} tokens are waiting and the limit is {bounds.tokens}: "
             "retry later with back-off, or send fewer texts a call",
-            reason="queue_tokens",
+            reason="call_tokens" if alone else "queue_tokens",
             retry_after_seconds=outlook.wait(work * min(1.0, excess / tokens)),
         )
     predicted = outlook.wait(before)

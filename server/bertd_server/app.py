@@ -28,10 +28,12 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from bertd_server import logs
 from bertd_server.engine import EngineOptions
 from bertd_server.exits import Exit
 from bertd_server.life import Life
 from bertd_server.model import Model, ModelOptions, Start
+from bertd_server.observing.assembly import Observing, add_channelz
 from bertd_server.reloading import Reloading
 from bertd_server.scheduler import SchedulerOptions
 from bertd_server.services import tei, v2
@@ -39,7 +41,7 @@ from bertd_server.services.decoding import DecodingInterceptor, request_classes
 from bertd_server.services.health import HealthService
 from bertd_server.services.reflecting import Pools
 from bertd_server.services.v1 import InferenceService, ModelService
-from bertd_server.settings import UNIX, Settings
+from bertd_server.settings import ON, UNIX, Settings
 from bertd_server.startup import StartOptions, start
 from bertd_server.text_queue import TextOptions
 from bertd_server.watch import Watch
@@ -104,15 +106,23 @@ class Server:
             on_lanes=lambda alive: self._health.report(serving=alive > 0),
             start=start,
         )
+        models = {self.model.manifest.name: self.model}
+        self.observing = Observing(
+            settings,
+            self._health,
+            lambda: ((name, model.version, model) for name, model in models.items()),
+        )
         self._grpc = grpc.aio.server(
-            interceptors=[DecodingInterceptor(request_classes(*SERVICES, *_STANDARD))],
+            interceptors=[
+                *self.observing.interceptors,
+                DecodingInterceptor(request_classes(*SERVICES, *_STANDARD)),
+            ],
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
             ],
         )
-        models = {self.model.manifest.name: self.model}
         max_texts = settings.max_texts_per_call
         self._closing = asyncio.Event()
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(
@@ -122,6 +132,8 @@ class Server:
         limits = tei.Limits(max_texts, settings.max_message_bytes)
         tei.add_services(models, limits, self._grpc, self._closing)
         self._health.leave_out(tei.unanswered(models))
+        for name in models:
+            self._health.report_model(name, serving=True)
         tensors = v2.InferenceService(
             models,
             max_texts=max_texts,
@@ -132,8 +144,9 @@ class Server:
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(tensors, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         pools = Pools([oip.POOL, descriptor_pool.Default()])
+        channelz = [add_channelz(self._grpc)] if settings.channelz == ON else []
         reflection.enable_server_reflection(
-            [*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME],
+            [*SERVICE_NAMES, *channelz, health.SERVICE_NAME, reflection.SERVICE_NAME],
             self._grpc,
             pool=cast("descriptor_pool.DescriptorPool", pools),
         )
@@ -142,7 +155,7 @@ class Server:
         """Listen; returns the port.
 
         Raises:
-            CannotListenError: the address is taken, or not one of this machine.
+            CannotListenError: an address is taken, or not one of this machine.
         """
         address = self._settings.address
         try:
@@ -150,6 +163,13 @@ class Server:
         except RuntimeError as error:
             raise CannotListenError(
                 f"cannot listen on {address}: {_obstacle(address)}; choose another with --address"
+            ) from error
+        try:
+            self.observing.listen()
+        except OSError as error:
+            raise CannotListenError(
+                f"cannot listen on {self._settings.http_address}: {error.strerror or error}; "
+                "choose another with --http-address, or off"
             ) from error
         await self._grpc.start()
         return port
@@ -176,6 +196,7 @@ class Server:
         await self._grpc.stop(limit)
         late = loop.time() >= end
         finished = await self.model.drain(max(LAST_BATCH_SECONDS, end - loop.time()))
+        await self.observing.stop()
         cut = late and statistics.cancelled > cancelled
         if cut:
             log.warning(
@@ -236,12 +257,14 @@ async def serve(folder: Path, settings: Settings, reread: Callable[[], Settings]
     life = Life()
     server = Server(folder, settings)
     server.reloading.reread = reread
+    server.reloading.on_settings(lambda new: logs.configure(new.log_format, new.log_level))
     port = await server.start()
     settle()
     log.info(
         "serving",
         model=server.model.manifest.name,
         address=_listening(settings.address, port),
+        http=server.observing.http_address or None,
         lanes=settings.lanes,
         threads=settings.threads,
         request=_request(server.model.manifest.task, settings.address, port),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +48,15 @@ def serve(bundle: Path | None, config: Path | None, *, print_config: bool, **val
 
     from bertd.bundle import BundleError
 
-    from bertd_server import app, default_model, logs
+    from bertd_server import app, default_model, logs, process
     from bertd_server.errors import CannotServeError
 
-    logs.configure()
+    logs.configure(settings.log_format, settings.log_level)
     if sys.platform != "win32":
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the event loop takes it
     try:
         folder = bundle or default_model.ensure_bundle(settings.cache_folder)
-        ended = _run(
+        ended = process.run(
             app.serve(folder, settings, lambda: configuration.load(flags, config).settings)
         )
     except (
@@ -73,12 +71,3 @@ def serve(bundle: Path | None, config: Path | None, *, print_config: bool, **val
         # around it.
         os._exit(ended)
     context.exit(ended)
-
-
-def _run(main: Coroutine[Any, Any, Exit]) -> Exit:
-    if sys.platform == "win32":
-        return asyncio.run(main)
-    import uvloop
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main)

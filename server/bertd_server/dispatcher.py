@@ -1,10 +1,10 @@
-"""Batches and lanes: a lane that becomes free takes the best batch that exists at that moment.
+"""A model's batches: a lane that becomes free takes the best one that exists at that moment.
 
 ::
 
-    waiting room ──take──> batch ──> lane (thread) ──one wake-up──> landing: answers, cache
-         ^                   ^                           │
-         │ dispatch          └──── retries: halves <─────┘ failed
+    waiting room ──take──> batch ──pool──> lane (thread) ──one wake-up──> landing: answers, cache
+         ^                   ^                                 │
+         │ step              └──────── retries: halves <───────┘ failed
          └── at the end of a turn of the loop that brought texts, or freed a lane
 
 Unless told to, nothing waits for a batch to fill. All of it happens on the event loop.
@@ -26,7 +26,8 @@ from bertd_server.cost import Shape
 from bertd_server.flights import Batch, Flight
 from bertd_server.forecast import Forecast
 from bertd_server.landing import Landing
-from bertd_server.lanes import Job, Lanes, Result, Runs
+from bertd_server.lanes import Job, Result, Runs
+from bertd_server.pool import Pool
 from bertd_server.statistics import Statistics
 from bertd_server.waiting_room import WaitingRoom
 
@@ -51,50 +52,32 @@ class Dispatcher:
         idle: set while nothing waits or runs.
     """
 
-    def __init__(  # noqa: PLR0913 - limits by keyword
-        self,
-        engine: Runs,
-        floor: Floor,
-        *,
-        lanes: int,
-        lane_niceness: int,
-        max_delay: float,
-        on_lanes: Callable[[int], None],
+    def __init__(
+        self, engine: Runs, floor: Floor, pool: Pool, *, share: float, max_delay: float
     ) -> None:
-        """Start the lanes; construct this on the event loop.
+        """Join a pool; construct this on the event loop.
 
         Args:
             engine: runs batches.
-            floor: what is shared.
-            lanes: how many.
-            lane_niceness: how far they step back behind the event loop.
+            floor: what is shared with those who take calls.
+            pool: the lanes.
+            share: of them, beside those of the pool's other members.
             max_delay: seconds that a batch may wait for more texts.
-            on_lanes: told how many lanes are alive, whenever that changes.
         """
+        self._engine = engine
         self._floor = floor
+        self._pool = pool
         self._room, self._forecast, self._statistics = floor.room, floor.forecast, floor.statistics
         self._landing = Landing(floor.room, floor.cache, floor.statistics)
         self._max_delay = max_delay
-        self._on_lanes = on_lanes
         self._loop = asyncio.get_running_loop()
         self._retries: deque[list[Flight]] = deque()
         self._running: set[Batch] = set()
-        self._due = False
         self._alarm: asyncio.TimerHandle | None = None
+        self._closed = False
         self.idle = asyncio.Event()
         self.idle.set()
-        self._lanes = Lanes(
-            engine,
-            lanes,
-            clock=floor.clock,
-            changed=self._lanes_changed,
-            niceness=lane_niceness,
-        )
-
-    @property
-    def alive(self) -> int:
-        """Lanes that can run batches."""
-        return self._lanes.alive
+        pool.join(self, share)
 
     @property
     def running(self) -> int:
@@ -106,28 +89,24 @@ class Dispatcher:
         """The batches that run."""
         return frozenset(self._running)
 
-    def busy(self, now: float) -> list[float]:
-        """Seconds that each living lane still needs for what it runs, as predicted.
+    @property
+    def waits(self) -> bool:
+        """Whether anything waits for a lane."""
+        return bool(self._retries or self._room)
 
-        A batch that is overdue is taken to need as long again: the machine may be slow or stalled,
-        and calls must not be told to come back at once.
-        """
-        needs = [
-            abs(batch.started + batch.seconds - now)
-            for batch in self._running
-            for _ in range(self.alive if batch.wide else 1)
-        ]
-        return [*needs, *[0.0] * (self.alive - len(needs))]
+    def backlog_seconds(self) -> float:
+        """Predicted lane seconds of what waits."""
+        return self._room.backlog.seconds()
 
     def schedule(self) -> None:
         """Dispatch once this turn of the loop is over, so that its other calls join the batch."""
-        self.idle.clear()
-        if not self._due:
-            self._due = True
-            self._loop.call_soon(self._dispatch)
+        if self.idle.is_set():
+            self.idle.clear()
+            self._pool.wake(self)
+        self._pool.schedule()
 
     async def drain(self, within: float = math.inf) -> bool:
-        """Finish what waits and runs, holding nothing back, and end the lanes.
+        """Finish what waits and runs, holding nothing back, and leave the pool.
 
         Args:
             within: seconds; what is left then is given up.
@@ -143,36 +122,39 @@ class Dispatcher:
         except TimeoutError:
             if not self.idle.is_set():
                 self._give_up(within)
-        finished = self.idle.is_set()
-        self._lanes.close(wait=finished)
-        return finished
+        self._closed = True
+        self.rest()
+        return self.idle.is_set()
 
     def _give_up(self, within: float) -> None:
         log.error(
             "gave up",
             texts=self._landing.abandon(self._room.clear()),
             batches_running=len(self._running),
-            lanes_alive=self.alive,
+            lanes_alive=self._pool.alive,
             limit_seconds=within,
         )
         self._retries.clear()
 
-    def _dispatch(self) -> None:
-        self._due = False
-        while (lanes := self._free_lanes()).idle and (self._retries or self._room):
-            now = self._floor.clock()
-            if self._retries:
-                self._retry(self._retries.popleft(), now)
-            elif self._is_held(now):
-                break
-            else:
-                self._take(lanes, now)
-        self._note_idle()
+    def step(self, lanes: batching.Lanes, *, alone: bool) -> bool:
+        """Start a batch, or settle what needs none; False if there is nothing to do now."""
+        now = self._floor.clock()
+        if self._retries:
+            self._retry(self._retries.popleft(), now)
+        elif not self._room or self._is_held(now):
+            return False
+        else:
+            self._take(lanes, now, alone=alone)
+        return True
 
-    def _free_lanes(self) -> batching.Lanes:
-        total = self._lanes.alive
-        wide = any(batch.wide for batch in self._running)
-        return batching.Lanes(0 if wide else max(0, total - len(self._running)), total)
+    def rest(self) -> None:
+        """Note whether anything is left to do."""
+        if self._retries:
+            self._drop_deserted()
+        if not (self._running or self._retries or self._room):
+            self.idle.set()
+            if self._closed:
+                self._pool.leave(self)
 
     def _is_held(self, now: float) -> bool:
         """Whether to wait for more texts, as `max_delay` allows; then an alarm is set."""
@@ -193,9 +175,10 @@ class Dispatcher:
         self._alarm = self._loop.call_later(due - now, self.schedule)
         return True
 
-    def _take(self, lanes: batching.Lanes, now: float) -> None:
+    def _take(self, lanes: batching.Lanes, now: float, *, alone: bool) -> None:
         """Form a batch of what waits and start it."""
-        costs = self._forecast.costs
+        known = self._forecast.costs
+        costs = known if alone else batching.Costs(known.lane)  # all lanes are not for one of many
         decision = self._room.take(self._forecast.policy, costs, lanes, now)
         usable = costs if lanes.idle == lanes.total else batching.Costs(costs.lane)
         for flight in decision.late:
@@ -224,12 +207,18 @@ class Dispatcher:
     def _start(self, batch: Batch) -> None:
         self._running.add(batch)
         sequences = [flight.sequence for flight in batch.flights]
-        self._lanes.run(
-            Job(sequences, batch.outputs, batch.wide, lambda result: self._finish(batch, result))
+        job = Job(
+            self._engine,
+            sequences,
+            batch.outputs,
+            batch.wide,
+            lambda result: self._finish(batch, result),
         )
+        self._pool.run(self, batch, job)
 
     def _finish(self, batch: Batch, result: Result) -> None:
         self._running.remove(batch)
+        self._pool.ended(self, batch, result.seconds)
         self._statistics.started_late += sum(
             call.deadline <= result.began
             for flight in batch.flights
@@ -239,12 +228,13 @@ class Dispatcher:
             if result.error is None:
                 now = self._floor.clock()
                 way = max(0.0, now - batch.started - result.seconds)  # calls wait for that too
+                self._statistics.cost_ratio.observe((result.seconds + way) / batch.seconds)
                 self._forecast.observe(batch.shape, result.seconds, now, wide=batch.wide, way=way)
-                self._dispatch()  # the lane goes on while the answers are handed out
+                self._pool.dispatch()  # the lane goes on while the answers are handed out
                 self._landing.answer(batch, result)
             else:
                 self._split(batch, result.error, died=result.died)
-                self._dispatch()
+                self._pool.dispatch()
         except Exception as error:
             log.exception("a batch was lost", sequences=batch.shape.sequences)
             self._landing.fail(batch.flights, error)  # nobody waits for it for ever
@@ -265,16 +255,6 @@ class Dispatcher:
             self._landing.fail(flights, error)
         else:
             self._retries.extend(_halves(flights))
-
-    def _lanes_changed(self, alive: int) -> None:
-        self.schedule()
-        self._on_lanes(alive)
-
-    def _note_idle(self) -> None:
-        if self._retries:
-            self._drop_deserted()
-        if not (self._running or self._retries or self._room):
-            self.idle.set()
 
     def _drop_deserted(self) -> None:
         """Forget retries that nobody waits for any more; no lane may be there to find them."""

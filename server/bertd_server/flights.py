@@ -16,12 +16,13 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bertd_server.admission import Place
 from bertd_server.cache import Outputs
 from bertd_server.cost import Shape
 from bertd_server.errors import RequestError
+from bertd_server.observing.calls import Stages
 from bertd_server.packing import TokenSequence
 
 
@@ -48,7 +49,11 @@ Outcome = Answer | RequestError
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """The texts of one call, and who waits for them. Times on the scheduler's clock."""
+    """The texts of one call, and who waits for them. Times on the scheduler's clock.
+
+    Attributes:
+        stages: told of each text that was computed; None where nothing traces the call.
+    """
 
     deadline: float
     priority: int
@@ -57,6 +62,7 @@ class Call:
     done: asyncio.Future[None]
     flights: set[Flight] = field(default_factory=set)
     missing: int = 0
+    stages: Stages | None = None
 
     def __post_init__(self) -> None:
         self.missing = len(self.outcomes)
@@ -121,13 +127,17 @@ class Flight:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Flights that run together; `seconds` are predicted, `started` is on the scheduler's clock."""
+    """Flights that run together; `seconds` are predicted, `started` is on the scheduler's clock.
+
+    `span` belongs to whatever traces its calls; None where nothing does.
+    """
 
     flights: list[Flight]
     wide: bool
     seconds: float
     started: float
     shape: Shape = field(init=False)
+    span: Any = None
 
     def __post_init__(self) -> None:
         self.shape = Shape.of(len(flight.sequence) for flight in self.flights)

@@ -46,10 +46,14 @@ class Landing:
                 queued = max(0.0, batch.started - call.arrived)
                 statistics.queue.observe(queued)
                 statistics.answered += 1
+                if call.stages is not None:
+                    call.stages.landed(call, batch, result)
                 call.settle(
                     index,
                     Answer(outputs, round(queued * 1e9), compute_ns, shape.sequences, shape.tokens),
                 )
+        if batch.span is not None:
+            batch.span.end()
         self._keep(batch, result)
 
     def fail(self, flights: Iterable[Flight], error: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""Lanes: threads that run batches on the engine, one each at a time.
+"""Lanes: threads that run batches on an engine, one each at a time.
 
 ::
 
@@ -58,6 +58,7 @@ class Job:
     """A batch for a lane. `done` is called on the event loop.
 
     Attributes:
+        engine: that runs it.
         sequences: of the batch.
         outputs: that any of them wants; None for those that the engine computes unless told
             otherwise.
@@ -65,6 +66,7 @@ class Job:
         done: told how it ended.
     """
 
+    engine: Runs
     sequences: Sequence[TokenSequence]
     outputs: Sequence[str] | None
     wide: bool
@@ -82,9 +84,8 @@ class Lanes:
         alive: lanes that can run a job.
     """
 
-    def __init__(  # noqa: PLR0913 - how lanes run, by keyword
+    def __init__(
         self,
-        engine: Runs,
         count: int,
         *,
         clock: Callable[[], float],
@@ -95,14 +96,12 @@ class Lanes:
         """Start lanes; construct this on the event loop.
 
         Args:
-            engine: runs the batches.
             count: how many lanes.
             clock: seconds.
             changed: told how many lanes are alive, whenever that changes.
             niceness: of the lanes, above that of the process.
             retry_seconds: pause after which a lane that could not be replaced is tried again.
         """
-        self._engine = engine
         self._clock = clock
         self._changed = changed
         self._niceness = niceness
@@ -151,7 +150,7 @@ class Lanes:
         while (job := self._jobs.get()) is not None:
             begin = self._clock()
             try:
-                outputs = self._engine.answer(job.sequences, job.outputs, wide=job.wide)
+                outputs = job.engine.answer(job.sequences, job.outputs, wide=job.wide)
                 _check(outputs, job)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is the batch's
                 self._tell(job.done, Result([], begin, self._clock() - begin, error))

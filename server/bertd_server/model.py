@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 from bertd import bundle
@@ -23,12 +23,15 @@ from bertd_server.errors import InvalidInput
 from bertd_server.flights import Batch, Outcome
 from bertd_server.forecast import Measured
 from bertd_server.lanes import Runs, unheard
+from bertd_server.observing.calls import Stages
 from bertd_server.packing import TokenSequence
 from bertd_server.reading import Fit, Input, Reader, Reading
 from bertd_server.scheduler import Scheduler, SchedulerOptions
 from bertd_server.startup import StartOptions, start
 from bertd_server.statistics import Gauges, Statistics
 from bertd_server.text_queue import TextOptions, TextQueue
+
+T = TypeVar("T")
 
 log = structlog.get_logger("bertd")
 
@@ -172,8 +175,8 @@ class Model:
 
     async def encode(
         self, inputs: Sequence[Input], *, offsets: bool = True, special: bool = True
-    ) -> list[Encoding]:
-        """Tokenise inputs, none cut.
+    ) -> list[Encoding | InvalidInput]:
+        """Tokenise inputs, none cut, each with its own outcome, in order.
 
         Args:
             inputs: texts and pairs.
@@ -181,26 +184,26 @@ class Model:
             special: whether the tokenizer adds its special tokens.
 
         Raises:
-            InvalidInput: one is too long, or cannot be written as UTF-8.
             Overloaded: too many characters wait for the tokenizer.
         """
-        for one in inputs:
-            refused = self._reader.refusal(one)
-            if refused is not None:
-                raise refused
-        return await self._texts.run(
+        return await self._each(
             inputs, lambda part: self._reader.encode(part, offsets=offsets, special=special)
         )
 
-    async def count(self, inputs: Sequence[Input]) -> list[int]:
+    async def count(self, inputs: Sequence[Input]) -> list[int | InvalidInput]:
         """Count the tokens of inputs, special tokens included; as :meth:`encode`, but keep none."""
-        for one in inputs:
-            refused = self._reader.refusal(one)
-            if refused is not None:
-                raise refused
-        return await self._texts.run(
+        return await self._each(
             inputs, lambda part: list(map(len, self._reader.encode(part, offsets=False)))
         )
+
+    async def _each(
+        self, inputs: Sequence[Input], work: Callable[[Sequence[Input]], list[T]]
+    ) -> list[T | InvalidInput]:
+        """What the tokeniser makes of each input that it can encode, and why not of the others."""
+        refused = list(map(self._reader.refusal, inputs))
+        good = [one for one, why in zip(inputs, refused, strict=True) if why is None]
+        found = iter(await self._texts.run(good, work))
+        return [next(found) if why is None else why for why in refused]
 
     async def compute(
         self,
@@ -208,6 +211,7 @@ class Model:
         deadline: float,
         priority: int,
         outputs: Sequence[str],
+        stages: Stages | None = None,
     ) -> list[Outcome]:
         """Compute outputs of the graph for sequences, each with its own outcome, in order.
 
@@ -216,11 +220,12 @@ class Model:
             deadline: on the monotonic clock.
             priority: class of the call: lower ones go first.
             outputs: names from the manifest's `outputs`.
+            stages: told of each text that was computed.
 
         Raises:
             RequestError: the call as a whole cannot be answered.
         """
-        return await self._scheduler.submit(sequences, deadline, priority, outputs)
+        return await self._scheduler.submit(sequences, deadline, priority, outputs, stages)
 
     def note(self, tokenize_ns: int, total_ns: int) -> None:
         """Take the durations of a call into the statistics."""

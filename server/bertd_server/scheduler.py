@@ -28,7 +28,9 @@ from bertd_server.errors import Draining, NoLane
 from bertd_server.flights import Answer, Batch, Call, Outcome, key_of
 from bertd_server.forecast import Forecast, Measured
 from bertd_server.lanes import Runs, unheard
+from bertd_server.observing.calls import Stages
 from bertd_server.packing import TokenSequence
+from bertd_server.pool import Pool
 from bertd_server.statistics import Gauges, Statistics
 from bertd_server.waiting_room import Text, WaitingRoom
 
@@ -58,7 +60,7 @@ class Scheduler:
         statistics: what has happened so far.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - by keyword
         self,
         engine: Runs,
         measured: Measured,
@@ -66,15 +68,19 @@ class Scheduler:
         *,
         clock: Callable[[], float] = time.monotonic,
         on_lanes: Callable[[int], None] = unheard,
+        pool: Pool | None = None,
+        share: float = 1.0,
     ) -> None:
-        """Start the lanes.
+        """Join a pool of lanes, or start one.
 
         Args:
             engine: runs batches.
             measured: batches of this engine on this machine.
             options: limits.
             clock: seconds, monotonic; deadlines are on it.
-            on_lanes: told how many lanes are alive, whenever that changes.
+            on_lanes: told how many lanes of its own are alive, whenever that changes.
+            pool: lanes to share; None starts as many as the options say.
+            share: of the pool's lanes, beside those of its other members.
         """
         self.options = options
         self.statistics = Statistics()
@@ -90,13 +96,16 @@ class Scheduler:
                 max_passed_over=options.max_passed_over,
             ),
         )
+        self._own_pool = pool is None
+        self._pool = pool or Pool(
+            options.lanes, clock=clock, niceness=options.lane_niceness, on_lanes=on_lanes
+        )
         self._dispatcher = Dispatcher(
             engine,
             Floor(self._room, self._forecast, self._cache, self.statistics, clock),
-            lanes=options.lanes,
-            lane_niceness=options.lane_niceness,
+            self._pool,
+            share=share,
             max_delay=options.max_queue_delay,
-            on_lanes=on_lanes,
         )
         self._loop = asyncio.get_running_loop()
         self._draining = False
@@ -107,6 +116,7 @@ class Scheduler:
         deadline: float = math.inf,
         priority: int = INTERACTIVE,
         outputs: Sequence[str] = (),
+        stages: Stages | None = None,
     ) -> list[Outcome]:
         """Answer sequences, each with its own outcome, in order.
 
@@ -118,6 +128,7 @@ class Scheduler:
             priority: class of the call: lower ones go first.
             outputs: of the graph. Either all calls name some, or none does: then the engine
                 computes what it computes unless told otherwise.
+            stages: told of each text that was computed.
 
         Raises:
             Draining: the scheduler takes no new work.
@@ -130,6 +141,7 @@ class Scheduler:
             self.statistics.refused["draining"] += 1
             raise Draining("the server is shutting down: send the request to another one")
         call = Call(deadline, priority, now, [None] * len(sequences), self._loop.create_future())
+        call.stages = stages
         unanswered = self._answer_from_cache(call, sequences, tuple(outputs))
         if unanswered:
             self._admit(call, unanswered, now)
@@ -142,7 +154,7 @@ class Scheduler:
         return cast("list[Outcome]", call.outcomes)  # none is missing now
 
     async def drain(self, within: float = math.inf) -> bool:
-        """Take no new work, finish what was taken, and end the lanes.
+        """Take no new work, finish what was taken, and end the lanes, if they are its own.
 
         Args:
             within: seconds; the calls that have no answer then get `Draining`.
@@ -151,7 +163,10 @@ class Scheduler:
             whether everything was finished. If not, a lane may still be running.
         """
         self._draining = True
-        return await self._dispatcher.drain(within)
+        finished = await self._dispatcher.drain(within)
+        if self._own_pool:
+            self._pool.close(wait=finished)
+        return finished
 
     def running(self) -> frozenset[Batch]:
         """The batches that run, with their starts on the scheduler's clock."""
@@ -168,14 +183,14 @@ class Scheduler:
     def gauges(self) -> Gauges:
         """How things are at this moment."""
         now = self._clock()
-        busy = self._dispatcher.busy(now)
+        busy = self._pool.busy(now)
         return Gauges(
             waiting=len(self._room),
             waiting_tokens=self._room.backlog.tokens(),
             predicted_wait=(
                 self._outlook(now).wait(self._room.backlog.seconds()) if busy else math.inf
             ),
-            lanes_alive=self._dispatcher.alive,
+            lanes_alive=self._pool.alive,
             batches_running=self._dispatcher.running,
             cost_error=self._forecast.error,
             refits=self._forecast.refits,
@@ -211,7 +226,7 @@ class Scheduler:
 
     def _admit(self, call: Call, texts: Sequence[Text], now: float) -> None:
         """Refuse a call that would wait too long. What is in flight already costs nothing more."""
-        if not self._dispatcher.alive:
+        if not self._pool.alive:
             self.statistics.refused["no_lane"] += 1
             raise NoLane("the server's lanes died and are being replaced: retry in a second")
         if self._dispatcher.idle.is_set():
@@ -240,8 +255,9 @@ class Scheduler:
     def _outlook(self, now: float) -> admission.Outlook:
         return admission.Outlook(
             self._room.backlog,
-            self._dispatcher.busy(now),
+            self._pool.busy(now),
             self._forecast.policy.budget_seconds,
             now,
             self._forecast.overrun,
+            self._pool.rivals(self._dispatcher),
         )

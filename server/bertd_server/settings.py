@@ -16,9 +16,12 @@ from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bertd_server import cpu, kept
-from bertd_server.values import Profile, Provider, parse_bytes
+from bertd_server.values import LogFormat, LogLevel, Profile, Provider, Switch, parse_bytes
 
 UNIX = "unix:"
+ON: Switch = "on"
+OFF: Switch = "off"
+AUTO = "auto"
 MAX_PORT = 65_535
 
 GROUPS = {
@@ -28,6 +31,7 @@ GROUPS = {
     "max_batch_tokens": "Batches and queue",
     "max_text_characters": "Calls",
     "drain_seconds": "Life cycle",
+    "http_address": "Observing",
 }
 """Headings of the documentation, by the first setting below each."""
 
@@ -38,6 +42,7 @@ RELOADABLE = frozenset(
         "max_queue_characters",
         "drain_seconds",
         "drain_delay_seconds",
+        "log_level",
     }
 )
 """Settings that take effect with SIGHUP; :mod:`bertd_server.reloading` applies them."""
@@ -125,7 +130,6 @@ class Settings(BaseSettings):
         ge=0,
         description="seconds for in-flight calls to finish; a batch that then runs has one more",
     )
-
     drain_delay_seconds: float = Field(
         0.0,
         ge=0,
@@ -147,6 +151,25 @@ class Settings(BaseSettings):
     supervise_window_seconds: float = Field(
         300.0, ge=0, description="seconds for which a supervisor remembers a failure"
     )
+    http_address: str = Field(
+        "127.0.0.1:8002",
+        description="host:port of metrics, /healthz and /readyz over HTTP; off for none",
+    )
+    log_format: LogFormat = Field(
+        "auto", description="of the log; auto: for a reader on a terminal, JSON otherwise"
+    )
+    log_level: LogLevel = Field("info", description="the least that is logged")
+    access_log: Switch = Field("off", description="a line in the log for each RPC")
+    access_log_sample: float = Field(
+        1.0, ge=0, le=1, description="share of answered RPCs that have a line; errors always have"
+    )
+    log_texts: Switch = Field("off", description="texts of requests in the access log")
+    tracing_endpoint: str = Field(
+        "auto",
+        description="where OpenTelemetry spans go by OTLP over gRPC, such as "
+        "http://localhost:4317; auto: where OTEL_EXPORTER_OTLP_ENDPOINT says, if it does; or off",
+    )
+    channelz: Switch = Field("off", description="gRPC's channelz: connections, for grpcdebug")
 
     @field_validator("address")
     @classmethod
@@ -160,3 +183,24 @@ class Settings(BaseSettings):
                 f"(0 takes a free one), or {UNIX}PATH"
             )
         return address
+
+    @field_validator("http_address")
+    @classmethod
+    def _host_and_port_or_off(cls, address: str) -> str:
+        host, _, port = address.rpartition(":")
+        if address != OFF and not (host and port.isdecimal() and int(port) <= MAX_PORT):
+            raise ValueError(
+                f"{address!r} is no address: give host:port, with a port of 0 to {MAX_PORT} "
+                f"(0 takes a free one), or {OFF}"
+            )
+        return address
+
+    @field_validator("tracing_endpoint")
+    @classmethod
+    def _url(cls, endpoint: str) -> str:
+        if endpoint not in {OFF, AUTO} and not endpoint.startswith(("http://", "https://")):
+            raise ValueError(
+                f"{endpoint!r} is no endpoint: give http://host:port, or https://host:port, "
+                f"{AUTO} or {OFF}"
+            )
+        return endpoint

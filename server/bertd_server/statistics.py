@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 _PER_OCTAVE = 4  # buckets between a value and its double: percentiles are right to 19 %
 _LEAST = 2.0**-20  # about a microsecond; what is less lies in the first bucket
@@ -43,12 +44,31 @@ class Histogram:
             last = place == _BUCKETS - 1
             yield (math.inf if last else _LEAST * 2 ** (place / _PER_OCTAVE)), below
 
+    def copy(self) -> Histogram:
+        """The same values; others that come later are not in it."""
+        same = Histogram()
+        same.count, same.total, same._counts = self.count, self.total, self._counts[:]
+        return same
+
     def percentile(self, percent: float) -> float:
         """The upper bound of the bucket in which a percentile lies; 0 if there are no values."""
         if not self.count:
             return 0.0
         wanted = self.count * percent / 100
         return next(bound for bound, below in self.buckets() if below >= wanted)
+
+
+@dataclass(slots=True)
+class InFlight:
+    """What is being answered.
+
+    Attributes:
+        calls: questions of callers; a message of a stream is one.
+        texts: theirs.
+    """
+
+    calls: int = 0
+    texts: int = 0
 
 
 @dataclass(slots=True)
@@ -62,9 +82,13 @@ class Statistics:
         total: seconds of each call that was answered.
         batch_sequences: of each batch.
         batch_tokens: of each batch.
+        cost_ratio: seconds that each batch took, its way to the lane and back included, over those
+            that were predicted for it.
+        in_flight: what is being answered now.
         answered: texts with an answer, cached ones included.
-        refused: calls that were not taken, by reason: `deadline`, `draining`, `impossible`,
-            `no_lane`, `promises`, `queue_characters`, `queue_seconds`, `queue_tokens`.
+        refused: calls that were not taken, by reason: `call_characters`, `call_tokens`, `deadline`,
+            `draining`, `impossible`, `no_lane`, `promises`, `queue_characters`, `queue_seconds`,
+            `queue_tokens`.
         expired: texts that were taken and whose deadline then could not be kept.
         started_late: texts whose batch started after their deadline; there should be none.
         cancelled: texts whose call went away before they had an answer.
@@ -83,6 +107,8 @@ class Statistics:
     total: Histogram = field(default_factory=Histogram)
     batch_sequences: Histogram = field(default_factory=Histogram)
     batch_tokens: Histogram = field(default_factory=Histogram)
+    cost_ratio: Histogram = field(default_factory=Histogram)
+    in_flight: InFlight = field(default_factory=InFlight)
     answered: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     expired: int = 0
@@ -95,6 +121,16 @@ class Statistics:
     batch_failures: int = 0
     lane_deaths: int = 0
     last_answer: float = 0.0
+
+    def copy(self) -> Statistics:
+        """The same numbers, for another thread to look at."""
+        held = {each.name: getattr(self, each.name) for each in fields(self)}
+        apart: dict[str, Any] = {
+            name: value.copy()
+            for name, value in held.items()
+            if isinstance(value, Histogram | Counter)
+        }
+        return replace(self, **apart, in_flight=replace(self.in_flight))
 
     def counts(self) -> dict[str, int]:
         """What was counted, refusals by reason; no durations."""

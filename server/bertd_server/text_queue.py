@@ -146,11 +146,13 @@ class TextQueue:
         excess = self.waiting + characters - limit
         if not self.waiting or excess <= 0:
             return
-        self._refused["queue_characters"] += 1
+        # Only an empty queue takes a call that is beyond the limit by itself.
+        reason = "call_characters" if characters > limit else "queue_characters"
+        self._refused[reason] += 1
         raise Overloaded(
             f"{self.waiting} characters wait for the tokeniser, the call has {characters} and the "
             f"limit is {limit}: retry later with back-off, or send fewer or shorter texts a call",
-            reason="queue_characters",
+            reason=reason,
             retry_after_seconds=min(excess, self.waiting) / self._pace,
         )
 

@@ -6,6 +6,9 @@ import re
 from typing import Literal
 
 Provider = Literal["cpu", "cuda", "tensorrt", "openvino"]
+Switch = Literal["off", "on"]
+LogFormat = Literal["auto", "console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 Profile = Literal["latency", "efficient"]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}

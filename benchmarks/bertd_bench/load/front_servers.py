@@ -5,7 +5,8 @@
     bertd    services, tokenizer, scheduler and a lane, over an engine that answers at once
     echo     grpc.aio alone: any bytes in, bytes of the same length as bertd's answer out
 
-Nothing here imports torch: its objects would make every garbage collection of a server longer.
+Both run on the event loop of `bertd serve`. Nothing here imports torch: its objects would make
+every garbage collection of a server longer.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import grpc
 import numpy as np
 from bertd import bundle
+from bertd_server import process
 from bertd_server.app import Server, settle
 from bertd_server.calibration import Calibration
 from bertd_server.cost import Measurement, Shape
@@ -144,9 +146,9 @@ def _run(
     profiler = cProfile.Profile()
     main = serve(connection, *arguments)
     if profile:
-        profiler.runcall(asyncio.run, main)
+        profiler.runcall(process.run, main)
     else:
-        asyncio.run(main)
+        process.run(main)
     connection.send(_frames(profiler) if profile else [])
 
 
@@ -160,7 +162,7 @@ def _frames(profiler: cProfile.Profile) -> Frames:
 
 
 async def _serve_bertd(connection: Connection, folder: Path) -> None:
-    settings = Settings(address=_ANYWHERE, threads=1)
+    settings = Settings(address=_ANYWHERE, http_address=_ANYWHERE, threads=1)
     server = Server(folder, settings, instant)
     port = await server.start()
     settle()

@@ -39,8 +39,7 @@ class InferenceServiceStub:
     What holds for every call:
     - Each input has its own outcome. An input that cannot be answered (empty, too long under the
       ERROR policy) has an error in its result and the call succeeds. If no input of the call can be
-      answered, the call itself fails with the status of the first. Tokenize, Detokenize and
-      CountTokens answer all of their inputs or none.
+      answered, the call itself fails with the status of the first.
     - The gRPC deadline counts: a call that cannot be answered before it is refused at once, with
       DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
     - Errors carry google.rpc.ErrorInfo of the domain "bertd", with a reason to switch on, such as
@@ -101,8 +100,7 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     What holds for every call:
     - Each input has its own outcome. An input that cannot be answered (empty, too long under the
       ERROR policy) has an error in its result and the call succeeds. If no input of the call can be
-      answered, the call itself fails with the status of the first. Tokenize, Detokenize and
-      CountTokens answer all of their inputs or none.
+      answered, the call itself fails with the status of the first.
     - The gRPC deadline counts: a call that cannot be answered before it is refused at once, with
       DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
     - Errors carry google.rpc.ErrorInfo of the domain "bertd", with a reason to switch on, such as
@@ -159,8 +157,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     What holds for every call:
     - Each input has its own outcome. An input that cannot be answered (empty, too long under the
       ERROR policy) has an error in its result and the call succeeds. If no input of the call can be
-      answered, the call itself fails with the status of the first. Tokenize, Detokenize and
-      CountTokens answer all of their inputs or none.
+      answered, the call itself fails with the status of the first.
     - The gRPC deadline counts: a call that cannot be answered before it is refused at once, with
       DEADLINE_EXCEEDED if even an idle server would take longer, else with RESOURCE_EXHAUSTED.
     - Errors carry google.rpc.ErrorInfo of the domain "bertd", with a reason to switch on, such as

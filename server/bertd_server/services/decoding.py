@@ -36,6 +36,7 @@ class DecodingInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, requests: dict[str, type[Message]]) -> None:
         """Take the request class of each method, by its full path."""
         self._requests = requests
+        self._guards: dict[str, tuple[Any, Any]] = {}  # handlers are the same for each call
 
     async def intercept_service(
         self,
@@ -47,29 +48,36 @@ class DecodingInterceptor(grpc.aio.ServerInterceptor):
         kind = self._requests.get(handler_call_details.method)
         if handler is None or kind is None:
             return handler
-        if handler.request_streaming and not handler.response_streaming:
-            return grpc.stream_unary_rpc_method_handler(
-                _guarded_end(handler.stream_unary),
-                request_deserializer=_decoder(kind),
-                response_serializer=handler.response_serializer,
-            )
-        if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(
-                _guarded_stream(handler.stream_stream),
-                request_deserializer=_decoder(kind),
-                response_serializer=handler.response_serializer,
-            )
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                _guarded(handler.unary_stream),
-                request_deserializer=_decoder(kind),
-                response_serializer=handler.response_serializer,
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            _guarded(handler.unary_unary),
+        known = self._guards.get(handler_call_details.method)
+        if known is None or known[0] is not handler:
+            known = self._guards[handler_call_details.method] = handler, _guard(handler, kind)
+        return known[1]
+
+
+def _guard(handler: Any, kind: type[Message]) -> Any:
+    if handler.request_streaming and not handler.response_streaming:
+        return grpc.stream_unary_rpc_method_handler(
+            _guarded_end(handler.stream_unary),
             request_deserializer=_decoder(kind),
             response_serializer=handler.response_serializer,
         )
+    if handler.request_streaming:
+        return grpc.stream_stream_rpc_method_handler(
+            _guarded_stream(handler.stream_stream),
+            request_deserializer=_decoder(kind),
+            response_serializer=handler.response_serializer,
+        )
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(
+            _guarded(handler.unary_stream),
+            request_deserializer=_decoder(kind),
+            response_serializer=handler.response_serializer,
+        )
+    return grpc.unary_unary_rpc_method_handler(
+        _guarded(handler.unary_unary),
+        request_deserializer=_decoder(kind),
+        response_serializer=handler.response_serializer,
+    )
 
 
 def _guarded(behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Any]:

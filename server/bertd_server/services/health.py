@@ -1,6 +1,7 @@
 """grpc.health.v1: every service SERVING while a lane lives, until the server drains.
 
-A service that no model answers is NOT_SERVING throughout, as clients of some protocols expect.
+Each model has a name too, `models/NAME`. A service that no model answers is NOT_SERVING
+throughout, as clients of some protocols expect.
 
 A watcher is told of every change. Once the server drains it is let go: one that stayed would hold
 the server for as long as in-flight calls may take.
@@ -18,6 +19,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 Request = health_pb2.HealthCheckRequest
 Response = health_pb2.HealthCheckResponse
 
+# What health calls a model; no service has a slash in its name.
+MODEL = "models/{}"
+
 # Characters of a name that an error quotes: gRPC sends no details of any size.
 _QUOTED = 100
 
@@ -29,6 +33,7 @@ class HealthService(health_pb2_grpc.HealthServicer):
         """Take the names of the services; the empty name, the whole server, is always known."""
         self._services = frozenset(["", *services])
         self._unanswered: frozenset[str] = frozenset()
+        self._models: dict[str, bool] = {}
         self._serving = True
         self._leaving = False
         self._draining = False
@@ -49,11 +54,26 @@ class HealthService(health_pb2_grpc.HealthServicer):
         self._leaving = True
         self._tell()
 
+    def report_model(self, name: str, *, serving: bool) -> None:
+        """Say whether a model can be asked now, as far as it is up to the model alone."""
+        self._models[MODEL.format(name)] = serving
+        self._tell()
+
+    def forget_model(self, name: str) -> None:
+        """Say that a model is no longer served."""
+        self._models.pop(MODEL.format(name), None)
+        self._tell()
+
     def drain(self) -> None:
         """Report NOT_SERVING from now on, and let watchers go."""
         self._leaving = True
         self._draining = True
         self._tell()
+
+    @property
+    def draining(self) -> bool:
+        """Whether no calls will be taken any more."""
+        return self._draining
 
     @property
     def serving(self) -> bool:
@@ -69,11 +89,11 @@ class HealthService(health_pb2_grpc.HealthServicer):
         self, request: Request, context: Context[Request, Response]
     ) -> Response:
         """Answer with the status of a service."""
-        if request.service not in self._services:
+        if not self._is_known(request.service):
             await context.abort(
                 grpc.StatusCode.NOT_FOUND,
                 f"service {request.service[:_QUOTED]!r} is not served; served: "
-                f"{', '.join(sorted(filter(None, self._services)))}",
+                f"{', '.join(sorted(filter(None, [*self._services, *self._models])))}",
             )
         return self._status(request.service)
 
@@ -92,9 +112,12 @@ class HealthService(health_pb2_grpc.HealthServicer):
             await changed.wait()
 
     def _status(self, service: str) -> Response:
-        if service not in self._services:
+        if not self._is_known(service):
             return Response(status=Response.SERVICE_UNKNOWN)
-        answered = service not in self._unanswered
+        answered = service not in self._unanswered and self._models.get(service, True)
         return Response(
             status=Response.SERVING if answered and self.serving else Response.NOT_SERVING
         )
+
+    def _is_known(self, service: str) -> bool:
+        return service in self._services or service in self._models

@@ -6,6 +6,7 @@
               └────> details: ErrorInfo   always: a reason to switch on, limits in its metadata
                               BadRequest  each invalid input, by field
                               RetryInfo   for lack of room: when there is some
+                              RequestInfo the request's id, where it has one
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from bertd_server.errors import DeadlineMissed, InvalidInput, Overloaded, RequestError
+from bertd_server.observing.calls import CURRENT, REQUEST_ID, given_id
 
 # gRPC's clients that retry wait so long; a negative number keeps them from it.
 # https://github.com/grpc/proposal/blob/master/A6-client-retries.md
@@ -64,8 +66,13 @@ def _info(error: RequestError) -> error_details_pb2.ErrorInfo:
             metadata["limit"] = str(error.limit)
         if error.tokens:
             metadata["tokens"] = str(error.tokens)
-    reason = "deadline_missed" if isinstance(error, DeadlineMissed) else error.reason
-    return error_details_pb2.ErrorInfo(reason=reason.upper(), domain=DOMAIN, metadata=metadata)
+    return error_details_pb2.ErrorInfo(
+        reason=_reason(error).upper(), domain=DOMAIN, metadata=metadata
+    )
+
+
+def _reason(error: RequestError) -> str:
+    return "deadline_missed" if isinstance(error, DeadlineMissed) else error.reason
 
 
 def _violations(
@@ -96,10 +103,26 @@ def _clipped(text: str, size: int) -> str:
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], *errors: RequestError) -> NoReturn:
     """End the call with the status of the first error."""
-    status = rpc_status.to_status(to_status(*errors))
-    metadata = (*status.trailing_metadata, *_pushback(errors[0], context.time_remaining()))
+    rich, identity = to_status(*errors), _identity(context, errors[0])
+    if identity:
+        rich.details.append(_packed(error_details_pb2.RequestInfo(request_id=identity[0][1])))
+    status = rpc_status.to_status(rich)
+    pushback = _pushback(errors[0], context.time_remaining())
+    metadata = (*status.trailing_metadata, *pushback, *identity)
     await context.abort(status.code, status.details, metadata)
     raise AssertionError("abort() returned")
+
+
+def _identity(
+    context: grpc.aio.ServicerContext[Any, Any], error: RequestError
+) -> tuple[tuple[str, str], ...]:
+    """The request's id, for the trailers: that of the log, or the caller's own if there is one."""
+    watched = CURRENT.get()
+    if watched is not None:
+        watched.reason = _reason(error)
+        return ((REQUEST_ID, watched.id),)
+    given = given_id(context.invocation_metadata())
+    return ((REQUEST_ID, given),) if given else ()
 
 
 def _pushback(error: RequestError, remaining: float | None) -> tuple[tuple[str, str], ...]:

@@ -17,6 +17,7 @@ from bertd_server.engine import Float32Array
 from bertd_server.errors import InvalidInput, RequestError, WrongTask
 from bertd_server.flights import Answer
 from bertd_server.model import Model
+from bertd_server.observing.calls import CURRENT, Stages
 from bertd_server.reading import Fit, Input, Reading
 from bertd_server.scheduler import INTERACTIVE
 
@@ -37,13 +38,20 @@ _SORTED = 4
 class Caller:
     """How long a caller waits, and how urgently.
 
+    Make it as the request arrives: whatever is asked for it, in turn or at once, shares the time.
+
     Attributes:
-        within: seconds until the answers are no longer wanted.
+        deadline: on the monotonic clock; then the answers are no longer wanted.
         priority: class of the call: lower ones go first.
     """
 
-    within: float = math.inf
+    deadline: float = math.inf
     priority: int = INTERACTIVE
+
+    @classmethod
+    def within(cls, seconds: float, priority: int = INTERACTIVE) -> Caller:
+        """One who waits so many seconds from now."""
+        return cls(time.monotonic() + seconds, priority)
 
 
 CALLER = Caller()
@@ -128,10 +136,31 @@ async def ask(
     Raises:
         RequestError: the call as a whole cannot be answered.
     """
-    deadline = time.monotonic() + caller.within
+    watched, in_flight = CURRENT.get(), model.statistics.in_flight
+    stages = watched.asking(model.manifest.name, model.version, inputs) if watched else None
+    in_flight.calls += 1
+    in_flight.texts += len(inputs)
+    try:
+        replies = await _ask(model, inputs, fit, caller, question, stages)
+    finally:
+        in_flight.calls -= 1
+        in_flight.texts -= len(inputs)
+    if watched is not None:
+        watched.tokens += sum(reply.read for reply in replies)
+    return replies
+
+
+async def _ask(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it
+    model: Model,
+    inputs: Sequence[Input],
+    fit: Fit,
+    caller: Caller,
+    question: Question[T],
+    stages: Stages | None,
+) -> list[Reply[T]]:
     begin = time.perf_counter_ns()
     readings = await model.read(
-        inputs, fit, deadline, prompt=question.prompt, offsets=question.offsets
+        inputs, fit, caller.deadline, prompt=question.prompt, offsets=question.offsets
     )
     if question.check is not None:
         readings = [
@@ -141,7 +170,7 @@ async def ask(
     tokenize_ns = time.perf_counter_ns() - begin
     sequences = [w.sequence for r in readings if isinstance(r, Reading) for w in r.windows]
     answers = (
-        await model.compute(sequences, deadline, caller.priority, question.outputs)
+        await model.compute(sequences, caller.deadline, caller.priority, question.outputs, stages)
         if sequences
         else []
     )
@@ -154,6 +183,8 @@ async def ask(
 
     heavy = _heft(question, landed) > _INLINE_BYTES
     values = await asyncio.to_thread(conclude) if heavy else conclude()
+    if stages is not None:
+        stages.end(tokenize_ns, total_ns)
     return [
         _reply(reading, mine, value, tokenize_ns, total_ns)
         for (reading, mine), value in zip(landed, values, strict=True)

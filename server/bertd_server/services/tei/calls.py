@@ -25,6 +25,7 @@ from bertd_server.cutting import Side
 from bertd_server.errors import InvalidInput, Overloaded, RequestError
 from bertd_server.model import Model
 from bertd_server.reading import Fit
+from bertd_server.services.enums import known_value
 from bertd_server.services.lookup import Models, find_model
 from bertd_server.services.status import abort
 from bertd_server.services.streams import closed_after_use, in_order
@@ -125,15 +126,9 @@ def check_text(text: str, field: str = "inputs") -> None:
 
 def fit(request: Any) -> Fit:
     """What to do with long texts."""
-    direction = request.truncation_direction
-    try:
-        side = _SIDES[direction]
-    except KeyError:
-        raise InvalidInput(
-            f"truncation_direction is {direction}, which is no value of it: use one of "
-            f"{', '.join(pb.TruncationDirection.keys())}",
-            field="truncation_direction",
-        ) from None
+    side = known_value(
+        "truncation_direction", request.truncation_direction, _SIDES, pb.TruncationDirection
+    )
     return Fit(
         "truncate" if request.truncate else "error", side, blank=True, remedy="truncate = true"
     )
@@ -142,7 +137,7 @@ def fit(request: Any) -> Fit:
 def caller(context: Context[Any, Any]) -> Caller:
     """How long the caller waits."""
     remaining = _remaining(context)
-    return Caller(math.inf if remaining is None else remaining)
+    return Caller.within(math.inf if remaining is None else remaining)
 
 
 async def answered(

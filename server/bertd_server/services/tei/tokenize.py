@@ -64,6 +64,8 @@ class TokenizeService(Service, tei_pb2_grpc.TokenizeServicer):
         (encoding,) = await model.encode(
             [Input(text, field="inputs")], special=request.add_special_tokens
         )
+        if isinstance(encoding, InvalidInput):
+            raise encoding
         places = Places(text)
         return pb.EncodeResponse(
             tokens=[_token(token, text, places) for token in tokens_of(encoding)]

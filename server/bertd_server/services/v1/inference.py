@@ -303,7 +303,8 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         requests.check_characters(inputs, "inputs")
         encodings = await model.encode(inputs, special=not request.without_special_tokens)
         results = await responses.tokenized(model.tokenizer, inputs, encodings)
-        return pb.TokenizeResponse(**responses.named(model), results=results), ()
+        response = pb.TokenizeResponse(**responses.named(model), results=results)
+        return response, list(map(Reply, encodings))
 
     async def _detokenize(
         self,
@@ -316,7 +317,10 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         texts = await responses.decoded(
             model.tokenizer, ids, skip_special_tokens=not request.with_special_tokens
         )
-        return pb.DetokenizeResponse(**responses.named(model), texts=texts), ()
+        response = pb.DetokenizeResponse(
+            **responses.named(model), texts=texts, errors=responses.errors(ids)
+        )
+        return response, list(map(Reply, ids))
 
     async def _count(
         self,
@@ -325,13 +329,14 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     ) -> tuple[pb.CountTokensResponse, Replies]:
         model = find_model(self._models, request.model)
         requests.check_count(len(request.inputs), self._max_texts, "inputs")
-        inputs = requests.inputs(request.inputs)
+        counts = await model.count(requests.inputs(request.inputs))
         response = pb.CountTokensResponse(
             **responses.named(model),
-            counts=await model.count(inputs),
+            counts=[one if isinstance(one, int) else 0 for one in counts],
             max_tokens=model.manifest.max_tokens,
+            errors=responses.errors(counts),
         )
-        return response, ()
+        return response, list(map(Reply, counts))
 
 
 async def _answer(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from bertd.v1 import inference_pb2
 
@@ -12,16 +12,15 @@ from bertd_server.cutting import Side
 from bertd_server.errors import InvalidInput
 from bertd_server.reading import Fit, Input, LongText
 from bertd_server.scheduler import BULK, INTERACTIVE
+from bertd_server.services.enums import known_value
 from bertd_server.tasks.ask import Caller
 from bertd_server.tasks.classification import ScoreFunction
 from bertd_server.tasks.tagging import Aggregation
 
-V = TypeVar("V")
-
 # Of Tokenize and Detokenize, which hold something for each character, or id, of a call.
 MOST_CHARACTERS = 1_000_000
 
-_PRIORITIES = {
+_PRIORITIES: dict[int, int] = {
     inference_pb2.PRIORITY_UNSPECIFIED: INTERACTIVE,
     inference_pb2.PRIORITY_INTERACTIVE: INTERACTIVE,
     inference_pb2.PRIORITY_BULK: BULK,
@@ -57,15 +56,12 @@ class _Context(Protocol):
     def time_remaining(self) -> float | None: ...
 
 
-class _Enum(Protocol):
-    def keys(self) -> list[str]: ...
-
-
 def caller(request: Any, context: _Context) -> Caller:
     """How long the caller waits, and how urgently."""
     remaining = context.time_remaining()
     within = math.inf if remaining is None else remaining
-    return Caller(within, _value("priority", request.priority, _PRIORITIES, inference_pb2.Priority))
+    priority = known_value("priority", request.priority, _PRIORITIES, inference_pb2.Priority)
+    return Caller.within(within, priority)
 
 
 def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
@@ -76,7 +72,7 @@ def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
         windows: whether it does.
         second_only: whether of a pair the second text alone is cut.
     """
-    policy = _value("long_text", request.long_text, _POLICIES, inference_pb2.LongTextPolicy)
+    policy = known_value("long_text", request.long_text, _POLICIES, inference_pb2.LongTextPolicy)
     if policy == "window" and not windows:
         raise InvalidInput(
             "long_text is LONG_TEXT_POLICY_WINDOW, which Embed, EmbedTokens, Rerank, TagTokens and "
@@ -84,18 +80,20 @@ def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
             field="long_text",
             reason="unknown_value",
         )
-    side = _value("truncation_side", request.truncation_side, _SIDES, inference_pb2.TruncationSide)
+    side = known_value(
+        "truncation_side", request.truncation_side, _SIDES, inference_pb2.TruncationSide
+    )
     return Fit(policy, side, request.stride if windows else 0, second_only)
 
 
 def aggregation(request: inference_pb2.TagTokensRequest) -> Aggregation:
     """How tokens become entities."""
-    return _value("aggregation", request.aggregation, _AGGREGATIONS, inference_pb2.Aggregation)
+    return known_value("aggregation", request.aggregation, _AGGREGATIONS, inference_pb2.Aggregation)
 
 
 def score_function(request: Any, *, softmax: bool) -> ScoreFunction:
     """How logits become scores."""
-    function = _value(
+    function = known_value(
         "score_function",
         request.score_function,
         _SCORE_FUNCTIONS,
@@ -167,8 +165,10 @@ def check_characters(given: Sequence[Input], field: str) -> None:
         )
 
 
-def token_ids(given: Sequence[inference_pb2.TokenIds], vocabulary: int) -> list[Sequence[int]]:
-    """Token ids of a request; there are `vocabulary` of them."""
+def token_ids(
+    given: Sequence[inference_pb2.TokenIds], vocabulary: int
+) -> list[list[int] | InvalidInput]:
+    """Token ids of a request, of which there are `vocabulary`, each sequence with its outcome."""
     total = sum(len(one.ids) for one in given)
     if total > MOST_CHARACTERS:
         raise InvalidInput(
@@ -178,25 +178,17 @@ def token_ids(given: Sequence[inference_pb2.TokenIds], vocabulary: int) -> list[
             reason="too_many",
             limit=MOST_CHARACTERS,
         )
-    for number, one in enumerate(given):
-        largest = max(one.ids, default=0)
-        if largest >= vocabulary:
-            field = f"sequences[{number}].ids[{list(one.ids).index(largest)}]"
-            raise InvalidInput(
-                f"{field} is {largest}: the vocabulary has ids below {vocabulary}",
-                field=field,
-                reason="out_of_range",
-                limit=vocabulary - 1,
-            )
-    return [one.ids for one in given]
+    return [_ids(list(one.ids), vocabulary, number) for number, one in enumerate(given)]
 
 
-def _value(field: str, number: int, known: Mapping[Any, V], enum: _Enum) -> V:
-    try:
-        return known[number]
-    except KeyError:
-        raise InvalidInput(
-            f"{field} is {number}, which is no value of it: use one of {', '.join(enum.keys())}",
-            field=field,
-            reason="unknown_value",
-        ) from None
+def _ids(ids: list[int], vocabulary: int, number: int) -> list[int] | InvalidInput:
+    largest = max(ids, default=0)
+    if largest < vocabulary:
+        return ids
+    field = f"sequences[{number}].ids[{ids.index(largest)}]"
+    return InvalidInput(
+        f"{field} is {largest}: the vocabulary has ids below {vocabulary}",
+        field=field,
+        reason="out_of_range",
+        limit=vocabulary - 1,
+    )

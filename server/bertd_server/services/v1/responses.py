@@ -189,31 +189,43 @@ def masks(text: str, reply: Reply[list[Mask]]) -> inference_pb2.FillMaskResult:
 
 
 async def tokenized(
-    vocabulary: Tokenizer, inputs: Sequence[Input], encodings: Sequence[Encoding]
+    vocabulary: Tokenizer, inputs: Sequence[Input], encodings: Sequence[Encoding | RequestError]
 ) -> list[inference_pb2.TokenizeResult]:
     """The tokens of texts and pairs."""
 
-    def describe(one: Input, encoding: Encoding) -> inference_pb2.TokenizeResult:
+    def describe(one: Input, encoding: Encoding | RequestError) -> inference_pb2.TokenizeResult:
+        if isinstance(encoding, RequestError):
+            return inference_pb2.TokenizeResult(error=error(encoding))
         found = tokens_of(encoding, vocabulary=vocabulary)
         return inference_pb2.TokenizeResult(tokens=tokens(found, one.text, one.pair or ""))
 
     return await _aside(
-        lambda: list(map(describe, inputs, encodings)), parts=sum(map(len, encodings))
+        lambda: list(map(describe, inputs, encodings)),
+        parts=sum(1 if isinstance(one, RequestError) else len(one) for one in encodings),
     )
 
 
 async def decoded(
-    vocabulary: Tokenizer, ids: Sequence[Sequence[int]], *, skip_special_tokens: bool
+    vocabulary: Tokenizer,
+    sequences: Sequence[list[int] | RequestError],
+    *,
+    skip_special_tokens: bool,
 ) -> list[str]:
-    """The texts of token ids."""
+    """The texts of token ids; empty for those that have an error."""
+    ids = [[] if isinstance(one, RequestError) else one for one in sequences]
 
     def decode() -> list[str]:
-        texts: list[str] = vocabulary.decode_batch(
-            [list(each) for each in ids], skip_special_tokens=skip_special_tokens
-        )
+        texts: list[str] = vocabulary.decode_batch(ids, skip_special_tokens=skip_special_tokens)
         return texts
 
     return await _aside(decode, parts=sum(map(len, ids)))
+
+
+def errors(outcomes: Sequence[object]) -> dict[int, status_pb2.Status]:
+    """Why inputs of a call have no answer, by their index."""
+    return {
+        index: error(one) for index, one in enumerate(outcomes) if isinstance(one, RequestError)
+    }
 
 
 async def _aside(work: Callable[[], T], *, parts: int) -> T:

@@ -14,13 +14,13 @@ from typing import TypeVar
 import numpy as np
 from bertd.bundle import Task
 
-from bertd_server.errors import RequestError
+from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.model import Model
 from bertd_server.services.v2 import columns, parameters
 from bertd_server.services.v2.columns import Outputs, aside
 from bertd_server.services.v2.inputs import Inputs
 from bertd_server.services.v2.parameters import Options
-from bertd_server.services.v2.surface import MASK
+from bertd_server.services.v2.surface import END_BYTE, INPUT_IDS, MASK, START_BYTE
 from bertd_server.services.v2.tensors import numbers, strings
 from bertd_server.tasks import answering, classification, embedding, filling, ranking, tagging
 from bertd_server.tasks.ask import Caller, Reply
@@ -141,6 +141,13 @@ async def _tag(asked: Asked) -> Outputs:
 
 
 async def _find_answers(asked: Asked) -> Outputs:
+    of_bytes = sorted(asked.wanted & {START_BYTE, END_BYTE})
+    if of_bytes and asked.given.inputs[0].tokens is not None:
+        raise InvalidInput(
+            f"{of_bytes[0]} counts bytes of a context, and {INPUT_IDS} brings none: ask for start "
+            "and end, which count tokens",
+            field="outputs",
+        )
     options, count = asked.options, asked.options.get("top_k", 1)
     replies = await answering.answer(
         asked.model,
@@ -152,7 +159,10 @@ async def _find_answers(asked: Asked) -> Outputs:
         allow_no_answer=options.get("allow_no_answer", False),
     )
     found = _values(asked, replies)
-    return {**columns.spans(asked.given.inputs, found, count), **columns.counts(replies)}
+    spans = columns.spans(asked.given.inputs, found, count)
+    if of_bytes:
+        spans |= columns.bytes_of(asked.given.inputs, spans)
+    return {**spans, **columns.counts(replies)}
 
 
 async def _fill(asked: Asked) -> Outputs:

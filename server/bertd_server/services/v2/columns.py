@@ -11,7 +11,7 @@ import numpy as np
 
 from bertd_server.errors import InvalidInput
 from bertd_server.reading import Input
-from bertd_server.services.v2.surface import MASK
+from bertd_server.services.v2.surface import END_BYTE, MASK, START_BYTE
 from bertd_server.services.v2.tensors import Tensor, numbers, strings
 from bertd_server.tasks import filling
 from bertd_server.tasks.answering import Span
@@ -129,6 +129,19 @@ def spans(inputs: Sequence[Input], found: Sequence[Sequence[Span]], count: int) 
         "start": numbers("start", starts),
         "end": numbers("end", ends),
     }
+
+
+def bytes_of(inputs: Sequence[Input], spans: Outputs) -> Outputs:
+    """The starts and ends of :func:`spans` in bytes of UTF-8, for contexts that are texts."""
+    given = [spans[name].numbers for name in ("start", "end")]
+    starts, ends = (array.copy() for array in given)
+    for row, one in enumerate(inputs):
+        places = Places(one.pair or "")
+        for column, (start, end) in enumerate(zip(*(array[row] for array in given), strict=True)):
+            if start >= 0:
+                offsets = places.offsets(int(start), int(end))
+                starts[row, column], ends[row, column] = offsets.start_byte, offsets.end_byte
+    return {START_BYTE: numbers(START_BYTE, starts), END_BYTE: numbers(END_BYTE, ends)}
 
 
 def _placer(one: Input) -> Callable[[int, int], dict[str, Any]]:

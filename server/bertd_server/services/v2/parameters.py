@@ -87,18 +87,16 @@ def options(given: Mapping[str, Any], known: Mapping[str, Parameter], *, stream:
 
 
 def caller(options: Options, remaining: float | None) -> Caller:
-    """How long the caller waits, and how urgently.
+    """How long the caller waits from now on, and how urgently.
 
     Args:
         options: of the request.
         remaining: seconds until the call's own deadline; None without one.
     """
     timeout = options.get("timeout", 0)
-    return Caller(
-        within=min(
-            math.inf if remaining is None else remaining, timeout / 1e6 if timeout else math.inf
-        ),
-        priority=BULK if options.get("priority", 0) > 1 else INTERACTIVE,
+    return Caller.within(
+        min(math.inf if remaining is None else remaining, timeout / 1e6 if timeout else math.inf),
+        BULK if options.get("priority", 0) > 1 else INTERACTIVE,
     )
 
 

@@ -196,12 +196,13 @@ class InferenceService(RefusedCalls):
         surface = surface_of(model.manifest)
         wanted = _wanted(request, surface)
         options = parameters.options(request.parameters, surface.parameters, stream=stream)
+        caller = parameters.caller(options, context.time_remaining())
         found = tensors.read(request, surface.takes, self._max_texts)
         asked = answers.Asked(
             model,
             inputs_of(model, found, options, self._max_texts),
             options,
-            parameters.caller(options, context.time_remaining()),
+            caller,
             frozenset(wanted),
         )
         outputs = await answers.answer(asked)

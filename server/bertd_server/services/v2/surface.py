@@ -20,6 +20,7 @@ FIRST = ("text", "question", "query")
 SECOND = ("text_pair", "context", "document")
 INPUT_IDS, TYPES, MASK = "input_ids", "token_type_ids", "attention_mask"
 LABELS = "labels"
+START_BYTE, END_BYTE = "start_byte", "end_byte"
 ANY = -1
 
 
@@ -188,7 +189,11 @@ def _answering(_manifest: Manifest) -> Surface:
             "start": Slot(INT64, (ANY,), "their first code points in the context"),
             "end": Slot(INT64, (ANY,), "the code points after their last ones"),
         },
-        _COUNTS,
+        {
+            START_BYTE: Slot(INT64, (ANY,), "their first bytes in the context's UTF-8"),
+            END_BYTE: Slot(INT64, (ANY,), "the bytes after their last ones"),
+            **_COUNTS,
+        },
         {
             **WAITING,
             **WINDOWS,

@@ -1,0 +1,145 @@
+"""What watches a server, put together from its settings: nothing where nothing is asked for.
+
+prometheus-client and OpenTelemetry are imported here, and only if they are needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import structlog
+
+from bertd_server.errors import CannotServeError
+from bertd_server.model import Model
+from bertd_server.observing.access import AccessLog
+from bertd_server.observing.calls import RpcCounts
+from bertd_server.services.watching import WatchingInterceptor
+from bertd_server.settings import AUTO, OFF, ON, Settings
+
+if TYPE_CHECKING:
+    from bertd_server.observing.endpoint import Endpoint
+    from bertd_server.observing.tracing import Tracing
+    from bertd_server.services.health import HealthService
+
+log = structlog.get_logger("bertd")
+
+_LAST_SPANS_SECONDS = 2.0  # for a collector to take what is left
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+class Observing:
+    """Metrics, access log and traces of one server.
+
+    Attributes:
+        interceptors: to go before all others; none if no RPC needs to be watched.
+        counts: of RPCs, if they are watched.
+        http_address: where HTTP is served, with the port that was taken; empty if it is not.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        health: HealthService,
+        models: Callable[[], Iterable[tuple[str, str, Model]]],
+    ) -> None:
+        """Prepare; nothing listens yet.
+
+        Args:
+            settings: of the server.
+            health: says whether it is ready.
+            models: gives the name and the version of each model that is served, and the model.
+
+        Raises:
+            CannotServeError: traces are asked for and OpenTelemetry is not there.
+        """
+        self._settings = settings
+        self._health = health
+        self._models = models
+        self._endpoint: Endpoint | None = None
+        self._tracing = _tracing(settings.tracing_endpoint)
+        self.counts = RpcCounts()
+        self.http_address = ""
+        logs = None
+        if settings.access_log == ON:
+            logs = AccessLog(settings.access_log_sample, texts=settings.log_texts == ON)
+        self.interceptors: list[grpc.aio.ServerInterceptor] = []
+        if settings.http_address != OFF or logs is not None or self._tracing is not None:
+            self.interceptors.append(WatchingInterceptor(self.counts, logs, self._tracing))
+
+    def listen(self) -> None:
+        """Serve HTTP, if it is asked for; call this on the event loop of the server.
+
+        Raises:
+            OSError: the address is taken, or not one of this machine.
+        """
+        if self._settings.http_address == OFF:
+            return
+        from bertd_server.observing import metrics  # noqa: PLC0415 - only where HTTP is on
+        from bertd_server.observing.endpoint import Endpoint  # noqa: PLC0415
+        from bertd_server.observing.pages import Pages  # noqa: PLC0415
+
+        pages = Pages(
+            lambda: metrics.look(
+                self._models,
+                self.counts,
+                ready=self._health.serving,
+                draining=self._health.draining,
+            ),
+            self._settings.memory_limit,
+        )
+        host, _, port = self._settings.http_address.rpartition(":")
+        self._endpoint = Endpoint(pages.pages())
+        taken = self._endpoint.start(host.strip("[]"), int(port))
+        self.http_address = f"{host}:{taken}"
+
+    async def stop(self) -> None:
+        """End HTTP, and send the spans that are left."""
+        if self._endpoint is not None:
+            await asyncio.to_thread(self._endpoint.stop)
+        if self._tracing is not None:
+            # A thread that may be left behind: its collector may be gone.
+            last = threading.Thread(target=self._tracing.close, name="bertd-spans", daemon=True)
+            last.start()
+            await asyncio.to_thread(last.join, _LAST_SPANS_SECONDS)
+
+
+def _tracing(endpoint: str) -> Tracing | None:
+    """Where spans go; None for nowhere."""
+    if endpoint == OFF or (endpoint == AUTO and not _configured()):
+        return None
+    try:
+        from bertd_server.observing.tracing import Tracing  # noqa: PLC0415 - only where it is on
+    except ImportError as error:
+        remedy = "pip install 'bertd[tracing]'"
+        if endpoint == AUTO:  # the variables may be meant for others in this environment
+            log.warning("no traces", reason=str(error), remedy=remedy)
+            return None
+        raise CannotServeError(f"--tracing-endpoint needs OpenTelemetry: {remedy}") from error
+    return Tracing.to("" if endpoint == AUTO else endpoint)
+
+
+def _configured() -> bool:
+    """Whether OpenTelemetry's own variables ask for traces."""
+    disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    elsewhere = os.environ.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp"
+    return not disabled and not elsewhere and any(map(os.environ.get, _ENDPOINTS))
+
+
+def add_channelz(server: Any) -> str:
+    """Add gRPC's own introspection to a server; returns the service's name.
+
+    Raises:
+        CannotServeError: its package is not there.
+    """
+    try:
+        from grpc_channelz.v1 import channelz, channelz_pb2  # noqa: PLC0415 - optional
+    except ImportError as error:
+        raise CannotServeError("--channelz needs pip install 'bertd[channelz]'") from error
+    channelz.add_channelz_servicer(server)
+    name: str = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
+    return name
