@@ -10,6 +10,8 @@ import click
 import pytest
 from bertd_client.commands import models
 from bertd_server.cli import serve
+from bertd_server.configuration import load
+from bertd_server.flags import given
 from bertd_server.settings import Settings
 from click.testing import CliRunner
 
@@ -22,19 +24,20 @@ def test_every_setting_has_a_flag_with_its_default_and_variable() -> None:
         assert f"--{name.replace('_', '-')} " in shown
         assert field.description
         assert field.description in shown
-        said = "" if default is None or default is False else f"; default: {default}"
+        if isinstance(default, bool):  # a switch, whose default is shown as a part of its flag
+            default = name.replace("_", "-") if default else f"no-{name.replace('_', '-')}"
+        said = "" if default is None else f"; default: {default}"
         assert f"[env var: BERTD_{name.upper()}{said}" in shown
 
 
 def test_a_flag_wins_over_the_variable_and_that_over_the_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The command's own parsing gives what Settings then takes."""
+    """The command's own parsing gives what the configuration then takes."""
     monkeypatch.setenv("BERTD_LANES", "3")
     monkeypatch.setenv("BERTD_MAX_BATCH_TOKENS", "99")
     context = serve.make_context("serve", ["--lanes", "2", "--drain-seconds", "0.5"])
-    given = {name: value for name, value in context.params.items() if name != "bundle"}
-    settings = Settings(**given)
+    settings = load(given(context, context.params)).settings
     assert (settings.lanes, settings.max_batch_tokens) == (2, 99)
     assert settings.drain_seconds == 0.5
     assert settings.max_texts_per_call == Settings.model_fields["max_texts_per_call"].default
@@ -44,8 +47,7 @@ def test_amounts_of_memory_take_units_and_the_cache_any_folder() -> None:
     """All settings in bytes read the same words."""
     flags = ["--memory-limit", "2GiB", "--cache-bytes", "64MiB", "--max-message-bytes", "1 MB"]
     context = serve.make_context("serve", [*flags, "--cache-folder", "/var/cache/bertd"])
-    given = {name: value for name, value in context.params.items() if name != "bundle"}
-    settings = Settings(**given)
+    settings = load(given(context, context.params)).settings
     assert (settings.memory_limit, settings.cache_bytes) == (2**31, 2**26)
     assert settings.max_message_bytes == 1_000_000
     assert settings.cache_folder == Path("/var/cache/bertd")
@@ -54,12 +56,16 @@ def test_amounts_of_memory_take_units_and_the_cache_any_folder() -> None:
 @pytest.mark.parametrize(
     ("flags", "variables", "words"),
     [
-        (["--lanes", "0"], {}, ["--lanes", "0 is not in the range x>=1"]),
+        (
+            ["--lanes", "0"],
+            {},
+            ["--lanes", "'0' is out of range: give a whole number of 1 or more"],
+        ),
         (["--address", "nonsense"], {}, ["--address: 'nonsense' is no address", "host:port"]),
         (["--address", "127.0.0.1:99999"], {}, ["--address: ", "a port of 0 to 65535"]),
         (["--cache-bytes", "lots"], {}, ["--cache-bytes: 'lots' is no amount", "such as 2GiB"]),
-        (["--max-message-bytes", "2GiB"], {}, ["--max-message-bytes: ", "equal to 2147483647"]),
-        ([], {"BERTD_THREADS": "many"}, ["--threads", "BERTD_THREADS", "'many' is not a valid"]),
+        (["--max-message-bytes", "2GiB"], {}, ["--max-message-bytes: ", "of 1024 to 2147483647"]),
+        ([], {"BERTD_THREADS": "many"}, ["BERTD_THREADS: 'many' is not what", "number"]),
     ],
 )
 def test_a_bad_value_is_named_with_its_flag_and_variable(

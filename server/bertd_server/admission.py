@@ -110,6 +110,10 @@ class Backlog:
         self._horizon = horizon
         self._classes: dict[int, _Class] = {}
 
+    def reach(self, horizon: float) -> None:
+        """Keep deadlines of texts that come from now on apart up to another `horizon`."""
+        self._horizon = horizon
+
     def add(  # noqa: PLR0913 - what a text is, by keyword
         self,
         priority: int,

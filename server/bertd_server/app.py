@@ -1,16 +1,15 @@
 """Composition and life cycle: the one file that sees everything.
 
-serve = load -> listen -> wait for a signal -> NOT_SERVING -> finish in-flight calls -> stop
+serve = load -> listen -> wait for a signal, or for trouble that does not heal
+     -> NOT_SERVING -> wait for balancers -> finish in-flight calls -> stop
         a second signal ends the process at once
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
-import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -30,9 +29,13 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from bertd_server import logs
 from bertd_server.engine import EngineOptions
+from bertd_server.exits import Exit
+from bertd_server.life import Life
 from bertd_server.model import Model, ModelOptions, Start
 from bertd_server.observing.assembly import Observing, add_channelz
+from bertd_server.reloading import Reloading
 from bertd_server.scheduler import SchedulerOptions
 from bertd_server.security.guard import Guard
 from bertd_server.services import tei, v2
@@ -43,6 +46,7 @@ from bertd_server.services.v1 import InferenceService, ModelService
 from bertd_server.settings import ON, UNIX, Settings
 from bertd_server.startup import StartOptions, start
 from bertd_server.text_queue import TextOptions
+from bertd_server.watch import Watch
 
 log = structlog.get_logger("bertd")
 
@@ -82,7 +86,9 @@ class Server:
     """A gRPC server over one bundle.
 
     Attributes:
+        model: that it serves.
         guard: its certificates and keys; `guard.reload()` reads them anew.
+        reloading: what SIGHUP reads again; parts of the server register there.
         management_port: of the management address, once it listens.
     """
 
@@ -97,7 +103,10 @@ class Server:
             start: makes the engine; a measurement of all else gives one that answers at once.
         """
         self._settings = settings
+        self.reloading = Reloading(settings)
+        self.reloading.on_settings(self._relimit)
         self.guard = Guard(settings)
+        self.reloading.add("certificates and keys", self.guard.reload)
         self._health = HealthService(SERVICE_NAMES)
         self.model = Model.load(
             folder,
@@ -193,14 +202,22 @@ class Server:
                 f"cannot listen on {address}: {_obstacle(address)}; choose another with {flag}"
             ) from error
 
-    async def drain(self) -> bool:
-        """Report NOT_SERVING, finish in-flight calls, stop.
+    @property
+    def serving(self) -> bool:
+        """Whether calls can be answered now."""
+        return self._health.serving
+
+    async def drain(self) -> Exit:
+        """Report NOT_SERVING, wait for balancers, finish in-flight calls, stop.
 
         Returns:
-            whether everything ended in time. If not, a batch still runs and never may end.
+            `FINISHED`, `CANCELLED`, or `NEVER_ENDED`: then a batch still runs.
         """
         loop, statistics = asyncio.get_running_loop(), self.model.statistics
-        limit, cancelled = self._settings.drain_seconds, statistics.cancelled
+        self._health.leave()
+        if delay := self.reloading.settings.drain_delay_seconds:
+            await asyncio.sleep(delay)
+        limit, cancelled = self.reloading.settings.drain_seconds, statistics.cancelled
         end = loop.time() + limit
         self._health.drain()
         self._closing.set()
@@ -209,14 +226,25 @@ class Server:
         late = loop.time() >= end
         finished = await self.model.drain(max(LAST_BATCH_SECONDS, end - loop.time()))
         await self.observing.stop()
-        if late and statistics.cancelled > cancelled:
+        cut = late and statistics.cancelled > cancelled
+        if cut:
             log.warning(
                 "calls were cancelled",
                 texts=statistics.cancelled - cancelled,
                 limit_seconds=limit,
                 remedy="a larger --drain-seconds gives them time",
             )
-        return finished
+        if not finished:
+            return Exit.NEVER_ENDED
+        return Exit.CANCELLED if cut else Exit.FINISHED
+
+    def _relimit(self, settings: Settings) -> None:
+        """Put reloaded limits into effect."""
+        self.model.relimit(
+            max_queue_tokens=settings.max_queue_tokens,
+            max_queue_seconds=settings.max_queue_seconds,
+            max_queue_characters=settings.max_queue_characters,
+        )
 
 
 def _model_options(settings: Settings) -> ModelOptions:
@@ -244,15 +272,21 @@ def _model_options(settings: Settings) -> ModelOptions:
     )
 
 
-async def serve(folder: Path, settings: Settings) -> bool:
+async def serve(folder: Path, settings: Settings, reread: Callable[[], Settings]) -> Exit:
     """Serve a bundle until SIGINT or SIGTERM, then drain. A second one ends the process.
 
+    Args:
+        folder: the bundle.
+        settings: of the server.
+        reread: gives them anew, with SIGHUP.
+
     Returns:
-        whether everything that was taken ended in time.
+        how it ended.
     """
-    stopping = asyncio.Event()
-    _on_signals(lambda _: stopping.set())
+    life = Life()
     server = Server(folder, settings)
+    server.reloading.reread = reread
+    server.reloading.on_settings(lambda new: logs.configure(new.log_format, new.log_level))
     port = await server.start()
     settle()
     log.info(
@@ -265,25 +299,26 @@ async def serve(folder: Path, settings: Settings) -> bool:
         request=_request(server.model.manifest.task, settings.address, port)
         + (" --tls" if settings.tls_certificate else ""),
     )
-    await stopping.wait()
-    _on_signals(lambda number: _end(number, server.model))
-    log.info("draining", limit_seconds=settings.drain_seconds)
-    finished = await server.drain()
+    life.ready(
+        f"serving {server.model.manifest.name}", lambda: server.serving, server.reloading.reload
+    )
+    Watch(
+        lambda: (server.model,),
+        seconds=settings.watchdog_seconds,
+        memory_limit=settings.memory_limit,
+    ).start(life.trouble)
+    await life.ending.wait()
+    life.drains(lambda number: _end(number, server.model))
+    log.info("draining", limit_seconds=server.reloading.settings.drain_seconds)
+    drained = await server.drain()
     log.info("stopped", **server.model.statistics.counts())
-    return finished
+    return life.exit(drained)
 
 
 def settle() -> None:
     """Take all objects of this process for permanent: collections look through new ones alone."""
     gc.collect()
     gc.freeze()
-
-
-def _on_signals(what: Callable[[int], None]) -> None:
-    """Do this, with the signal's number, on the running loop from now on."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # Windows
-            asyncio.get_running_loop().add_signal_handler(number, what, number)
 
 
 def _end(number: int, model: Model) -> None:

@@ -3,40 +3,62 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bertd_server.flags import SettingsCommand
+from bertd_server.exits import Exit
+from bertd_server.flags import SettingsCommand, given
 
 
 @click.command(cls=SettingsCommand)
 @click.argument(
     "bundle", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
-def serve(bundle: Path | None, **flags: Any) -> None:
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    envvar="BERTD_CONFIG",
+    show_envvar=True,
+    help="TOML file of settings, one key for each flag, with _ for -; flags and BERTD_… variables "
+    "win over it",
+)
+@click.option("--print-config", is_flag=True, help="print the effective settings as TOML, and end")
+def serve(bundle: Path | None, config: Path | None, *, print_config: bool, **values: Any) -> None:
     """Serve BUNDLE over gRPC; without BUNDLE, the embedded default model."""
+    from bertd_server import configuration
+
+    context = click.get_current_context()
+    flags = given(context, values)
+    try:
+        effective = configuration.load(flags, config)
+    except configuration.ConfigurationError as error:
+        raise click.UsageError(str(error)) from error
+    if print_config:
+        click.echo(effective.toml(), nl=False)
+        return
+    settings = effective.settings
+    if settings.supervise and configuration.SUPERVISOR_VARIABLE not in os.environ:
+        from bertd_server import supervisor
+
+        supervisor.take_over(settings)
+
     from bertd.bundle import BundleError
-    from pydantic import ValidationError
 
     from bertd_server import app, default_model, logs, process
     from bertd_server.errors import CannotServeError
-    from bertd_server.settings import Settings
 
-    logs.configure()
-    try:
-        settings = Settings(**flags)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"--{str(e['loc'][0]).replace('_', '-')}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
-        )
-        raise click.UsageError(problems) from error
     logs.configure(settings.log_format, settings.log_level)
+    if sys.platform != "win32":
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the event loop takes it
     try:
         folder = bundle or default_model.ensure_bundle(settings.cache_folder)
-        finished = process.run(app.serve(folder, settings))
+        ended = process.run(
+            app.serve(folder, settings, lambda: configuration.load(flags, config).settings)
+        )
     except (
         BundleError,
         CannotServeError,
@@ -44,6 +66,8 @@ def serve(bundle: Path | None, **flags: Any) -> None:
         default_model.NoDefaultModelError,
     ) as error:
         raise click.ClickException(str(error)) from error
-    if not finished:
-        # A thread is still inside ONNX Runtime, which an orderly exit would take down around it.
-        os._exit(1)
+    if ended in {Exit.NEVER_ENDED, Exit.RESTART}:
+        # A thread may still be inside ONNX Runtime, which an orderly exit would take down
+        # around it.
+        os._exit(ended)
+    context.exit(ended)

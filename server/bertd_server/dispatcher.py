@@ -85,6 +85,11 @@ class Dispatcher:
         return len(self._running)
 
     @property
+    def batches(self) -> frozenset[Batch]:
+        """The batches that run."""
+        return frozenset(self._running)
+
+    @property
     def waits(self) -> bool:
         """Whether anything waits for a lane."""
         return bool(self._retries or self._room)

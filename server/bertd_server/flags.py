@@ -1,7 +1,7 @@
 """The flags of `bertd serve`, derived from the fields of Settings.
 
-A field's name, type, lower bound, default and description become a flag and its BERTD_ variable;
-a flag wins over the variable, which wins over the default.
+A field's name, type, bounds, default and description become a flag and its help. Flags are passed
+on as words: :mod:`bertd_server.configuration` checks values from every source in the same way.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -30,35 +31,52 @@ class SettingsCommand(click.Command):
         return [*self._flags, *super().get_params(ctx)]
 
 
+def given(context: click.Context, values: dict[str, Any]) -> dict[str, Any]:
+    """Those values that stand on the command line, not in the environment or in a default."""
+    line = ParameterSource.COMMANDLINE
+    return {k: v for k, v in values.items() if context.get_parameter_source(k) is line}
+
+
+def flag(name: str) -> str:
+    """How a setting is called on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def variable(name: str) -> str:
+    """How a setting is called in the environment."""
+    from bertd_server.settings import Settings  # noqa: PLC0415 - pydantic loads slowly
+
+    return f"{Settings.model_config['env_prefix']}{name.upper()}"
+
+
 def settings_options() -> list[click.Option]:
     """One option per field of Settings, in their order."""
     from bertd_server.settings import Settings  # noqa: PLC0415 - pydantic loads slowly
 
-    prefix = Settings.model_config["env_prefix"]
-    return [
-        click.Option(
-            [f"--{name.replace('_', '-')}"],
-            type=_type(field),
-            is_flag=field.annotation is bool,
-            default=field.get_default(call_default_factory=True, validated_data={}),
-            show_default=True,
-            envvar=f"{prefix}{name.upper()}",
-            show_envvar=True,
-            help=field.description,
-        )
-        for name, field in Settings.model_fields.items()
-    ]
+    return [_option(name, field) for name, field in Settings.model_fields.items()]
 
 
-def _type(field: FieldInfo) -> click.ParamType[Any]:
+def _option(name: str, field: FieldInfo) -> click.Option:
+    switch = field.annotation is bool
+    return click.Option(
+        [f"{flag(name)}/{flag(f'no_{name}')}" if switch else flag(name)],
+        type=click.BOOL if switch else click.STRING,
+        metavar=None if switch else _metavar(field),
+        default=field.get_default(call_default_factory=True, validated_data={}),
+        show_default=True,
+        envvar=variable(name),
+        show_envvar=True,
+        help=field.description,
+    )
+
+
+def _metavar(field: FieldInfo) -> str:
+    """What the help shows for a value, such as `INTEGER>=1`."""
     if get_origin(field.annotation) is Literal:
-        return click.Choice(get_args(field.annotation))
+        return f"[{'|'.join(get_args(field.annotation))}]"
     if any(hasattr(rule, "func") for rule in field.metadata):  # the setting reads the text itself
-        return click.STRING
-    least = next((bound.ge for bound in field.metadata if hasattr(bound, "ge")), None)
-    if field.annotation is int:
-        return click.IntRange(min=least)
-    if field.annotation is float:
-        return click.FloatRange(min=least)
-    given = [kind for kind in get_args(field.annotation) if kind is not type(None)]
-    return click.types.convert_type(given[0] if given else field.annotation)  # Path | None
+        return "TEXT"
+    least = next((f">={bound.ge}" for bound in field.metadata if hasattr(bound, "ge")), "")
+    if field.annotation in {int, float}:
+        return ("INTEGER" if field.annotation is int else "FLOAT") + least
+    return "TEXT"

@@ -20,7 +20,7 @@ from tokenizers import Encoding, Tokenizer
 
 from bertd_server.engine import EngineOptions
 from bertd_server.errors import InvalidInput
-from bertd_server.flights import Outcome
+from bertd_server.flights import Batch, Outcome
 from bertd_server.forecast import Measured
 from bertd_server.lanes import Runs, unheard
 from bertd_server.observing.calls import Stages
@@ -237,6 +237,19 @@ class Model:
     def gauges(self) -> Gauges:
         """How things are at this moment."""
         return replace(self._scheduler.gauges(), waiting_characters=self._texts.waiting)
+
+    def running(self) -> frozenset[Batch]:
+        """The batches that run, with their starts on the monotonic clock."""
+        return self._scheduler.running()
+
+    def relimit(
+        self, *, max_queue_tokens: int, max_queue_seconds: float, max_queue_characters: int
+    ) -> None:
+        """Change how much may wait, as :mod:`bertd_server.settings` says."""
+        self._scheduler.relimit(
+            max_queue_tokens=max_queue_tokens, max_queue_seconds=max_queue_seconds
+        )
+        self._texts.relimit(max_queue_characters=max_queue_characters)
 
     async def drain(self, within: float = math.inf) -> bool:
         """Finish what was taken and stop; False if that took longer than `within` seconds."""

@@ -16,7 +16,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from bertd_server import admission
@@ -25,7 +25,7 @@ from bertd_server.cache import ResultCache
 from bertd_server.cost import Shape
 from bertd_server.dispatcher import Dispatcher, Floor
 from bertd_server.errors import Draining, NoLane
-from bertd_server.flights import Answer, Call, Outcome, key_of
+from bertd_server.flights import Answer, Batch, Call, Outcome, key_of
 from bertd_server.forecast import Forecast, Measured
 from bertd_server.lanes import Runs, unheard
 from bertd_server.observing.calls import Stages
@@ -168,6 +168,18 @@ class Scheduler:
         if self._own_pool:
             self._pool.close(wait=finished)
         return finished
+
+    def running(self) -> frozenset[Batch]:
+        """The batches that run, with their starts on the scheduler's clock."""
+        return self._dispatcher.batches
+
+    def relimit(self, *, max_queue_tokens: int, max_queue_seconds: float) -> None:
+        """Change how much may wait; calls that were taken stay."""
+        self.options = replace(
+            self.options, max_queue_tokens=max_queue_tokens, max_queue_seconds=max_queue_seconds
+        )
+        self._bounds = admission.Bounds(max_queue_tokens, max_queue_seconds)
+        self._room.backlog.reach(2 * max_queue_seconds)
 
     def gauges(self) -> Gauges:
         """How things are at this moment."""

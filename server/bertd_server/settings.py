@@ -1,7 +1,10 @@
 """Every setting of `bertd serve`, with its default, unit and help in one place.
 
-:mod:`bertd_server.flags` makes the command's flags of them. Flags win over the environment
-(``BERTD_…``), which wins over the defaults.
+::
+
+    Settings ──flags.py──────────> --flags and their help
+        │ ────configuration.py───> flags > BERTD_… > file > defaults; --print-config
+        └─────settings_table.py──> the table of docs/configuration.md
 """
 
 from __future__ import annotations
@@ -21,6 +24,30 @@ OFF: Switch = "off"
 AUTO = "auto"
 MAX_PORT = 65_535
 
+GROUPS = {
+    "address": "Listening",
+    "lanes": "Computing",
+    "cache_folder": "Starting",
+    "max_batch_tokens": "Batches and queue",
+    "max_text_characters": "Calls",
+    "drain_seconds": "Life cycle",
+    "http_address": "Observing",
+    "insecure": "Security and connections",
+}
+"""Headings of the documentation, by the first setting below each."""
+
+RELOADABLE = frozenset(
+    {
+        "max_queue_tokens",
+        "max_queue_seconds",
+        "max_queue_characters",
+        "drain_seconds",
+        "drain_delay_seconds",
+        "log_level",
+    }
+)
+"""Settings that take effect with SIGHUP; :mod:`bertd_server.reloading` applies them."""
+
 Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 """An amount of memory, as :func:`parse_bytes` reads it."""
 
@@ -28,7 +55,9 @@ Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 class Settings(BaseSettings):
     """Settings of the server."""
 
-    model_config = SettingsConfigDict(env_prefix="BERTD_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="BERTD_", env_ignore_empty=True, extra="forbid", frozen=True
+    )
 
     address: str = Field("127.0.0.1:8001", description="host:port to listen on")
     lanes: int = Field(
@@ -101,6 +130,27 @@ class Settings(BaseSettings):
         30.0,
         ge=0,
         description="seconds for in-flight calls to finish; a batch that then runs has one more",
+    )
+    drain_delay_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="seconds between NOT_SERVING and the drain, for balancers to look away; "
+        "meanwhile calls are answered",
+    )
+    watchdog_seconds: float = Field(
+        60.0,
+        ge=0,
+        description="seconds after which a batch is stuck, ten times its prediction if that is "
+        "more; the server then ends to be restarted; 0 never",
+    )
+    supervise: bool = Field(
+        default=False, description="restart the server from a small process of our own if it fails"
+    )
+    supervise_failures: int = Field(
+        5, ge=1, description="failures within the window with which a supervisor gives up"
+    )
+    supervise_window_seconds: float = Field(
+        300.0, ge=0, description="seconds for which a supervisor remembers a failure"
     )
     http_address: str = Field(
         "127.0.0.1:8002",

@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -112,6 +112,10 @@ class TextQueue:
         finally:
             self.waiting -= left
         return outcomes
+
+    def relimit(self, *, max_queue_characters: int) -> None:
+        """Change how much may wait; what waits already stays."""
+        self._options = replace(self._options, max_queue_characters=max_queue_characters)
 
     def close(self) -> None:
         """Take no more, and let the thread end."""

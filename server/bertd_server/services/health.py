@@ -35,6 +35,7 @@ class HealthService(health_pb2_grpc.HealthServicer):
         self._unanswered: frozenset[str] = frozenset()
         self._models: dict[str, bool] = {}
         self._serving = True
+        self._leaving = False
         self._draining = False
         self._changed = asyncio.Event()
 
@@ -48,6 +49,11 @@ class HealthService(health_pb2_grpc.HealthServicer):
         self._unanswered = frozenset(services)
         self._tell()
 
+    def leave(self) -> None:
+        """Report NOT_SERVING from now on; watchers stay."""
+        self._leaving = True
+        self._tell()
+
     def report_model(self, name: str, *, serving: bool) -> None:
         """Say whether a model can be asked now, as far as it is up to the model alone."""
         self._models[MODEL.format(name)] = serving
@@ -59,7 +65,8 @@ class HealthService(health_pb2_grpc.HealthServicer):
         self._tell()
 
     def drain(self) -> None:
-        """Report NOT_SERVING from now on."""
+        """Report NOT_SERVING from now on, and let watchers go."""
+        self._leaving = True
         self._draining = True
         self._tell()
 
@@ -71,7 +78,7 @@ class HealthService(health_pb2_grpc.HealthServicer):
     @property
     def serving(self) -> bool:
         """Whether calls can be answered now."""
-        return self._serving and not self._draining
+        return self._serving and not self._leaving
 
     def _tell(self) -> None:
         """Wake the watchers; each then waits for the next change."""
