@@ -106,7 +106,8 @@ class Server:
         self.reloading = Reloading(settings)
         self.reloading.on_settings(self._relimit)
         self.guard = Guard(settings)
-        self.reloading.add("certificates and keys", self.guard.reload)
+        if settings.tls_certificate or settings.api_keys:
+            self.reloading.add("certificates and keys", self.guard.reload)
         self._health = HealthService(SERVICE_NAMES)
         self.model = Model.load(
             folder,
