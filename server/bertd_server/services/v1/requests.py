@@ -83,7 +83,7 @@ def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
     side = known_value(
         "truncation_side", request.truncation_side, _SIDES, inference_pb2.TruncationSide
     )
-    return Fit(policy, side, request.stride if windows else 0, second_only)
+    return Fit(policy, side, request.stride if windows else 0, second_only=second_only)
 
 
 def aggregation(request: inference_pb2.TagTokensRequest) -> Aggregation:
