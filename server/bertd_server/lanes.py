@@ -20,13 +20,12 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Protocol
 
-import structlog
-
 from bertd_server import cpu
 from bertd_server.engine import Float32Array
+from bertd_server.logs import get_logger
 from bertd_server.packing import TokenSequence
 
-log = structlog.get_logger("bertd")
+log = get_logger("bertd")
 
 
 class Runs(Protocol):

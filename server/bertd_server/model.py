@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
-import structlog
 from bertd import bundle
 from tokenizers import Encoding, Tokenizer
 
@@ -25,6 +24,7 @@ from bertd_server.errors import InvalidInput
 from bertd_server.flights import Batch, Outcome
 from bertd_server.forecast import Measured
 from bertd_server.lanes import Runs, unheard
+from bertd_server.logs import get_logger
 from bertd_server.observing.calls import Stages
 from bertd_server.packing import TokenSequence
 from bertd_server.pool import Pool
@@ -36,7 +36,7 @@ from bertd_server.text_queue import TextOptions, TextQueue
 
 T = TypeVar("T")
 
-log = structlog.get_logger("bertd")
+log = get_logger("bertd")
 
 CPU = "CPUExecutionProvider"
 

@@ -19,11 +19,11 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import structlog
 from bertd.bundle import BundleError
 
 from bertd_server.catalogue import Catalogue
 from bertd_server.errors import CannotLoad, CannotServeError, UnknownModel, Unsupported
+from bertd_server.logs import get_logger
 from bertd_server.model import Model
 from bertd_server.repository import layout
 from bertd_server.repository.index import Entry
@@ -31,7 +31,7 @@ from bertd_server.repository.layout import Found, Version
 from bertd_server.repository.loading import Loader
 from bertd_server.values import ModelControl
 
-log = structlog.get_logger("bertd")
+log = get_logger("bertd")
 
 
 class Keeper:
