@@ -29,6 +29,7 @@ lint: $(READY)  ## check style, types, import direction
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy tests
+	$(BIN)/mypy examples
 	$(BIN)/lint-imports --no-cache
 
 format: $(READY)  ## format the code
