@@ -226,10 +226,9 @@ class OpenModels:
         return all(ended)
 
     def when_lanes(self, changed: Callable[[int], None]) -> None:
-        """Have `changed` told how many lanes are alive, whenever that changes; now too, if any."""
+        """Have `changed` told how many lanes are alive: now, and whenever that changes."""
         self._heard.append(changed)
-        if self._lanes:
-            changed(self._lanes)
+        changed(self._lanes)
 
     def has(self, model: Model) -> bool:
         """Whether a model answers new calls."""
