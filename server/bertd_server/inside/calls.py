@@ -9,7 +9,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, overload
+from functools import wraps
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
@@ -41,64 +42,34 @@ class Waits(Protocol):
         """Answer a question."""
 
 
-class Asked(Generic[P, R]):
+def asked(question: Question[P, R]) -> Callable[Concatenate[Asks, P], Awaitable[R]]:
     """A question as a method of what :class:`Asks`."""
 
-    def __init__(self, question: Question[P, R], doc: str = "") -> None:
-        self._question = question
-        self.__doc__ = doc or question.__doc__
-        self.__wrapped__ = question  # for the signature in help()
+    @wraps(question)
+    async def method(self: Asks, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self.ask(lambda model: question(model, *args, **kwargs))
 
-    @overload
-    def __get__(self, one: None, owner: type) -> Self: ...
-
-    @overload
-    def __get__(self, one: Asks, owner: type) -> Callable[P, Awaitable[R]]: ...
-
-    def __get__(self, one: Asks | None, owner: type) -> Any:
-        """The method of one model."""
-        if one is None:
-            return self
-
-        async def method(*args: P.args, **kwargs: P.kwargs) -> R:
-            return await one.ask(lambda model: self._question(model, *args, **kwargs))
-
-        return method
+    return method
 
 
-class Waited(Generic[P, R]):
+def waited(question: Question[P, R]) -> Callable[Concatenate[Waits, P], R]:
     """A question as a method of what :class:`Waits`."""
 
-    def __init__(self, asked: Asked[P, R]) -> None:
-        self._question: Question[P, R] = asked.__wrapped__
-        self.__doc__ = asked.__doc__
-        self.__wrapped__ = asked.__wrapped__
+    @wraps(question)
+    def method(self: Waits, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.wait(lambda model: question(model, *args, **kwargs))
 
-    @overload
-    def __get__(self, one: None, owner: type) -> Self: ...
-
-    @overload
-    def __get__(self, one: Waits, owner: type) -> Callable[P, R]: ...
-
-    def __get__(self, one: Waits | None, owner: type) -> Any:
-        """The method of one model."""
-        if one is None:
-            return self
-
-        def method(*args: P.args, **kwargs: P.kwargs) -> R:
-            return one.wait(lambda model: self._question(model, *args, **kwargs))
-
-        return method
+    return method
 
 
 def values(question: Question[P, list[Reply[T]]]) -> Question[P, list[T]]:
     """The values of a question's replies; it raises the first error among them."""
 
-    async def asked(model: Model, /, *args: P.args, **kwargs: P.kwargs) -> list[T]:
+    @wraps(question)
+    async def settle(model: Model, /, *args: P.args, **kwargs: P.kwargs) -> list[T]:
         return settled(await question(model, *args, **kwargs))
 
-    asked.__doc__ = question.__doc__
-    return asked
+    return settle
 
 
 def settled(replies: Sequence[Reply[T]]) -> list[T]:
@@ -120,49 +91,34 @@ def stacked(
 ) -> Question[P, Float32Array]:
     """Vectors as the rows of an array `[texts, dimensions]`; it raises the first error."""
 
-    async def asked(model: Model, /, *args: P.args, **kwargs: P.kwargs) -> Float32Array:
+    @wraps(question)
+    async def settle(model: Model, /, *args: P.args, **kwargs: P.kwargs) -> Float32Array:
         rows = settled(await question(model, *args, **kwargs))
         return np.stack(rows) if rows else np.empty((0, model.manifest.dimensions), np.float32)
 
-    asked.__doc__ = question.__doc__
-    return asked
+    return settle
 
 
 def ranked(question: Question[P, list[Reply[float]]]) -> Question[P, list[Ranked]]:
     """Documents in the order of their scores: best first, equal ones as given."""
 
-    async def asked(model: Model, /, *args: P.args, **kwargs: P.kwargs) -> list[Ranked]:
+    @wraps(question)
+    async def settle(model: Model, /, *args: P.args, **kwargs: P.kwargs) -> list[Ranked]:
         scores = settled(await question(model, *args, **kwargs))
         order = sorted(range(len(scores)), key=lambda place: -scores[place])
         return [Ranked(place, scores[place]) for place in order]
 
-    asked.__doc__ = question.__doc__
-    return asked
+    return settle
 
 
-EMBED = Asked(stacked(questions.embed), "Compute one vector per text: float32 `[texts, dims]`.")
-EMBED_EACH = Asked(questions.embed)
-EMBED_TOKENS = Asked(values(questions.embed_tokens))
-EMBED_TOKENS_EACH = Asked(questions.embed_tokens)
-EMBED_SPARSE = Asked(values(questions.embed_sparse))
-EMBED_SPARSE_EACH = Asked(questions.embed_sparse)
-CLASSIFY = Asked(values(questions.classify))
-CLASSIFY_EACH = Asked(questions.classify)
-CLASSIFY_ZERO_SHOT = Asked(values(questions.classify_zero_shot))
-CLASSIFY_ZERO_SHOT_EACH = Asked(questions.classify_zero_shot)
-RERANK = Asked(
-    ranked(questions.score_documents),
-    "Order documents by relevance to a query: best first, equal ones as given.",
-)
-RERANK_EACH = Asked(questions.score_documents)
-TAG = Asked(values(questions.tag))
-TAG_EACH = Asked(questions.tag)
-ANSWER = Asked(values(questions.answer))
-ANSWER_EACH = Asked(questions.answer)
-FILL_MASK = Asked(values(questions.fill_mask))
-FILL_MASK_EACH = Asked(questions.fill_mask)
-TOKENIZE = Asked(values(questions.tokenize))
-TOKENIZE_EACH = Asked(questions.tokenize)
-COUNT_TOKENS = Asked(values(questions.count_tokens))
-COUNT_TOKENS_EACH = Asked(questions.count_tokens)
-DETOKENIZE = Asked(questions.detokenize)
+embed = stacked(questions.embed)
+embed_tokens = values(questions.embed_tokens)
+embed_sparse = values(questions.embed_sparse)
+classify = values(questions.classify)
+classify_zero_shot = values(questions.classify_zero_shot)
+rerank = ranked(questions.score_documents)
+tag = values(questions.tag)
+answer = values(questions.answer)
+fill_mask = values(questions.fill_mask)
+tokenize = values(questions.tokenize)
+count_tokens = values(questions.count_tokens)

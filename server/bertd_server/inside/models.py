@@ -23,7 +23,8 @@ from bertd.bundle import Manifest
 
 from bertd_server.catalogue import Catalogue
 from bertd_server.errors import Draining, UnknownModel
-from bertd_server.inside import calls
+from bertd_server.inside import calls, questions
+from bertd_server.inside.calls import asked
 from bertd_server.inside.given import SettingsError, given, of_model
 from bertd_server.inside.options import OfModel, Running
 from bertd_server.model import Model
@@ -49,29 +50,29 @@ class OpenModel:
     To cancel a call takes its texts out of the queue.
     """
 
-    embed = calls.EMBED
-    embed_each = calls.EMBED_EACH
-    embed_tokens = calls.EMBED_TOKENS
-    embed_tokens_each = calls.EMBED_TOKENS_EACH
-    embed_sparse = calls.EMBED_SPARSE
-    embed_sparse_each = calls.EMBED_SPARSE_EACH
-    classify = calls.CLASSIFY
-    classify_each = calls.CLASSIFY_EACH
-    classify_zero_shot = calls.CLASSIFY_ZERO_SHOT
-    classify_zero_shot_each = calls.CLASSIFY_ZERO_SHOT_EACH
-    rerank = calls.RERANK
-    rerank_each = calls.RERANK_EACH
-    tag = calls.TAG
-    tag_each = calls.TAG_EACH
-    answer = calls.ANSWER
-    answer_each = calls.ANSWER_EACH
-    fill_mask = calls.FILL_MASK
-    fill_mask_each = calls.FILL_MASK_EACH
-    tokenize = calls.TOKENIZE
-    tokenize_each = calls.TOKENIZE_EACH
-    count_tokens = calls.COUNT_TOKENS
-    count_tokens_each = calls.COUNT_TOKENS_EACH
-    detokenize = calls.DETOKENIZE
+    embed = asked(calls.embed)
+    embed_each = asked(questions.embed)
+    embed_tokens = asked(calls.embed_tokens)
+    embed_tokens_each = asked(questions.embed_tokens)
+    embed_sparse = asked(calls.embed_sparse)
+    embed_sparse_each = asked(questions.embed_sparse)
+    classify = asked(calls.classify)
+    classify_each = asked(questions.classify)
+    classify_zero_shot = asked(calls.classify_zero_shot)
+    classify_zero_shot_each = asked(questions.classify_zero_shot)
+    rerank = asked(calls.rerank)
+    rerank_each = asked(questions.score_documents)
+    tag = asked(calls.tag)
+    tag_each = asked(questions.tag)
+    answer = asked(calls.answer)
+    answer_each = asked(questions.answer)
+    fill_mask = asked(calls.fill_mask)
+    fill_mask_each = asked(questions.fill_mask)
+    tokenize = asked(calls.tokenize)
+    tokenize_each = asked(questions.tokenize)
+    count_tokens = asked(calls.count_tokens)
+    count_tokens_each = asked(questions.count_tokens)
+    detokenize = asked(questions.detokenize)
 
     def __init__(self, model: Model, models: OpenModels) -> None:
         self._model = model

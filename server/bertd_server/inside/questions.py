@@ -58,7 +58,7 @@ async def embed(
     prompt_name: str | None = None,
     **how: Unpack[Windowed],
 ) -> list[Reply[Float32Array]]:
-    """Compute one vector per text, float32 `[dimensions]`; `prompt_name` is a prompt's name."""
+    """Compute one vector per text, float32 `[dimensions]`; together `[texts, dimensions]`."""
     inputs = texts_of(_strings(texts, "texts"))
     return await embedding.embed(
         model, inputs, fit(how, windows=True), caller(how), prompt_name=prompt_name
@@ -135,7 +135,7 @@ async def score_documents(
     score_function: Literal["default", "sigmoid", "none"] = "default",
     **how: Unpack[Windowed],
 ) -> list[Reply[float]]:
-    """Score documents by relevance to a query, in their order: the higher the more relevant."""
+    """Score documents by relevance to a query; without `_each`, ordered: best first."""
     pairs = [
         Input(query, document, "query", f"documents[{number}]")
         for number, document in enumerate(_strings(documents, "documents"))

@@ -21,8 +21,8 @@ from typing import Any, Self, TypeVar, Unpack
 from bertd.bundle import Manifest
 
 from bertd_server.errors import Draining
-from bertd_server.inside import calls
-from bertd_server.inside.calls import Waited
+from bertd_server.inside import calls, questions
+from bertd_server.inside.calls import waited
 from bertd_server.inside.models import OpenModel, OpenModels
 from bertd_server.inside.options import OfModel, Running
 from bertd_server.model import Model
@@ -86,29 +86,29 @@ def _result(waiting: Future[R]) -> R:
 class SyncModel:
     """A model that answers threads; :class:`OpenModel` says what its methods do and raise."""
 
-    embed = Waited(calls.EMBED)
-    embed_each = Waited(calls.EMBED_EACH)
-    embed_tokens = Waited(calls.EMBED_TOKENS)
-    embed_tokens_each = Waited(calls.EMBED_TOKENS_EACH)
-    embed_sparse = Waited(calls.EMBED_SPARSE)
-    embed_sparse_each = Waited(calls.EMBED_SPARSE_EACH)
-    classify = Waited(calls.CLASSIFY)
-    classify_each = Waited(calls.CLASSIFY_EACH)
-    classify_zero_shot = Waited(calls.CLASSIFY_ZERO_SHOT)
-    classify_zero_shot_each = Waited(calls.CLASSIFY_ZERO_SHOT_EACH)
-    rerank = Waited(calls.RERANK)
-    rerank_each = Waited(calls.RERANK_EACH)
-    tag = Waited(calls.TAG)
-    tag_each = Waited(calls.TAG_EACH)
-    answer = Waited(calls.ANSWER)
-    answer_each = Waited(calls.ANSWER_EACH)
-    fill_mask = Waited(calls.FILL_MASK)
-    fill_mask_each = Waited(calls.FILL_MASK_EACH)
-    tokenize = Waited(calls.TOKENIZE)
-    tokenize_each = Waited(calls.TOKENIZE_EACH)
-    count_tokens = Waited(calls.COUNT_TOKENS)
-    count_tokens_each = Waited(calls.COUNT_TOKENS_EACH)
-    detokenize = Waited(calls.DETOKENIZE)
+    embed = waited(calls.embed)
+    embed_each = waited(questions.embed)
+    embed_tokens = waited(calls.embed_tokens)
+    embed_tokens_each = waited(questions.embed_tokens)
+    embed_sparse = waited(calls.embed_sparse)
+    embed_sparse_each = waited(questions.embed_sparse)
+    classify = waited(calls.classify)
+    classify_each = waited(questions.classify)
+    classify_zero_shot = waited(calls.classify_zero_shot)
+    classify_zero_shot_each = waited(questions.classify_zero_shot)
+    rerank = waited(calls.rerank)
+    rerank_each = waited(questions.score_documents)
+    tag = waited(calls.tag)
+    tag_each = waited(questions.tag)
+    answer = waited(calls.answer)
+    answer_each = waited(questions.answer)
+    fill_mask = waited(calls.fill_mask)
+    fill_mask_each = waited(questions.fill_mask)
+    tokenize = waited(calls.tokenize)
+    tokenize_each = waited(questions.tokenize)
+    count_tokens = waited(calls.count_tokens)
+    count_tokens_each = waited(questions.count_tokens)
+    detokenize = waited(questions.detokenize)
 
     def __init__(self, model: OpenModel, loop: _Loop) -> None:
         self._model = model
