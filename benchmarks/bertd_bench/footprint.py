@@ -146,9 +146,7 @@ def read(path: Path) -> Footprint:
 
 def sentence(footprint: Footprint, link: str) -> str:
     """The two numbers of the README."""
-    client, server = (
-        statistics.median(footprint.imports[module]) / 1e6 for module in IMPORTS
-    )
+    client, server = (statistics.median(footprint.imports[module]) / 1e6 for module in IMPORTS)
     runs = min(len(samples) for samples in footprint.imports.values())
     return (
         f"`pip install '.[{EXTRA}]'` brings {len(footprint.packages)} packages of "
@@ -166,10 +164,10 @@ def table(footprint: Footprint, link: str) -> str:
     small = sorted(ordered[len(large) :], key=lambda package: package.name)
     rows = [f"| {p.name} {p.version} | {p.bytes / _MB:.1f} |" for p in large]
     rest = ", ".join(f"{package.name} {package.version}" for package in small)
+    python, architecture = footprint.machine.versions["python"], footprint.machine.architecture
     return "\n".join(
         [
-            f"Python {footprint.machine.versions['python']}, {footprint.machine.architecture}: "
-            f"[`{link}`]({link}).",
+            f"Python {python}, {architecture}: [`{link}`]({link}).",
             "",
             "| package | MB |",
             "|---|---|",
