@@ -27,7 +27,7 @@ _VARIABLE = re.compile(r"\bBERTD_[A-Z_]+\b")
 _FLAG = re.compile(r"(?<![\w-])--([a-z]+(?:-[a-z]+)+)\b")
 
 
-def documents(path: Path) -> list[dict[str, Any]]:
+def documents(path: Path) -> list[Any]:
     """All documents of a YAML file."""
     return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
 

@@ -55,7 +55,7 @@ def test_the_list_is_what_the_requirements_ask_for(recorded: footprint.Footprint
     """Followed from pyproject.toml through what is installed here, in the pinned versions."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     left = [*project["dependencies"], *project["optional-dependencies"][footprint.EXTRA]]
-    names = {"bertd"}
+    names: set[str] = {"bertd"}
     while left:
         wanted = Requirement(left.pop())
         name = canonicalize_name(wanted.name)
@@ -68,9 +68,14 @@ def test_the_list_is_what_the_requirements_ask_for(recorded: footprint.Footprint
                     left.append(text.partition(";")[0])
     assert {package.name for package in recorded.packages} == names
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = {canonicalize_name(n): v for n, _, v in (x.partition("==") for x in lines[1:])}
+    pins: dict[str, str] = {
+        canonicalize_name(n): v for n, _, v in (x.partition("==") for x in lines[1:])
+    }
     listed = {package.name: package.version for package in recorded.packages}
-    assert listed == {"bertd": bertd.__version__, **{n: pins[n] for n in names - {"bertd"}}}
+    assert listed == {
+        "bertd": bertd.__version__,
+        **{name: pins[name] for name in names if name != "bertd"},
+    }
     assert not FOREIGN & listed.keys()
 
 
@@ -150,7 +155,12 @@ def test_a_fresh_install_serves_and_asks(fresh: Path, tiny_bundle: Path, tmp_pat
         finally:
             server.kill()
     missing = subprocess.run(
-        [command, "export", "model"], capture_output=True, text=True, check=False
+        [command, "export", "model", "--output", "out"],
+        cwd=tmp_path,
+        env={"PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert missing.returncode != 0
     assert "bertd[export]" in missing.stderr
