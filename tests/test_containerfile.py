@@ -5,11 +5,13 @@ tests/test_footprint.py installs what the build stage copies, and serves with it
 
 from __future__ import annotations
 
+import pwd
 import re
 import tomllib
 from pathlib import Path
 
 import bertd
+import pytest
 from bertd_server.settings import Settings
 from deployed import (
     DEPLOY,
@@ -91,3 +93,18 @@ def test_settings_that_are_named_anywhere_exist() -> None:
     for path in paths:
         named = named_settings(path.read_text(encoding="utf-8"))
         assert named <= Settings.model_fields.keys() | {"print_config"}, path
+
+
+def test_a_user_whom_the_system_does_not_know_has_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number alone, and no HOME: it failed before any setting was read."""
+
+    def unknown(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert effective(["model"], {}, tmp_path)["cache_folder"] == "/.cache/bertd"
+    assert effective(["model"], image_environment(), tmp_path)["cache_folder"] != "/.cache/bertd"
