@@ -124,6 +124,7 @@ def test_a_fresh_install_serves_and_asks(fresh: Path, tiny_bundle: Path, tmp_pat
     command = str(fresh.parent / "bertd")
     environment = {
         "PATH": os.defpath,
+        "HOME": str(tmp_path / "home"),
         **image_environment(),
         "BERTD_ADDRESS": "127.0.0.1:0",
         "BERTD_HTTP_ADDRESS": "127.0.0.1:0",
@@ -152,6 +153,7 @@ def test_a_fresh_install_serves_and_asks(fresh: Path, tiny_bundle: Path, tmp_pat
             assert json.loads(asked.stdout)["text"] == "hello"
             server.send_signal(signal.SIGTERM)
             assert server.wait(60) == 0
+            assert not (tmp_path / "home").exists()  # all that it keeps is in the cache folder
         finally:
             server.kill()
     missing = subprocess.run(
