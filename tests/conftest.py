@@ -16,8 +16,8 @@ from bertd.bundle import Task
 from bertd_bench.checkpoints import save_random
 from bertd_client import Client
 from bertd_export.bundle import export_model
-from bertd_server.app import Server
 from bertd_server.default_model import checkpoint_folder
+from bertd_server.server import Server
 from bertd_server.settings import Settings
 from tiny import save_tiny
 

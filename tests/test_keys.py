@@ -16,13 +16,13 @@ from bertd_client import AsyncClient, Client, Overloaded, PermissionDenied, Secu
 from bertd_client import Unauthenticated as NoKey
 from bertd_client.commands import models
 from bertd_server import commands
-from bertd_server.app import SERVICES
 from bertd_server.errors import CannotServeError, Unauthenticated
 from bertd_server.errors import Overloaded as Refused
 from bertd_server.errors import PermissionDenied as Denied
 from bertd_server.security.allowance import Allowance, Limits
 from bertd_server.security.keys import KeyRing, hashed, new_key
 from bertd_server.security.management import Management
+from bertd_server.services.composing import SERVICES
 from click.testing import CliRunner
 from conftest import RunningServer, quick_settings
 from google.rpc import error_details_pb2

@@ -15,11 +15,11 @@ import pytest
 from bertd import bundle
 from bertd.v1 import inference_pb2, inference_pb2_grpc
 from bertd_server import startup
-from bertd_server.app import Server
 from bertd_server.exits import Exit
 from bertd_server.model import Ready
 from bertd_server.notify import SUPERVISOR, Manager, manager
 from bertd_server.reloading import Reloading
+from bertd_server.server import Server
 from bertd_server.settings import RELOADABLE, Settings
 from bertd_server.watch import Watch, resident_bytes
 from conftest import quick_settings

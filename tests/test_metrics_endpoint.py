@@ -18,11 +18,11 @@ import pytest
 import yaml
 from bertd.v1 import inference_pb2, inference_pb2_grpc
 from bertd_client import Client
-from bertd_server.app import CannotListenError, Server
 from bertd_server.observing import families, metrics
 from bertd_server.observing.calls import RpcCounts
 from bertd_server.observing.endpoint import Endpoint
 from bertd_server.observing.pages import Pages
+from bertd_server.server import CannotListenError, Server
 from conftest import RunningServer, quick_settings
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from observed import get, samples, scrape, value

@@ -23,13 +23,13 @@ from bertd import bundle
 from bertd.v1 import inference_pb2, inference_pb2_grpc
 from bertd_bench.texts import WORDS
 from bertd_server import startup
-from bertd_server.app import Server
 from bertd_server.dispatcher import Dispatcher
 from bertd_server.engine import Engine, Float32Array
 from bertd_server.errors import DeadlineMissed, RequestError
 from bertd_server.packing import TokenSequence
 from bertd_server.reading import Reader, texts_of
 from bertd_server.scheduler import Scheduler
+from bertd_server.server import Server
 from bertd_server.settings import Settings
 from bertd_server.tasks import embedding
 from bertd_server.tasks.ask import Caller

@@ -28,7 +28,7 @@ from bertd_server.flags import SettingsCommand, given
 )
 @click.option("--print-config", is_flag=True, help="print the effective settings as TOML, and end")
 def serve(bundle: Path | None, config: Path | None, *, print_config: bool, **values: Any) -> None:
-    """Serve BUNDLE over gRPC; without BUNDLE, the embedded default model."""
+    """Serve BUNDLE over gRPC, or the models of --repository; else, the embedded default model."""
     from bertd_server import configuration
 
     context = click.get_current_context()
@@ -41,6 +41,11 @@ def serve(bundle: Path | None, config: Path | None, *, print_config: bool, **val
         click.echo(effective.toml(), nl=False)
         return
     settings = effective.settings
+    if bundle is not None and settings.repository is not None:
+        raise click.UsageError(
+            f"BUNDLE and --repository: give one of them, or move the bundle to "
+            f"{settings.repository}/NAME/1"
+        )
     if settings.supervise and configuration.SUPERVISOR_VARIABLE not in os.environ:
         from bertd_server import supervisor
 
@@ -50,19 +55,22 @@ def serve(bundle: Path | None, config: Path | None, *, print_config: bool, **val
 
     from bertd_server import app, default_model, logs, process
     from bertd_server.errors import CannotServeError
+    from bertd_server.server import CannotListenError
 
     logs.configure(settings.log_format, settings.log_level)
     if sys.platform != "win32":
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the event loop takes it
     try:
-        folder = bundle or default_model.ensure_bundle(settings.cache_folder)
+        folder = bundle
+        if folder is None and settings.repository is None:
+            folder = default_model.ensure_bundle(settings.cache_folder)
         ended = process.run(
             app.serve(folder, settings, lambda: configuration.load(flags, config).settings)
         )
     except (
         BundleError,
         CannotServeError,
-        app.CannotListenError,
+        CannotListenError,
         default_model.NoDefaultModelError,
     ) as error:
         raise click.ClickException(str(error)) from error

@@ -10,6 +10,7 @@
       PermissionDenied           PERMISSION_DENIED  the key, or the address, is not for this call
       UnknownModel               NOT_FOUND
       WrongTask                  FAILED_PRECONDITION
+      CannotLoad                 FAILED_PRECONDITION a model of the repository is not in order
       Unsupported                UNIMPLEMENTED      what a protocol has and this server has not
       Overloaded                 RESOURCE_EXHAUSTED too much waits; carries when to retry
       DeadlineMissed             DEADLINE_EXCEEDED  too little time, or it expired in the queue
@@ -98,6 +99,13 @@ class WrongTask(RequestError):
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "wrong_task"
+
+
+class CannotLoad(RequestError):
+    """A model of the repository cannot be loaded as it is."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "cannot_load"
 
 
 class Unsupported(RequestError):

@@ -7,15 +7,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import structlog
-from bertd import bundle, graphs
+from bertd import bundle
 from tokenizers import Encoding, Tokenizer
 
 from bertd_server.engine import EngineOptions
@@ -25,6 +27,7 @@ from bertd_server.forecast import Measured
 from bertd_server.lanes import Runs, unheard
 from bertd_server.observing.calls import Stages
 from bertd_server.packing import TokenSequence
+from bertd_server.pool import Pool
 from bertd_server.reading import Fit, Input, Reader, Reading
 from bertd_server.scheduler import Scheduler, SchedulerOptions
 from bertd_server.startup import StartOptions, start
@@ -74,46 +77,30 @@ class ModelOptions:
     starting: StartOptions = field(default_factory=StartOptions)
 
 
-class Model:
-    """A bundle that answers. Construct it with :meth:`load` on the event loop that uses it."""
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A bundle in memory, verified and measured, that answers nothing yet."""
 
-    def __init__(
-        self,
-        manifest: bundle.Manifest,
-        version: str,
-        reader: Reader,
-        texts: TextQueue,
-        scheduler: Scheduler,
-    ) -> None:
-        self.manifest = manifest
-        self.version = version
-        self._reader = reader
-        self._texts = texts
-        self._scheduler = scheduler
-        self.statistics: Statistics = scheduler.statistics
+    manifest: bundle.Manifest
+    reader: Reader
+    engine: Ready
+    measured: Measured
 
     @classmethod
-    def load(
-        cls,
-        folder: Path,
-        options: ModelOptions,
-        on_lanes: Callable[[int], None] = unheard,
-        start: Start = start,
-    ) -> Model:
-        """Verify a bundle, load it, and measure how fast it is here.
+    def read(cls, folder: Path, options: ModelOptions, start: Start = start) -> Loaded:
+        """Verify a bundle, load it, and measure how fast it is here. It takes seconds; any thread.
 
         Args:
             folder: the bundle.
             options: how to run it.
-            on_lanes: told how many lanes are alive, whenever that changes.
             start: makes the engine, ready to run, and measures it.
 
         Raises:
             bundle.BundleError: the folder is not a bundle, or not an intact one.
+            CannotServeError: the provider or the memory is not there.
         """
         manifest = bundle.read_manifest(folder)
         bundle.verify_files(folder, manifest)
-        graphs.check_graph(folder, manifest)
         reader = Reader.of(folder, manifest, options.texts.max_text_characters)
         engine, measured = start(folder, manifest, options.engine, options.starting)
         if manifest.precision == "fp16" and engine.provider == CPU:
@@ -123,15 +110,101 @@ class Model:
                 remedy="a CPU converts fp16 to fp32 and gains nothing: serve this bundle on an "
                 "accelerator, or export fp32 or int8 for this machine",
             )
+        return cls(manifest, reader, engine, measured)
+
+
+class Model:
+    """A bundle that answers. Whoever uses it holds it, with `with`; see :meth:`retire`.
+
+    Attributes:
+        name: by which it is served.
+        version: of that name, a whole number.
+        manifest: what the export says of it.
+        statistics: what has happened so far.
+    """
+
+    def __init__(  # noqa: PLR0913 - by keyword
+        self,
+        loaded: Loaded,
+        options: ModelOptions,
+        *,
+        name: str = "",
+        version: str = "1",
+        pool: Pool | None = None,
+        share: float = 1.0,
+        on_lanes: Callable[[int], None] = unheard,
+    ) -> None:
+        """Be ready to answer; construct this on the event loop that uses it.
+
+        Args:
+            loaded: the bundle.
+            options: how to run it.
+            name: by which it is served; empty for its own.
+            version: a whole number.
+            pool: lanes to share with other models; None starts its own.
+            share: of the pool, beside those of the others.
+            on_lanes: told how many lanes of its own are alive, whenever that changes.
+        """
+        self.manifest = loaded.manifest
+        self.name = name or loaded.manifest.name
+        self.version = version
+        self._reader = loaded.reader
+        engine = loaded.engine
         scheduling = replace(
             options.scheduling,
             lanes=engine.lanes,
             max_batch_tokens=min(options.scheduling.max_batch_tokens, engine.max_batch_tokens),
         )
-        scheduler = Scheduler(engine, measured, scheduling, on_lanes=on_lanes)
-        texts = TextQueue(options.texts, scheduler.statistics.refused)
+        self._scheduler = Scheduler(
+            engine, loaded.measured, scheduling, on_lanes=on_lanes, pool=pool, share=share
+        )
+        self.statistics: Statistics = self._scheduler.statistics
+        self._texts = TextQueue(options.texts, self.statistics.refused)
+        self._holders = 0
+        self._unheld = asyncio.Event()
+        self._unheld.set()
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        options: ModelOptions,
+        on_lanes: Callable[[int], None] = unheard,
+        start: Start = start,
+    ) -> Model:
+        """Load a bundle as the only model, on the event loop, which waits for it.
+
+        Its version is the folder's name, if that is a number.
+
+        Raises:
+            bundle.BundleError: the folder is not a bundle, or not an intact one.
+            CannotServeError: the provider or the memory is not there.
+        """
         version = folder.name if folder.name.isdecimal() else "1"
-        return cls(manifest, version, reader, texts, scheduler)
+        loaded = Loaded.read(folder, options, start)
+        return cls(loaded, options, version=version, on_lanes=on_lanes)
+
+    def __enter__(self) -> Self:
+        self._holders += 1
+        self._unheld.clear()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._holders -= 1
+        if not self._holders:
+            self._unheld.set()
+
+    async def retire(self, within: float = math.inf) -> bool:
+        """Wait until nobody holds it, then :meth:`drain`; nobody must find it any more.
+
+        Returns:
+            whether all that was taken was finished within so many seconds.
+        """
+        end = time.monotonic() + within
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if math.isinf(within) else within):
+                await self._unheld.wait()
+        return await self.drain(max(0.0, end - time.monotonic()))
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -271,7 +344,7 @@ class Model:
         except KeyError:
             known = ", ".join(sorted(self.manifest.prompts)) or "none"
             raise InvalidInput(
-                f"prompt_name {name!r} is not a prompt of {self.manifest.name}; it has: {known}",
+                f"prompt_name {name!r} is not a prompt of {self.name}; it has: {known}",
                 field="prompt_name",
                 reason="unknown_value",
             ) from None

@@ -16,7 +16,15 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bertd_server import cpu, kept
-from bertd_server.values import LogFormat, LogLevel, Profile, Provider, Switch, parse_bytes
+from bertd_server.values import (
+    LogFormat,
+    LogLevel,
+    ModelControl,
+    Profile,
+    Provider,
+    Switch,
+    parse_bytes,
+)
 
 UNIX = "unix:"
 ON: Switch = "on"
@@ -26,6 +34,7 @@ MAX_PORT = 65_535
 
 GROUPS = {
     "address": "Listening",
+    "repository": "Models",
     "lanes": "Computing",
     "cache_folder": "Starting",
     "max_batch_tokens": "Batches and queue",
@@ -60,6 +69,21 @@ class Settings(BaseSettings):
     )
 
     address: str = Field("127.0.0.1:8001", description="host:port to listen on")
+    repository: Path | None = Field(
+        None, description="folder of models, as ROOT/MODEL/VERSION, in the place of one bundle"
+    )
+    model_control: ModelControl = Field(
+        "none",
+        description="what changes the models of a repository: nothing, calls that load and unload "
+        "them (explicit), or changes of the folder (poll)",
+    )
+    load_models: str = Field(
+        "", description="models to load at the start with explicit, comma between them; * for all"
+    )
+    default_model: str = Field(
+        "", description="model of a call that names none; without it, the only model"
+    )
+    poll_seconds: float = Field(15.0, gt=0, description="seconds between two looks at the folder")
     lanes: int = Field(
         default_factory=cpu.usable_threads,
         ge=1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+ModelControl = Literal["none", "explicit", "poll"]
 Provider = Literal["cpu", "cuda", "tensorrt", "openvino"]
 Switch = Literal["off", "on"]
 LogFormat = Literal["auto", "console", "json"]

@@ -25,11 +25,12 @@ import grpc
 import numpy as np
 from bertd import bundle
 from bertd_server import process
-from bertd_server.app import Server, settle
+from bertd_server.app import settle
 from bertd_server.calibration import Calibration
 from bertd_server.cost import Measurement, Shape
 from bertd_server.engine import NO_LIMIT, EngineOptions, Float32Array
 from bertd_server.packing import TokenSequence
+from bertd_server.server import Server
 from bertd_server.settings import Settings
 from bertd_server.startup import StartOptions
 

@@ -33,7 +33,7 @@ class HealthService(health_pb2_grpc.HealthServicer):
         """Take the names of the services; the empty name, the whole server, is always known."""
         self._services = frozenset(["", *services])
         self._unanswered: frozenset[str] = frozenset()
-        self._models: dict[str, bool] = {}
+        self._models: frozenset[str] = frozenset()
         self._serving = True
         self._leaving = False
         self._draining = False
@@ -54,14 +54,9 @@ class HealthService(health_pb2_grpc.HealthServicer):
         self._leaving = True
         self._tell()
 
-    def report_model(self, name: str, *, serving: bool) -> None:
-        """Say whether a model can be asked now, as far as it is up to the model alone."""
-        self._models[MODEL.format(name)] = serving
-        self._tell()
-
-    def forget_model(self, name: str) -> None:
-        """Say that a model is no longer served."""
-        self._models.pop(MODEL.format(name), None)
+    def report_models(self, names: Iterable[str]) -> None:
+        """Say which models answer; others are unknown."""
+        self._models = frozenset(map(MODEL.format, names))
         self._tell()
 
     def drain(self) -> None:
@@ -114,7 +109,7 @@ class HealthService(health_pb2_grpc.HealthServicer):
     def _status(self, service: str) -> Response:
         if not self._is_known(service):
             return Response(status=Response.SERVICE_UNKNOWN)
-        answered = service not in self._unanswered and self._models.get(service, True)
+        answered = service not in self._unanswered
         return Response(
             status=Response.SERVING if answered and self.serving else Response.NOT_SERVING
         )

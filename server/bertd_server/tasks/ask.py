@@ -126,7 +126,7 @@ def require(model: Model, call: str, *tasks: str) -> None:
     """
     if model.manifest.task not in tasks:
         raise WrongTask(
-            f"{call} is for {' and '.join(tasks)}, and model {model.manifest.name!r} is for "
+            f"{call} is for {' and '.join(tasks)}, and model {model.name!r} is for "
             f"{model.manifest.task}: ask another model, or make another call"
         )
 
@@ -140,7 +140,7 @@ async def ask(
         RequestError: the call as a whole cannot be answered.
     """
     watched, in_flight = CURRENT.get(), model.statistics.in_flight
-    stages = watched.asking(model.manifest.name, model.version, inputs) if watched else None
+    stages = watched.asking(model.name, model.version, inputs) if watched else None
     in_flight.calls += 1
     in_flight.texts += len(inputs)
     try:

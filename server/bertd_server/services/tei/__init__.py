@@ -11,7 +11,7 @@ import asyncio
 import grpc
 from bertd.tei.v1 import tei_pb2, tei_pb2_grpc
 
-from bertd_server.services.lookup import Models
+from bertd_server.catalogue import Catalogue
 from bertd_server.services.tei import predict
 from bertd_server.services.tei.calls import Limits
 from bertd_server.services.tei.embed import EmbedService
@@ -33,7 +33,7 @@ _TASKS = {
 
 
 def add_services(
-    models: Models, limits: Limits, server: grpc.aio.Server, closing: asyncio.Event
+    models: Catalogue, limits: Limits, server: grpc.aio.Server, closing: asyncio.Event
 ) -> None:
     """Serve all services of the protocol; their streams end once `closing` is set."""
     tei_pb2_grpc.add_InfoServicer_to_server(InfoService(models, limits, closing), server)
@@ -43,7 +43,7 @@ def add_services(
     tei_pb2_grpc.add_TokenizeServicer_to_server(TokenizeService(models, limits, closing), server)
 
 
-def unanswered(models: Models) -> list[str]:
+def unanswered(models: Catalogue) -> list[str]:
     """Names of services that none of the models answers."""
-    served = {model.manifest.task for model in models.values()}
+    served = {model.manifest.task for model in models.models()}
     return [name for name, tasks in _TASKS.items() if not tasks & served]

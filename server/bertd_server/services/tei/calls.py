@@ -21,12 +21,12 @@ from typing import Any, TypeVar
 from bertd.tei.v1 import tei_pb2 as pb
 from grpc.aio import ServicerContext as Context
 
+from bertd_server.catalogue import Catalogue
 from bertd_server.cutting import Side
 from bertd_server.errors import InvalidInput, Overloaded, RequestError
 from bertd_server.model import Model
 from bertd_server.reading import Fit
 from bertd_server.services.enums import known_value
-from bertd_server.services.lookup import Models, find_model
 from bertd_server.services.status import abort
 from bertd_server.services.streams import closed_after_use, in_order
 from bertd_server.tasks.ask import Caller, Reply
@@ -34,6 +34,7 @@ from bertd_server.tasks.ask import Caller, Reply
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 T = TypeVar("T")
+S = TypeVar("S", bound="Service")
 
 # Requests have one text each: so many of a stream together make good batches.
 IN_WORK = 128
@@ -62,15 +63,28 @@ class Limits:
 class Service:
     """Finds the model of a call."""
 
-    def __init__(self, models: Models, limits: Limits, closing: asyncio.Event) -> None:
+    def __init__(self, models: Catalogue, limits: Limits, closing: asyncio.Event) -> None:
         """Serve models by name, looked up anew for each call, until `closing` is set."""
         self._models = models
         self._closing = closing
         self._limits = limits
 
-    def _model(self, context: Context[Any, Any]) -> Model:
+    def model(self, context: Context[Any, Any]) -> Model:
+        """The model that a call means; see :meth:`Catalogue.find`."""
         given = dict(context.invocation_metadata() or ())
-        return find_model(self._models, str(given.get(MODEL_KEY, "")), f"metadata {MODEL_KEY}")
+        return self._models.find(str(given.get(MODEL_KEY, "")), field=f"metadata {MODEL_KEY}")
+
+
+def holding(
+    method: Callable[[S, Model, Request, Context[Any, Any]], Awaitable[Response]],
+) -> Callable[[S, Request, Context[Any, Any]], Awaitable[Response]]:
+    """Give a method the model of its call, and hold it until the answer is there."""
+
+    async def held(self: S, request: Request, context: Context[Any, Any]) -> Response:
+        with self.model(context) as model:
+            return await method(self, model, request, context)
+
+    return held
 
 
 class Tally:

@@ -15,7 +15,7 @@ from bertd_server.errors import InvalidInput
 from bertd_server.model import Model
 from bertd_server.reading import Input
 from bertd_server.services.tei import calls
-from bertd_server.services.tei.calls import Service, Tally, answered, streamed
+from bertd_server.services.tei.calls import Service, Tally, answered, holding, streamed
 from bertd_server.tasks import embedding, sparse
 from bertd_server.tasks.ask import require
 
@@ -72,10 +72,11 @@ class EmbedService(Service, tei_pb2_grpc.EmbedServicer):
         async for response in streamed(self._embed_all, request_iterator, context, self._closing):
             yield response
 
+    @holding
     async def _embed(
-        self, request: pb.EmbedRequest, context: Context[Any, Any]
+        self, model: Model, request: pb.EmbedRequest, context: Context[Any, Any]
     ) -> pb.EmbedResponse:
-        model, tally = self._model(context), Tally()
+        tally = Tally()
         require(model, "Embed", "feature-extraction")
         _check_dimensions(request, model)
         (reply,) = await embedding.embed(
@@ -95,10 +96,11 @@ class EmbedService(Service, tei_pb2_grpc.EmbedServicer):
             vector = of_length_one(vector)
         return pb.EmbedResponse(embeddings=vector.tolist(), metadata=tally.metadata())
 
+    @holding
     async def _embed_sparse(
-        self, request: pb.EmbedSparseRequest, context: Context[Any, Any]
+        self, model: Model, request: pb.EmbedSparseRequest, context: Context[Any, Any]
     ) -> pb.EmbedSparseResponse:
-        model, tally = self._model(context), Tally()
+        tally = Tally()
         require(model, "EmbedSparse", "fill-mask")
         (reply,) = await sparse.embed_sparse(
             model,
@@ -116,10 +118,11 @@ class EmbedService(Service, tei_pb2_grpc.EmbedServicer):
             metadata=tally.metadata(),
         )
 
+    @holding
     async def _embed_all(
-        self, request: pb.EmbedAllRequest, context: Context[Any, Any]
+        self, model: Model, request: pb.EmbedAllRequest, context: Context[Any, Any]
     ) -> pb.EmbedAllResponse:
-        model, tally = self._model(context), Tally()
+        tally = Tally()
         require(model, "EmbedAll", "feature-extraction")
         (reply,) = await embedding.embed_tokens(
             model,

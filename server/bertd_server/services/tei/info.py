@@ -10,7 +10,8 @@ from bertd.tei.v1 import tei_pb2 as pb
 from bertd.tei.v1 import tei_pb2_grpc
 from grpc.aio import ServicerContext as Context
 
-from bertd_server.services.tei.calls import Service, answered
+from bertd_server.model import Model
+from bertd_server.services.tei.calls import Service, answered, holding
 from bertd_server.tasks.ask import require
 
 MODEL_TYPES: dict[Task, pb.ModelType.ValueType] = {
@@ -32,17 +33,18 @@ class InfoService(Service, tei_pb2_grpc.InfoServicer):
         """Describe them."""
         return await answered(self._info, request, context)
 
+    @holding
     async def _info(
         self,
+        model: Model,
         request: pb.InfoRequest,  # noqa: ARG002 - it has no fields
-        context: Context[Any, Any],
+        context: Context[Any, Any],  # noqa: ARG002 - as the rest
     ) -> pb.InfoResponse:
-        model = self._model(context)
         require(model, "Info", *MODEL_TYPES)  # the protocol has no word for other tasks
         manifest, limits = model.manifest, model.limits
         return pb.InfoResponse(
             version=bertd.__version__,
-            model_id=manifest.name,
+            model_id=model.name,
             model_sha=manifest.source.revision,
             model_dtype=_DTYPES[manifest.precision],
             model_type=MODEL_TYPES[manifest.task],

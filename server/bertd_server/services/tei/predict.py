@@ -10,9 +10,10 @@ from bertd.tei.v1 import tei_pb2_grpc
 from grpc.aio import ServicerContext as Context
 
 from bertd_server.errors import InvalidInput
+from bertd_server.model import Model
 from bertd_server.reading import Input
 from bertd_server.services.tei import calls
-from bertd_server.services.tei.calls import Service, Tally, answered, streamed
+from bertd_server.services.tei.calls import Service, Tally, answered, holding, streamed
 from bertd_server.tasks import classification, ranking
 from bertd_server.tasks.ask import require
 from bertd_server.tasks.classification import LabelScore, ScoreFunction
@@ -59,21 +60,23 @@ class PredictService(Service, tei_pb2_grpc.PredictServicer):
         ):
             yield response
 
+    @holding
     async def _predict(
-        self, request: pb.PredictRequest, context: Context[Any, Any]
+        self, model: Model, request: pb.PredictRequest, context: Context[Any, Any]
     ) -> pb.PredictResponse:
         calls.check_text(request.inputs)
-        return await self._score(Input(request.inputs, field="inputs"), request, context)
+        return await self._score(model, Input(request.inputs, field="inputs"), request, context)
 
+    @holding
     async def _predict_pair(
-        self, request: pb.PredictPairRequest, context: Context[Any, Any]
+        self, model: Model, request: pb.PredictPairRequest, context: Context[Any, Any]
     ) -> pb.PredictResponse:
-        return await self._score(_pair(request.inputs), request, context)
+        return await self._score(model, _pair(request.inputs), request, context)
 
     async def _score(
-        self, one: Input, request: Any, context: Context[Any, Any]
+        self, model: Model, one: Input, request: Any, context: Context[Any, Any]
     ) -> pb.PredictResponse:
-        model, tally = self._model(context), Tally()
+        tally = Tally()
         require(model, "Predict", *TASKS)
         fit, caller = calls.fit(request), calls.caller(context)
         labels = model.manifest.labels

@@ -14,7 +14,7 @@ from bertd_server.model import Model
 from bertd_server.reading import Input
 from bertd_server.services.streams import closed_after_use, in_order
 from bertd_server.services.tei import calls
-from bertd_server.services.tei.calls import Service, Tally, answered, patiently
+from bertd_server.services.tei.calls import Service, Tally, answered, holding, patiently
 from bertd_server.services.v1.requests import check_count
 from bertd_server.tasks import ranking
 from bertd_server.tasks.ask import Reply, require
@@ -39,15 +39,12 @@ class RerankService(Service, tei_pb2_grpc.RerankServicer):
         """Order the texts of a stream."""
         return await answered(self._rerank_stream, request_iterator, context)
 
-    def _ranker(self, context: Context[Any, Any]) -> Model:
-        model = self._model(context)
-        require(model, "Rerank", "text-ranking")
-        return model
-
+    @holding
     async def _rerank(
-        self, request: pb.RerankRequest, context: Context[Any, Any]
+        self, model: Model, request: pb.RerankRequest, context: Context[Any, Any]
     ) -> pb.RerankResponse:
-        model, tally = self._ranker(context), Tally()
+        require(model, "Rerank", "text-ranking")
+        tally = Tally()
         check_count(len(request.texts), self._limits.max_texts, "texts")
         pairs = [
             _pair(request.query, text, f"texts[{number}]")
@@ -70,10 +67,15 @@ class RerankService(Service, tei_pb2_grpc.RerankServicer):
         ]
         return _response(ranks, tally)
 
+    @holding
     async def _rerank_stream(
-        self, requests: AsyncIterator[pb.RerankStreamRequest], context: Context[Any, Any]
+        self,
+        model: Model,
+        requests: AsyncIterator[pb.RerankStreamRequest],
+        context: Context[Any, Any],
     ) -> pb.RerankResponse:
-        model, tally = self._ranker(context), Tally()
+        require(model, "Rerank", "text-ranking")
+        tally = Tally()
         first: pb.RerankStreamRequest | None = None
         ranks: list[pb.Rank] = []
         held = 0

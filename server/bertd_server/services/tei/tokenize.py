@@ -12,9 +12,10 @@ from bertd.tei.v1 import tei_pb2_grpc
 from grpc.aio import ServicerContext as Context
 
 from bertd_server.errors import InvalidInput
+from bertd_server.model import Model
 from bertd_server.reading import Input
 from bertd_server.services.tei import calls
-from bertd_server.services.tei.calls import Service, answered, streamed
+from bertd_server.services.tei.calls import Service, answered, holding, streamed
 from bertd_server.tokens import Places, Token, tokens_of
 
 MOST_IDS = 100_000
@@ -54,10 +55,13 @@ class TokenizeService(Service, tei_pb2_grpc.TokenizeServicer):
         async for response in streamed(self._decode, request_iterator, context, self._closing):
             yield response
 
+    @holding
     async def _tokenize(
-        self, request: pb.EncodeRequest, context: Context[Any, Any]
+        self,
+        model: Model,
+        request: pb.EncodeRequest,
+        context: Context[Any, Any],  # noqa: ARG002 - as the rest
     ) -> pb.EncodeResponse:
-        model = self._model(context)
         calls.check_text(request.inputs)
         prompt = model.prompt(request.prompt_name if request.HasField("prompt_name") else None)
         text = prompt + request.inputs
@@ -71,10 +75,14 @@ class TokenizeService(Service, tei_pb2_grpc.TokenizeServicer):
             tokens=[_token(token, text, places) for token in tokens_of(encoding)]
         )
 
+    @holding
     async def _decode(
-        self, request: pb.DecodeRequest, context: Context[Any, Any]
+        self,
+        model: Model,
+        request: pb.DecodeRequest,
+        context: Context[Any, Any],  # noqa: ARG002 - as the rest
     ) -> pb.DecodeResponse:
-        model, ids = self._model(context), list(request.ids)
+        ids = list(request.ids)
         if not 1 <= len(ids) <= MOST_IDS:
             raise InvalidInput(
                 f"ids has {len(ids)} entries: send 1 to {MOST_IDS:,} token ids", field="ids"

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from bertd.v1 import inference_pb2 as pb
 from bertd.v1 import inference_pb2_grpc
 from grpc.aio import ServicerContext as Context
 
+from bertd_server.catalogue import Catalogue
 from bertd_server.errors import RequestError
+from bertd_server.model import Model
 from bertd_server.reading import texts_of
-from bertd_server.services.lookup import Models, find_model
 from bertd_server.services.status import abort
 from bertd_server.services.streams import closed_after_use, in_order
 from bertd_server.services.v1 import requests, responses
 from bertd_server.tasks import answering, classification, embedding, filling, ranking, tagging
 from bertd_server.tasks.ask import Reply
 
-Request = TypeVar("Request")
+
+class _Asks(Protocol):
+    model: str
+
+
+Request = TypeVar("Request", bound=_Asks)
 Response = TypeVar("Response")
 Replies = Sequence[Reply[Any]]
 
@@ -27,11 +33,11 @@ Replies = Sequence[Reply[Any]]
 class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     """Answers texts."""
 
-    def __init__(self, models: Models, *, max_texts: int, closing: asyncio.Event) -> None:
+    def __init__(self, models: Catalogue, *, max_texts: int, closing: asyncio.Event) -> None:
         """Serve models.
 
         Args:
-            models: by name; looked up anew for each call.
+            models: looked up anew for each call.
             max_texts: inputs that a call may have.
             closing: once it is set, streams end with what they have sent.
         """
@@ -43,7 +49,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         self, request: pb.EmbedRequest, context: Context[pb.EmbedRequest, pb.EmbedResponse]
     ) -> pb.EmbedResponse:
         """Embed texts."""
-        return await _answer(self._embed, request, context)
+        return await self._answer(self._embed, request, context)
 
     async def EmbedStream(  # noqa: N802 - the RPC's name
         self,
@@ -54,7 +60,8 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
 
         async def work(request: pb.EmbedRequest) -> pb.EmbedResponse:
             try:
-                return (await self._embed(request, context))[0]
+                with self._models.find(request.model) as model:
+                    return (await self._embed(model, request, context))[0]
             except RequestError as error:
                 failed = pb.EmbedResult(error=responses.error(error))
                 return pb.EmbedResponse(results=[failed] * self._failing(request.texts))
@@ -70,13 +77,13 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         context: Context[pb.EmbedTokensRequest, pb.EmbedTokensResponse],
     ) -> pb.EmbedTokensResponse:
         """Embed tokens."""
-        return await _answer(self._embed_tokens, request, context)
+        return await self._answer(self._embed_tokens, request, context)
 
     async def Classify(  # noqa: N802 - the RPC's name
         self, request: pb.ClassifyRequest, context: Context[pb.ClassifyRequest, pb.ClassifyResponse]
     ) -> pb.ClassifyResponse:
         """Classify texts or pairs."""
-        return await _answer(self._classify, request, context)
+        return await self._answer(self._classify, request, context)
 
     async def ZeroShotClassify(  # noqa: N802 - the RPC's name
         self,
@@ -84,13 +91,13 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         context: Context[pb.ZeroShotClassifyRequest, pb.ZeroShotClassifyResponse],
     ) -> pb.ZeroShotClassifyResponse:
         """Classify texts by labels of the request."""
-        return await _answer(self._classify_zero_shot, request, context)
+        return await self._answer(self._classify_zero_shot, request, context)
 
     async def Rerank(  # noqa: N802 - the RPC's name
         self, request: pb.RerankRequest, context: Context[pb.RerankRequest, pb.RerankResponse]
     ) -> pb.RerankResponse:
         """Order documents by relevance."""
-        return await _answer(self._rerank, request, context)
+        return await self._answer(self._rerank, request, context)
 
     async def RerankStream(  # noqa: N802 - the RPC's name
         self,
@@ -101,7 +108,8 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
 
         async def work(request: pb.RerankRequest) -> pb.RerankResponse:
             try:
-                return (await self._rerank(request, context))[0]
+                with self._models.find(request.model) as model:
+                    return (await self._rerank(model, request, context))[0]
             except RequestError as error:
                 status = responses.error(error)
                 count = self._failing(request.documents)
@@ -119,25 +127,25 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         context: Context[pb.TagTokensRequest, pb.TagTokensResponse],
     ) -> pb.TagTokensResponse:
         """Find entities."""
-        return await _answer(self._tag, request, context)
+        return await self._answer(self._tag, request, context)
 
     async def Answer(  # noqa: N802 - the RPC's name
         self, request: pb.AnswerRequest, context: Context[pb.AnswerRequest, pb.AnswerResponse]
     ) -> pb.AnswerResponse:
         """Answer questions."""
-        return await _answer(self._find_answers, request, context)
+        return await self._answer(self._find_answers, request, context)
 
     async def FillMask(  # noqa: N802 - the RPC's name
         self, request: pb.FillMaskRequest, context: Context[pb.FillMaskRequest, pb.FillMaskResponse]
     ) -> pb.FillMaskResponse:
         """Fill masks."""
-        return await _answer(self._fill, request, context)
+        return await self._answer(self._fill, request, context)
 
     async def Tokenize(  # noqa: N802 - the RPC's name
         self, request: pb.TokenizeRequest, context: Context[pb.TokenizeRequest, pb.TokenizeResponse]
     ) -> pb.TokenizeResponse:
         """Tokenise texts."""
-        return await _answer(self._tokenize, request, context)
+        return await self._answer(self._tokenize, request, context)
 
     async def Detokenize(  # noqa: N802 - the RPC's name
         self,
@@ -145,7 +153,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         context: Context[pb.DetokenizeRequest, pb.DetokenizeResponse],
     ) -> pb.DetokenizeResponse:
         """Write token ids as texts."""
-        return await _answer(self._detokenize, request, context)
+        return await self._answer(self._detokenize, request, context)
 
     async def CountTokens(  # noqa: N802 - the RPC's name
         self,
@@ -153,16 +161,32 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         context: Context[pb.CountTokensRequest, pb.CountTokensResponse],
     ) -> pb.CountTokensResponse:
         """Count tokens."""
-        return await _answer(self._count, request, context)
+        return await self._answer(self._count, request, context)
+
+    async def _answer(
+        self,
+        work: Callable[[Model, Request, Context[Any, Any]], Awaitable[tuple[Response, Replies]]],
+        request: Request,
+        context: Context[Any, Any],
+    ) -> Response:
+        """Do the work; end the call with its error, or if none of its inputs has an answer."""
+        try:
+            with self._models.find(request.model) as model:
+                response, replies = await work(model, request, context)
+        except RequestError as error:
+            await abort(context, error)
+        errors = [one.outcome for one in replies if isinstance(one.outcome, RequestError)]
+        if errors and len(errors) == len(replies):
+            await abort(context, *errors)
+        return response
 
     def _failing(self, texts: Sequence[str]) -> int:
         """How many results say that a request of a stream has failed: one at least."""
         return min(max(1, len(texts)), self._max_texts)
 
     async def _embed(
-        self, request: pb.EmbedRequest, context: Context[Any, Any]
+        self, model: Model, request: pb.EmbedRequest, context: Context[Any, Any]
     ) -> tuple[pb.EmbedResponse, Replies]:
-        model = find_model(self._models, request.model)
         requests.check_count(len(request.texts), self._max_texts, "texts")
         replies = await embedding.embed(
             model,
@@ -176,9 +200,8 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         return pb.EmbedResponse(**named, dimensions=dimensions, results=results), replies
 
     async def _embed_tokens(
-        self, request: pb.EmbedTokensRequest, context: Context[Any, Any]
+        self, model: Model, request: pb.EmbedTokensRequest, context: Context[Any, Any]
     ) -> tuple[pb.EmbedTokensResponse, Replies]:
-        model = find_model(self._models, request.model)
         requests.check_count(len(request.texts), self._max_texts, "texts")
         replies = await embedding.embed_tokens(
             model,
@@ -192,9 +215,8 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         return pb.EmbedTokensResponse(**named, dimensions=dimensions, results=results), replies
 
     async def _classify(
-        self, request: pb.ClassifyRequest, context: Context[Any, Any]
+        self, model: Model, request: pb.ClassifyRequest, context: Context[Any, Any]
     ) -> tuple[pb.ClassifyResponse, Replies]:
-        model = find_model(self._models, request.model)
         requests.check_count(len(request.inputs), self._max_texts, "inputs")
         replies = await classification.classify(
             model,
@@ -208,9 +230,8 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         return pb.ClassifyResponse(**responses.named(model), results=results), replies
 
     async def _classify_zero_shot(
-        self, request: pb.ZeroShotClassifyRequest, context: Context[Any, Any]
+        self, model: Model, request: pb.ZeroShotClassifyRequest, context: Context[Any, Any]
     ) -> tuple[pb.ZeroShotClassifyResponse, Replies]:
-        model = find_model(self._models, request.model)
         requests.check_count(len(request.texts), self._max_texts, "texts")
         pairs = len(request.texts) * len(request.labels)
         if pairs:
@@ -228,9 +249,8 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         return pb.ZeroShotClassifyResponse(**responses.named(model), results=results), replies
 
     async def _rerank(
-        self, request: pb.RerankRequest, context: Context[Any, Any]
+        self, model: Model, request: pb.RerankRequest, context: Context[Any, Any]
     ) -> tuple[pb.RerankResponse, Replies]:
-        model = find_model(self._models, request.model)
         requests.check_count(len(request.documents), self._max_texts, "documents")
         replies = await ranking.score_pairs(
             model,
@@ -243,9 +263,8 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         return pb.RerankResponse(**responses.named(model), results=results), replies
 
     async def _tag(
-        self, request: pb.TagTokensRequest, context: Context[Any, Any]
+        self, model: Model, request: pb.TagTokensRequest, context: Context[Any, Any]
     ) -> tuple[pb.TagTokensResponse, Replies]:
-        model = find_model(self._models, request.model)
         requests.check_count(len(request.texts), self._max_texts, "texts")
         replies = await tagging.tag(
             model,
@@ -259,9 +278,8 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         return pb.TagTokensResponse(**responses.named(model), results=results), replies
 
     async def _find_answers(
-        self, request: pb.AnswerRequest, context: Context[Any, Any]
+        self, model: Model, request: pb.AnswerRequest, context: Context[Any, Any]
     ) -> tuple[pb.AnswerResponse, Replies]:
-        model = find_model(self._models, request.model)
         requests.check_count(len(request.inputs), self._max_texts, "inputs")
         replies = await answering.answer(
             model,
@@ -278,9 +296,8 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         return pb.AnswerResponse(**responses.named(model), results=results), replies
 
     async def _fill(
-        self, request: pb.FillMaskRequest, context: Context[Any, Any]
+        self, model: Model, request: pb.FillMaskRequest, context: Context[Any, Any]
     ) -> tuple[pb.FillMaskResponse, Replies]:
-        model = find_model(self._models, request.model)
         requests.check_count(len(request.texts), self._max_texts, "texts")
         replies = await filling.fill_masks(
             model,
@@ -294,10 +311,10 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
 
     async def _tokenize(
         self,
+        model: Model,
         request: pb.TokenizeRequest,
         context: Context[Any, Any],  # noqa: ARG002 - as the rest
     ) -> tuple[pb.TokenizeResponse, Replies]:
-        model = find_model(self._models, request.model)
         requests.check_count(len(request.inputs), self._max_texts, "inputs")
         inputs = requests.inputs(request.inputs)
         requests.check_characters(inputs, "inputs")
@@ -308,10 +325,10 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
 
     async def _detokenize(
         self,
+        model: Model,
         request: pb.DetokenizeRequest,
         context: Context[Any, Any],  # noqa: ARG002 - as the rest
     ) -> tuple[pb.DetokenizeResponse, Replies]:
-        model = find_model(self._models, request.model)
         requests.check_count(len(request.sequences), self._max_texts, "sequences")
         ids = requests.token_ids(request.sequences, model.manifest.vocab_size)
         texts = await responses.decoded(
@@ -324,10 +341,10 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
 
     async def _count(
         self,
+        model: Model,
         request: pb.CountTokensRequest,
         context: Context[Any, Any],  # noqa: ARG002 - as the rest
     ) -> tuple[pb.CountTokensResponse, Replies]:
-        model = find_model(self._models, request.model)
         requests.check_count(len(request.inputs), self._max_texts, "inputs")
         counts = await model.count(requests.inputs(request.inputs))
         response = pb.CountTokensResponse(
@@ -337,19 +354,3 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             errors=responses.errors(counts),
         )
         return response, list(map(Reply, counts))
-
-
-async def _answer(
-    work: Callable[[Request, Context[Any, Any]], Awaitable[tuple[Response, Replies]]],
-    request: Request,
-    context: Context[Any, Any],
-) -> Response:
-    """Do the work; end the call with its error, or if none of its inputs has an answer."""
-    try:
-        response, replies = await work(request, context)
-    except RequestError as error:
-        await abort(context, error)
-    errors = [one.outcome for one in replies if isinstance(one.outcome, RequestError)]
-    if errors and len(errors) == len(replies):
-        await abort(context, *errors)
-    return response

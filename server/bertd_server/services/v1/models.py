@@ -6,16 +6,16 @@ from bertd import bundle
 from bertd.v1 import models_pb2, models_pb2_grpc
 from grpc.aio import ServicerContext as Context
 
+from bertd_server.catalogue import Catalogue
 from bertd_server.errors import RequestError
 from bertd_server.model import Model
-from bertd_server.services.lookup import Models, find_model
 from bertd_server.services.status import abort
 
 
 class ModelService(models_pb2_grpc.ModelServiceServicer):
     """Describes the models."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Catalogue) -> None:
         self._models = models
 
     async def ListModels(  # noqa: N802 - the RPC's name
@@ -24,9 +24,7 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
         context: Context[models_pb2.ListModelsRequest, models_pb2.ListModelsResponse],  # noqa: ARG002
     ) -> models_pb2.ListModelsResponse:
         """List the models by name."""
-        return models_pb2.ListModelsResponse(
-            models=[_describe(model) for _, model in sorted(self._models.items())]
-        )
+        return models_pb2.ListModelsResponse(models=list(map(_describe, self._models.models())))
 
     async def GetModel(  # noqa: N802 - the RPC's name
         self,
@@ -36,7 +34,7 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
         """Describe one model."""
         try:
             return models_pb2.GetModelResponse(
-                model=_describe(find_model(self._models, request.name))
+                model=_describe(self._models.find(request.name, field="name"))
             )
         except RequestError as error:
             await abort(context, error)
@@ -45,7 +43,7 @@ class ModelService(models_pb2_grpc.ModelServiceServicer):
 def _describe(model: Model) -> models_pb2.Model:
     manifest = model.manifest
     return models_pb2.Model(
-        name=manifest.name,
+        name=model.name,
         version=model.version,
         task=manifest.task,
         architecture=manifest.architecture,

@@ -32,7 +32,7 @@ _INLINE_PARTS = 1_000
 
 def named(model: Model) -> dict[str, str]:
     """The fields of a response that say who answered."""
-    return {"model": model.manifest.name, "model_version": model.version}
+    return {"model": model.name, "model_version": model.version}
 
 
 def parts(reply: Reply[Any]) -> dict[str, Any]:

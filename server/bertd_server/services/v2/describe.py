@@ -34,7 +34,7 @@ def metadata(model: Model) -> pb.ModelMetadataResponse:
     """The tensors of a model."""
     surface = surface_of(model.manifest)
     response = pb.ModelMetadataResponse(
-        name=model.manifest.name, versions=[model.version], platform=PLATFORM
+        name=model.name, versions=[model.version], platform=PLATFORM
     )
     for name, slot in surface.inputs.items():
         response.inputs.add(name=name, datatype=slot.datatype, shape=(-1, *slot.dims))
@@ -53,7 +53,7 @@ def config(model: Model, *, max_texts: int, caches: bool) -> config_pb.ModelConf
     """
     manifest, surface = model.manifest, surface_of(model.manifest)
     described = config_pb.ModelConfig(
-        name=manifest.name,
+        name=model.name,
         platform=PLATFORM,
         backend=BACKEND,
         max_batch_size=max_texts,
@@ -89,7 +89,7 @@ def statistics(model: Model) -> pb.ModelStatistics:
     """What has happened to a model, over all protocols."""
     counted, gauges = model.statistics, model.gauges()
     described = pb.ModelStatistics(
-        name=model.manifest.name,
+        name=model.name,
         version=model.version,
         last_inference=round(1000 * counted.last_answer),
         inference_count=counted.answered,

@@ -11,34 +11,32 @@ import bertd
 from bertd.oip import grpc_service_pb2 as pb
 from grpc.aio import ServicerContext as Context
 
-from bertd_server.errors import InvalidInput, RequestError, UnknownModel, Unsupported
+from bertd_server.catalogue import Catalogue
+from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.model import Model
+from bertd_server.repository.index import Models
 from bertd_server.security.management import Management
-from bertd_server.services.lookup import Models, find_model
 from bertd_server.services.status import abort
 from bertd_server.services.streams import closed_after_use, in_order
 from bertd_server.services.v2 import answers, describe, parameters, tensors
 from bertd_server.services.v2.inputs import inputs_of
-from bertd_server.services.v2.refused import RefusedCalls
+from bertd_server.services.v2.repository import RepositoryCalls
 from bertd_server.services.v2.surface import Surface, surface_of
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 # Beyond so many elements of outputs, writing them would hold the event loop up for some ms.
 _RAW_ELEMENTS, _TYPED_ELEMENTS = 1_000_000, 50_000
-_READY, _UNAVAILABLE = "READY", "UNAVAILABLE"
 
 
-class InferenceService(RefusedCalls):
-    """Answers tensors.
+class InferenceService(RepositoryCalls):
+    """Answers tensors."""
 
-    Attributes:
-        management: whether calls here may change what is served; they may unless it is set.
-    """
-
-    def __init__(
+    def __init__(  # noqa: PLR0913 - by keyword
         self,
-        models: Models,
+        models: Catalogue,
+        repository: Models,
+        management: Management,
         *,
         max_texts: int,
         caches: bool,
@@ -48,17 +46,18 @@ class InferenceService(RefusedCalls):
         """Serve models.
 
         Args:
-            models: by name; looked up anew for each call.
+            models: looked up anew for each call.
+            repository: what can change them.
+            management: whether calls here may.
             max_texts: inputs that a call may have.
             caches: whether results are kept.
             serving: tells whether calls can be answered now.
             closing: once it is set, streams end with what they have sent.
         """
-        self.management = Management()
+        super().__init__(repository, management, serving)
         self._models = models
         self._max_texts = max_texts
         self._caches = caches
-        self._serving = serving
         self._closing = closing
 
     async def ServerLive(  # noqa: N802 - the RPC's name
@@ -84,7 +83,7 @@ class InferenceService(RefusedCalls):
     ) -> pb.ModelReadyResponse:
         """Say whether a model can be asked now; no error for one that is not served."""
         try:
-            self._find(request.name, request.version, "name")
+            self._models.find(request.name, request.version, "name")
         except RequestError:
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=self._serving())
@@ -120,57 +119,8 @@ class InferenceService(RefusedCalls):
         if request.name:
             models: Sequence[Model] = [await self._found(request, context)]
         else:
-            models = [model for _, model in sorted(self._models.items())]
+            models = self._models.models()
         return pb.ModelStatisticsResponse(model_stats=map(describe.statistics, models))
-
-    async def RepositoryIndex(  # noqa: N802 - the RPC's name
-        self,
-        request: pb.RepositoryIndexRequest,
-        context: Context[Any, Any],  # noqa: ARG002
-    ) -> pb.RepositoryIndexResponse:
-        """List the models."""
-        response = pb.RepositoryIndexResponse()
-        serving = self._serving()
-        if serving or not request.ready:
-            for name, model in sorted(self._models.items()):
-                response.models.add(
-                    name=name,
-                    version=model.version,
-                    state=_READY if serving else _UNAVAILABLE,
-                    reason="" if serving else "the server takes no calls at this moment",
-                )
-        return response
-
-    async def RepositoryModelLoad(  # noqa: N802 - the RPC's name
-        self, request: pb.RepositoryModelLoadRequest, context: Context[Any, Any]
-    ) -> pb.RepositoryModelLoadResponse:
-        """Do nothing for a model that is served; refuse what would change it."""
-        try:
-            self.management.check("RepositoryModelLoad")
-            self._find(request.model_name, "", "model_name")
-            for name in sorted(request.parameters):
-                raise Unsupported(
-                    f"parameter {name!r}: the model is served as it was exported; make another "
-                    "bundle with `bertd export`, and serve that"
-                )
-        except RequestError as error:
-            await abort(context, error)
-        return pb.RepositoryModelLoadResponse()
-
-    async def RepositoryModelUnload(  # noqa: N802 - the RPC's name
-        self,
-        request: pb.RepositoryModelUnloadRequest,  # noqa: ARG002 - none can be unloaded
-        context: Context[Any, Any],
-    ) -> pb.RepositoryModelUnloadResponse:
-        """Refuse: the server serves what it was started with."""
-        try:
-            self.management.check("RepositoryModelUnload")
-            raise Unsupported(
-                "models cannot be unloaded: the server serves the bundle that it was started with "
-                "until it stops"
-            )
-        except RequestError as error:
-            await abort(context, error)
 
     async def ModelInfer(  # noqa: N802 - the RPC's name
         self,
@@ -214,7 +164,18 @@ class InferenceService(RefusedCalls):
     async def _infer(
         self, request: pb.ModelInferRequest, context: Context[Any, Any], *, stream: bool
     ) -> pb.ModelInferResponse:
-        model = self._find(request.model_name, request.model_version, "model_name")
+        model_name, version = request.model_name, request.model_version
+        with self._models.find(model_name, version, "model_name") as model:
+            return await self._ask(model, request, context, stream=stream)
+
+    async def _ask(
+        self,
+        model: Model,
+        request: pb.ModelInferRequest,
+        context: Context[Any, Any],
+        *,
+        stream: bool,
+    ) -> pb.ModelInferResponse:
         surface = surface_of(model.manifest)
         wanted = _wanted(request, surface)
         options = parameters.options(request.parameters, surface.parameters, stream=stream)
@@ -229,7 +190,7 @@ class InferenceService(RefusedCalls):
         )
         outputs = await answers.answer(asked)
         response = pb.ModelInferResponse(
-            model_name=model.manifest.name, model_version=model.version, id=request.id
+            model_name=model.name, model_version=model.version, id=request.id
         )
         chosen, raw = [outputs[name] for name in wanted], tensors.is_raw(request)
         elements = sum(len(one.strings) + one.numbers.size for one in chosen)
@@ -238,22 +199,9 @@ class InferenceService(RefusedCalls):
         await asyncio.to_thread(write) if heavy else write()
         return response
 
-    def _find(self, name: str, version: str, field: str) -> Model:
-        """The model of that name and version.
-
-        Raises:
-            RequestError: it is not served.
-        """
-        model = find_model(self._models, name, field)
-        if version and version != model.version:
-            raise UnknownModel(
-                f"model {model.manifest.name!r} has no version {version!r}; served: {model.version}"
-            )
-        return model
-
     async def _found(self, request: Any, context: Context[Any, Any]) -> Model:
         try:
-            return self._find(request.name, request.version, "name")
+            return self._models.find(request.name, request.version, "name")
         except RequestError as error:
             await abort(context, error)
 

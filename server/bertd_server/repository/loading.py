@@ -1,0 +1,130 @@
+"""Bundles to models, with the settings of a server, on lanes that all of its models share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
+from pathlib import Path
+
+from bertd_server.engine import EngineOptions
+from bertd_server.lanes import unheard
+from bertd_server.model import Loaded, Model, ModelOptions, Start
+from bertd_server.pool import Pool
+from bertd_server.repository.layout import ModelSettings
+from bertd_server.scheduler import SchedulerOptions
+from bertd_server.settings import Settings
+from bertd_server.startup import StartOptions, start
+from bertd_server.text_queue import TextOptions
+
+_SERVERS = ModelSettings()
+
+
+class Loader:
+    """Loads one bundle after the other. Use it on one event loop.
+
+    Attributes:
+        settings: of models that are loaded from now on.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        on_lanes: Callable[[int], None] = unheard,
+        start: Start = start,
+    ) -> None:
+        """Load nothing yet.
+
+        Args:
+            settings: of the server.
+            on_lanes: told how many lanes are alive, whenever that changes.
+            start: makes the engine, ready to run, and measures it.
+        """
+        self.settings = settings
+        self._on_lanes = on_lanes
+        self._start = start
+        self._pool: Pool | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bertd-load")
+
+    def load(self, folder: Path) -> Model:
+        """Load the only bundle of a server, on the event loop, which waits for it.
+
+        Its version is the folder's name, if that is a number.
+
+        Raises:
+            bundle.BundleError: the folder is not a bundle, or not an intact one.
+            CannotServeError: the provider or the memory is not there.
+        """
+        version = folder.name if folder.name.isdecimal() else "1"
+        options = self._options(_SERVERS)
+        return self._model(Loaded.read(folder, options, self._start), options, version=version)
+
+    async def load_aside(
+        self, folder: Path, name: str, version: str, own: ModelSettings = _SERVERS
+    ) -> Model:
+        """Load a bundle while others answer.
+
+        Args:
+            folder: the bundle.
+            name: by which it will be served.
+            version: of that name.
+            own: settings of the model.
+
+        Raises:
+            bundle.BundleError: the folder is not a bundle, or not an intact one.
+            CannotServeError: the provider or the memory is not there.
+        """
+        options = self._options(own)
+        loop = asyncio.get_running_loop()
+        loaded = await loop.run_in_executor(self._thread, Loaded.read, folder, options, self._start)
+        return self._model(loaded, options, name=name, version=version, share=own.share)
+
+    def close(self, *, wait: bool = True) -> None:
+        """End the lanes; without `wait`, one that never comes back is left behind."""
+        self._thread.shutdown(wait=False)
+        if self._pool is not None:
+            self._pool.close(wait=wait)
+
+    def _model(
+        self,
+        loaded: Loaded,
+        options: ModelOptions,
+        *,
+        name: str = "",
+        version: str,
+        share: float = 1.0,
+    ) -> Model:
+        if self._pool is None:
+            self._pool = Pool(
+                loaded.engine.lanes,
+                niceness=self.settings.lane_niceness,
+                on_lanes=self._on_lanes,
+            )
+        return Model(loaded, options, name=name, version=version, pool=self._pool, share=share)
+
+    def _options(self, own: ModelSettings) -> ModelOptions:
+        settings = self.settings
+        scheduling = SchedulerOptions(
+            **{field.name: getattr(settings, field.name) for field in fields(SchedulerOptions)}
+        )
+        scheduling = replace(scheduling, **own.own)
+        return ModelOptions(
+            engine=EngineOptions(
+                threads=settings.threads,
+                lanes=settings.lanes,
+                provider=settings.provider,
+                niceness=settings.lane_niceness,
+                profile=settings.profile,
+                cache=settings.cache_folder,
+            ),
+            scheduling=scheduling,
+            texts=TextOptions(settings.max_text_characters, settings.max_queue_characters),
+            starting=StartOptions(
+                memory_limit=settings.memory_limit,
+                cache_bytes=scheduling.cache_bytes,
+                warmup_seconds=settings.warmup_seconds,
+                calibration_seconds=settings.calibration_seconds,
+                cache=settings.cache_folder,
+            ),
+        )
