@@ -148,11 +148,14 @@ def sentence(footprint: Footprint, link: str) -> str:
     """The two numbers of the README."""
     client, server = (statistics.median(footprint.imports[module]) / 1e6 for module in IMPORTS)
     runs = min(len(samples) for samples in footprint.imports.values())
+    described = footprint.machine
+    busy = ", which is busy: measure again" if described.busy else ""
     return (
         f"`pip install '.[{EXTRA}]'` brings {len(footprint.packages)} packages of "
         f"{footprint.megabytes:.0f} MB, no torch among them. What `bertd serve` imports takes "
         f"{server:.0f} ms, what the Python client imports {client:.0f} ms (medians of {runs}; "
-        f"Python {footprint.machine.versions['python']}, {footprint.machine.cpu}; "
+        f"Python {described.versions['python']}, {described.cpu}, load "
+        f"{described.load_average[0]:.2f} before the run{busy}; "
         f"[`{link}`]({link}))."
     )
 
