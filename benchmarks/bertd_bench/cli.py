@@ -60,6 +60,8 @@ for each in (*ENGINE_COMMANDS, *LOAD_COMMANDS):
     bench.add_command(each)
 bench.add_command(commands.costs)
 bench.add_command(commands.simulate)
+bench.add_command(commands.footprint)
+bench.add_command(commands.footprint_docs)
 
 
 @bench.command()
