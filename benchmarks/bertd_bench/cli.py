@@ -11,6 +11,7 @@ import click
 
 from bertd_bench import commands
 from bertd_bench.engine.cli import COMMANDS as ENGINE_COMMANDS
+from bertd_bench.harness.cli import COMMANDS as HARNESS_COMMANDS
 from bertd_bench.load.cli import COMMANDS as LOAD_COMMANDS
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def bench() -> None:
     """Compare bertd with PyTorch eager on this machine."""
 
 
-for each in (*ENGINE_COMMANDS, *LOAD_COMMANDS):
+for each in (*ENGINE_COMMANDS, *HARNESS_COMMANDS, *LOAD_COMMANDS):
     bench.add_command(each)
 bench.add_command(commands.costs)
 bench.add_command(commands.simulate)

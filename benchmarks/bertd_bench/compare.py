@@ -10,7 +10,8 @@ from bertd import bundle
 from bertd_server import cpu
 from tokenizers import Tokenizer
 
-from bertd_bench import coldstart, contestants, machine, report, texts, timing
+from bertd_bench import coldstart, contestants, report, texts
+from bertd_bench.harness import machine, timing
 
 
 def compare(
