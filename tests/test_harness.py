@@ -182,7 +182,7 @@ def test_the_harness_measures_systems_of_known_delay() -> None:
         def hold(seconds: float) -> None:
             loop.virtual.now += seconds  # type: ignore[attr-defined]
 
-        return await selftest.open_loop(20, loop.time, hold)
+        return await selftest.open_loop(10, loop.time, hold, spin=0.0)
 
     found = virtually(main())
     assert [each for each in found if not each.right] == []

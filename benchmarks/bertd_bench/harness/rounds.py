@@ -34,10 +34,12 @@ class Schedule:
 
     Attributes:
         rounds: turns of each.
-        repeats: timed calls of one turn.
+        repeats: timed calls of one turn, at most.
         warmups: untimed calls before them.
         pause_seconds: before each turn; lets the threads of the contestant before go to sleep.
         steady_seconds: limit of the warm-up before the first round; 0 leaves it out.
+        turn_seconds: with a warm-up, a turn has as many calls as fit, and at least two; this keeps
+            a slow contestant from taking all the time. 0 gives every turn all its repeats.
     """
 
     rounds: int
@@ -45,6 +47,13 @@ class Schedule:
     warmups: int = 1
     pause_seconds: float = 0.02
     steady_seconds: float = 0.0
+    turn_seconds: float = 0.0
+
+    def repeats_of(self, warmup: Warmup | None) -> int:
+        """Timed calls of a turn of one whose warm-up was this."""
+        if warmup is None or not self.turn_seconds:
+            return self.repeats
+        return max(2, min(self.repeats, int(self.turn_seconds * 1e9 / warmup.last_ns)))
 
 
 class Measured(BaseModel, frozen=True):
@@ -111,7 +120,7 @@ class _Tally:
             cpu, begin = self.system.cpu_seconds(), self._clock()
             if schedule.warmups:
                 self.system.turn(index, schedule.warmups)
-            samples = self.system.turn(index, schedule.repeats)
+            samples = self.system.turn(index, schedule.repeats_of(self.warmup))
             self._seconds += self._clock() - begin
             self._cpu += self.system.cpu_seconds() - cpu
         finally:

@@ -57,9 +57,9 @@ class Finding(BaseModel, frozen=True):
         return self.error <= TOLERANCE
 
 
-async def _until(moment: float, clock: Callable[[], float]) -> None:
+async def _until(moment: float, clock: Callable[[], float], spin: float) -> None:
     while (rest := moment - clock()) > 0:  # noqa: ASYNC110 - no event: what comes is a moment
-        await asyncio.sleep(max(0.0, rest - _SPIN))
+        await asyncio.sleep(max(0.0, rest - spin))
 
 
 @dataclass(slots=True)
@@ -68,11 +68,12 @@ class Independent:
 
     delays: Sequence[float]
     clock: Callable[[], float]
+    spin: float
 
     async def send(self, number: int, within: float) -> Reply:
         """Answer after the delay."""
         del within
-        await _until(self.clock() + self.delays[number], self.clock)
+        await _until(self.clock() + self.delays[number], self.clock, self.spin)
         return _ANSWERED
 
     def truth(self, due: Sequence[float]) -> list[float]:
@@ -87,6 +88,7 @@ class OneServer:
     Attributes:
         service: seconds of each request.
         clock: seconds.
+        spin: seconds before the end from which it is polled.
         stalls: further seconds of a request, by its number.
 
     When a request will be done is decided when it comes, so that the lateness of one timer is not
@@ -95,6 +97,7 @@ class OneServer:
 
     service: float
     clock: Callable[[], float]
+    spin: float
     stalls: dict[int, float] = field(default_factory=dict)
     _free: float = 0.0
 
@@ -103,7 +106,7 @@ class OneServer:
         del within
         begin = max(self.clock(), self._free)
         self._free = begin + self.service + self.stalls.get(number, 0.0)
-        await _until(self._free, self.clock)
+        await _until(self._free, self.clock, self.spin)
         return _ANSWERED
 
     def truth(self, due: Sequence[float]) -> list[float]:
@@ -145,6 +148,7 @@ async def open_loop(
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
     hold: Callable[[float], None] = time.sleep,
+    spin: float = _SPIN,
 ) -> list[Finding]:
     """Put Poisson load on each system; compare percentiles of latency with the truth.
 
@@ -152,13 +156,14 @@ async def open_loop(
         seconds: of each load.
         clock: of the event loop that this runs in.
         hold: makes the program stand still.
+        spin: seconds before a moment from which it is polled.
     """
     rng = random.Random(7)  # noqa: S311 - moments of arrival, not secrets
     rate = 40.0
     found: list[Finding] = []
 
     def plan() -> Open:
-        return generator.poisson(rate, seconds, [60.0], rng, _SPIN)
+        return generator.poisson(rate, seconds, [60.0], rng, spin)
 
     async def measure(
         system: Independent | OneServer | Blocking, name: str, load: Open, shown: Iterable[float]
@@ -179,12 +184,12 @@ async def open_loop(
 
     load = plan()
     delays = [0.03 + rng.expovariate(1 / 0.03) for _ in load.due]
-    await measure(Independent(delays, clock), "independent", load, PERCENTILES)
+    await measure(Independent(delays, clock, spin), "independent", load, PERCENTILES)
 
-    await measure(OneServer(0.02, clock), "one server", plan(), PERCENTILES)
+    await measure(OneServer(0.02, clock, spin), "one server", plan(), PERCENTILES)
 
     load = plan()
-    stalled = OneServer(0.01, clock, {len(load.due) // 3: seconds / 5})
+    stalled = OneServer(0.01, clock, spin, {len(load.due) // 3: seconds / 5})
     records = await measure(stalled, "stall", load, PERCENTILES)
     found.append(_all_waiting("stall", stalled.truth(load.due), records))
 

@@ -21,11 +21,16 @@ DRIFT = 0.05
 
 
 class Warmup(BaseModel, frozen=True):
-    """What a warm-up took, and whether it came to rest."""
+    """What a warm-up took, and whether it came to rest.
+
+    Attributes:
+        last_ns: median of the last window.
+    """
 
     calls: int
     seconds: float
     steady: bool
+    last_ns: float
 
 
 def is_steady(samples: list[int]) -> bool:
@@ -49,4 +54,5 @@ def warm_up(turn: Callable[[int], list[int]], limit_seconds: float) -> Warmup:
         spent = sum(samples) / 1e9
         steady = is_steady(samples)
         if steady or spent >= limit_seconds:
-            return Warmup(calls=len(samples), seconds=spent, steady=steady)
+            last = float(median(samples[-WINDOW:]))
+            return Warmup(calls=len(samples), seconds=spent, steady=steady, last_ns=max(last, 1.0))
