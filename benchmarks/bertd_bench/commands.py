@@ -31,7 +31,8 @@ def costs(sizes: tuple[str, ...], lanes: int | None, rounds: int, json_path: Pat
     """Measure what batches cost on this machine; `simulate` reads it."""
     from bertd_server import cpu
 
-    from bertd_bench import checkpoints, costgrid, machine
+    from bertd_bench import checkpoints, costgrid
+    from bertd_bench.harness import machine
 
     for size in sizes:
         if size not in checkpoints.SIZES:
