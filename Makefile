@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help install serve test lint format protos bench clean
+.PHONY: help install serve test lint format protos bench footprint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -42,6 +42,10 @@ protos: $(READY)  ## generate the Python code of the .proto files, and docs/api.
 
 bench: $(READY)  ## compare with PyTorch eager on the default model
 	$(BIN)/bertd bench compare
+
+footprint: $(READY)  ## install .[server] into a fresh environment; write its size and import time down
+	$(BIN)/bertd bench footprint --json benchmarks/results/footprint.json
+	$(BIN)/bertd bench footprint-docs
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -59,14 +59,18 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class RunningServer:
     """A server on a free port, on an event loop in a thread of its own."""
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
+    def __init__(self, folder: Path | None, settings: Settings) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        self.server, port = self._await(self._start(folder, settings))
+        try:
+            self.server, port = self._await(self._start(folder, settings))
+        except BaseException:
+            self._end()
+            raise
         self.address = f"127.0.0.1:{port}"
 
-    async def _start(self, folder: Path, settings: Settings) -> tuple[Server, int]:
+    async def _start(self, folder: Path | None, settings: Settings) -> tuple[Server, int]:
         server = Server(folder, settings)
         return server, await server.start()
 
@@ -76,6 +80,9 @@ class RunningServer:
     def stop(self) -> None:
         """Drain, then end the loop."""
         self._await(self.server.drain())
+        self._end()
+
+    def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from bertd_bench import texts, timing
+from bertd_bench import texts
 from bertd_bench.cli import bench
+from bertd_bench.harness import timing
 from click.testing import CliRunner
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel

@@ -1,4 +1,4 @@
-"""`bertd bench`: how bertd compares with PyTorch eager on this machine."""
+"""`bertd bench`: measurements on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from bertd_bench import commands
+from bertd_bench.comparison.cli import COMMANDS as COMPARISON_COMMANDS
 from bertd_bench.engine.cli import COMMANDS as ENGINE_COMMANDS
+from bertd_bench.harness.cli import COMMANDS as HARNESS_COMMANDS
 from bertd_bench.load.cli import COMMANDS as LOAD_COMMANDS
 
 if TYPE_CHECKING:
@@ -53,26 +55,15 @@ def _common(command: _Command) -> _Command:
 
 @click.group()
 def bench() -> None:
-    """Compare bertd with PyTorch eager on this machine."""
+    """Measure bertd, and what it is compared with, on this machine."""
 
 
-for each in (*ENGINE_COMMANDS, *LOAD_COMMANDS):
+for each in (*COMPARISON_COMMANDS, *ENGINE_COMMANDS, *HARNESS_COMMANDS, *LOAD_COMMANDS):
     bench.add_command(each)
 bench.add_command(commands.costs)
 bench.add_command(commands.simulate)
-
-
-@bench.command()
-@_common
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
-def compare(model: str | None, json_path: Path | None, threads: int | None, rounds: int) -> None:
-    """Time single texts and a mixed batch, tokenisation included."""
-    from bertd_bench import compare as comparison
-
-    def progress(case: str) -> None:
-        click.echo(f"timing {case}", err=True)
-
-    _run(lambda: comparison.compare(model, threads, rounds, progress), json_path)
+bench.add_command(commands.footprint)
+bench.add_command(commands.footprint_docs)
 
 
 @bench.command("cold-start")
@@ -80,9 +71,9 @@ def compare(model: str | None, json_path: Path | None, threads: int | None, roun
 @click.option("--runs", type=click.IntRange(min=1), default=5, show_default=True)
 def cold_start(model: str | None, json_path: Path | None, threads: int | None, runs: int) -> None:
     """Time exec to first answer: `bertd serve` against a PyTorch script."""
-    from bertd_bench import compare as comparison
+    from bertd_bench import coldstart
 
-    _run(lambda: comparison.cold_start(model, threads, runs), json_path)
+    _run(lambda: coldstart.cold_start(model, threads, runs), json_path)
 
 
 @bench.command("export-cost")
@@ -95,38 +86,6 @@ def export_cost(size: Size) -> None:
     click.echo(f"time    {cost.seconds:.1f} s")
     click.echo(f"memory  {cost.peak_bytes / 2**30:.2f} GiB at most")
     click.echo(f"bundle  {cost.bundle_bytes / 2**30:.2f} GiB")
-
-
-@bench.command()
-@click.option(
-    "--json",
-    "json_path",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=Path("benchmarks/results/compare-minilm.json"),
-    show_default=True,
-    help="Results of `bertd bench compare`.",
-)
-@click.option(
-    "--readme",
-    "readme_path",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=Path("README.md"),
-    show_default=True,
-    help="The file to rewrite.",
-)
-def readme(json_path: Path, readme_path: Path) -> None:
-    """Write the results of a comparison into README's section of measured numbers."""
-    from bertd_bench import readme as section
-    from bertd_bench import sections
-    from bertd_bench.report import read_json
-
-    _rewrite(
-        readme_path,
-        sections.begin("readme"),
-        lambda: section.render(read_json(json_path), _link(json_path, readme_path)),
-    )
 
 
 @bench.command()

@@ -10,17 +10,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from bertd import bundle
 from bertd_client import Client
+from bertd_server import cpu
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
-from bertd_bench import minimal_torch
+from bertd_bench import minimal_torch, report
 from bertd_bench.contestants import (
     TOLERANCE,
     BenchError,
     Subject,
     eager,
+    open_subject,
     server_process,
 )
+from bertd_bench.harness import machine
 
 TEXT = "The first answer is the one that people wait for."
 SERVER = "bertd serve"
@@ -75,3 +80,33 @@ def measure_starts(subject: Subject, threads: int, runs: int) -> dict[str, list[
 def _check(name: str, vector: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
     if vector.shape != expected.shape or not float(np.abs(vector - expected).max()) <= TOLERANCE:
         raise BenchError(f"the first answer of {name} is not that of PyTorch eager")
+
+
+def cold_start(model: str | None, threads: int | None, runs: int) -> report.Report:
+    """Compare the time from exec to the first right answer.
+
+    Raises:
+        BenchError: a start failed, or its answer is wrong.
+    """
+    usable = cpu.usable_threads()
+    threads = threads or usable
+    here = machine.describe(usable)
+    with open_subject(model) as subject:
+        tokenizer = Tokenizer.from_file(str(subject.bundle / bundle.TOKENIZER_NAME))
+        samples = measure_starts(subject, threads, runs)
+        name = bundle.read_manifest(subject.bundle).name
+    return report.Report(
+        benchmark="cold-start",
+        model=name if model is None else model,
+        threads=threads,
+        baseline=SCRIPT,
+        machine=here,
+        cases=[
+            report.case_result(
+                "exec to first answer",
+                len(tokenizer.encode(TEXT)),
+                samples,
+                baseline=SCRIPT,
+            )
+        ],
+    )

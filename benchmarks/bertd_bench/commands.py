@@ -1,7 +1,8 @@
-"""`bertd bench costs` and `bertd bench simulate`."""
+"""`bertd bench costs`, `simulate`, `footprint` and `footprint-docs`."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -9,6 +10,9 @@ import click
 COSTS = Path("benchmarks/results/costs.json")
 SIMULATION = Path("benchmarks/results/simulation.json")
 DOCUMENT = Path("docs/scheduling.md")
+FOOTPRINT = Path("benchmarks/results/footprint.json")
+DEPLOYMENT = Path("docs/deployment.md")
+README = Path("README.md")
 
 
 @click.command()
@@ -27,7 +31,8 @@ def costs(sizes: tuple[str, ...], lanes: int | None, rounds: int, json_path: Pat
     """Measure what batches cost on this machine; `simulate` reads it."""
     from bertd_server import cpu
 
-    from bertd_bench import checkpoints, costgrid, machine
+    from bertd_bench import checkpoints, costgrid
+    from bertd_bench.harness import machine
 
     for size in sizes:
         if size not in checkpoints.SIZES:
@@ -99,3 +104,62 @@ def simulate(
         except ValueError as error:
             raise click.ClickException(f"{document}: {error}") from error
         document.write_text(after, encoding="utf-8")
+
+
+@click.command()
+@click.option(
+    "--source",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path(),
+    help="What to install. Default: the working directory.",
+)
+@click.option("--runs", type=click.IntRange(min=1), default=9, show_default=True)
+@click.option(
+    "--json",
+    "json_path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=f"Also write the results, such as {FOOTPRINT}.",
+)
+def footprint(source: Path, runs: int, json_path: Path | None) -> None:
+    """Install `.[server]` into a fresh environment: packages, sizes, import times."""
+    from bertd_bench import footprint as serving
+    from bertd_bench.contestants import BenchError
+
+    try:
+        result = serving.measure(source, runs, lambda line: click.echo(line, err=True))
+    except BenchError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(serving.sentence(result, str(json_path or FOOTPRINT)))
+    click.echo(serving.table(result, str(json_path or FOOTPRINT)))
+    if json_path is not None:
+        json_path.write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+@click.command("footprint-docs")
+@click.option(
+    "--json",
+    "json_path",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=FOOTPRINT,
+    show_default=True,
+    help="What `bertd bench footprint` wrote.",
+)
+def footprint_docs(json_path: Path) -> None:
+    """Write the footprint into README.md and docs/deployment.md of the working directory."""
+    from bertd_bench import footprint as serving
+    from bertd_bench import sections
+
+    try:
+        result = serving.read(json_path)
+        for document, render in ((README, serving.sentence), (DEPLOYMENT, serving.table)):
+            link = Path(os.path.relpath(json_path, document.parent)).as_posix()
+            before = document.read_text(encoding="utf-8")
+            after = sections.replaced(
+                before, sections.begin("footprint-docs"), render(result, link)
+            )
+            document.write_text(after, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error

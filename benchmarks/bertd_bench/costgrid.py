@@ -22,7 +22,7 @@ from bertd_server.batching import Costs
 from bertd_server.cost import Measurement, Shape, fit
 from pydantic import BaseModel
 
-from bertd_bench.machine import Machine
+from bertd_bench.harness.machine import Machine
 
 # Lengths, and how many sequences of each. Together they tell overhead, sequences, tokens and
 # attention apart, up to batches that are at their best.

@@ -26,8 +26,9 @@ from bertd_export.int8 import Int8Options
 from bertd_server import cpu, default_model
 from pydantic import BaseModel, ValidationError
 
-from bertd_bench import checkpoints, machine
+from bertd_bench import checkpoints
 from bertd_bench.contestants import BenchError
+from bertd_bench.harness import machine
 from bertd_bench.speed import Speed, measure_speed
 
 TASKS: tuple[Task, ...] = tuple(

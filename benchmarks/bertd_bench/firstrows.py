@@ -23,8 +23,9 @@ from bertd_server import cpu
 from bertd_server.engine import Engine, EngineOptions
 from pydantic import BaseModel, ValidationError
 
-from bertd_bench import checkpoints, machine, speed, timing
+from bertd_bench import checkpoints, speed
 from bertd_bench.contestants import BenchError
+from bertd_bench.harness import machine, timing
 
 _FAMILY = "bert"
 _ALL = "all rows"

@@ -36,7 +36,8 @@ from bertd_server.packing import TokenSequence
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from pydantic import BaseModel, ValidationError
 
-from bertd_bench import checkpoints, machine, speed, texts, timing
+from bertd_bench import checkpoints, speed, texts
+from bertd_bench.harness import machine, timing
 
 EAGER = "PyTorch eager"
 FP32 = "fp32"

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from bertd_bench.machine import Machine
-from bertd_bench.timing import Summary, summarize
+from bertd_bench.harness.machine import Machine
+from bertd_bench.harness.timing import Summary, summarize
 
 
 class Result(BaseModel, frozen=True):

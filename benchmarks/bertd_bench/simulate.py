@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from bertd_bench.clairvoyant import bound, capacity
 from bertd_bench.costgrid import CostGrid, ModelCosts
-from bertd_bench.machine import Machine
+from bertd_bench.harness.machine import Machine
 from bertd_bench.policies import FixedWindow, Ours, TokenBudget
 from bertd_bench.simulation import Run, Scheduler, simulate
 from bertd_bench.traffic import TRAFFICS, Arrival, Traffic, arrivals, lone

@@ -32,8 +32,9 @@ from bertd_server.packing import TokenSequence
 from pydantic import BaseModel
 from tokenizers import Tokenizer
 
-from bertd_bench import texts, timing
+from bertd_bench import texts
 from bertd_bench.contestants import BenchError
+from bertd_bench.harness import timing
 
 Answer = dict[str, Float32Array]
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from bertd import telemetry
+
 if TYPE_CHECKING:
     from bertd_server.inside.hosting import HostedServices, interceptor
     from bertd_server.inside.models import OpenModel, OpenModels, open_model, open_models
@@ -31,6 +33,8 @@ __all__ = [
     "open_models",
     "open_models_sync",
 ]
+
+telemetry.refuse()  # before any module here imports ONNX Runtime
 
 _HOMES = {"HostedServices": "hosting", "interceptor": "hosting"}
 

@@ -114,7 +114,8 @@ class Dispatcher:
             whether everything was finished. If not, a lane may still be running.
         """
         self._max_delay = 0.0
-        self.schedule()
+        if not self._closed:
+            self.schedule()
         try:
             async with asyncio.timeout(None if math.isinf(within) else within):
                 await self.idle.wait()

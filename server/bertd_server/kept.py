@@ -42,8 +42,15 @@ _LOCK = ".lock"
 
 
 def cache_folder() -> Path:
-    """Where this user's servers keep things unless told otherwise: `XDG_CACHE_HOME` on Linux."""
-    return platformdirs.user_cache_path("bertd")
+    """Where this user's servers keep things unless told otherwise: `XDG_CACHE_HOME` on Linux.
+
+    A user whom the system does not know, as in containers, has no home unless `HOME` says so; then
+    it is the root, as container engines have it.
+    """
+    try:
+        return platformdirs.user_cache_path("bertd")
+    except RuntimeError:
+        return Path("/.cache/bertd")
 
 
 def hold(path: Path, user: object) -> None:

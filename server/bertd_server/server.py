@@ -225,12 +225,7 @@ class Server:
     def _relimit(self, settings: Settings) -> None:
         """Put reloaded limits into effect."""
         self._loader.settings = settings
-        for model in self.catalogue.models():
-            model.relimit(
-                max_queue_tokens=settings.max_queue_tokens,
-                max_queue_seconds=settings.max_queue_seconds,
-                max_queue_characters=settings.max_queue_characters,
-            )
+        self._loader.relimit(self.catalogue.models())
 
 
 def listening(address: str, port: int) -> str:

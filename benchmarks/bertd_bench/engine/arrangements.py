@@ -24,8 +24,8 @@ from bertd_server.packing import pack
 from bertd_server.prepacking import prepacked
 from pydantic import BaseModel
 
-from bertd_bench import machine
 from bertd_bench.engine import batches
+from bertd_bench.harness import machine
 
 SESSIONS = (
     "narrow alone",

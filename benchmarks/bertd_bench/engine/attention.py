@@ -19,9 +19,9 @@ from bertd_server import cpu, sessions
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from bertd_bench import machine, timing
 from bertd_bench.engine.attention_graphs import BASELINE, OURS, PACKED, Feeds
 from bertd_bench.engine.attention_padded import PADDED
+from bertd_bench.harness import machine, timing
 from bertd_bench.texts import MIXED_LENGTHS
 
 HIDDEN_SIZES = {384: 12, 768: 12}  # hidden size: heads

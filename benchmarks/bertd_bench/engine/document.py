@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # they load torch, which would count in the figures of memory
     from bertd_bench.engine.attention import Matrix
     from bertd_bench.engine.endurance import IdentityReport, MemoryReport
     from bertd_bench.engine.speed import EngineReport
-    from bertd_bench.machine import Machine
+    from bertd_bench.harness.machine import Machine
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

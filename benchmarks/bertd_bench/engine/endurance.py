@@ -20,8 +20,8 @@ from bertd_server.engine import Engine, EngineOptions
 from bertd_server.packing import TokenSequence
 from pydantic import BaseModel
 
-from bertd_bench import machine
 from bertd_bench.engine import batches
+from bertd_bench.harness import machine
 
 MAX_TOKENS = 2_048
 _SAMPLES = 20  # of memory, evenly over the run

@@ -22,8 +22,8 @@ from bertd_server.engine import Engine, EngineOptions
 from bertd_server.packing import TokenSequence
 from pydantic import BaseModel
 
-from bertd_bench import machine, timing
 from bertd_bench.engine import batches, gemm, profile
+from bertd_bench.harness import machine, timing
 from bertd_bench.texts import MIXED_LENGTHS
 
 MIXED = "16 mixed"

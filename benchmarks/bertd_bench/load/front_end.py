@@ -22,7 +22,7 @@ from bertd import bundle
 from bertd_server import cpu as cores
 from tokenizers import Tokenizer
 
-from bertd_bench import machine
+from bertd_bench.harness import machine
 from bertd_bench.load import bare, cpu, front_servers, mix
 from bertd_bench.load.client import EMBED, Stream, process_pool, put_load
 from bertd_bench.load.front_results import UNARY, Frame, FrontReport, Row, Turn

@@ -6,7 +6,7 @@ import statistics
 
 from pydantic import BaseModel
 
-from bertd_bench.machine import Machine
+from bertd_bench.harness.machine import Machine
 
 UNARY_LIMIT = 1.6  # of the echo, in calls of one text
 BULK_LIMIT = 0.2  # of the same echo, for each text

@@ -9,8 +9,8 @@ from bertd import bundle
 from bertd_server import cpu
 from tokenizers import Tokenizer
 
-from bertd_bench import machine
 from bertd_bench.contestants import server_process
+from bertd_bench.harness import machine
 from bertd_bench.load import bare, client, mix, phases
 from bertd_bench.load.results import LoadReport
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import BaseModel
 
-from bertd_bench.machine import Machine
+from bertd_bench.harness.machine import Machine
 
 REFUSAL_LIMIT = 0.020  # seconds
 LIGHT_LIMIT = 0.001  # seconds above the bare engine

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from bertd_server.engine import EngineOptions
 from bertd_server.lanes import unheard
@@ -45,6 +46,7 @@ class Loader:
         self._on_lanes = on_lanes
         self._start = start
         self._pool: Pool | None = None
+        self._own: WeakKeyDictionary[Model, ModelSettings] = WeakKeyDictionary()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bertd-load")
 
     def load(self, folder: Path) -> Model:
@@ -78,7 +80,7 @@ class Loader:
         options = self._options(own)
         loop = asyncio.get_running_loop()
         loaded = await loop.run_in_executor(self._thread, Loaded.read, folder, options, self._start)
-        return self._model(loaded, options, name=name, version=version, share=own.share)
+        return self._model(loaded, options, name=name, version=version, own=own)
 
     def close(self, *, wait: bool = True) -> None:
         """End the lanes; without `wait`, one that never comes back is left behind."""
@@ -93,7 +95,7 @@ class Loader:
         *,
         name: str = "",
         version: str,
-        share: float = 1.0,
+        own: ModelSettings = _SERVERS,
     ) -> Model:
         if self._pool is None:
             self._pool = Pool(
@@ -101,7 +103,19 @@ class Loader:
                 niceness=self.settings.lane_niceness,
                 on_lanes=self._on_lanes,
             )
-        return Model(loaded, options, name=name, version=version, pool=self._pool, share=share)
+        model = Model(loaded, options, name=name, version=version, pool=self._pool, share=own.share)
+        self._own[model] = own
+        return model
+
+    def relimit(self, models: Iterable[Model]) -> None:
+        """Put the limits of the settings into effect, where a model has none of its own."""
+        for model in models:
+            own = self._own.get(model, _SERVERS).own
+            model.relimit(
+                max_queue_tokens=own.get("max_queue_tokens", self.settings.max_queue_tokens),
+                max_queue_seconds=own.get("max_queue_seconds", self.settings.max_queue_seconds),
+                max_queue_characters=self.settings.max_queue_characters,
+            )
 
     def _options(self, own: ModelSettings) -> ModelOptions:
         settings = self.settings

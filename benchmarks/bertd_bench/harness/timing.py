@@ -1,10 +1,6 @@
-"""Interleaved timing.
+"""Timing of calls in this process, and percentiles of what came out.
 
-Every contestant has a turn in every round, in an order shuffled anew, so that a slow minute of
-the machine falls on all of them::
-
-    round 1:  pause B pause A pause C
-    round 2:  pause C pause B pause A
+`measure` is :func:`bertd_bench.harness.rounds.run` for plain functions: same rounds, same pauses.
 """
 
 from __future__ import annotations
@@ -15,17 +11,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from bertd_server import cpu
 from pydantic import BaseModel
 
+from bertd_bench.harness import rounds
+from bertd_bench.harness.rounds import Schedule
+from bertd_bench.harness.system import Calls
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """How often each contestant is called."""
-
-    rounds: int
-    repeats: int = 10  # timed calls of one turn
-    warmups: int = 1  # untimed calls before them
-    pause_seconds: float = 0.02  # lets the threads of the contestant before go to sleep
+__all__ = [
+    "Quartiles",
+    "Schedule",
+    "Summary",
+    "measure",
+    "quartiles",
+    "repeats_within",
+    "summarize",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +86,5 @@ def measure(
     calls: Mapping[str, Callable[[], object]], schedule: Schedule, rng: random.Random
 ) -> dict[str, list[int]]:
     """Time every call `rounds` x `repeats` times; gives the samples in nanoseconds."""
-    samples: dict[str, list[int]] = {name: [] for name in calls}
-    for _ in range(schedule.rounds):
-        for name in rng.sample(list(calls), len(calls)):
-            call = calls[name]
-            time.sleep(schedule.pause_seconds)
-            for _ in range(schedule.warmups):
-                call()
-            for _ in range(schedule.repeats):
-                begin = time.perf_counter_ns()
-                call()
-                samples[name].append(time.perf_counter_ns() - begin)
-    return samples
+    systems = Calls.each(calls, cpu.usable_threads())
+    return {each.name: each.samples_ns for each in rounds.run(systems, 0, schedule, rng)}

@@ -1,0 +1,1 @@
+"""`bertd bench compare`: bertd against every peer, each in a process of its own."""

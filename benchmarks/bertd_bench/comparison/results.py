@@ -1,0 +1,162 @@
+"""What a comparison found: every raw sample, and the ratios that follow from them."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from bertd_bench.harness.intervals import Interval, ratio_interval
+from bertd_bench.harness.machine import Machine
+from bertd_bench.harness.noise import Noise
+from bertd_bench.harness.rounds import Measured
+
+COMPRESS_BYTES = 2_000_000
+BENCHMARK = "compare"
+
+
+class Row(BaseModel, frozen=True):
+    """One contestant in one case.
+
+    Attributes:
+        precision: fp32, bf16 or int8.
+        own: whether it is bertd.
+        environment: number of the interpreter that ran it.
+        handling: how it was handed the texts, the fastest of `tried`.
+        tried: median milliseconds of a few calls in each way.
+        difference: the largest distance from eager's answer to a text, over that one's length.
+        cosine: the lowest with eager's answer to a text.
+        measured: times, and cores used.
+    """
+
+    precision: str
+    own: bool
+    environment: int
+    handling: str
+    tried: dict[str, float]
+    difference: float
+    cosine: float
+    measured: Measured
+
+    @property
+    def name(self) -> str:
+        """Of the contestant."""
+        return self.measured.name
+
+
+class Case(BaseModel, frozen=True):
+    """All contestants that took turns with one another on one sample.
+
+    Attributes:
+        name: such as "8 tokens".
+        lengths: tokens of each text of the call.
+        refused: contestants whose answers differ too much, or that failed here; why.
+        noise: what was seen of others meanwhile.
+    """
+
+    name: str
+    lengths: list[int]
+    rows: list[Row]
+    refused: dict[str, str]
+    noise: Noise
+
+    def row(self, name: str) -> Row | None:
+        """A contestant's row."""
+        return next((row for row in self.rows if row.name == name), None)
+
+
+class Ratio(BaseModel, frozen=True):
+    """How many times as fast bertd is as a peer, by medians."""
+
+    value: float
+    interval: Interval | None
+
+    @property
+    def ahead(self) -> bool:
+        """Whether it surely is: the whole interval, or the value without one, exceeds 1."""
+        return (self.interval.low if self.interval else self.value) > 1
+
+    @property
+    def behind(self) -> bool:
+        """Whether it surely is behind."""
+        return (self.interval.high if self.interval else self.value) < 1
+
+
+def ratio(peer: Row, ours: Row) -> Ratio:
+    """How many times as fast `ours` was as `peer`, in the rounds that they shared."""
+    return Ratio(
+        value=peer.measured.median_ms / ours.measured.median_ms,
+        interval=ratio_interval(peer.measured.rounds_ns, ours.measured.rounds_ns),
+    )
+
+
+class Subject(BaseModel, frozen=True):
+    """One model, task and number of threads.
+
+    Attributes:
+        skipped: peers that could not be had; why.
+        cases: a case is there several times if the contestants did not fit into memory together.
+    """
+
+    model: str
+    task: str
+    threads: int
+    skipped: dict[str, str]
+    cases: list[Case]
+
+
+class Comparison(BaseModel, frozen=True):
+    """One run of `bertd bench compare`.
+
+    Attributes:
+        command: what makes it again.
+        environments: versions of each interpreter's packages.
+    """
+
+    benchmark: str = BENCHMARK
+    command: str
+    rounds: int
+    machine: Machine
+    environments: list[dict[str, str]]
+    subjects: list[Subject]
+
+    @property
+    def noisy(self) -> list[str]:
+        """Cases with a noisy machine, and why."""
+        return [
+            f"{subject.model}, {case.name}: {'; '.join(case.noise.reasons)}"
+            for subject in self.subjects
+            for case in subject.cases
+            if case.noise.noisy
+        ]
+
+
+def write(comparison: Comparison, path: Path) -> Path:
+    """Write the result with its raw samples; above 2 MB compressed, under its name and `.gz`."""
+    data = (comparison.model_dump_json(indent=1) + "\n").encode()
+    if len(data) <= COMPRESS_BYTES:
+        path.write_bytes(data)
+        return path
+    path = path.with_name(f"{path.name}.gz")
+    path.write_bytes(gzip.compress(data, mtime=0))
+    return path
+
+
+def read(path: Path) -> Comparison:
+    """Read what :func:`write` wrote.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no result of `bertd bench compare`.
+    """
+    data = path.read_bytes()
+    try:
+        found = Comparison.model_validate_json(
+            gzip.decompress(data) if path.suffix == ".gz" else data
+        )
+    except ValidationError as error:
+        raise ValueError(f"{path} is not a result of `bertd bench compare`") from error
+    if found.benchmark != BENCHMARK:
+        raise ValueError(f"{path} is a result of {found.benchmark}: give one of `compare`")
+    return found

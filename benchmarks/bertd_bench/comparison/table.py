@@ -1,0 +1,230 @@
+"""A comparison as Markdown: ratios with intervals, rows where bertd is not ahead marked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from bertd_bench.comparison.results import Case, Comparison, Ratio, Row, Subject, ratio
+from bertd_bench.peers.ours import ENGINE, ENGINE_INT8, GRPC
+from bertd_bench.peers.torch_eager import REFERENCE
+
+_RIVALS = {"fp32": ENGINE, "bf16": ENGINE_INT8, "int8": ENGINE_INT8}  # who of ours is compared
+
+
+class Best(NamedTuple):
+    """The fastest peer of a case, against bertd in the same precision."""
+
+    peer: Row
+    ours: Row
+    ratio: Ratio
+
+
+def best(cases: Iterable[Case], precisions: tuple[str, ...]) -> Best | None:
+    """The peer that is nearest to bertd, or furthest ahead of it; None without any."""
+    found = [
+        Best(row, ours, ratio(row, ours))
+        for case in cases
+        for row in case.rows
+        if not row.own and row.precision in precisions
+        if (ours := case.row(_RIVALS[row.precision])) is not None
+    ]
+    return min(found, key=lambda one: one.ratio.value, default=None)
+
+
+def shown(value: Ratio) -> str:
+    """A ratio with its interval, marked unless bertd is surely ahead."""
+    text = f"{value.value:.2f}x"
+    if value.interval is not None:
+        text += f" ({value.interval.low:.2f} to {value.interval.high:.2f})"
+    if value.ahead:
+        return text
+    return f"**{text} {'behind' if value.behind else 'even'}**"
+
+
+def milliseconds(row: Row) -> str:
+    """A median, with three digits that mean something."""
+    value = row.measured.median_ms
+    return f"{value:.2f} ms" if value < 10 else f"{value:.1f} ms"
+
+
+def by_name(subject: Subject) -> dict[str, list[Case]]:
+    """The cases of each name: several where memory cut the peers into groups."""
+    found: dict[str, list[Case]] = {}
+    for case in subject.cases:
+        found.setdefault(case.name, []).append(case)
+    return found
+
+
+def render(comparison: Comparison, link: str) -> str:
+    """The page's section: for each model the ratios, then who did what, then what was not.
+
+    Args:
+        comparison: what was measured.
+        link: where its JSON file is, as seen from the document.
+    """
+    parts = [_introduction(comparison, link)]
+    for subject in comparison.subjects:
+        parts += [_heading(subject), _ratios(subject), _conduct(subject), *_left_out(subject)]
+    parts.append(_noise(comparison))
+    return "\n\n".join(parts)
+
+
+def _introduction(comparison: Comparison, link: str) -> str:
+    here = comparison.machine
+    quota = "none" if here.quota_cores is None else f"{here.quota_cores:g} cores"
+    facts = [
+        here.cpu,
+        f"{here.usable_threads} usable threads",
+        f"{here.threads_per_core or 'unknown'} per core",
+        f"quota {quota}",
+        f"governor {here.governor or 'not readable'}",
+        f"kernel {here.kernel}",
+        f"load {here.load_average[0]:.2f} before the run",
+    ]
+    return (
+        f"`{comparison.command}`: {comparison.rounds} rounds; {', '.join(facts)}. Raw samples and "
+        f"versions: [`{link}`]({link}).\n\nEach cell says how many times as fast bertd was, by "
+        "medians, with a 95 % interval. fp32 peers are compared with bertd in fp32, bf16 and int8 "
+        "peers with bertd in int8. Where bertd is not surely ahead the cell is bold: *even* if "
+        "the interval holds 1, *behind* if it is below."
+    )
+
+
+def _heading(subject: Subject) -> str:
+    return f"### {subject.model}, {subject.task}, {subject.threads} threads"
+
+
+def _names(subject: Subject) -> list[tuple[str, str, bool]]:
+    """Name, precision and ownership of each contestant that has a row, in their order."""
+    found = {
+        row.name: (row.name, row.precision, row.own) for case in subject.cases for row in case.rows
+    }
+    return list(found.values())
+
+
+def _ratios(subject: Subject) -> str:
+    cases = by_name(subject)
+    lines = [f"| | {' | '.join(cases)} |", "|---" + "|---:" * len(cases) + "|"]
+    for name, precision, own in sorted(
+        _names(subject), key=lambda one: (list(_RIVALS).index(one[1]), not one[2])
+    ):
+        cells = []
+        for each in cases.values():
+            pairs = [(case, row) for case in each if (row := case.row(name)) is not None]
+            cells.append(_cell(pairs, _RIVALS[precision], own=own))
+        label = f"**{name}**" if own else name
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(pairs: list[tuple[Case, Row]], rival: str, *, own: bool) -> str:
+    if not pairs:
+        return ""
+    case, row = pairs[0]
+    if own:
+        return milliseconds(row)
+    ours = case.row(rival)
+    return milliseconds(row) if ours is None else shown(ratio(row, ours))
+
+
+def _conduct(subject: Subject) -> str:
+    """What each contestant used, how it took a batch, and how near its answers were."""
+    lines = [
+        "| | cores used | a batch was handed over | furthest from eager | lowest cosine |",
+        "|---|---:|---|---:|---:|",
+    ]
+    for name, _, _ in _names(subject):
+        rows = [row for case in subject.cases for row in case.rows if row.name == name]
+        cores = max(row.measured.cores for row in rows)
+        over = any(row.measured.over_budget for row in rows)
+        ways = {
+            case.name: row.handling
+            for case in subject.cases
+            for row in case.rows
+            if row.name == name and len(case.lengths) > 1 and not row.own
+        }
+        handed = "; ".join(f"{case}: {way}" for case, way in ways.items())
+        unsteady = sum(
+            row.measured.warmup is not None and not row.measured.warmup.steady for row in rows
+        )
+        note = f", unsteady in {unsteady} of {len(rows)}" if unsteady else ""
+        mark = f" **over its {subject.threads}**" if over else ""
+        lines.append(
+            f"| {name}{note} | {cores:.2f}{mark} | {handed} | "
+            f"{max(row.difference for row in rows):.0e} | {min(row.cosine for row in rows):.4f} |"
+        )
+    return "\n".join(lines)
+
+
+def _left_out(subject: Subject) -> list[str]:
+    said = [f"- {name}: {reason}" for name, reason in subject.skipped.items()]
+    said += [
+        f"- {name}, {case.name}: {reason}"
+        for case in subject.cases
+        for name, reason in case.refused.items()
+    ]
+    return ["\n".join(["Not timed:", "", *said])] if said else []
+
+
+def _noise(comparison: Comparison) -> str:
+    noisy = comparison.noisy
+    total = sum(len(subject.cases) for subject in comparison.subjects)
+    if not noisy:
+        return f"The machine was quiet in all {total} cases."
+    head = f"**The machine was noisy** in {len(noisy)} of {total} cases:"
+    return "\n".join([head, "", *(f"- {each}" for each in noisy)])
+
+
+def summary(comparison: Comparison, link: str) -> str:
+    """README's table: the first model against eager, and against the best peer of each kind.
+
+    Args:
+        comparison: what was measured.
+        link: where its JSON file is, as seen from the document.
+
+    Raises:
+        ValueError: bertd or eager is not in it.
+    """
+    subject = comparison.subjects[0]
+    introduction = (
+        f"Medians of bertd in process, and how many times as fast it was as PyTorch eager and as "
+        f"the fastest peer of each precision, with 95 % intervals: {subject.model}, "
+        f"{subject.threads} threads, {comparison.rounds} rounds, {comparison.machine.cpu}. "
+        f"Samples and versions: [`{link}`]({link})."
+    )
+    lines = [
+        introduction,
+        "",
+        "| | bertd | over eager | over the best fp32 | bertd int8 | over the best int8 or bf16 |",
+        "|---|---:|---:|---|---:|---|",
+    ]
+    for name, cases in by_name(subject).items():
+        ours, eager = cases[0].row(ENGINE), cases[0].row(REFERENCE)
+        if ours is None or eager is None:
+            raise ValueError(f"{link}, {name}: the comparison lacks {ENGINE} or {REFERENCE}")
+        ours8 = cases[0].row(ENGINE_INT8)
+        lines.append(
+            f"| {name} | {milliseconds(ours)} | {shown(ratio(eager, ours))} | "
+            f"{_best(best(cases, ('fp32',)))} | {milliseconds(ours8) if ours8 else ''} | "
+            f"{_best(best(cases, ('bf16', 'int8')))} |"
+        )
+    lines += ["", *_transport(subject)]
+    if comparison.noisy:
+        lines.append(
+            "The machine was noisy during this run, so measure again before you trust a ratio."
+        )
+    return "\n".join(lines).rstrip()
+
+
+def _best(found: Best | None) -> str:
+    return "none measured" if found is None else f"{shown(found.ratio)}, {found.peer.name}"
+
+
+def _transport(subject: Subject) -> list[str]:
+    case = min(subject.cases, key=lambda one: sum(one.lengths))
+    ours, served = case.row(ENGINE), case.row(GRPC)
+    if ours is None or served is None:
+        return []
+    added = served.measured.median_ms - ours.measured.median_ms
+    return [f"Over gRPC a call of {case.name} takes {added:.1f} ms more.", ""]

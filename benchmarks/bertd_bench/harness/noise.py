@@ -1,0 +1,201 @@
+"""Whether others were at work while we measured, and how much.
+
+::
+
+    before      load average
+    at each end /proc/stat of our cores: time stolen by the hypervisor; time of other processes,
+                which is what the cores were busy less what our own processes took
+    each round  a kernel that always does the same, on all our cores at once
+
+The kernel's times spread when a core is taken away, or its clock changes. It is plain arithmetic
+of numpy in threads of its own: no library that is measured has a part in it, so that a ratio to
+it means the same after a change of any of them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import numpy as np
+from pydantic import BaseModel
+
+from bertd_bench.harness import cputime
+
+STAT = Path("/proc/stat")
+
+LOAD_LIMIT = 0.25  # of our cores, before the run
+STEAL_LIMIT = 0.01  # of our cores' time
+OTHERS_LIMIT = 0.05  # of our cores' time
+SPREAD_LIMIT = 0.05  # of the kernel's median: between its quartiles
+_KERNEL_REPEATS = 5
+
+
+class Noise(BaseModel, frozen=True):
+    """What was seen of others.
+
+    Attributes:
+        load: load average of the last minute before the run, over our cores.
+        steal: stolen share of our cores' time during the run; None where nobody counts it.
+        others: share of our cores' time that other processes took; None likewise.
+        calibration_ns: times of the kernel, round by round.
+        spread: distance between the kernel's quartiles over its median.
+    """
+
+    load: float
+    steal: float | None
+    others: float | None
+    calibration_ns: list[list[int]]
+    spread: float
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why this run is noisy; empty for a quiet one."""
+        said = [
+            (self.load, LOAD_LIMIT, f"load {self.load:.2f} per core before the run"),
+            (self.steal or 0, STEAL_LIMIT, f"{self.steal or 0:.1%} of our cores' time stolen"),
+            (self.others or 0, OTHERS_LIMIT, f"other processes took {self.others or 0:.1%} of it"),
+            (self.spread, SPREAD_LIMIT, f"a kernel of constant work spread by {self.spread:.1%}"),
+        ]
+        return [text for value, limit, text in said if value > limit]
+
+    @property
+    def noisy(self) -> bool:
+        """Whether any limit is exceeded."""
+        return bool(self.reasons)
+
+    @property
+    def calibration(self) -> float:
+        """Median of the kernel in nanoseconds."""
+        return float(np.median([sample for each in self.calibration_ns for sample in each]))
+
+    @property
+    def verdict(self) -> str:
+        """One sentence for a table's foot."""
+        if not self.noisy:
+            return "The machine was quiet during this run."
+        return f"The machine was NOISY during this run: {'; '.join(self.reasons)}."
+
+
+class Times(NamedTuple):
+    """Seconds of some cores since the system started."""
+
+    busy: float
+    stolen: float
+    total: float
+
+
+def read_times(cores: Sequence[int], stat: Path = STAT) -> Times | None:
+    """What /proc/stat says of these cores; None where there is none.
+
+    Fields (proc(5)): user nice system idle iowait irq softirq steal guest guest_nice; guest time
+    is part of user time.
+    """
+    try:
+        lines = stat.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    wanted = {f"cpu{core}" for core in cores}
+    ticks = np.zeros(8)
+    for line in lines:
+        name, *fields = line.split()
+        if name in wanted:
+            ticks += np.array([int(field) for field in fields[:8]])
+    if not ticks.any():
+        return None
+    user, nice, system, idle, waiting, irq, soft, stolen = ticks / os.sysconf("SC_CLK_TCK")
+    busy = user + nice + system + irq + soft
+    return Times(float(busy), float(stolen), float(busy + idle + waiting + stolen))
+
+
+def spread_of(rounds: Sequence[Sequence[int]]) -> float:
+    """Distance between the quartiles over the median, of all samples; 0 for none."""
+    samples = [sample for each in rounds for sample in each]
+    if not samples:
+        return 0.0
+    first, middle, third = np.percentile(samples, [25, 50, 75])
+    return float((third - first) / middle)
+
+
+class Kernel:
+    """The same arithmetic every time, on every core at once; about 3 ms."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="calibration")
+        rng = np.random.default_rng(0)
+        self._left, self._right = rng.random((2, 1 << 16), np.float32)  # 256 KiB each: L2
+        self._stream = rng.random(1 << 19, np.float32)  # 2 MiB: beyond it
+
+    def _work(self) -> float:
+        total = 0.0
+        for _ in range(200):
+            total += float(np.einsum("i,i->", self._left, self._right))
+        return total + float(sum(np.einsum("i->", self._stream) for _ in range(4)))
+
+    def time(self, repeats: int = _KERNEL_REPEATS) -> list[int]:
+        """Nanoseconds until the slowest core is done, so many times; one more goes before."""
+        samples = []
+        for _ in range(repeats + 1):
+            begin = time.perf_counter_ns()
+            list(self._pool.map(lambda _: self._work(), range(self._threads)))
+            samples.append(time.perf_counter_ns() - begin)
+        return samples[1:]
+
+    def close(self) -> None:
+        """End its threads."""
+        self._pool.shutdown()
+
+
+class Watch:
+    """Watches a run; use it as a context, and ask for the noise at its end."""
+
+    def __init__(self, cores: Sequence[int], load: float | None = None) -> None:
+        self._cores = list(cores)
+        self._load = (os.getloadavg()[0] if load is None else load) / len(self._cores)
+        self._kernel = Kernel(len(self._cores))
+        self._calibration: list[list[int]] = []
+        self._own_ended = 0.0
+        self._begin = read_times(self._cores)
+        self._own_begin = cputime.of_tree(os.getpid())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._kernel.close()
+
+    def calibrate(self) -> None:
+        """Time the kernel; once between rounds."""
+        self._calibration.append(self._kernel.time())
+
+    def ended(self, cpu_seconds: float) -> None:
+        """A process of ours has ended and had taken so much: it was none of the others."""
+        self._own_ended += cpu_seconds
+
+    def noise(self) -> Noise:
+        """What was seen so far."""
+        end = read_times(self._cores)
+        steal = others = None
+        if self._begin is not None and end is not None:
+            total = max(end.total - self._begin.total, 1e-9)
+            own = cputime.of_tree(os.getpid()) + self._own_ended - self._own_begin
+            steal = (end.stolen - self._begin.stolen) / total
+            others = max(0.0, (end.busy - self._begin.busy - own) / total)
+        return Noise(
+            load=self._load,
+            steal=steal,
+            others=others,
+            calibration_ns=self._calibration,
+            spread=spread_of(self._calibration),
+        )
