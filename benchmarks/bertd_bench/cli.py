@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from bertd_bench import commands
+from bertd_bench.drills.cli import COMMANDS as DRILL_COMMANDS
 from bertd_bench.engine.cli import COMMANDS as ENGINE_COMMANDS
 from bertd_bench.load.cli import COMMANDS as LOAD_COMMANDS
 
@@ -56,7 +57,7 @@ def bench() -> None:
     """Compare bertd with PyTorch eager on this machine."""
 
 
-for each in (*ENGINE_COMMANDS, *LOAD_COMMANDS):
+for each in (*ENGINE_COMMANDS, *LOAD_COMMANDS, *DRILL_COMMANDS):
     bench.add_command(each)
 bench.add_command(commands.costs)
 bench.add_command(commands.simulate)
