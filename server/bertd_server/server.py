@@ -194,6 +194,8 @@ class Server:
         self._health.leave()
         if settings.drain_delay_seconds:
             await asyncio.sleep(settings.drain_delay_seconds)
+        if self._keeper is not None:
+            self._keeper.stop_looking()
         models = self.models()
         cancelled = sum(model.statistics.cancelled for model in models)
         limit = settings.drain_seconds
@@ -226,11 +228,7 @@ class Server:
         """Put reloaded limits into effect."""
         self._loader.settings = settings
         for model in self.catalogue.models():
-            model.relimit(
-                max_queue_tokens=settings.max_queue_tokens,
-                max_queue_seconds=settings.max_queue_seconds,
-                max_queue_characters=settings.max_queue_characters,
-            )
+            self._loader.relimit(model)
 
 
 def listening(address: str, port: int) -> str:

@@ -170,8 +170,8 @@ class _Swapper:
             began = time.monotonic()
             for number in range(1, swaps + 1):
                 kind = self._kinds[number % len(self._kinds)]
-                # Ten of each in a row: both kinds then follow the other, and themselves.
-                gone = self._new_version(kind) if number // 10 % 2 == 0 else self._rewrite(kind)
+                # Two of each in a row: each way follows the other, and itself.
+                gone = self._new_version(kind) if number % 4 < 2 else self._rewrite(kind)
                 if control == "explicit":
                     request = grpc_service_pb2.RepositoryModelLoadRequest(model_name=NAME)
                     await manager.RepositoryModelLoad(request, timeout=_LOAD_SECONDS)

@@ -1,4 +1,4 @@
-"""What a repository shows to those who manage it: what is there, and how to change what is served."""
+"""What a repository shows to those who manage it: what is there, how to change what is served."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from bertd_server.engine import EngineOptions
 from bertd_server.lanes import unheard
@@ -45,6 +46,7 @@ class Loader:
         self._on_lanes = on_lanes
         self._start = start
         self._pool: Pool | None = None
+        self._own: WeakKeyDictionary[Model, ModelSettings] = WeakKeyDictionary()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bertd-load")
 
     def load(self, folder: Path) -> Model:
@@ -78,7 +80,18 @@ class Loader:
         options = self._options(own)
         loop = asyncio.get_running_loop()
         loaded = await loop.run_in_executor(self._thread, Loaded.read, folder, options, self._start)
-        return self._model(loaded, options, name=name, version=version, share=own.share)
+        model = self._model(loaded, options, name=name, version=version, share=own.share)
+        self._own[model] = own
+        return model
+
+    def relimit(self, model: Model) -> None:
+        """Give a model the limits of :attr:`settings` that it has no own values of."""
+        settings, own = self.settings, self._own.get(model, _SERVERS).own
+        model.relimit(
+            max_queue_tokens=own.get("max_queue_tokens", settings.max_queue_tokens),
+            max_queue_seconds=own.get("max_queue_seconds", settings.max_queue_seconds),
+            max_queue_characters=settings.max_queue_characters,
+        )
 
     def close(self, *, wait: bool = True) -> None:
         """End the lanes; without `wait`, one that never comes back is left behind."""
