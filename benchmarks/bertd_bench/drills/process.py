@@ -37,16 +37,18 @@ class Served:
         address: where it listens, now or later.
     """
 
-    def __init__(self, arguments: Sequence[str], log: Path) -> None:
+    def __init__(self, arguments: Sequence[str], log: Path, *, before: str = "") -> None:
         """Choose a port, and start nothing yet.
 
         Args:
             arguments: of `bertd serve`, without the address.
             log: its output, all of it.
+            before: Python that the process runs first.
         """
         self.address = f"127.0.0.1:{free_port()}"
         self._arguments = list(arguments)
         self._log = log
+        self._code = f"{before}\nfrom bertd_client.cli import main\nmain()\n"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -56,7 +58,7 @@ class Served:
             BenchError: it ended, or took too long.
         """
         env = {name: value for name, value in os.environ.items() if not name.startswith("BERTD_")}
-        command = ["-m", "bertd_client.cli", "serve", *self._arguments, "--address", self.address]
+        command = ["-c", self._code, "serve", *self._arguments, "--address", self.address]
         with self._log.open("wb") as sink:
             self._process = subprocess.Popen(  # noqa: S603 - our own command with our own paths
                 [sys.executable, *command], stdout=sink, stderr=sink, env=env
@@ -86,9 +88,14 @@ class Served:
         """Whether it runs."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """Of the process, which must run."""
+        return self._running_process().pid
+
     def resident_bytes(self) -> int:
         """Memory of the process."""
-        return int(psutil.Process(self._running_process().pid).memory_info().rss)
+        return int(psutil.Process(self.pid).memory_info().rss)
 
     def end(self, number: signal.Signals) -> int:
         """End it with a signal, and wait for that; returns its exit code.
