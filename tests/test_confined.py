@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from bertd_bench.drills.process import Served, quick
 from bertd_client import Client
-from bertd_server import cpu
+from bertd_server import cgroups
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux has affinity and cgroups")
 
@@ -67,8 +67,10 @@ def group() -> Iterator[Group]:
     Only where this process is in the root itself. Elsewhere somebody manages the group that it is
     in, and nobody else may make groups there (systemd's rule of the single writer).
     """
-    own = dict(line.split(":", 2)[1:] for line in cpu.OWN_GROUPS.read_text("utf-8").splitlines())
-    for controllers, mount in (("", cpu.CGROUP_ROOT), ("cpu", cpu.CGROUP_ROOT / "cpu")):
+    own = dict(
+        line.split(":", 2)[1:] for line in cgroups.OWN_GROUPS.read_text("utf-8").splitlines()
+    )
+    for controllers, mount in (("", cgroups.CGROUP_ROOT), ("cpu", cgroups.CGROUP_ROOT / "cpu")):
         offers = mount / ("cpu.cfs_quota_us" if controllers else "cgroup.controllers")
         if own.get(controllers) != "/" or not offers.is_file():
             continue

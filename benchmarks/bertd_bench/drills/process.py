@@ -67,7 +67,7 @@ class Served:
         with grpc.insecure_channel(
             self.address, options=[("grpc.max_reconnect_backoff_ms", 100)]
         ) as channel:
-            health = health_pb2_grpc.HealthStub(channel)
+            health: Any = health_pb2_grpc.HealthStub(channel)  # its types lack Check
             while time.monotonic() < give_up:
                 if self._process.poll() is not None:
                     raise BenchError(
