@@ -99,6 +99,8 @@ class Dispatcher:
 
     def schedule(self) -> None:
         """Dispatch once this turn of the loop is over, so that its other calls join the batch."""
+        if self._closed and self.idle.is_set():  # it has left the pool, and has nothing to do there
+            return
         if self.idle.is_set():
             self.idle.clear()
             self._pool.wake(self)

@@ -19,6 +19,7 @@ from typing import Protocol, Self, TypeVar
 from bertd import bundle
 from tokenizers import Encoding, Tokenizer
 
+from bertd_server import prepacking
 from bertd_server.engine import EngineOptions
 from bertd_server.errors import InvalidInput
 from bertd_server.flights import Batch, Outcome
@@ -103,6 +104,7 @@ class Loaded:
         bundle.verify_files(folder, manifest)
         reader = Reader.of(folder, manifest, options.texts.max_text_characters)
         engine, measured = start(folder, manifest, options.engine, options.starting)
+        prepacking.check_same(folder, manifest)
         if manifest.precision == "fp16" and engine.provider == CPU:
             log.warning(
                 "fp16 on a CPU",

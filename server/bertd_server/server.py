@@ -194,6 +194,8 @@ class Server:
         self._health.leave()
         if settings.drain_delay_seconds:
             await asyncio.sleep(settings.drain_delay_seconds)
+        if self._keeper is not None:
+            self._keeper.stop_looking()
         models = self.models()
         cancelled = sum(model.statistics.cancelled for model in models)
         limit = settings.drain_seconds
