@@ -120,6 +120,7 @@ def compare(  # noqa: PLR0913, PLR0917 - click's parameters
     pythons: tuple[str, ...],
 ) -> None:
     """Time bertd against its peers, tokenisation included, after proof that all agree."""
+    import signal
     from typing import cast
 
     from bertd.bundle import Task
@@ -130,6 +131,8 @@ def compare(  # noqa: PLR0913, PLR0917 - click's parameters
     from bertd_bench.comparison.process import PeerError
     from bertd_bench.harness.rounds import Schedule
 
+    # Contestants are ended on the way out, which a signal must not skip: some are stopped.
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         plan = run.Plan(
             models=models,
@@ -152,6 +155,8 @@ def compare(  # noqa: PLR0913, PLR0917 - click's parameters
         comparison = run.compare(plan, lambda line: click.echo(line, err=True))
     except (PeerError, ExportError) as error:
         raise click.ClickException(str(error)) from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
     link = str(json_path or "no file")
     if json_path is not None:
         click.echo(f"{results.write(comparison, json_path)} is written", err=True)
