@@ -75,9 +75,9 @@ _pythons = click.option(
 @click.option(
     "--lengths",
     callback=_numbers,
-    default="8,32,128,512",
+    default="8,32,128,256,512",
     show_default=True,
-    help="Tokens of a text.",
+    help="Tokens of a text; those that a model does not read are left out.",
 )
 @click.option(
     "--batches", callback=_numbers, default="1", show_default=True, help="Texts of a call."

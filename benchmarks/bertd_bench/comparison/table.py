@@ -84,11 +84,12 @@ def _introduction(comparison: Comparison, link: str) -> str:
     ]
     note = f"{comparison.note}\n\n" if comparison.note else ""
     return (
-        f"{note}`{comparison.command}`: {comparison.rounds} rounds; {', '.join(facts)}. Raw samples and "
-        f"versions: [`{link}`]({link}).\n\nEach cell says how many times as fast bertd was, by "
-        "medians, with a 95 % interval. fp32 peers are compared with bertd in fp32, bf16 and int8 "
-        "peers with bertd in int8. Where bertd is not surely ahead the cell is bold: *even* if "
-        "the interval holds 1, *behind* if it is below."
+        f"{note}`{comparison.command}`: {comparison.rounds} rounds; {', '.join(facts)}. Raw "
+        f"samples and versions: [`{link}`]({link}).\n\n"
+        "Each cell says how many times as fast bertd was, by medians, with a 95 % interval. fp32 "
+        "peers are compared with bertd in fp32, bf16 and int8 peers with bertd in int8. Where "
+        "bertd is not surely ahead the cell is bold: *even* if the interval holds 1, *behind* if "
+        "it is below."
     )
 
 
