@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -170,7 +171,7 @@ def _command(arguments: list[str]) -> str:
         while option in left:
             at = left.index(option)
             del left[at : at + 2]
-    return " ".join(["bertd", *left])
+    return shlex.join(["bertd", *left])
 
 
 @click.command()
