@@ -12,6 +12,7 @@ import click
 from bertd_bench import commands
 from bertd_bench.comparison.cli import COMMANDS as COMPARISON_COMMANDS
 from bertd_bench.engine.cli import COMMANDS as ENGINE_COMMANDS
+from bertd_bench.goodput.cli import COMMANDS as GOODPUT_COMMANDS
 from bertd_bench.harness.cli import COMMANDS as HARNESS_COMMANDS
 from bertd_bench.load.cli import COMMANDS as LOAD_COMMANDS
 
@@ -59,6 +60,8 @@ def bench() -> None:
 
 
 for each in (*COMPARISON_COMMANDS, *ENGINE_COMMANDS, *HARNESS_COMMANDS, *LOAD_COMMANDS):
+    bench.add_command(each)
+for each in GOODPUT_COMMANDS:
     bench.add_command(each)
 bench.add_command(commands.costs)
 bench.add_command(commands.simulate)

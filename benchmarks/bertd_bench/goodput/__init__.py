@@ -1,0 +1,1 @@
+"""`bertd bench load`: how much traffic each contestant takes before its tail misses an objective."""
