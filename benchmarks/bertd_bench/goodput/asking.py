@@ -97,7 +97,16 @@ def _bodies(texts: Sequence[str]) -> tuple[bytes, ...]:
 
 
 def distance(answers: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """The largest difference of any element; inf if shapes differ."""
+    """The largest difference of any element once all have length 1; inf if shapes differ.
+
+    A checkpoint that does not ask for normalising gets plain means from bertd, and unit vectors
+    from others.
+    """
     if answers.shape != expected.shape:
         return math.inf
-    return float(np.abs(answers - expected).max())
+    return float(np.abs(_unit(answers) - _unit(expected)).max())
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    scaled: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return scaled

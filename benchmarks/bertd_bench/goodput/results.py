@@ -89,7 +89,7 @@ class GoodputReport(BaseModel, frozen=True):
 
     @property
     def ours(self) -> Entry | None:
-        """bertd."""
+        """The entry of bertd."""
         return next((each for each in self.entries if each.name == OURS), None)
 
     @property
@@ -99,7 +99,7 @@ class GoodputReport(BaseModel, frozen=True):
         return max(ways, key=lambda each: each.rate(self.objective), default=None)
 
     def ratio(self, other: Entry) -> float | None:
-        """bertd's rate over another's; None if either took none."""
+        """The rate of bertd over another's; None if either took none."""
         if self.ours is None or not other.rate(self.objective):
             return None
         return self.ours.rate(self.objective) / other.rate(self.objective)

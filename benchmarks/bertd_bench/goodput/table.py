@@ -13,14 +13,26 @@ def to_markdown(report: GoodputReport) -> str:
     """Who takes how much, how bertd compares, and what was seen of the machine."""
     objective = f"{report.objective * 1e3:.0f} ms"
     machine = report.machine
-    lines = [
+    introduction = (
         f"{report.model}, {report.threads} threads each, {machine.cpu}. Single texts of "
         f"{report.mean_tokens:.0f} tokens on average at random moments; the client shares the "
         f"cores. The objective is {SHARE:.0%} of all requests within {objective} of the moment "
-        "at which they were due. Rates are requests a second.",
+        "at which they were due. Rates are requests a second."
+    )
+    heads = (
         "",
-        f"| | highest rate with p99 ≤ {objective} | rounds | p50 there | p99 there | most goodput "
-        "| cores | bertd takes |",
+        f"highest rate with p99 ≤ {objective}",
+        "rounds",
+        "p50 there",
+        "p99 there",
+        "most goodput",
+        "cores",
+        "bertd takes",
+    )
+    lines = [
+        introduction,
+        "",
+        f"| {' | '.join(heads)} |",
         "|---|---:|---|---:|---:|---:|---:|---:|",
     ]
     lines += [_row(report, entry) for entry in _best_first(report)]
@@ -47,7 +59,7 @@ def _row(report: GoodputReport, entry: Entry) -> str:
     p50, p99 = (_ms(at, share) for share in (0.5, SHARE))
     return (
         f"| {entry.name} | {entry.rate(objective):.0f} | {', '.join(f'{r:.0f}' for r in rates)} "
-        f"| {p50} | {p99} | {most:.0f} | {f'{at.cores:.2f}' if at else '–'} "
+        f"| {p50} | {p99} | {most:.0f} | {f'{at.cores:.2f}' if at else '-'} "
         f"| {_ratio(report, entry)} |"
     )
 
@@ -62,7 +74,7 @@ def _ratio(report: GoodputReport, entry: Entry) -> str:
 
 def _ms(step: Step | None, share: float) -> str:
     seconds = math.inf if step is None else step.percentile(share)
-    return "–" if math.isinf(seconds) else f"{seconds * 1e3:.1f} ms"
+    return "-" if math.isinf(seconds) else f"{seconds * 1e3:.1f} ms"
 
 
 def _verdict(report: GoodputReport) -> str:
