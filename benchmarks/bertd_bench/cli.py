@@ -11,6 +11,7 @@ import click
 
 from bertd_bench import commands
 from bertd_bench.comparison.cli import COMMANDS as COMPARISON_COMMANDS
+from bertd_bench.drills.cli import COMMANDS as DRILL_COMMANDS
 from bertd_bench.engine.cli import COMMANDS as ENGINE_COMMANDS
 from bertd_bench.goodput.cli import COMMANDS as GOODPUT_COMMANDS
 from bertd_bench.harness.cli import COMMANDS as HARNESS_COMMANDS
@@ -59,7 +60,13 @@ def bench() -> None:
     """Measure bertd, and what it is compared with, on this machine."""
 
 
-for each in (*COMPARISON_COMMANDS, *ENGINE_COMMANDS, *HARNESS_COMMANDS, *LOAD_COMMANDS):
+for each in (
+    *COMPARISON_COMMANDS,
+    *DRILL_COMMANDS,
+    *ENGINE_COMMANDS,
+    *HARNESS_COMMANDS,
+    *LOAD_COMMANDS,
+):
     bench.add_command(each)
 for each in GOODPUT_COMMANDS:
     bench.add_command(each)
