@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from bertd_bench.load.generator import Outcome, Record
 
 SHARE = 0.99  # of all requests, which must be answered within the objective
+_EASY = 0.3  # of the objective: below it the next rate is two steps up
 
 
 class Step(BaseModel, frozen=True):
@@ -126,7 +127,8 @@ def climb(probe: Probe, capacity: float, plan: Plan) -> list[Step]:
         step = probe(rate)
         steps.append(step)
         if step.meets(plan.objective):
-            rate = max(each.rate for each in steps) * plan.factor
+            easy = step.percentile(SHARE) <= plan.objective * _EASY
+            rate = max(each.rate for each in steps) * plan.factor ** (2 if easy else 1)
         elif not held(steps, plan.objective):
             rate = min(each.rate for each in steps) / 2
         elif _falls(steps, plan):
