@@ -16,6 +16,7 @@ from bertd_bench.engine.cli import COMMANDS as ENGINE_COMMANDS
 from bertd_bench.goodput.cli import COMMANDS as GOODPUT_COMMANDS
 from bertd_bench.harness.cli import COMMANDS as HARNESS_COMMANDS
 from bertd_bench.load.cli import COMMANDS as LOAD_COMMANDS
+from bertd_bench.mlperf.cli import COMMANDS as MLPERF_COMMANDS
 
 if TYPE_CHECKING:
     from bertd_bench.exportcost import Size
@@ -68,7 +69,7 @@ for each in (
     *LOAD_COMMANDS,
 ):
     bench.add_command(each)
-for each in GOODPUT_COMMANDS:
+for each in (*GOODPUT_COMMANDS, *MLPERF_COMMANDS):
     bench.add_command(each)
 bench.add_command(commands.costs)
 bench.add_command(commands.simulate)
