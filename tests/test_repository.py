@@ -95,6 +95,10 @@ def test_a_folder_is_read_model_by_model(tmp_path: Path, tiny_bundle: Path) -> N
         ("versions = { latest = 0 }", "latest: Input should be greater than or equal to 1"),
         ("shar = 2", "shar: Extra inputs are not permitted"),
         ("versions = [", "Invalid value"),
+        ("versions = " + "[" * 10_000, "nested too deep"),
+        ("share = inf", "finite number"),
+        ("cache_bytes = '" + "9" * 400 + "'", "no amount of memory"),
+        ("#" * (2 << 20), "no file of at most"),
     ):
         (root / "good" / layout.SETTINGS_NAME).write_text(text)
         problem = layout.look(root, "good").problems[""]
@@ -105,6 +109,13 @@ def test_a_folder_is_read_model_by_model(tmp_path: Path, tiny_bundle: Path) -> N
         assert layout.look(root, "good").versions[10].mark == before
     (root / "good" / layout.SETTINGS_NAME).write_text("max_queue_tokens = 5")
     assert layout.look(root, "good").versions[10].mark != before
+    (tmp_path / "settings").write_text("max_queue_tokens = 5")
+    for link, words in ((tmp_path / "settings", "leaves the repository"), ("/dev/zero", "leaves")):
+        (root / "good" / layout.SETTINGS_NAME).unlink()
+        (root / "good" / layout.SETTINGS_NAME).symlink_to(link)
+        assert words in layout.look(root, "good").problems[""]
+    (root / "half" / "1" / "bertd.json").symlink_to("/dev/zero")
+    assert "leaves the bundle" in layout.look(root, "half").problems["1"]
 
 
 @contextmanager
@@ -271,6 +282,13 @@ def test_a_folder_that_changes_is_followed(
         wait(lambda: ("late", "1") not in states(managing))
         wait(lambda: running.server.catalogue.find("m").version == "1")
         assert np.array_equal(vector(client), first)
+
+        half = tmp_path / "m" / "3"  # copied file by file, the manifest before the weights
+        shutil.copytree(second_bundle, half, ignore=shutil.ignore_patterns(bundle.WEIGHTS_NAME))
+        wait(lambda: any("lacks" in m.reason for m in managing.get_model_repository_index().models))
+        assert np.array_equal(vector(client), first)
+        shutil.copy(second_bundle / bundle.WEIGHTS_NAME, half)
+        wait(lambda: running.server.catalogue.find("m").version == "3")
 
 
 def test_two_versions_must_fit_into_the_memory(tmp_path: Path, tiny_bundle: Path) -> None:

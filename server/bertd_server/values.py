@@ -13,6 +13,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 Profile = Literal["latency", "efficient"]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+_AMOUNT = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([KMG]I?)?B?\s*")
 
 
 def parse_bytes(amount: object) -> int:
@@ -21,7 +22,7 @@ def parse_bytes(amount: object) -> int:
     Raises:
         ValueError: it is none.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]I?)?B?\s*", str(amount).upper())
+    match = _AMOUNT.fullmatch(str(amount).upper())
     if match is None:
         raise ValueError(
             f"{amount!r} is no amount of memory: give bytes, or a number with KB, MB, GB, KiB, "
