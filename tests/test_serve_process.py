@@ -47,6 +47,16 @@ STUCK = (
     "app.Server.start = stuck\n"
 )
 
+# It never has its bundle.
+LOADING = (
+    "import sys, time\n"
+    "from bertd_server import app\n"
+    "def load(*_):\n"
+    "    print('loading', file=sys.stderr, flush=True)\n"
+    "    time.sleep(900)\n"
+    "app.Server.__init__ = load\n"
+)
+
 
 @contextmanager
 def serving(
@@ -109,6 +119,21 @@ def test_a_signal_drains_and_the_process_exits_zero(
         _, log = process.communicate(timeout=60)
     assert process.returncode == 0
     assert [json.loads(line)["event"] for line in log.splitlines()] == ["draining", "stopped"]
+
+
+def test_a_signal_ends_a_process_that_loads(tiny_bundle: Path) -> None:
+    """It has nothing to finish, and may load for minutes."""
+    command = [sys.executable, "-c", LOADING + SCRIPT, "serve", str(tiny_bundle)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            assert process.stderr.readline() == "loading\n"
+            process.send_signal(signal.SIGTERM)
+            _, log = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == Exit.FINISHED
+    assert json.loads(log)["event"] == "ended while it started"
 
 
 @pytest.mark.parametrize("twice", [False, True])

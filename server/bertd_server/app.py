@@ -52,6 +52,7 @@ async def serve(folder: Path | None, settings: Settings, reread: Callable[[], Se
     server.reloading.reread = reread
     server.reloading.on_settings(lambda new: logs.configure(new.log_format, new.log_level))
     port = await server.start()
+    life.takes_calls()
     settle()
     models = server.catalogue.newest()
     names = [model.name for model in models]
