@@ -20,10 +20,11 @@ from bertd import bundle
 from bertd.bundle import Task
 from bertd_client import Client, NotFound
 from bertd_client.errors import InvalidArgument
+from bertd_server import startup
 from bertd_server.errors import CannotServeError
 from bertd_server.reading import texts_of
 from bertd_server.repository import layout
-from bertd_server.repository.layout import Latest, wanted
+from bertd_server.repository.layout import Latest, ModelSettings, wanted
 from bertd_server.repository.loading import Loader
 from bertd_server.tasks.embedding import embed
 from conftest import RunningServer, quick_settings
@@ -303,6 +304,18 @@ def test_two_versions_must_fit_into_the_memory(tmp_path: Path, tiny_bundle: Path
             manages.load_model("m")
         assert states(manages) == {("m", "1"): "READY", ("m", "2"): "UNAVAILABLE"}
         assert np.array_equal(vector(client), first)
+
+
+async def test_limits_that_change_while_a_model_is_loaded_are_its_limits(tiny_bundle: Path) -> None:
+    def begin(*bundle_and_options: Any) -> Any:
+        loader.settings = quick_settings(max_queue_tokens=77, max_queue_seconds=7)
+        return startup.start(*bundle_and_options)
+
+    loader = Loader(quick_settings(), start=begin)
+    model = await loader.load_aside(tiny_bundle, "m", "1", ModelSettings(max_queue_seconds=3))
+    assert (model.limits.max_queue_tokens, model.limits.max_queue_seconds) == (77, 3)
+    await model.drain()
+    loader.close()
 
 
 async def test_a_model_that_is_held_is_not_drained(tiny_bundle: Path) -> None:

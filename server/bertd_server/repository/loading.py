@@ -105,6 +105,7 @@ class Loader:
             )
         model = Model(loaded, options, name=name, version=version, pool=self._pool, share=own.share)
         self._own[model] = own
+        self.relimit([model])  # the settings may have changed while the bundle was read
         return model
 
     def relimit(self, models: Iterable[Model]) -> None:
