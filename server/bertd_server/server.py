@@ -151,6 +151,11 @@ class Server:
         """Whether calls can be answered now."""
         return self._health.serving
 
+    @property
+    def loading(self) -> bool:
+        """Whether a thread reads a bundle of the repository; it cannot be told to stop."""
+        return self._loader.busy
+
     async def start(self) -> int:
         """Load the repository, if there is one, and listen; returns the port.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -48,6 +48,7 @@ class Loader:
         self._pool: Pool | None = None
         self._own: WeakKeyDictionary[Model, ModelSettings] = WeakKeyDictionary()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bertd-load")
+        self._reading: set[Future[Loaded]] = set()
 
     def load(self, folder: Path) -> Model:
         """Load the only bundle of a server, on the event loop, which waits for it.
@@ -78,9 +79,16 @@ class Loader:
             CannotServeError: the provider or the memory is not there.
         """
         options = self._options(own)
-        loop = asyncio.get_running_loop()
-        loaded = await loop.run_in_executor(self._thread, Loaded.read, folder, options, self._start)
+        reading = self._thread.submit(Loaded.read, folder, options, self._start)
+        self._reading.add(reading)
+        reading.add_done_callback(self._reading.discard)
+        loaded = await asyncio.wrap_future(reading)
         return self._model(loaded, options, name=name, version=version, own=own)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a bundle is being read, for somebody or for nobody any more."""
+        return bool(self._reading)
 
     def close(self, *, wait: bool = True) -> None:
         """End the lanes; without `wait`, one that never comes back is left behind."""
