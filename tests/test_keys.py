@@ -221,14 +221,17 @@ def test_a_key_is_revoked_by_reload(server: RunningServer, file: Path) -> None:
     ],
 )
 def test_calls_that_change_the_server_are_off_until_asked_for(
-    *, elsewhere: bool, keys: bool, words: str | None
+    caplog: pytest.LogCaptureFixture, *, elsewhere: bool, keys: bool, words: str | None
 ) -> None:
     management = Management.of(elsewhere=elsewhere, keys=keys)
     if words is None:
-        management.check("Load")
+        with caplog.at_level("INFO", "bertd"):
+            management.check("Load", "minilm" + "m" * 1000)
+        assert "minilm" in caplog.text
+        assert len(caplog.text) < 500
     else:
         with pytest.raises(Denied, match=words):
-            management.check("Load")
+            management.check("Load", "minilm")
 
 
 def test_a_changed_file_is_seen_within_a_second(tmp_path: Path) -> None:
