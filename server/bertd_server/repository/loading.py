@@ -15,6 +15,7 @@ from bertd_server.model import Loaded, Model, ModelOptions, Start
 from bertd_server.pool import Pool
 from bertd_server.repository.layout import ModelSettings
 from bertd_server.scheduler import SchedulerOptions
+from bertd_server.security.paths import version_of
 from bertd_server.settings import Settings
 from bertd_server.startup import StartOptions, start
 from bertd_server.text_queue import TextOptions
@@ -59,7 +60,7 @@ class Loader:
             bundle.BundleError: the folder is not a bundle, or not an intact one.
             CannotServeError: the provider or the memory is not there.
         """
-        version = folder.name if folder.name.isdecimal() else "1"
+        version = version_of(folder)
         options = self._options(_SERVERS)
         return self._model(Loaded.read(folder, options, self._start), options, version=version)
 
