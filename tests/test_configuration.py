@@ -11,6 +11,7 @@ import pytest
 from bertd_server import configuration
 from bertd_server.cli import serve
 from bertd_server.configuration import Configuration, load
+from bertd_server.security import transport
 from bertd_server.settings import GROUPS, RELOADABLE, Settings
 from click.testing import CliRunner
 from pydantic import SecretStr
@@ -91,6 +92,12 @@ def test_secrets_are_not_printed() -> None:
         ("", [], {"BERTD_PROVIDER": "gpu"}, ["BERTD_PROVIDER: 'gpu'", "one of cpu, cuda"]),
         ("", ["--lanez", "3"], {}, ["No such option", "--lanes"]),
         ("", ["--config", "nowhere.toml"], {}, ["nowhere.toml cannot be read: No such file"]),
+        ("", ["--config", "/"], {}, ["/ cannot be read: it is no regular file"]),
+        ("lanes = " + "[" * 10_000, [], {}, ["x.toml is not TOML"]),
+        ("lanes = " + "9" * 5_000, [], {}, ["x.toml is not TOML: Exceeds the limit"]),
+        ("", ["--lanes", "x" * 500], {}, ["--lanes: 'xxx", "x… is not what it takes"]),
+        ("", ["--drain-seconds", "inf"], {}, ["--drain-seconds: 'inf'", "a number of 0 or more"]),
+        ("", ["--memory-limit", "9" * 400], {}, ["--memory-limit: '999", "no amount of memory"]),
     ],
 )
 def test_what_is_wrong_is_named_with_its_source_and_a_remedy(
@@ -103,6 +110,14 @@ def test_what_is_wrong_is_named_with_its_source_and_a_remedy(
     assert result.exit_code == 2
     for word in words:
         assert word in result.output
+
+
+def test_limits_of_connections_are_what_grpc_can_hold() -> None:
+    huge = Settings(keepalive_seconds=1e308, max_connections=10**30, max_concurrent_streams=0)
+    largest = 2**31 - 1
+    given = dict(transport.options(huge))
+    for name in ("keepalive_time_ms", "max_allowed_incoming_connections", "max_concurrent_streams"):
+        assert given[f"grpc.{name}"] == largest
 
 
 def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,6 +228,9 @@ def test_threads_share_a_model(tiny_bundle: Path) -> None:
         assert isinstance(refused.outcome, RequestError)
         with pytest.raises(SettingsError, match="max_batch_tokens"):
             models.load(tiny_bundle, max_batch_tokens=0)
+        for version in ("007", "٣", "9" * 20, "new"):  # nobody would find it, or it is no int64
+            with pytest.raises(SettingsError, match="use a whole number from 1"):
+                models.load(tiny_bundle, version=version)
     assert models.close()  # again changes nothing
     with pytest.raises(Draining):
         model.embed(["a cat"])

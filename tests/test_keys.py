@@ -33,12 +33,13 @@ METHODS = [
     f"/{service.full_name}/{method.name}" for service in SERVICES for method in service.methods
 ]
 V2 = "/inference.GRPCInferenceService/"
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+METHODS_AND_STANDARD = {*METHODS, REFLECTION, "/grpc.health.v1.Health/Check"}
 MANAGED = re.compile(V2 + r"(Repository.*oad|\w+(Unr|R)egister|\w+Settings?)")
 INFERRING = re.compile(
     r"/bertd\.v1\.InferenceService/|/tei\.v1\.(?!Info)|" + V2 + r"Model(Stream)?Infer"
 )
 TEXT = b"\x12\x07the cat"  # EmbedRequest.texts
-REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 KINDS = ("infer", "manage", "all", "old", "slow", "narrow", "quick")
 KEYS = {id_: new_key(id_) for id_ in KINDS}
 
@@ -73,7 +74,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tiny_bundle: Path, file: Path) -> Iterator[RunningServer]:
-    running = RunningServer(tiny_bundle, quick_settings(api_keys=file))
+    running = RunningServer(tiny_bundle, quick_settings(api_keys=file, access_log="on"))
     yield running
     running.stop()
 
@@ -120,6 +121,17 @@ def test_every_service_wants_a_key_that_is_for_it(channel: Any, method: str) -> 
 def test_what_is_not_there_is_not_shown_to_strangers(channel: Any) -> None:
     assert answer(channel, "/no/Where", None)[1] == "MISSING_KEY"
     assert answer(channel, "/no/Where", KEYS["infer"])[0] is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_names_that_strangers_make_up_leave_nothing_behind(
+    server: RunningServer, channel: Any
+) -> None:
+    """Each would be a series of its own in the metrics."""
+    counts = server.server.observing.counts
+    assert answer(channel, METHODS[0], None)[1] == "MISSING_KEY"
+    assert answer(channel, "/made/Up", None)[1] == "MISSING_KEY"
+    assert counts.ended[METHODS[0][1:], grpc.StatusCode.UNAUTHENTICATED.value[0]] > 0
+    assert {f"/{rpc}" for rpc, _ in counts.ended} <= METHODS_AND_STANDARD
 
 
 def test_health_needs_no_key(channel: Any) -> None:
@@ -209,14 +221,17 @@ def test_a_key_is_revoked_by_reload(server: RunningServer, file: Path) -> None:
     ],
 )
 def test_calls_that_change_the_server_are_off_until_asked_for(
-    *, elsewhere: bool, keys: bool, words: str | None
+    caplog: pytest.LogCaptureFixture, *, elsewhere: bool, keys: bool, words: str | None
 ) -> None:
     management = Management.of(elsewhere=elsewhere, keys=keys)
     if words is None:
-        management.check("Load")
+        with caplog.at_level("INFO", "bertd"):
+            management.check("Load", "minilm" + "m" * 1000)
+        assert "minilm" in caplog.text
+        assert len(caplog.text) < 500
     else:
         with pytest.raises(Denied, match=words):
-            management.check("Load")
+            management.check("Load", "minilm")
 
 
 def test_a_changed_file_is_seen_within_a_second(tmp_path: Path) -> None:

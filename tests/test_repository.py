@@ -20,10 +20,11 @@ from bertd import bundle
 from bertd.bundle import Task
 from bertd_client import Client, NotFound
 from bertd_client.errors import InvalidArgument
+from bertd_server import startup
 from bertd_server.errors import CannotServeError
 from bertd_server.reading import texts_of
 from bertd_server.repository import layout
-from bertd_server.repository.layout import Latest, wanted
+from bertd_server.repository.layout import Latest, ModelSettings, wanted
 from bertd_server.repository.loading import Loader
 from bertd_server.tasks.embedding import embed
 from conftest import RunningServer, quick_settings
@@ -95,6 +96,10 @@ def test_a_folder_is_read_model_by_model(tmp_path: Path, tiny_bundle: Path) -> N
         ("versions = { latest = 0 }", "latest: Input should be greater than or equal to 1"),
         ("shar = 2", "shar: Extra inputs are not permitted"),
         ("versions = [", "Invalid value"),
+        ("versions = " + "[" * 10_000, "nested too deep"),
+        ("share = inf", "finite number"),
+        ("cache_bytes = '" + "9" * 400 + "'", "no amount of memory"),
+        ("#" * (2 << 20), "no file of at most"),
     ):
         (root / "good" / layout.SETTINGS_NAME).write_text(text)
         problem = layout.look(root, "good").problems[""]
@@ -105,6 +110,13 @@ def test_a_folder_is_read_model_by_model(tmp_path: Path, tiny_bundle: Path) -> N
         assert layout.look(root, "good").versions[10].mark == before
     (root / "good" / layout.SETTINGS_NAME).write_text("max_queue_tokens = 5")
     assert layout.look(root, "good").versions[10].mark != before
+    (tmp_path / "settings").write_text("max_queue_tokens = 5")
+    for link, words in ((tmp_path / "settings", "leaves the repository"), ("/dev/zero", "leaves")):
+        (root / "good" / layout.SETTINGS_NAME).unlink()
+        (root / "good" / layout.SETTINGS_NAME).symlink_to(link)
+        assert words in layout.look(root, "good").problems[""]
+    (root / "half" / "1" / "bertd.json").symlink_to("/dev/zero")
+    assert "leaves the bundle" in layout.look(root, "half").problems["1"]
 
 
 @contextmanager
@@ -240,8 +252,9 @@ def test_versions_aliases_and_the_default(
             result = managing.infer("m", [tensor], model_version=version)
             assert result.get_response().model_version == (version or "3")
             assert np.array_equal(result.as_numpy("sentence_embedding")[0], expected)
-        with pytest.raises(InferenceServerException, match="has no version '4'; served: 1, 2, 3"):
-            managing.infer("m", [tensor], model_version="4")
+        for version in ("4", "01", "٣", "9" * 5000):  # the last is more than int() reads
+            with pytest.raises(InferenceServerException, match=f"has no version '{version[:99]}"):
+                managing.infer("m", [tensor], model_version=version)
         with pytest.raises(InferenceServerException, match="start the server with --model-control"):
             managing.load_model("m")
 
@@ -271,6 +284,13 @@ def test_a_folder_that_changes_is_followed(
         wait(lambda: running.server.catalogue.find("m").version == "1")
         assert np.array_equal(vector(client), first)
 
+        half = tmp_path / "m" / "3"  # copied file by file, the manifest before the weights
+        shutil.copytree(second_bundle, half, ignore=shutil.ignore_patterns(bundle.WEIGHTS_NAME))
+        wait(lambda: any("lacks" in m.reason for m in managing.get_model_repository_index().models))
+        assert np.array_equal(vector(client), first)
+        shutil.copy(second_bundle / bundle.WEIGHTS_NAME, half)
+        wait(lambda: running.server.catalogue.find("m").version == "3")
+
 
 def test_two_versions_must_fit_into_the_memory(tmp_path: Path, tiny_bundle: Path) -> None:
     """The new one is refused, and the one before it serves on."""
@@ -284,6 +304,18 @@ def test_two_versions_must_fit_into_the_memory(tmp_path: Path, tiny_bundle: Path
             manages.load_model("m")
         assert states(manages) == {("m", "1"): "READY", ("m", "2"): "UNAVAILABLE"}
         assert np.array_equal(vector(client), first)
+
+
+async def test_limits_that_change_while_a_model_is_loaded_are_its_limits(tiny_bundle: Path) -> None:
+    def begin(*bundle_and_options: Any) -> Any:
+        loader.settings = quick_settings(max_queue_tokens=77, max_queue_seconds=7)
+        return startup.start(*bundle_and_options)
+
+    loader = Loader(quick_settings(), start=begin)
+    model = await loader.load_aside(tiny_bundle, "m", "1", ModelSettings(max_queue_seconds=3))
+    assert (model.limits.max_queue_tokens, model.limits.max_queue_seconds) == (77, 3)
+    await model.drain()
+    loader.close()
 
 
 async def test_a_model_that_is_held_is_not_drained(tiny_bundle: Path) -> None:

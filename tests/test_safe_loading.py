@@ -21,7 +21,7 @@ from bertd.bundle import (
 )
 from bertd.graphs import MAX_GRAPH_BYTES, check_graph
 from bertd_server.model import Model, ModelOptions
-from bertd_server.security.paths import check_name, safe_bundle
+from bertd_server.security.paths import check_name, safe_bundle, version_of
 
 
 @pytest.fixture
@@ -233,3 +233,5 @@ def test_links_out_of_the_root_are_refused(tmp_path: Path) -> None:
         with pytest.raises(BundleError, match=words):
             safe_bundle(root, name, version)
     assert check_name("all-MiniLM-L6-v2") == "all-MiniLM-L6-v2"
+    named = {"7": "7", "007": "1", "٣": "1", "20261125093000123456": "1", "minilm": "1"}
+    assert {name: version_of(Path("models") / name) for name in named} == named

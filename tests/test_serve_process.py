@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -45,6 +46,31 @@ STUCK = (
     "    engine.Engine.answer = run\n"
     "    return start(server)\n"
     "app.Server.start = stuck\n"
+)
+
+# It never has its bundle.
+LOADING = (
+    "import sys, time\n"
+    "from bertd_server import app\n"
+    "def load(*_):\n"
+    "    print('loading', file=sys.stderr, flush=True)\n"
+    "    time.sleep(900)\n"
+    "app.Server.__init__ = load\n"
+)
+
+# Once it serves, no other bundle is ever ready.
+LOADING_ANOTHER = (
+    "import sys, time\n"
+    "from bertd_server import app, startup\n"
+    "def load(*given):\n"
+    "    if given[0].name == '2':\n"
+    "        print('loading', file=sys.stderr, flush=True)\n"
+    "        time.sleep(900)\n"
+    "    return startup.start(*given)\n"
+    "class Server(app.Server):\n"
+    "    def __init__(self, *given):\n"
+    "        super().__init__(*given, start=load)\n"
+    "app.Server = Server\n"
 )
 
 
@@ -109,6 +135,43 @@ def test_a_signal_drains_and_the_process_exits_zero(
         _, log = process.communicate(timeout=60)
     assert process.returncode == 0
     assert [json.loads(line)["event"] for line in log.splitlines()] == ["draining", "stopped"]
+
+
+def test_a_signal_ends_a_process_that_loads(tiny_bundle: Path) -> None:
+    """It has nothing to finish, and may load for minutes."""
+    command = [sys.executable, "-c", LOADING + SCRIPT, "serve", str(tiny_bundle)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            assert process.stderr.readline() == "loading\n"
+            process.send_signal(signal.SIGTERM)
+            _, log = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == Exit.FINISHED
+    assert json.loads(log)["event"] == "ended while it started"
+
+
+def test_a_model_that_is_loaded_does_not_hold_the_process(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "m" / "1")
+    command = [sys.executable, "-c", LOADING_ANOTHER + SCRIPT, "serve", "--address=127.0.0.1:0"]
+    command += [f"--repository={tmp_path}", "--model-control=poll", "--poll-seconds=0.05"]
+    command += ["--calibration-seconds=0.1", "--warmup-seconds=0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            while '"serving"' not in (line := process.stderr.readline()):
+                assert line
+            shutil.copytree(tiny_bundle, tmp_path / "new")
+            (tmp_path / "new").rename(tmp_path / "m" / "2")
+            assert process.stderr.readline() == "loading\n"
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == Exit.FINISHED
 
 
 @pytest.mark.parametrize("twice", [False, True])

@@ -161,7 +161,7 @@ def test_off_imports_nothing_and_the_variables_of_opentelemetry_turn_traces_on(
     assert done.stdout == "[]\n"
 
     def observing(**changes: str) -> Observing:
-        return Observing(quick_settings(**changes), HealthService([]), lambda: ())
+        return Observing(quick_settings(**changes), HealthService([]), lambda: (), frozenset())
 
     assert not observing().interceptors
     with collecting() as (_, endpoint), monkeypatch.context() as variables:

@@ -235,8 +235,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_NAME
     try:
-        _check_manifest_file(path)
-        raw = json.loads(path.read_bytes())
+        raw = json.loads(manifest_bytes(folder))
     except FileNotFoundError:
         raise BundleError(
             f"{folder} is not a bundle: it has no {MANIFEST_NAME}; "
@@ -261,13 +260,14 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(f"{path} is not a valid manifest: {problems}") from error
 
 
-def _check_manifest_file(path: Path) -> None:
-    """Refuse a manifest that lies elsewhere, or is none by its size alone.
+def manifest_bytes(folder: Path) -> bytes:
+    """The manifest as it is written, unless it lies elsewhere or is none by its size alone.
 
     Raises:
         OSError: it is not there.
         BundleError: the message says what to do.
     """
+    path = folder / MANIFEST_NAME
     if path.resolve(strict=True).parent != path.parent.resolve():
         raise BundleError(f"{path} is a link that leaves the bundle: copy the file into it")
     if not path.is_file() or path.stat().st_size > MAX_MANIFEST_BYTES:
@@ -275,6 +275,7 @@ def _check_manifest_file(path: Path) -> None:
             f"{path} is no file of at most {MAX_MANIFEST_BYTES} bytes, as a manifest is: export "
             "the model again"
         )
+    return path.read_bytes()
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -52,6 +52,7 @@ async def serve(folder: Path | None, settings: Settings, reread: Callable[[], Se
     server.reloading.reread = reread
     server.reloading.on_settings(lambda new: logs.configure(new.log_format, new.log_level))
     port = await server.start()
+    life.takes_calls()
     settle()
     models = server.catalogue.newest()
     names = [model.name for model in models]
@@ -76,7 +77,11 @@ async def serve(folder: Path | None, settings: Settings, reread: Callable[[], Se
     drained = await server.drain()
     for model in server.catalogue.models():
         log.info("stopped", model=model.name, **model.statistics.counts())
-    return life.exit(drained)
+    code = life.exit(drained)
+    if server.loading:  # an orderly exit would wait for a model that nobody will ask
+        log.info("ended while a model was loaded")
+        os._exit(code)
+    return code
 
 
 def settle() -> None:

@@ -111,8 +111,9 @@ class Catalogue:
         wanted = version or ("" if fixed == LATEST else fixed)
         if not wanted:
             return versions[max(versions)]
-        found = versions.get(int(wanted)) if wanted.isdecimal() else None
-        if found is None or found.version != wanted:
+        # Compared as text: a caller's may be no number, or one of any length.
+        found = next((model for model in versions.values() if model.version == wanted), None)
+        if found is None:
             served = ", ".join(map(str, sorted(versions)))
             raise UnknownModel(f"model {name!r} has no version {wanted!r}; served: {served}")
         return found

@@ -12,9 +12,10 @@ Values from all sources are checked by the model alone, so that a fault reads th
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
-import tomllib
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,9 @@ _KUBERNETES = re.compile(
 )
 
 _KINDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false"}
+
+
+_QUOTED = 200  # characters of a value
 
 
 class ConfigurationError(ValueError):
@@ -125,7 +129,7 @@ def _read(file: Path) -> dict[str, Any]:
     """The values of a file, by known names."""
     try:
         values = TomlConfigSettingsSource(Settings, toml_file=file).toml_data if _is(file) else {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of tomllib, of a number of 5,000 digits
         raise ConfigurationError(f"{file} is not TOML: {error}") from error
     except OSError as error:
         raise ConfigurationError(
@@ -136,12 +140,13 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _is(file: Path) -> bool:
-    """Whether it is there; the source takes a missing file for an empty one.
+    """Whether it is there; the source takes what is no regular file for an empty one.
 
     Raises:
         OSError: it is not.
     """
-    file.stat()
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
     return True
 
 
@@ -198,8 +203,12 @@ def _complaint(error: ErrorDetails, sources: Mapping[str, str], file: Path | Non
     field = Settings.model_fields[name]
     outside = error["type"].startswith(("greater_than", "less_than"))
     what = "out of range" if outside else "not what it takes"
-    given = "the value" if _is_secret(field) else repr(error["input"])
+    given = "the value" if _is_secret(field) else _clipped(repr(error["input"]))
     return f"{where}: {given} is {what}: give {bounds(field)}"
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…"
 
 
 def _is_secret(field: FieldInfo) -> bool:

@@ -2,6 +2,7 @@
 
 ::
 
+    SIGTERM, SIGINT while it loads ──> the process ends: there is nothing to finish
     SIGTERM, SIGINT ──> stop ────┐                         ┌──> exit code
     supervisor gone ──> stop ────┼──> ending ──> (drain) ──┤
     watch: trouble ───> restart ─┘                         └──> RESTART
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Awaitable, Callable
 
@@ -24,6 +26,8 @@ from bertd_server.watch import Trouble
 
 log = get_logger("bertd")
 
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+
 
 class Life:
     """One run of the server; construct it on its event loop.
@@ -33,7 +37,9 @@ class Life:
     """
 
     def __init__(self, told: Manager | None = None) -> None:
-        """Begin; SIGINT and SIGTERM set `ending` from now on, SIGHUP waits for :meth:`ready`.
+        """Begin; SIGINT and SIGTERM end the process until :meth:`takes_calls`.
+
+        SIGHUP waits for :meth:`ready`.
 
         Args:
             told: hears of it; by default whoever the environment names.
@@ -46,10 +52,15 @@ class Life:
         self._again = False
         self._status = ""
         self._manager.when_gone(self._orphaned)
-        on_signals(lambda _: self.ending.set())
+        for number in _STOPS:  # no loop's handlers: a bundle may be loaded on the loop
+            signal.signal(number, _end_early)
         hangup = getattr(signal, "SIGHUP", None)
         if hangup is not None:
             asyncio.get_running_loop().add_signal_handler(hangup, self._on_hangup)
+
+    def takes_calls(self) -> None:
+        """There are calls to finish from now on: SIGINT and SIGTERM set `ending`."""
+        on_signals(lambda _: self.ending.set())
 
     def ready(
         self, status: str, healthy: Callable[[], bool], reload: Callable[[], Awaitable[object]]
@@ -102,8 +113,15 @@ class Life:
             self._manager.ready(self._status)
 
 
+def _end_early(number: int, _: object) -> None:
+    """End the process, which loads: minutes may pass until it could drain nothing."""
+    with contextlib.suppress(RuntimeError):  # in the middle of another line
+        log.info("ended while it started", signal=signal.Signals(number).name)
+    os._exit(Exit.FINISHED)
+
+
 def on_signals(what: Callable[[int], None]) -> None:
     """Do this, with the signal's number, on the running loop from now on."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOPS:
         with contextlib.suppress(NotImplementedError):  # Windows
             asyncio.get_running_loop().add_signal_handler(number, what, number)

@@ -31,6 +31,7 @@ from bertd_server.packing import TokenSequence
 from bertd_server.pool import Pool
 from bertd_server.reading import Fit, Input, Reader, Reading
 from bertd_server.scheduler import Scheduler, SchedulerOptions
+from bertd_server.security.paths import version_of
 from bertd_server.startup import StartOptions, start
 from bertd_server.statistics import Gauges, Statistics
 from bertd_server.text_queue import TextOptions, TextQueue
@@ -183,7 +184,7 @@ class Model:
             bundle.BundleError: the folder is not a bundle, or not an intact one.
             CannotServeError: the provider or the memory is not there.
         """
-        version = folder.name if folder.name.isdecimal() else "1"
+        version = version_of(folder)
         loaded = Loaded.read(folder, options, start)
         return cls(loaded, options, version=version, on_lanes=on_lanes)
 

@@ -29,7 +29,7 @@ from bertd_server.repository.keeper import Keeper
 from bertd_server.repository.loading import Loader
 from bertd_server.security.guard import Guard
 from bertd_server.security.management import Management
-from bertd_server.services.composing import Limits, Services
+from bertd_server.services.composing import METHODS, Limits, Services
 from bertd_server.settings import ON, UNIX, Settings
 from bertd_server.startup import start
 
@@ -94,6 +94,7 @@ class Server:
             settings,
             self._health,
             lambda: ((model.name, model.version, model) for model in self.catalogue.models()),
+            METHODS,
         )
         self._grpc = self._grpc_server()
         self._services.add_to(self._grpc, self.guard.management)
@@ -149,6 +150,11 @@ class Server:
     def serving(self) -> bool:
         """Whether calls can be answered now."""
         return self._health.serving
+
+    @property
+    def loading(self) -> bool:
+        """Whether a thread reads a bundle of the repository; it cannot be told to stop."""
+        return self._loader.busy
 
     async def start(self) -> int:
         """Load the repository, if there is one, and listen; returns the port.

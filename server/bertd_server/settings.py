@@ -65,7 +65,11 @@ class Settings(BaseSettings):
     """Settings of the server."""
 
     model_config = SettingsConfigDict(
-        env_prefix="BERTD_", env_ignore_empty=True, extra="forbid", frozen=True
+        env_prefix="BERTD_",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,  # 0 means "no limit" where there may be none
     )
 
     address: str = Field("127.0.0.1:8001", description="host:port to listen on")

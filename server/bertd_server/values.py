@@ -13,6 +13,8 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 Profile = Literal["latency", "efficient"]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+_QUOTED = 100  # characters
+_AMOUNT = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([KMG]I?)?B?\s*")
 
 
 def parse_bytes(amount: object) -> int:
@@ -21,11 +23,11 @@ def parse_bytes(amount: object) -> int:
     Raises:
         ValueError: it is none.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]I?)?B?\s*", str(amount).upper())
+    match = _AMOUNT.fullmatch(str(amount).upper())
     if match is None:
         raise ValueError(
-            f"{amount!r} is no amount of memory: give bytes, or a number with KB, MB, GB, KiB, "
-            f"MiB or GiB, such as 2GiB"
+            f"{str(amount)[:_QUOTED]!r} is no amount of memory: give bytes, or a number with "
+            "KB, MB, GB, KiB, MiB or GiB, such as 2GiB"
         )
     return round(float(match[1]) * _UNITS[match[2] or ""])
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Self, TypeVar, Unpack
 from weakref import WeakKeyDictionary
 
-from bertd.bundle import Manifest
+from bertd.bundle import BundleError, Manifest
 
 from bertd_server.catalogue import Catalogue
 from bertd_server.errors import Draining, UnknownModel
@@ -29,6 +29,7 @@ from bertd_server.inside.given import SettingsError, given, of_model
 from bertd_server.inside.options import OfModel, Running
 from bertd_server.model import Model
 from bertd_server.repository.loading import Loader
+from bertd_server.security.paths import check_version, version_of
 from bertd_server.statistics import Gauges, Statistics
 
 R = TypeVar("R")
@@ -173,9 +174,10 @@ class OpenModels:
             Draining: this was closed.
         """
         folder = Path(folder)
-        version = version or (folder.name if folder.name.isdecimal() else "1")
-        if not version.isdecimal():
-            raise SettingsError(f"version is {version!r}: give a whole number, such as '2'")
+        try:
+            version = check_version(version) if version else version_of(folder)
+        except BundleError as error:
+            raise SettingsError(str(error)) from error
         self._check_open()
         model = await self._loader.load_aside(folder, name, version, of_model(own))
         if self._closed:

@@ -46,6 +46,7 @@ class Observing:
         settings: Settings,
         health: HealthService,
         models: Callable[[], Iterable[tuple[str, str, Model]]],
+        methods: frozenset[str],
     ) -> None:
         """Prepare; nothing listens yet.
 
@@ -53,9 +54,10 @@ class Observing:
             settings: of the server.
             health: says whether it is ready.
             models: gives the name and the version of each model that is served, and the model.
+            methods: paths of all that its services have.
 
         Raises:
-            CannotServeError: traces are asked for and OpenTelemetry is not there.
+            CannotServeError: traces or channelz are asked for, and their packages are not there.
         """
         self._settings = settings
         self._health = health
@@ -69,7 +71,9 @@ class Observing:
             logs = AccessLog(settings.access_log_sample, texts=settings.log_texts == ON)
         self.interceptors: list[grpc.aio.ServerInterceptor] = []
         if settings.http_address != OFF or logs is not None or self._tracing is not None:
-            self.interceptors.append(WatchingInterceptor(self.counts, logs, self._tracing))
+            if settings.channelz == ON:
+                methods |= {f"/{_channelz().full_name}/{one.name}" for one in _channelz().methods}
+            self.interceptors.append(WatchingInterceptor(self.counts, methods, logs, self._tracing))
 
     def listen(self) -> None:
         """Serve HTTP, if it is asked for; call this on the event loop of the server.
@@ -136,10 +140,21 @@ def add_channelz(server: Any) -> str:
     Raises:
         CannotServeError: its package is not there.
     """
+    name: str = _channelz().full_name
+    from grpc_channelz.v1 import channelz  # noqa: PLC0415 - optional
+
+    channelz.add_channelz_servicer(server)
+    return name
+
+
+def _channelz() -> Any:
+    """The descriptor of gRPC's own introspection.
+
+    Raises:
+        CannotServeError: its package is not there.
+    """
     try:
-        from grpc_channelz.v1 import channelz, channelz_pb2  # noqa: PLC0415 - optional
+        from grpc_channelz.v1 import channelz_pb2  # noqa: PLC0415 - optional
     except ImportError as error:
         raise CannotServeError("--channelz needs pip install 'bertd[channelz]'") from error
-    channelz.add_channelz_servicer(server)
-    name: str = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
-    return name
+    return channelz_pb2.DESCRIPTOR.services_by_name["Channelz"]

@@ -68,7 +68,7 @@ class Keeper:
         self._poll_seconds = poll_seconds
         self._drain_seconds = drain_seconds
         self._marks: dict[tuple[str, int], str] = {}  # of what is served
-        self._refused: dict[tuple[str, int], tuple[str, str]] = {}  # mark, and why it did not load
+        self._refused: dict[tuple[str, int], tuple[Version, str]] = {}  # and why it did not load
         self._known: dict[str, Found] = {}
         self._gone: set[tuple[str, int]] = set()  # served, and not there at the last look
         self._spared: set[tuple[str, int]] = set()  # of these, those that were there before it
@@ -228,8 +228,8 @@ class Keeper:
         key = (found.name, version.number)
         if self._marks.get(key) == version.mark:
             return ""
-        mark, why = self._refused.get(key, ("", ""))
-        if mark == version.mark:
+        refused, why = self._refused.get(key, (None, ""))
+        if refused == version:
             return why  # it was tried, and has not changed
         begin = time.monotonic()
         self._loading = key
@@ -256,7 +256,7 @@ class Keeper:
 
     def _refuse(self, found: Found, version: Version, error: Exception) -> str:
         """Note why a version does not load; it is not tried again before it has changed."""
-        self._refused[found.name, version.number] = (version.mark, str(error))
+        self._refused[found.name, version.number] = (version, str(error))
         log.error("model not loaded", model=found.name, version=version.number, error=str(error))
         return str(error)
 

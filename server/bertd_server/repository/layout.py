@@ -11,13 +11,14 @@ Nothing is loaded here, and nothing here fails for all because one model is not 
 from __future__ import annotations
 
 import hashlib
+import os
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from bertd.bundle import MANIFEST_NAME, BundleError
+from bertd.bundle import MANIFEST_NAME, BundleError, manifest_bytes
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bertd_server.logs import get_logger
@@ -27,6 +28,12 @@ from bertd_server.values import parse_bytes
 log = get_logger("bertd")
 
 SETTINGS_NAME = "model.toml"
+
+
+_MOST_BYTES = 1 << 20  # of model.toml
+
+Files = tuple[tuple[str, int, int], ...]
+"""Name, bytes and time of change of each file of a folder, by name."""
 
 
 class Latest(BaseModel):
@@ -44,7 +51,7 @@ Policy = Literal["all"] | Latest | list[Number]
 class ModelSettings(BaseModel):
     """What `model.toml` may say; what it does not say is the server's."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     versions: Policy = Field(
         Latest(latest=1),
@@ -55,7 +62,10 @@ class ModelSettings(BaseModel):
         description='other names of the model, each with the version it means, or `"latest"`',
     )
     share: float = Field(
-        1.0, gt=0, description="of the lanes, beside the shares of other models that have work"
+        1.0,
+        ge=0.001,
+        le=1_000,
+        description="of the lanes, beside the shares of other models that have work",
     )
     max_batch_tokens: int | None = Field(None, ge=1, description="as the server's setting")
     max_batch_sequences: int | None = Field(None, ge=1, description="as the server's setting")
@@ -81,11 +91,13 @@ class Version:
         number: its folder's name.
         folder: with every link resolved.
         mark: differs once the bundle, or a setting with which it runs, does.
+        files: differs once any file does, of a bundle that is still being copied for example.
     """
 
     number: int
     folder: Path
     mark: str
+    files: Files
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +157,7 @@ def look(root: Path, name: str) -> Found:
     Raises:
         BundleError: the name cannot be that of a model.
     """
-    model = Found(check_name(name), *_settings(root / name))
+    model = Found(check_name(name), *_settings(root, name))
     kept = model.settings.model_dump_json(exclude={"versions", "aliases"})
     try:
         folders = sorted(one for one in (root / name).iterdir() if one.name.isdecimal())
@@ -155,14 +167,14 @@ def look(root: Path, name: str) -> Found:
     for folder in folders:
         try:
             safe = safe_bundle(root, name, check_version(folder.name))
-            manifest = (safe / MANIFEST_NAME).read_bytes()
+            manifest, files = manifest_bytes(safe), _files(safe)
         except FileNotFoundError:
             model.problems[folder.name] = f"has no {MANIFEST_NAME}: it is no bundle, or not yet"
         except (BundleError, OSError) as error:
             model.problems[folder.name] = str(error)
         else:
             mark = hashlib.sha256(manifest + kept.encode()).hexdigest()
-            model.versions[int(folder.name)] = Version(int(folder.name), safe, mark)
+            model.versions[int(folder.name)] = Version(int(folder.name), safe, mark, files)
     if not folders:
         model.problems[""] = (
             f"has no version: export into a numbered folder, such as {root / name / '1'}"
@@ -170,17 +182,45 @@ def look(root: Path, name: str) -> Found:
     return model
 
 
-def _settings(folder: Path) -> tuple[ModelSettings, dict[int, Version], dict[str, str]]:
+def _files(folder: Path) -> Files:
+    """What a bundle's folder holds, at a glance.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    with os.scandir(folder) as entries:
+        found = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
+    return tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in found))
+
+
+def _settings(root: Path, name: str) -> tuple[ModelSettings, dict[int, Version], dict[str, str]]:
     """A model's own settings, and what is wrong with them."""
-    path = folder / SETTINGS_NAME
+    path = root / name / SETTINGS_NAME
     try:
-        return ModelSettings.model_validate(tomllib.loads(path.read_text("utf-8"))), {}, {}
+        values = tomllib.loads(_text(root, path))
+        return ModelSettings.model_validate(values), {}, {}
     except FileNotFoundError:
         return ModelSettings(), {}, {}
     except ValidationError as error:
         words = "; ".join(
             f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()
         )
+    except RecursionError:
+        words = "it is nested too deep: its values are numbers, texts, lists and one table"
     except (OSError, ValueError) as error:
         words = str(error)
     return ModelSettings(), {}, {"": f"{SETTINGS_NAME}: {words}"}
+
+
+def _text(root: Path, path: Path) -> str:
+    """A small file below the root.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+        ValueError: it is no such file, or lies elsewhere.
+    """
+    if not path.resolve(strict=True).is_relative_to(root.resolve(strict=True)):
+        raise ValueError(f"is a link that leaves the repository {root}: copy the file into it")
+    if not path.is_file() or path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"is no file of at most {_MOST_BYTES} bytes")
+    return path.read_text("utf-8")

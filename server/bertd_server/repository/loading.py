@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -15,6 +15,7 @@ from bertd_server.model import Loaded, Model, ModelOptions, Start
 from bertd_server.pool import Pool
 from bertd_server.repository.layout import ModelSettings
 from bertd_server.scheduler import SchedulerOptions
+from bertd_server.security.paths import version_of
 from bertd_server.settings import Settings
 from bertd_server.startup import StartOptions, start
 from bertd_server.text_queue import TextOptions
@@ -48,6 +49,7 @@ class Loader:
         self._pool: Pool | None = None
         self._own: WeakKeyDictionary[Model, ModelSettings] = WeakKeyDictionary()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bertd-load")
+        self._reading: set[Future[Loaded]] = set()
 
     def load(self, folder: Path) -> Model:
         """Load the only bundle of a server, on the event loop, which waits for it.
@@ -58,7 +60,7 @@ class Loader:
             bundle.BundleError: the folder is not a bundle, or not an intact one.
             CannotServeError: the provider or the memory is not there.
         """
-        version = folder.name if folder.name.isdecimal() else "1"
+        version = version_of(folder)
         options = self._options(_SERVERS)
         return self._model(Loaded.read(folder, options, self._start), options, version=version)
 
@@ -78,9 +80,16 @@ class Loader:
             CannotServeError: the provider or the memory is not there.
         """
         options = self._options(own)
-        loop = asyncio.get_running_loop()
-        loaded = await loop.run_in_executor(self._thread, Loaded.read, folder, options, self._start)
+        reading = self._thread.submit(Loaded.read, folder, options, self._start)
+        self._reading.add(reading)
+        reading.add_done_callback(self._reading.discard)
+        loaded = await asyncio.wrap_future(reading)
         return self._model(loaded, options, name=name, version=version, own=own)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a bundle is being read, for somebody or for nobody any more."""
+        return bool(self._reading)
 
     def close(self, *, wait: bool = True) -> None:
         """End the lanes; without `wait`, one that never comes back is left behind."""
@@ -105,6 +114,7 @@ class Loader:
             )
         model = Model(loaded, options, name=name, version=version, pool=self._pool, share=own.share)
         self._own[model] = own
+        self.relimit([model])  # the settings may have changed while the bundle was read
         return model
 
     def relimit(self, models: Iterable[Model]) -> None:

@@ -20,6 +20,8 @@ from bertd_server.logs import get_logger
 
 log = get_logger("bertd")
 
+_QUOTED = 128  # characters
+
 caller_id: ContextVar[str] = ContextVar("caller_id", default="")
 """Id of the key of the call that this task answers; empty without one."""
 
@@ -51,15 +53,16 @@ class Management:
             "or with --api-keys and call with a key of scope manage"
         )
 
-    def check(self, method: str) -> None:
+    def check(self, method: str, model: str) -> None:
         """Let a call change the server, and log who does.
 
         Args:
             method: its name, for the message.
+            model: that it names, whatever that is.
 
         Raises:
             PermissionDenied: it may not.
         """
         if self.refusal:
             raise PermissionDenied(f"{method} {self.refusal}", reason="management_off")
-        log.info("management call", method=method, key=caller_id.get())
+        log.info("management call", method=method, model=model[:_QUOTED], key=caller_id.get())

@@ -45,6 +45,11 @@ def check_version(version: str) -> str:
     return version
 
 
+def version_of(folder: Path) -> str:
+    """The version for which a bundle's folder is named; 1 where its name is none."""
+    return folder.name if _VERSION.fullmatch(folder.name) else "1"
+
+
 def safe_bundle(root: Path, name: str, version: str) -> Path:
     """The folder of a version of a model, with every link resolved.
 

@@ -22,7 +22,7 @@ def options(settings: Settings) -> Options:
         ("grpc.keepalive_time_ms", _ms(settings.keepalive_seconds)),
     ]
     return [
-        *((name, value or _NONE) for name, value in limits),
+        *((name, min(value, _NONE) or _NONE) for name, value in limits),
         ("grpc.keepalive_timeout_ms", _ms(settings.keepalive_timeout_seconds)),
         # Pings go to connections without calls too, and clients may send theirs then.
         ("grpc.keepalive_permit_without_calls", 1),
@@ -33,4 +33,4 @@ def options(settings: Settings) -> Options:
 
 
 def _ms(seconds: float) -> int:
-    return min(_NONE, round(1000 * seconds))
+    return round(min(_NONE, 1000 * seconds))

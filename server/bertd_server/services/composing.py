@@ -36,6 +36,9 @@ _STANDARD = (
     cast("ServiceDescriptor", health_pb2.DESCRIPTOR.services_by_name["Health"]),
     cast("ServiceDescriptor", reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]),
 )
+_REQUESTS = request_classes(*SERVICES, *_STANDARD)
+METHODS = frozenset(_REQUESTS)
+"""Paths of all methods that a server of ours answers, but channelz's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class Services:
     @staticmethod
     def interceptor() -> grpc.aio.ServerInterceptor:
         """Put it last among a server's interceptors: it answers what is no valid message."""
-        return DecodingInterceptor(request_classes(*SERVICES, *_STANDARD))
+        return DecodingInterceptor(_REQUESTS)
 
     def add_to(self, server: grpc.aio.Server, management: Management) -> None:
         """Serve bertd.v1, tei.v1 and the Open Inference Protocol."""

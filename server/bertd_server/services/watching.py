@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Container
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -60,10 +60,23 @@ class WatchingInterceptor(grpc.aio.ServerInterceptor):
     """Stands before all other interceptors, so that what they refuse is seen too."""
 
     def __init__(
-        self, counts: RpcCounts, logs: Logs | None = None, traces: Traces | None = None
+        self,
+        counts: RpcCounts,
+        methods: Container[str],
+        logs: Logs | None = None,
+        traces: Traces | None = None,
     ) -> None:
-        """Take what wants to know; without log and traces an RPC is merely counted."""
+        """Take what wants to know; without log and traces an RPC is merely counted.
+
+        Args:
+            counts: of RPCs.
+            methods: paths of those that there are. Others are refused, perhaps by an interceptor,
+                and leave nothing behind: their names are as many as a stranger makes up.
+            logs: the access log.
+            traces: begins spans.
+        """
         self._counts = counts
+        self._methods = methods
         self._logs = logs
         self._traces = traces
         self._wrapped: dict[str, tuple[Any, Any]] = {}  # handlers are the same for each call
@@ -71,11 +84,11 @@ class WatchingInterceptor(grpc.aio.ServerInterceptor):
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
-        """Wrap the handler, unless there is none."""
+        """Wrap the handler, unless there is none or it only refuses."""
         handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
         method = handler_call_details.method
+        if handler is None or method not in self._methods:
+            return handler
         known = self._wrapped.get(method)
         if known is None or known[0] is not handler:
             known = self._wrapped[method] = handler, self._wrap(handler, method)

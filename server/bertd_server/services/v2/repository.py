@@ -58,7 +58,7 @@ class RepositoryCalls(RefusedCalls):
     ) -> pb.RepositoryModelLoadResponse:
         """Serve a model as it is in the repository now."""
         try:
-            self.management.check("RepositoryModelLoad")
+            self.management.check("RepositoryModelLoad", request.model_name)
             if request.repository_name:
                 raise _no_other("repository_name")
             for name in sorted(request.parameters):
@@ -76,7 +76,7 @@ class RepositoryCalls(RefusedCalls):
     ) -> pb.RepositoryModelUnloadResponse:
         """Serve no version of a model any more."""
         try:
-            self.management.check("RepositoryModelUnload")
+            self.management.check("RepositoryModelUnload", request.model_name)
             if request.repository_name:
                 raise _no_other("repository_name")
             for name in sorted(set(request.parameters) - {"unload_dependents"}):
