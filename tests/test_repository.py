@@ -304,6 +304,12 @@ def test_two_versions_must_fit_into_the_memory(tmp_path: Path, tiny_bundle: Path
             manages.load_model("m")
         assert states(manages) == {("m", "1"): "READY", ("m", "2"): "UNAVAILABLE"}
         assert np.array_equal(vector(client), first)
+        keeper = running.server._keeper
+        assert keeper is not None
+        assert keeper._no_room == {("m", 2)}
+        manages.unload_model("m")
+        wait(lambda: not keeper._no_room)  # there is room now: it is tried again
+        assert not keeper._refused
 
 
 async def test_limits_that_change_while_a_model_is_loaded_are_its_limits(tiny_bundle: Path) -> None:

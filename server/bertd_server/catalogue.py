@@ -61,6 +61,10 @@ class Catalogue:
             alias: version for alias, (known, version) in self._aliases.items() if known == name
         }
 
+    def means(self, alias: str) -> str:
+        """The model's name that an alias stands for; empty if it is none."""
+        return self._aliases.get(alias, ("", ""))[0]
+
     def put(self, model: Model) -> Model | None:
         """Let a model answer from now on; returns the one of its name and version before it."""
         versions = self._models.setdefault(model.name, {})

@@ -211,9 +211,10 @@ class Server:
         servers = [self._grpc] if self._managed is None else [self._grpc, self._managed]
         await asyncio.gather(*(server.stop(limit) for server in servers))
         late = loop.time() >= end
-        left = max(LAST_BATCH_SECONDS, end - loop.time())
+        end = max(end, loop.time() + LAST_BATCH_SECONDS)
         if self._keeper is not None:
-            await self._keeper.close(left)
+            await self._keeper.close(end - loop.time())
+        left = max(0.0, end - loop.time())
         ended = await asyncio.gather(*(model.drain(left) for model in models))
         finished = all(ended)
         self._loader.close(wait=finished)

@@ -72,7 +72,9 @@ class Keeper:
         self._known: dict[str, Found] = {}
         self._gone: set[tuple[str, int]] = set()  # served, and not there at the last look
         self._spared: set[tuple[str, int]] = set()  # of these, those that were there before it
+        self._no_room: set[tuple[str, int]] = set()  # refused for want of memory, perhaps for now
         self._loading: tuple[str, int] | None = None
+        self._looking = asyncio.Lock()
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._poller: asyncio.Task[None] | None = None
@@ -162,6 +164,10 @@ class Keeper:
         What is gone is served until the next look: between two renames, as one puts another bundle
         in its place, there is none.
         """
+        async with self._looking:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
         found = await asyncio.to_thread(layout.scan, self._root)
         self._note_gone(found)
         for name in {one.name for one in self._catalogue.models()} - found.keys():
@@ -257,6 +263,8 @@ class Keeper:
     def _refuse(self, found: Found, version: Version, error: Exception) -> str:
         """Note why a version does not load; it is not tried again before it has changed."""
         self._refused[found.name, version.number] = (version, str(error))
+        if isinstance(error, CannotServeError | MemoryError):
+            self._no_room.add((found.name, version.number))
         log.error("model not loaded", model=found.name, version=version.number, error=str(error))
         return str(error)
 
@@ -292,6 +300,9 @@ class Keeper:
         for alias, version in found.settings.aliases.items():
             if alias in self._known:
                 log.error("alias not given", model=found.name, alias=alias, reason="a model has it")
+            elif self._catalogue.means(alias) not in {"", found.name}:
+                reason = f"{self._catalogue.means(alias)} has it"
+                log.error("alias not given", model=found.name, alias=alias, reason=reason)
             else:
                 aliases[alias] = str(version)
         self._catalogue.name(found.name, aliases)
@@ -313,6 +324,9 @@ class Keeper:
             finished = await model.retire(self._drain_seconds())
         finally:
             self.retiring.discard(model)
+            for key in self._no_room:  # there is more of it now
+                self._refused.pop(key, None)
+            self._no_room.clear()
         log.info(
             "model unloaded",
             model=model.name,

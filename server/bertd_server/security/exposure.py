@@ -6,15 +6,28 @@ import ipaddress
 import socket
 
 from bertd_server.errors import CannotServeError
-from bertd_server.settings import UNIX, Settings
+from bertd_server.logs import get_logger
+from bertd_server.settings import OFF, UNIX, Settings
+
+log = get_logger("bertd")
 
 
 def check(settings: Settings) -> None:
     """Refuse settings that would serve strangers, or that contradict each other.
 
+    HTTP has no TLS: it shows names and numbers of models, and probes need it. Beyond loopback it is
+    served with a warning.
+
     Raises:
         CannotServeError: it names the setting and the remedies.
     """
+    if settings.http_address != OFF and not is_local(settings.http_address):
+        log.warning(
+            "HTTP beyond loopback",
+            http_address=settings.http_address,
+            shows="metrics and names of models, to whoever reaches it",
+            remedy="a network policy, or a loopback address",
+        )
     if (settings.tls_certificate is None) != (settings.tls_key is None):
         given, lacking = "--tls-certificate", "--tls-key"
         if settings.tls_certificate is None:
