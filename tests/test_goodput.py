@@ -122,8 +122,11 @@ async def test_the_client_of_http_reads_answers_and_refusals() -> None:
     assert len(opened) == len(idle) == 1
     with pytest.raises(ValueError, match="no embedding"):
         http_client.embedding_of(b"{}")
-    idle[0][1].close()
+    for writer in (idle[0][1], opened[0]):
+        writer.close()
+        await writer.wait_closed()
     server.close()
+    await server.wait_closed()
 
 
 def test_infinity_is_skipped_where_it_is_not_installed(tmp_path: Path) -> None:
