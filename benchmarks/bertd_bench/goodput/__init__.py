@@ -1,1 +1,1 @@
-"""`bertd bench load`: the traffic that each contestant takes before its tail misses an objective."""
+"""`bertd bench load`: how much traffic each takes before its tail misses an objective."""

@@ -139,6 +139,7 @@ def start(contestant: Contestant, given: Given, interpreter: str = sys.executabl
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
+            bufsize=0,  # a line that waited in a buffer would be one that `select` does not see
             env=environment(given.scratch, own=contestant.kind != "http"),
             start_new_session=True,
         )

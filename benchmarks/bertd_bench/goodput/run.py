@@ -12,7 +12,7 @@ import contextlib
 import random
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -127,7 +127,7 @@ class _Field:
         self.skipped: dict[str, str] = {}
 
     @contextlib.contextmanager
-    def joining(self, contestant: Contestant) -> Any:
+    def joining(self, contestant: Contestant) -> Iterator[None]:
         """Whoever cannot take part is skipped, with the reason."""
         try:
             yield

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from bertd_bench import sections
+from bertd_bench.goodput import results as goodput
+from bertd_bench.goodput import table
 from bertd_bench.load import front_results, results
 
-FILES = ("load-minilm.json", "load-base.json", "front-end.json")
+FILES = ("load-minilm.json", "load-base.json", "front-end.json", "load.json", "load.json.gz")
 
 
 def rewrite(document: str, folder: Path) -> str:
@@ -20,13 +22,16 @@ def rewrite(document: str, folder: Path) -> str:
     for name in FILES:
         if not (folder / name).exists():
             continue  # not measured yet: its section stays empty
-        opening = sections.begin("load-docs", f"what follows from {name}")
-        tables = _tables(name, (folder / name).read_bytes())
+        opening = sections.begin("load-docs", f"what follows from {name.removesuffix('.gz')}")
+        tables = _tables(folder / name)
         document = sections.replaced(document, opening, tables.strip())
     return document
 
 
-def _tables(name: str, content: bytes) -> str:
-    if name.startswith("front-end"):
+def _tables(path: Path) -> str:
+    if path.name.startswith("load.json"):
+        return table.to_markdown(goodput.read(path, goodput.GoodputReport))
+    content = path.read_bytes()
+    if path.name.startswith("front-end"):
         return front_results.to_markdown(front_results.FrontReport.model_validate_json(content))
     return results.to_markdown(results.LoadReport.model_validate_json(content))

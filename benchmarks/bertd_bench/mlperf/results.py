@@ -90,16 +90,30 @@ class MlperfReport(BaseModel, frozen=True):
 
 def to_markdown(report: MlperfReport) -> str:
     """Tables for the documentation."""
-    lines = [
-        f"**{report.note}**",
-        "",
+    what = (
         f"{report.model} ({report.task}), texts of {report.mean_tokens:.0f} tokens on average, "
         f"{report.library} of them; {report.threads} threads, {report.machine.cpu}; LoadGen "
         f"{report.loadgen}, which shares the cores. Preset {report.preset}: at least "
-        f"{report.seconds:.0f} s a run. In Server 99 % of the queries must be answered within "
-        f"{report.limit * 1e3:.0f} ms.",
+        f"{report.seconds:g} s a run. In Server 99 % of the queries must be answered within "
+        f"{report.limit * 1e3:g} ms."
+    )
+    heads = (
+        "system",
+        "scenario",
+        "LoadGen says",
+        "result",
+        "p50",
+        "p90",
+        "p99",
+        "answers equal",
+        "from eager",
+    )
+    lines = [
+        f"**{report.note}**",
         "",
-        "| system | scenario | LoadGen says | result | p50 | p90 | p99 | answers equal | from eager |",
+        what,
+        "",
+        f"| {' | '.join(heads)} |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     lines += [_row(system.name, each) for system in report.systems for each in system.scenarios]

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -221,7 +222,7 @@ class _Bench:
 
         async def times(count: int) -> float:
             """Median seconds of so many texts at once."""
-            samples = []
+            samples: list[float] = []
             end = time.perf_counter() + seconds / 2
             while time.perf_counter() < end or len(samples) < 3:
                 begin = time.perf_counter()
@@ -304,4 +305,4 @@ def _texts(folder: Path, count: int) -> list[str]:
 
 
 def _version() -> str:
-    return machine.version("mlcommons-loadgen")
+    return metadata.version("mlcommons-loadgen")

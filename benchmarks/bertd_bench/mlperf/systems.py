@@ -20,10 +20,11 @@ import grpc
 from bertd import bundle
 from bertd.oip import grpc_service_pb2 as oip
 from bertd.v1 import inference_pb2
-from bertd_server.errors import Overloaded, RequestError
+from bertd_server.errors import InvalidInput, Overloaded, RequestError
 from bertd_server.flights import Answer
 from bertd_server.model import Model
-from bertd_server.reading import FIT, InvalidInput, Reading, texts_of
+from bertd_server.packing import TokenSequence
+from bertd_server.reading import FIT, Reading, texts_of
 from bertd_server.repository.loading import Loader
 from bertd_server.settings import Settings
 
@@ -125,7 +126,7 @@ class InProcess:
         self._loader.close()
 
     @staticmethod
-    def _sequence(reading: Reading | InvalidInput) -> object:
+    def _sequence(reading: Reading | InvalidInput) -> TokenSequence:
         if isinstance(reading, InvalidInput):
             raise reading
         return reading.windows[0].sequence
