@@ -12,8 +12,10 @@ import click
 from bertd_bench import commands
 from bertd_bench.comparison.cli import COMMANDS as COMPARISON_COMMANDS
 from bertd_bench.engine.cli import COMMANDS as ENGINE_COMMANDS
+from bertd_bench.hardware.cli import COMMANDS as HARDWARE_COMMANDS
 from bertd_bench.harness.cli import COMMANDS as HARNESS_COMMANDS
 from bertd_bench.load.cli import COMMANDS as LOAD_COMMANDS
+from bertd_bench.regression.cli import COMMANDS as REGRESSION_COMMANDS
 
 if TYPE_CHECKING:
     from bertd_bench.exportcost import Size
@@ -58,7 +60,14 @@ def bench() -> None:
     """Measure bertd, and what it is compared with, on this machine."""
 
 
-for each in (*COMPARISON_COMMANDS, *ENGINE_COMMANDS, *HARNESS_COMMANDS, *LOAD_COMMANDS):
+for each in (
+    *COMPARISON_COMMANDS,
+    *ENGINE_COMMANDS,
+    *HARNESS_COMMANDS,
+    *LOAD_COMMANDS,
+    *HARDWARE_COMMANDS,
+    *REGRESSION_COMMANDS,
+):
     bench.add_command(each)
 bench.add_command(commands.costs)
 bench.add_command(commands.simulate)
