@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help install serve test lint format protos bench footprint clean
+.PHONY: help install serve test lint format protos bench peers footprint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -29,6 +29,7 @@ lint: $(READY)  ## check style, types, import direction
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy tests
+	$(BIN)/mypy examples
 	$(BIN)/lint-imports --no-cache
 
 format: $(READY)  ## format the code
@@ -39,12 +40,19 @@ protos: $(READY)  ## generate the Python code of the .proto files, and docs/api.
 	$(BIN)/python protos/generate.py
 	$(BIN)/python protos/document.py
 
-bench: $(READY)  ## compare with PyTorch eager on the default model
+bench: $(READY)  ## compare with every installed peer on the default model, about 10 minutes
 	$(BIN)/bertd bench compare
+
+peers:  ## install what `make bench` compares with, in .peers: 5 GB
+	for name in main optimum infinity; do \
+	  $(PYTHON) -m venv .peers/$$name && \
+	  .peers/$$name/bin/python -m pip install --quiet --disable-pip-version-check \
+	    -r benchmarks/peers/$$name.txt || exit 1; \
+	done
 
 footprint: $(READY)  ## install .[server] into a fresh environment; write its size and import time down
 	$(BIN)/bertd bench footprint --json benchmarks/results/footprint.json
 	$(BIN)/bertd bench footprint-docs
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .peers .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -23,7 +23,11 @@ BEGIN = "<!-- generated: `python server/settings_table.py` writes what follows -
 END = "<!-- /generated -->"
 _HEAD = "| flag | variable | key | default | what |\n|---|---|---|---|---|"
 # Defaults that differ from machine to machine, by what makes them.
-_FACTORIES = {"usable_threads": "usable threads", "cache_folder": "the user's cache folder"}
+_FACTORIES = {
+    "usable_threads": "usable threads",
+    "cache_folder": "the user's cache folder",
+    "memory_limit": "0.9 of the cgroup's, if it has one",
+}
 
 
 def render() -> str:

@@ -56,6 +56,15 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bundle"
 
 
+@pytest.fixture(scope="session")
+def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of the same shape with other weights."""
+    folder = tmp_path_factory.mktemp("other")
+    save_random("bert", "feature-extraction", "tiny", folder / "checkpoint", seed=1)
+    export_model(str(folder / "checkpoint"), folder / "bundle", name="tiny")
+    return folder / "bundle"
+
+
 class RunningServer:
     """A server on a free port, on an event loop in a thread of its own."""
 

@@ -46,16 +46,6 @@ def test_a_length_that_cannot_be_met_is_an_error() -> None:
         texts.build_text(small_tokenizer(), 2, random.Random(1))
 
 
-def test_the_cases_have_the_lengths_that_they_name() -> None:
-    """Each case is as long as the issue of the comparison says."""
-    tokenizer = small_tokenizer()
-    tokenizer.enable_truncation(16)  # a tokenizer.json may come with it
-    cases = texts.build_cases(tokenizer)
-    lengths = [[len(tokenizer.encode(text)) for text in case.texts] for case in cases]
-    assert lengths == [[8], [32], [128], list(texts.MIXED_LENGTHS)]
-    assert [case.tokens for case in cases] == [sum(each) for each in lengths]
-
-
 def test_percentiles_of_known_samples() -> None:
     """0 to 100 ms: each percentile is its own number."""
     samples = [number * 1_000_000 for number in range(101)]

@@ -363,6 +363,7 @@ def test_addresses_become_targets(
     assert found == expected
     config = str(dict(options)["grpc.service_config"])
     assert ("round_robin" in config) == ("healthCheckConfig" in config) == balanced
+    assert int(dict(options)["grpc.max_reconnect_backoff_ms"]) <= 2_000  # docs/operations.md
 
 
 async def test_calls_take_turns_and_pass_over_a_server_that_stops(

@@ -1,11 +1,11 @@
-"""Threads come from the quota and the affinity."""
+"""Threads come from the quota and the affinity, the memory limit from the cgroup."""
 
 import math
 import os
 from pathlib import Path
 
 import pytest
-from bertd_server import cpu
+from bertd_server import cgroups, cpu
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,24 @@ def test_a_group_that_the_mount_does_not_show_leaves_the_root(tmp_path: Path, pa
     own.write_text(f"0::{path}\n")
     write_v2(root, "200000 100000")
     assert cpu.quota_cores(root, own) == 2.0
+
+
+def test_the_memory_limit_is_nine_tenths_of_the_least_on_the_way_up(tmp_path: Path) -> None:
+    """Of v2, of v1, of both; one that says "max", or the number that means it in v1, is none."""
+    root, own = tmp_path / "cgroup", tmp_path / "own"
+    own.write_text(f"4:memory:{SERVICE}\n3:cpu:/\n0::{SERVICE}\n")
+    assert cgroups.memory_limit(root, own) == 0
+    for group, name, content in (
+        (SERVICE, "memory.max", "max"),
+        ("/memory", "memory.limit_in_bytes", "9223372036854771712"),
+    ):
+        (root / group[1:]).mkdir(parents=True)
+        (root / group[1:] / name).write_text(content + "\n")
+    assert cgroups.memory_limit(root, own) == 0
+    (root / SERVICE[1:] / "memory.max").write_text("2000000000\n")
+    assert cgroups.memory_limit(root, own) == 1_800_000_000
+    (root / "system.slice" / "memory.max").write_text("1000000000\n")
+    assert cgroups.memory_limit(root, own) == 900_000_000
+    (root / "memory" / SERVICE[1:]).mkdir(parents=True)
+    (root / "memory" / SERVICE[1:] / "memory.limit_in_bytes").write_text("500000000\n")
+    assert cgroups.memory_limit(root, own) == 450_000_000

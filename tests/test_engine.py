@@ -154,7 +154,9 @@ def test_servers_that_start_at_once_share_what_the_first_one_wrote(
     assert entries(tmp_path / "prepacked") == [graph.parent.name]
     np.testing.assert_array_equal(answers[0], answers[1])
     first = graph.stat().st_ino
-    prepacking._put(small, graph.parent)  # one that saw no entry, and is done when there is one
+    prepacking._put(
+        small, read_manifest(small), graph.parent
+    )  # one that saw no entry, and is done when there is one
     assert graph.stat().st_ino == first
     assert entries(tmp_path / "prepacked") == [graph.parent.name]
 

@@ -6,11 +6,12 @@ import asyncio
 import math
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
 from bertd_server.cache import ResultCache
-from bertd_server.lanes import Job, Lanes, Result
+from bertd_server.lanes import Job, Lanes, Result, unheard
 from bertd_server.statistics import Histogram
 from held import HeldEngine, sequences
 from hypothesis import given
@@ -40,6 +41,20 @@ async def test_a_lane_is_tried_again_while_the_system_has_no_thread_for_it(
     lanes.run(Job(engine, sequences(3), None, wide=False, done=results.put_nowait))
     assert (await results.get()).error is None
     assert alive == [1, 0, 1]
+    lanes.close()
+
+
+async def test_a_lane_that_waits_keeps_no_engine() -> None:
+    """A model that is not served any more leaves memory, though its lanes have nothing new."""
+    engine, results = HeldEngine(), asyncio.Queue[Result]()
+    engine.let_go()
+    lanes = Lanes(1, clock=time.monotonic, changed=unheard)
+    lanes.run(Job(engine, sequences(3), None, wide=False, done=results.put_nowait))
+    await results.get()
+    freed = threading.Event()
+    weakref.finalize(engine, freed.set)
+    del engine
+    assert await asyncio.to_thread(freed.wait, 60)
     lanes.close()
 
 

@@ -220,3 +220,19 @@ def test_list_and_get_model(servers: Servers) -> None:
         assert model.task == task
         assert model.mask_token == ("[MASK]" if label is None else "")
         assert label is None or label in model.labels
+
+
+def test_of_a_long_document_the_query_stays(servers: Servers) -> None:
+    """Truncation cuts the document alone, so that the query counts, however long it is."""
+    query, document = "the cat " * 60, "rain on the mat " * 60
+    stub = servers.stub("text-ranking")
+
+    def score(document: str) -> float:
+        asked = pb.RerankRequest(
+            query=query, documents=[document], long_text=pb.LONG_TEXT_POLICY_TRUNCATE
+        )
+        found: float = stub.Rerank(asked).results[0].score
+        return found
+
+    assert score(document) == score(document + "the end")
+    assert score(document) != score("the end " + document)

@@ -155,7 +155,7 @@ def _tokenizer(*, roberta: bool) -> PreTrainedTokenizerFast:
     )
 
 
-def save_random(family: str, task: Task, size: str, folder: Path) -> None:
+def save_random(family: str, task: Task, size: str, folder: Path, *, seed: int = 0) -> None:
     """Write a checkpoint with seeded random weights and a tokenizer that fits it.
 
     Args:
@@ -163,8 +163,9 @@ def save_random(family: str, task: Task, size: str, folder: Path) -> None:
         task: decides the head.
         size: one of `SIZES`.
         folder: made here.
+        seed: of the weights.
     """
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = _config(family, SIZES[size])
     if task in _LABELS:
         config.num_labels = _LABELS[task]

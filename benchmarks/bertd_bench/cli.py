@@ -11,6 +11,7 @@ import click
 
 from bertd_bench import commands
 from bertd_bench.comparison.cli import COMMANDS as COMPARISON_COMMANDS
+from bertd_bench.drills.cli import COMMANDS as DRILL_COMMANDS
 from bertd_bench.engine.cli import COMMANDS as ENGINE_COMMANDS
 from bertd_bench.hardware.cli import COMMANDS as HARDWARE_COMMANDS
 from bertd_bench.harness.cli import COMMANDS as HARNESS_COMMANDS
@@ -62,6 +63,7 @@ def bench() -> None:
 
 for each in (
     *COMPARISON_COMMANDS,
+    *DRILL_COMMANDS,
     *ENGINE_COMMANDS,
     *HARNESS_COMMANDS,
     *LOAD_COMMANDS,

@@ -1,7 +1,4 @@
-"""The contestants: PyTorch eager, the in-process engine, and the server over gRPC.
-
-Each turns texts into vectors, tokenisation included.
-"""
+"""PyTorch eager, and a server of our own over gRPC: texts to vectors, tokenisation included."""
 
 from __future__ import annotations
 
@@ -20,22 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from bertd import bundle
 from bertd_client import BertdError, Client
 from bertd_export.bundle import export_model
 from bertd_server import default_model
-from bertd_server.engine import Engine, EngineOptions
-from bertd_server.reading import Reader
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
-
-EAGER = "PyTorch eager"
-EAGER_ONE_BY_ONE = "eager, one by one"
-ENGINE = "bertd in process"
-GRPC = "bertd over gRPC"
 
 TOLERANCE = 1e-4
 START_SECONDS = 120.0
@@ -86,23 +75,6 @@ def eager(checkpoint: str, threads: int) -> Embed:
             pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
             vectors: NDArray[np.float32] = torch.nn.functional.normalize(pooled, dim=1).numpy()
             return vectors
-
-    return embed
-
-
-def one_by_one(embed: Embed) -> Embed:
-    """The same texts, each in a call of its own: nothing is padded, nothing is batched."""
-    return lambda texts: np.concatenate([embed([text]) for text in texts])
-
-
-def in_process(folder: Path, threads: int) -> Embed:
-    """Tokenizer and engine of the server, without scheduler and transport."""
-    manifest = bundle.read_manifest(folder)
-    reader = Reader.of(folder, manifest)
-    engine = Engine(folder, manifest, EngineOptions(threads))
-
-    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-        return engine.embed(reader.sequences(texts), wide=engine.has_wide)
 
     return embed
 
@@ -205,25 +177,3 @@ def over_grpc(folder: Path, threads: int) -> Iterator[Embed]:
             except BertdError as error:
                 raise BenchError(f"bertd serve does not answer: {error}") from error
             yield lambda texts: client.embed(texts, prompt_name="", timeout=60)
-
-
-def check_agreement(contestants: dict[str, Embed], texts: Sequence[str]) -> dict[str, float]:
-    """Compare all vectors with eager's; gives the largest differences.
-
-    Raises:
-        BenchError: a contestant computes something else, so its time means nothing.
-    """
-    expected = contestants[EAGER](texts)
-    differences: dict[str, float] = {}
-    for name, embed in contestants.items():
-        vectors = embed(texts)
-        if vectors.shape != expected.shape:
-            raise BenchError(f"{name} gives vectors of {vectors.shape}, {EAGER} {expected.shape}")
-        difference = float(np.abs(vectors - expected).max())
-        if not difference <= TOLERANCE:  # NaN is no agreement
-            raise BenchError(
-                f"{name} differs from {EAGER} by {difference:.1e}, more than {TOLERANCE:.0e}; "
-                f"eager here means mean pooling and normalising: does the model ask for that?"
-            )
-        differences[name] = difference
-    return differences

@@ -23,8 +23,8 @@ from pathlib import Path
 from bertd_server import cpu
 from pydantic import BaseModel, ValidationError
 
-from bertd_bench import machine
 from bertd_bench.contestants import BenchError
+from bertd_bench.harness import machine
 
 EXTRA = "server"
 IMPORTS = ("bertd_client", "bertd_server.app")

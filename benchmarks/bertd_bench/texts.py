@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-SINGLE_LENGTHS = (8, 32, 128)
 MIXED_LENGTHS = (8, 8, 9, 10, 11, 12, 12, 14, 15, 16, 18, 20, 24, 30, 60, 120)
 
 # Everyday English words; most vocabularies hold each as one token.
@@ -26,15 +24,6 @@ WORDS = (
     "war", "peace", "law", "king", "work", "play", "run", "walk", "read", "write", "speak",
     "hear",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """The texts of one call, and how many tokens they have together."""
-
-    name: str
-    texts: tuple[str, ...]
-    tokens: int
 
 
 def build_text(
@@ -63,16 +52,3 @@ def build_text(
         if count == tokens:
             return longer
         text = longer
-
-
-def build_cases(tokenizer: Tokenizer, seed: int = 0) -> list[Case]:
-    """Build the comparison's cases: single texts, and one mixed batch."""
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    rng = random.Random(seed)  # noqa: S311 - words, not secrets
-    cases = [
-        Case(f"{tokens} tokens", (build_text(tokenizer, tokens, rng),), tokens)
-        for tokens in SINGLE_LENGTHS
-    ]
-    mixed = tuple(build_text(tokenizer, tokens, rng) for tokens in MIXED_LENGTHS)
-    return [*cases, Case(f"{len(mixed)} mixed", mixed, sum(MIXED_LENGTHS))]

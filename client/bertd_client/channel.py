@@ -24,6 +24,10 @@ DEFAULT_ADDRESS = "127.0.0.1:8001"
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 MAX_PORT = 65_535
 
+# gRPC's own two minutes would leave a server that was down for half a minute without calls for as
+# long again, while the next one is restarted and nobody is left.
+MAX_RECONNECT_MS = 2_000
+
 Options = tuple[tuple[str, str | int], ...]
 
 # Every call only reads, so that repeating one is safe. gRPC adds jitter to the backoff. Where the
@@ -87,6 +91,7 @@ def _options(*, balanced: bool) -> Options:
     return (
         ("grpc.service_config", json.dumps(config)),
         ("grpc.enable_retries", 1),
+        ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_MS),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     )

@@ -12,18 +12,18 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import structlog
 from bertd.bundle import Task
 
 from bertd_server import logs
 from bertd_server.exits import Exit
 from bertd_server.life import Life
+from bertd_server.logs import get_logger
 from bertd_server.model import Model
 from bertd_server.server import Server, listening
 from bertd_server.settings import Settings
 from bertd_server.watch import Watch
 
-log = structlog.get_logger("bertd")
+log = get_logger("bertd")
 
 REQUESTS: dict[Task, str] = {
     "feature-extraction": "embed '안녕하세요' 'hello world'",

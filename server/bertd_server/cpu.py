@@ -12,11 +12,9 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-CGROUP_ROOT = Path("/sys/fs/cgroup")
-OWN_GROUPS = Path("/proc/self/cgroup")
+from bertd_server.cgroups import CGROUP_ROOT, OWN_GROUPS, groups
 
 _KIND = ("model name", "cpu family", "model", "CPU implementer", "CPU part", "flags", "Features")
 
@@ -24,43 +22,17 @@ _KIND = ("model name", "cpu family", "model", "CPU implementer", "CPU part", "fl
 def quota_cores(root: Path = CGROUP_ROOT, own: Path = OWN_GROUPS) -> float:
     """CPU quota of this process in cores; infinity where there is none.
 
-    A group has no more than any group above it, so that the least quota on the way up counts. In
-    a container, where the mount may begin at the process's own group, the way is the root alone;
-    under systemd's `CPUQuota=` the root has no quota and the service's group has.
-
     Args:
         root: where cgroups are mounted.
         own: the groups of this process, one a line: `hierarchy:controllers:path`.
     """
-    return min((_quota(group) for group in _groups(root, own)), default=math.inf)
+    return min((_quota(group) for group in groups("cpu", root, own)), default=math.inf)
 
 
 def usable_threads(root: Path = CGROUP_ROOT, own: Path = OWN_GROUPS) -> int:
     """Threads that can run at once here; at least one."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(affinity or 1, math.floor(min(quota_cores(root, own), 1e6))))
-
-
-def _groups(root: Path, own: Path) -> Iterator[Path]:
-    """Folders of the groups that bound this process's time, from its own up to each mount's root.
-
-    cgroup v2 names no controllers and is mounted at the root, or below it beside v1.
-    """
-    try:
-        lines = own.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    for line in ["0::/", "0:cpu:/", *lines]:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        mounts = [root / "cpu", root / controllers] if controllers else [root, root / "unified"]
-        group = PurePosixPath(path.lstrip("/"))
-        if ".." in group.parts:  # outside of what this process can see
-            group = PurePosixPath()
-        for mount in mounts:
-            for step in (group, *group.parents):
-                yield mount / step
 
 
 def _quota(group: Path) -> float:

@@ -18,8 +18,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import structlog
-
 from bertd_server import batching
 from bertd_server.cache import ResultCache
 from bertd_server.cost import Shape
@@ -27,11 +25,12 @@ from bertd_server.flights import Batch, Flight
 from bertd_server.forecast import Forecast
 from bertd_server.landing import Landing
 from bertd_server.lanes import Job, Result, Runs
+from bertd_server.logs import get_logger
 from bertd_server.pool import Pool
 from bertd_server.statistics import Statistics
 from bertd_server.waiting_room import WaitingRoom
 
-log = structlog.get_logger("bertd")
+log = get_logger("bertd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +99,8 @@ class Dispatcher:
 
     def schedule(self) -> None:
         """Dispatch once this turn of the loop is over, so that its other calls join the batch."""
+        if self._closed and self.idle.is_set():  # it has left the pool, and has nothing to do there
+            return
         if self.idle.is_set():
             self.idle.clear()
             self._pool.wake(self)

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import structlog
 from bertd import bundle, heads
 from numpy.typing import NDArray
 
 from bertd_server import cpu, sessions
+from bertd_server.logs import get_logger
 from bertd_server.packing import Int64Array, PackedBatch, TokenSequence, pack
 from bertd_server.prepacking import prepacked
 from bertd_server.sessions import SessionOptions
@@ -34,7 +34,7 @@ Float32Array = NDArray[np.float32]
 _NOWHERE: Int64Array = np.empty(0, np.int64)
 NO_LIMIT = 2**62  # tokens: more than any batch has
 
-log = structlog.get_logger("bertd")
+log = get_logger("bertd")
 
 
 @dataclass(frozen=True, slots=True)

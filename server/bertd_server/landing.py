@@ -12,16 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import structlog
-
 from bertd_server.cache import Outputs, ResultCache
 from bertd_server.errors import DeadlineMissed, Draining, EngineFailure
 from bertd_server.flights import Answer, Batch, Flight
 from bertd_server.lanes import Result
+from bertd_server.logs import get_logger
 from bertd_server.statistics import Statistics
 from bertd_server.waiting_room import WaitingRoom
 
-log = structlog.get_logger("bertd")
+log = get_logger("bertd")
 
 
 class Landing:

@@ -20,13 +20,12 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Protocol
 
-import structlog
-
 from bertd_server import cpu
 from bertd_server.engine import Float32Array
+from bertd_server.logs import get_logger
 from bertd_server.packing import TokenSequence
 
-log = structlog.get_logger("bertd")
+log = get_logger("bertd")
 
 
 class Runs(Protocol):
@@ -148,18 +147,25 @@ class Lanes:
         """What a lane's thread does: jobs, until there is no more or one kills it."""
         cpu.step_back(self._niceness)
         while (job := self._jobs.get()) is not None:
-            begin = self._clock()
-            try:
-                outputs = job.engine.answer(job.sequences, job.outputs, wide=job.wide)
-                _check(outputs, job)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is the batch's
-                self._tell(job.done, Result([], begin, self._clock() - begin, error))
-            except BaseException as error:  # noqa: BLE001 - the loop must learn of the death
-                result = Result([], begin, self._clock() - begin, error, died=True)
-                self._tell(self._replace, threading.current_thread(), job, result)
+            if not self._do(job):
                 return
-            else:
-                self._tell(job.done, Result(outputs, begin, self._clock() - begin))
+            del job  # a lane that waits must not keep a model in memory that is not served any more
+
+    def _do(self, job: Job) -> bool:
+        """Run a job; whether the lane lives."""
+        begin = self._clock()
+        try:
+            outputs = job.engine.answer(job.sequences, job.outputs, wide=job.wide)
+            _check(outputs, job)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the batch's
+            self._tell(job.done, Result([], begin, self._clock() - begin, error))
+        except BaseException as error:  # noqa: BLE001 - the loop must learn of the death
+            result = Result([], begin, self._clock() - begin, error, died=True)
+            self._tell(self._replace, threading.current_thread(), job, result)
+            return False
+        else:
+            self._tell(job.done, Result(outputs, begin, self._clock() - begin))
+        return True
 
     def _tell(self, what: Callable[..., None], *given: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more

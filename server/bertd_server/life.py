@@ -17,13 +17,12 @@ import contextlib
 import signal
 from collections.abc import Awaitable, Callable
 
-import structlog
-
 from bertd_server.exits import Exit
+from bertd_server.logs import get_logger
 from bertd_server.notify import Manager, manager
 from bertd_server.watch import Trouble
 
-log = structlog.get_logger("bertd")
+log = get_logger("bertd")
 
 
 class Life:

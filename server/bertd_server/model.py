@@ -16,15 +16,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
-import structlog
 from bertd import bundle
 from tokenizers import Encoding, Tokenizer
 
+from bertd_server import prepacking
 from bertd_server.engine import EngineOptions
 from bertd_server.errors import InvalidInput
 from bertd_server.flights import Batch, Outcome
 from bertd_server.forecast import Measured
 from bertd_server.lanes import Runs, unheard
+from bertd_server.logs import get_logger
 from bertd_server.observing.calls import Stages
 from bertd_server.packing import TokenSequence
 from bertd_server.pool import Pool
@@ -36,7 +37,7 @@ from bertd_server.text_queue import TextOptions, TextQueue
 
 T = TypeVar("T")
 
-log = structlog.get_logger("bertd")
+log = get_logger("bertd")
 
 CPU = "CPUExecutionProvider"
 
@@ -103,6 +104,7 @@ class Loaded:
         bundle.verify_files(folder, manifest)
         reader = Reader.of(folder, manifest, options.texts.max_text_characters)
         engine, measured = start(folder, manifest, options.engine, options.starting)
+        prepacking.check_same(folder, manifest)
         if manifest.precision == "fp16" and engine.provider == CPU:
             log.warning(
                 "fp16 on a CPU",

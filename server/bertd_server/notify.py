@@ -19,9 +19,9 @@ import socket
 import time
 from collections.abc import Callable, MutableMapping
 
-import structlog
+from bertd_server.logs import get_logger
 
-log = structlog.get_logger("bertd")
+log = get_logger("bertd")
 
 SUPERVISOR = "BERTD_SUPERVISOR"
 """Names the descriptor of the socket to our own parent."""

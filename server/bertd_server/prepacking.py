@@ -59,6 +59,7 @@ def prepacked(
         The graph's file, to be loaded at once.
 
     Raises:
+        BundleError: the bundle was replaced meanwhile.
         OSError: the files cannot be written.
     """
     if cache is None:
@@ -68,7 +69,7 @@ def prepacked(
     entry = cache / FOLDER / _key(manifest)
     _use(entry, user)  # before the look at it: from here on nobody removes it
     if not _is_whole(entry):
-        _put(folder, entry)
+        _put(folder, manifest, entry)
         _use(entry, user)
     yield entry / _FILES[0]
 
@@ -79,12 +80,31 @@ def _use(entry: Path, user: object) -> None:
         kept.hold(entry, user)
 
 
-def _put(folder: Path, entry: Path) -> None:
-    """Write an entry, or leave the whole one that another server puts there meanwhile."""
+def check_same(folder: Path, manifest: bundle.Manifest) -> None:
+    """Refuse what was loaded of a bundle while another was put in its place: parts of both, maybe.
+
+    Raises:
+        BundleError: the manifest in the folder is another one.
+    """
+    if bundle.read_manifest(folder) != manifest:
+        raise bundle.BundleError(
+            f"{folder} was replaced while it was loaded: load it once more, and put each bundle "
+            "into a new version to keep the two apart"
+        )
+
+
+def _put(folder: Path, manifest: bundle.Manifest, entry: Path) -> None:
+    """Write an entry, or leave the whole one that another server puts there meanwhile.
+
+    Raises:
+        BundleError: another bundle came in the place of this one; nothing is kept under its name.
+        OSError: the entry cannot be written.
+    """
     entry.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f"{entry.name}.", dir=entry.parent))
     try:
         _write(folder, scratch)
+        check_same(folder, manifest)
         with kept.one_at_a_time(entry.parent):
             if _is_whole(entry):
                 return

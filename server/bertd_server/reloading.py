@@ -16,11 +16,10 @@ import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-import structlog
-
+from bertd_server.logs import get_logger
 from bertd_server.settings import RELOADABLE, Settings
 
-log = structlog.get_logger("bertd")
+log = get_logger("bertd")
 
 Reread = Callable[[], Awaitable[object] | object]
 

@@ -17,11 +17,11 @@ import socket
 from pathlib import Path
 
 import grpc
-import structlog
 
 from bertd_server.catalogue import Catalogue
 from bertd_server.errors import CannotServeError
 from bertd_server.exits import Exit
+from bertd_server.logs import get_logger
 from bertd_server.model import Model, Start
 from bertd_server.observing.assembly import Observing, add_channelz
 from bertd_server.reloading import Reloading
@@ -33,7 +33,7 @@ from bertd_server.services.composing import Limits, Services
 from bertd_server.settings import ON, UNIX, Settings
 from bertd_server.startup import start
 
-log = structlog.get_logger("bertd")
+log = get_logger("bertd")
 
 # A batch that still runs when the calls' time is up may take so long to end.
 LAST_BATCH_SECONDS = 1.0
@@ -194,6 +194,8 @@ class Server:
         self._health.leave()
         if settings.drain_delay_seconds:
             await asyncio.sleep(settings.drain_delay_seconds)
+        if self._keeper is not None:
+            self._keeper.stop_looking()
         models = self.models()
         cancelled = sum(model.statistics.cancelled for model in models)
         limit = settings.drain_seconds

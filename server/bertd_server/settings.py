@@ -15,7 +15,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bertd_server import cpu, kept
+from bertd_server import cgroups, cpu, kept
 from bertd_server.values import (
     LogFormat,
     LogLevel,
@@ -106,7 +106,9 @@ class Settings(BaseSettings):
         description="latency: threads spin within a run on several of them; efficient: they sleep",
     )
     memory_limit: Bytes = Field(
-        0, ge=0, description="bytes of the process, such as 2GiB; 0 for no limit"
+        default_factory=cgroups.memory_limit,
+        ge=0,
+        description="bytes of the process, such as 2GiB; 0 for no limit",
     )
     cache_folder: Path = Field(
         default_factory=kept.cache_folder,

@@ -6,15 +6,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
 from bertd import bundle
 
 from bertd_server import calibration, kept, memory, prepacking, shapes
 from bertd_server.calibration import Calibration
 from bertd_server.engine import Engine, EngineOptions
+from bertd_server.logs import get_logger
 from bertd_server.values import format_bytes
 
-log = structlog.get_logger("bertd")
+log = get_logger("bertd")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Written on the event loop; whoever reads from another thread may see a call half
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -14,6 +15,7 @@ from typing import Any
 _PER_OCTAVE = 4  # buckets between a value and its double: percentiles are right to 19 %
 _LEAST = 2.0**-20  # about a microsecond; what is less lies in the first bucket
 _BUCKETS = 40 * _PER_OCTAVE  # up to 2**20: a million tokens, or many hours
+_BOUNDS = [*(_LEAST * 2 ** (place / _PER_OCTAVE) for place in range(_BUCKETS - 1)), math.inf]
 
 
 class Histogram:
@@ -33,16 +35,14 @@ class Histogram:
         """Count a value of at least 0."""
         self.count += 1
         self.total += value
-        place = math.ceil(math.log2(value / _LEAST) * _PER_OCTAVE) if value > _LEAST else 0
-        self._counts[min(place, _BUCKETS - 1)] += 1
+        self._counts[bisect_left(_BOUNDS, value)] += 1
 
     def buckets(self) -> Iterator[tuple[float, int]]:
         """Upper bounds in ascending order, the last infinite, and how many values lie below."""
         below = 0
-        for place, count in enumerate(self._counts):
+        for bound, count in zip(_BOUNDS, self._counts, strict=True):
             below += count
-            last = place == _BUCKETS - 1
-            yield (math.inf if last else _LEAST * 2 ** (place / _PER_OCTAVE)), below
+            yield bound, below
 
     def copy(self) -> Histogram:
         """The same values; others that come later are not in it."""

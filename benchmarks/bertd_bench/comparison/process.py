@@ -131,6 +131,11 @@ class PeerProcess:
         ]
         return samples
 
+    @property
+    def alive(self) -> bool:
+        """Whether its process still runs."""
+        return self._process.poll() is None
+
     def cpu_seconds(self) -> float:
         """Of its process and all below it."""
         return cputime.of_tree(self._process.pid)

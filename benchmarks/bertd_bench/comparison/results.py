@@ -26,7 +26,8 @@ class Row(BaseModel, frozen=True):
         handling: how it was handed the texts, the fastest of `tried`.
         tried: median milliseconds of a few calls in each way.
         difference: the largest distance from eager's answer to a text, over that one's length.
-        cosine: the lowest with eager's answer to a text.
+        cosine: the lowest with eager's answer to a text; None for either where a result of an
+            earlier version of the command did not record it.
         measured: times, and cores used.
     """
 
@@ -35,8 +36,8 @@ class Row(BaseModel, frozen=True):
     environment: int
     handling: str
     tried: dict[str, float]
-    difference: float
-    cosine: float
+    difference: float | None
+    cosine: float | None
     measured: Measured
 
     @property
@@ -52,14 +53,14 @@ class Case(BaseModel, frozen=True):
         name: such as "8 tokens".
         lengths: tokens of each text of the call.
         refused: contestants whose answers differ too much, or that failed here; why.
-        noise: what was seen of others meanwhile.
+        noise: what was seen of others meanwhile; None if nobody watched.
     """
 
     name: str
     lengths: list[int]
     rows: list[Row]
     refused: dict[str, str]
-    noise: Noise
+    noise: Noise | None
 
     def row(self, name: str) -> Row | None:
         """A contestant's row."""
@@ -111,11 +112,13 @@ class Comparison(BaseModel, frozen=True):
 
     Attributes:
         command: what makes it again.
+        note: what a reader must know of this result besides; stands above its tables.
         environments: versions of each interpreter's packages.
     """
 
     benchmark: str = BENCHMARK
     command: str
+    note: str = ""
     rounds: int
     machine: Machine
     environments: list[dict[str, str]]
@@ -128,7 +131,7 @@ class Comparison(BaseModel, frozen=True):
             f"{subject.model}, {case.name}: {'; '.join(case.noise.reasons)}"
             for subject in self.subjects
             for case in subject.cases
-            if case.noise.noisy
+            if case.noise is not None and case.noise.noisy
         ]
 
 

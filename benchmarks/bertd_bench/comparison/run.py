@@ -21,8 +21,8 @@ from bertd_bench.comparison.process import PeerError, PeerProcess
 from bertd_bench.comparison.results import Case, Comparison, Row, Subject
 from bertd_bench.comparison.subjects import Model, Sample, Samples
 from bertd_bench.harness import machine, rounds
-from bertd_bench.harness.noise import Watch
-from bertd_bench.harness.rounds import Schedule
+from bertd_bench.harness.noise import Noise, Watch
+from bertd_bench.harness.rounds import Measured, Schedule
 from bertd_bench.peers.catalogue import PEERS
 from bertd_bench.peers.handling import AS_GIVEN
 from bertd_bench.peers.peer import Peer, Setting
@@ -200,16 +200,7 @@ def _case(
         except PeerError as error:
             refused[system.name] = str(error)
     ready = [system for system in systems if system.name in judged]
-    cores = machine.describe(1).affinity or [0]
-    with Watch(cores, run.load) as watch:
-        measured = rounds.run(
-            ready,
-            index,
-            run.plan.schedule,
-            random.Random(0),  # noqa: S311 - the order of turns is no secret
-            watch=watch,
-        )
-        noise = watch.noise()
+    ready, measured, noise = _timed(run, ready, index, refused)
     return Case(
         name=sample.name,
         lengths=list(sample.lengths),
@@ -229,6 +220,32 @@ def _case(
         refused=refused,
         noise=noise,
     )
+
+
+def _timed(
+    run: _Run, systems: Sequence[PeerProcess], index: int, refused: dict[str, str]
+) -> tuple[list[PeerProcess], list[Measured], Noise]:
+    """Rounds of all; if the process of one ends in them, rounds of the others from the start."""
+    cores = machine.describe(1).affinity or [0]
+    ready = list(systems)
+    while True:
+        with Watch(cores, run.load) as watch:
+            try:
+                measured = rounds.run(
+                    ready,
+                    index,
+                    run.plan.schedule,
+                    random.Random(0),  # noqa: S311 - the order of turns is no secret
+                    watch=watch,
+                )
+            except PeerError as error:
+                ended = [system for system in ready if not system.alive]
+                if not ended:
+                    raise
+                refused |= {system.name: str(error) for system in ended}
+                ready = [system for system in ready if system not in ended]
+            else:
+                return ready, measured, watch.noise()
 
 
 def _judge(

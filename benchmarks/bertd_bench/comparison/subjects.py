@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,8 @@ def _checkpoint(model: str, task: Task, scratch: Path) -> tuple[str, Path]:
     if model in checkpoints.SIZES:
         folder = scratch / "checkpoint"
         checkpoints.save_random("bert", task, model, folder)
+        if task == "feature-extraction":
+            _save_pooling(folder, checkpoints.SIZES[model].hidden)
         return f"BERT-{model}, random weights", folder
     if not Path(model).is_dir():
         raise PeerError(
@@ -107,6 +110,30 @@ def _checkpoint(model: str, task: Task, scratch: Path) -> tuple[str, Path]:
             f"{', '.join(checkpoints.SIZES)}"
         )
     return Path(model).resolve().name, Path(model)
+
+
+def _save_pooling(folder: Path, hidden: int) -> None:
+    """Say, as sentence-transformers does, that vectors are means of unit length."""
+    kinds = ("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")
+    modules = [
+        {
+            "idx": number,
+            "name": str(number),
+            "path": path,
+            "type": f"sentence_transformers.models.{kind}",
+        }
+        for number, (path, kind) in enumerate(kinds)
+    ]
+    pooling = {"word_embedding_dimension": hidden, "pooling_mode_mean_tokens": True}
+    for path, said in {
+        "modules.json": modules,
+        "sentence_bert_config.json": {"max_seq_length": checkpoints.POSITIONS},
+        "1_Pooling/config.json": pooling,
+    }.items():
+        target = folder / path
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(json.dumps(said), encoding="utf-8")
+    (folder / "2_Normalize").mkdir()
 
 
 def calibration() -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from bertd_bench.comparison.results import Case, Comparison, Ratio, Row, Subject, ratio
@@ -79,15 +79,17 @@ def _introduction(comparison: Comparison, link: str) -> str:
         f"{here.threads_per_core or 'unknown'} per core",
         f"quota {quota}",
         f"governor {here.governor or 'not readable'}",
-        f"kernel {here.kernel}",
+        f"kernel {here.kernel or here.system}",
         f"load {here.load_average[0]:.2f} before the run",
     ]
+    note = f"{comparison.note}\n\n" if comparison.note else ""
     return (
-        f"`{comparison.command}`: {comparison.rounds} rounds; {', '.join(facts)}. Raw samples and "
-        f"versions: [`{link}`]({link}).\n\nEach cell says how many times as fast bertd was, by "
-        "medians, with a 95 % interval. fp32 peers are compared with bertd in fp32, bf16 and int8 "
-        "peers with bertd in int8. Where bertd is not surely ahead the cell is bold: *even* if "
-        "the interval holds 1, *behind* if it is below."
+        f"{note}`{comparison.command}`: {comparison.rounds} rounds; {', '.join(facts)}. Raw "
+        f"samples and versions: [`{link}`]({link}).\n\n"
+        "Each cell says how many times as fast bertd was, by medians, with a 95 % interval. fp32 "
+        "peers are compared with bertd in fp32, bf16 and int8 peers with bertd in int8. Where "
+        "bertd is not surely ahead the cell is bold: *even* if the interval holds 1, *behind* if "
+        "it is below."
     )
 
 
@@ -149,12 +151,19 @@ def _conduct(subject: Subject) -> str:
             row.measured.warmup is not None and not row.measured.warmup.steady for row in rows
         )
         note = f", unsteady in {unsteady} of {len(rows)}" if unsteady else ""
+        used = f"{cores:.2f}" if any(row.measured.turn_seconds for row in rows) else "not counted"
         mark = f" **over its {subject.threads}**" if over else ""
         lines.append(
-            f"| {name}{note} | {cores:.2f}{mark} | {handed} | "
-            f"{max(row.difference for row in rows):.0e} | {min(row.cosine for row in rows):.4f} |"
+            f"| {name}{note} | {used}{mark} | {handed} | "
+            f"{_of(max, [row.difference for row in rows], '.0e')} | "
+            f"{_of(min, [row.cosine for row in rows], '.4f')} |"
         )
     return "\n".join(lines)
+
+
+def _of(worst: Callable[[list[float]], float], values: list[float | None], shape: str) -> str:
+    known = [value for value in values if value is not None]
+    return format(worst(known), shape) if len(known) == len(values) else "not recorded"
 
 
 def _left_out(subject: Subject) -> list[str]:
@@ -169,7 +178,10 @@ def _left_out(subject: Subject) -> list[str]:
 
 def _noise(comparison: Comparison) -> str:
     noisy = comparison.noisy
-    total = sum(len(subject.cases) for subject in comparison.subjects)
+    cases = [case for subject in comparison.subjects for case in subject.cases]
+    total = len(cases)
+    if any(case.noise is None for case in cases):
+        return "Nobody watched the machine for noise during this run."
     if not noisy:
         return f"The machine was quiet in all {total} cases."
     head = f"**The machine was noisy** in {len(noisy)} of {total} cases:"
@@ -191,7 +203,7 @@ def summary(comparison: Comparison, link: str) -> str:
         f"Medians of bertd in process, and how many times as fast it was as PyTorch eager and as "
         f"the fastest peer of each precision, with 95 % intervals: {subject.model}, "
         f"{subject.threads} threads, {comparison.rounds} rounds, {comparison.machine.cpu}. "
-        f"Samples and versions: [`{link}`]({link})."
+        f"Samples and versions: [`{link}`]({link}).{comparison.note and ' ' + comparison.note}"
     )
     lines = [
         introduction,

@@ -24,8 +24,7 @@ def _build(setting: Setting) -> Answer:
             dtype="float32",
             bettertransformer=False,
             model_warmup=False,
-            vector_disk_cache=False,
-            lengths_via_tokenize=False,
+            vector_disk_cache_path="",  # none
         )
     )
     loop = asyncio.new_event_loop()

@@ -14,8 +14,10 @@ standard error.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import traceback
 from importlib import metadata
@@ -23,6 +25,7 @@ from statistics import median
 from typing import IO, Any
 
 PROBE = "--probe"
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _VERSIONS = (
     "torch", "transformers", "tokenizers", "numpy", "onnxruntime", "optimum", "optimum-onnx",
     "optimum-intel", "sentence-transformers", "openvino", "nncf", "ctranslate2", "infinity-emb",
@@ -40,6 +43,12 @@ def limit_threads(threads: int) -> None:
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def end_with_parent() -> None:
+    """Die when the harness does, on Linux: who is stopped would else never see its pipe close."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def versions() -> dict[str, str]:
@@ -134,6 +143,7 @@ def main() -> None:
         missing = {name: peer.missing() for name, peer in PEERS.items()}
         sys.stdout.write(json.dumps({"missing": missing, "versions": versions()}))
         return
+    end_with_parent()
     limit_threads(int(sys.argv[1]))
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)

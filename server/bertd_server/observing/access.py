@@ -12,11 +12,11 @@ import time
 from typing import Any
 
 import grpc
-import structlog
 
+from bertd_server.logs import get_logger
 from bertd_server.observing.calls import Watched
 
-log = structlog.get_logger("bertd.access")
+log = get_logger("bertd.access")
 
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 _OK = grpc.StatusCode.OK.value[0]

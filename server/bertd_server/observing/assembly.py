@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import structlog
 
 from bertd_server.errors import CannotServeError
+from bertd_server.logs import get_logger
 from bertd_server.model import Model
 from bertd_server.observing.access import AccessLog
 from bertd_server.observing.calls import RpcCounts
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bertd_server.observing.tracing import Tracing
     from bertd_server.services.health import HealthService
 
-log = structlog.get_logger("bertd")
+log = get_logger("bertd")
 
 _LAST_SPANS_SECONDS = 2.0  # for a collector to take what is left
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")

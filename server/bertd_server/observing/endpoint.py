@@ -19,9 +19,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-import structlog
+from bertd_server.logs import get_logger
 
-log = structlog.get_logger("bertd")
+log = get_logger("bertd")
 
 _MOST_CONNECTIONS = 64
 _MOST_HEADER_BYTES = 8_192

@@ -19,11 +19,11 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import structlog
 from bertd.bundle import BundleError
 
 from bertd_server.catalogue import Catalogue
 from bertd_server.errors import CannotLoad, CannotServeError, UnknownModel, Unsupported
+from bertd_server.logs import get_logger
 from bertd_server.model import Model
 from bertd_server.repository import layout
 from bertd_server.repository.index import Entry
@@ -31,7 +31,7 @@ from bertd_server.repository.layout import Found, Version
 from bertd_server.repository.loading import Loader
 from bertd_server.values import ModelControl
 
-log = structlog.get_logger("bertd")
+log = get_logger("bertd")
 
 
 class Keeper:
@@ -70,6 +70,8 @@ class Keeper:
         self._marks: dict[tuple[str, int], str] = {}  # of what is served
         self._refused: dict[tuple[str, int], tuple[str, str]] = {}  # mark, and why it did not load
         self._known: dict[str, Found] = {}
+        self._gone: set[tuple[str, int]] = set()  # served, and not there at the last look
+        self._spared: set[tuple[str, int]] = set()  # of these, those that were there before it
         self._loading: tuple[str, int] | None = None
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -155,21 +157,29 @@ class Keeper:
             self._catalogue.name(name, {})
 
     async def refresh(self) -> None:
-        """Look at the folder, and serve what it holds now."""
+        """Look at the folder, and serve what it holds now.
+
+        What is gone is served until the next look: between two renames, as one puts another bundle
+        in its place, there is none.
+        """
         found = await asyncio.to_thread(layout.scan, self._root)
-        for name in self._known.keys() - found.keys():
+        self._note_gone(found)
+        for name in {one.name for one in self._catalogue.models()} - found.keys():
             async with self._turn:
-                for gone in [one for one in self._catalogue.models() if one.name == name]:
-                    self._retire(gone)
-                self._catalogue.name(name, {})
+                self._drop(Found(name), [])
+                if not any(one.name == name for one in self._catalogue.models()):
+                    self._catalogue.name(name, {})
         self._known = found
         for model in found.values():
             await self._update(model)
 
-    async def close(self, within: float) -> bool:
-        """Load nothing more, and end what is retiring; whether it ended within so many seconds."""
+    def stop_looking(self) -> None:
+        """Load nothing more by itself."""
         if self._poller is not None:
             self._poller.cancel()
+
+    async def close(self, within: float) -> bool:
+        """End what is retiring; whether it ended within so many seconds."""
         if not self._tasks:
             return True
         _, pending = await asyncio.wait(self._tasks, timeout=within)
@@ -227,7 +237,7 @@ class Keeper:
             model = await self._loader.load_aside(
                 version.folder, found.name, str(version.number), found.settings
             )
-        except (BundleError, CannotServeError, OSError, MemoryError) as error:
+        except Exception as error:  # noqa: BLE001 - a graph that fails as it runs, among others
             return self._refuse(found, version, error)
         finally:
             self._loading = None
@@ -254,6 +264,7 @@ class Keeper:
         """Retire versions that are not wanted any more, as far as others are there for them."""
         served = [int(one.version) for one in self._catalogue.models() if one.name == found.name]
         broken = [int(folder) for folder in found.problems]  # being written anew, perhaps
+        broken += [number for name, number in self._spared if name == found.name]
         kept = [number for number in served if number in wanted or number in broken]
         if isinstance(found.settings.versions, layout.Latest):
             # In the place of newer ones that do not load, the ones before them.
@@ -264,6 +275,17 @@ class Keeper:
         for model in self._catalogue.models():
             if model.name == found.name and int(model.version) not in kept:
                 self._retire(model)
+
+    def _note_gone(self, found: dict[str, Found]) -> None:
+        """Note what is served and not there, and what of that may be back at the next look."""
+        served = {(one.name, int(one.version)) for one in self._catalogue.models()}
+        there = {
+            (model.name, number)
+            for model in found.values()
+            for number in (*model.versions, *(int(folder or 0) for folder in model.problems))
+        }
+        gone = served - there
+        self._spared, self._gone = gone - self._gone, gone
 
     def _name(self, found: Found) -> None:
         aliases = {}

@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import structlog
 from bertd.bundle import MANIFEST_NAME, BundleError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from bertd_server.logs import get_logger
 from bertd_server.security.paths import check_name, check_version, safe_bundle
 from bertd_server.values import parse_bytes
 
-log = structlog.get_logger("bertd")
+log = get_logger("bertd")
 
 SETTINGS_NAME = "model.toml"
 

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-import structlog
 
 from bertd_server.errors import CannotServeError
+from bertd_server.logs import get_logger
 from bertd_server.security.files import Stamp, stamp
 
-log = structlog.get_logger("bertd")
+log = get_logger("bertd")
 
 
 @dataclass(frozen=True, slots=True)

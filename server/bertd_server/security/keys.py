@@ -28,7 +28,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
-import structlog
 from pydantic import (
     AwareDatetime,
     BaseModel,
@@ -39,11 +38,12 @@ from pydantic import (
 )
 
 from bertd_server.errors import CannotServeError, PermissionDenied, Unauthenticated
+from bertd_server.logs import get_logger
 from bertd_server.security.allowance import Allowance, Limits
 from bertd_server.security.files import stamp
 from bertd_server.security.scopes import Scope
 
-log = structlog.get_logger("bertd")
+log = get_logger("bertd")
 
 PREFIX = "bertd"
 HASH = "sha256:"

@@ -15,11 +15,10 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-import structlog
-
 from bertd_server.errors import PermissionDenied
+from bertd_server.logs import get_logger
 
-log = structlog.get_logger("bertd")
+log = get_logger("bertd")
 
 caller_id: ContextVar[str] = ContextVar("caller_id", default="")
 """Id of the key of the call that this task answers; empty without one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 from bertd.v1 import inference_pb2
@@ -72,7 +73,15 @@ def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
         windows: whether it does.
         second_only: whether of a pair the second text alone is cut.
     """
-    policy = known_value("long_text", request.long_text, _POLICIES, inference_pb2.LongTextPolicy)
+    stride = request.stride if windows else 0
+    return _fit(request.long_text, request.truncation_side, stride, windows, second_only)
+
+
+@lru_cache(maxsize=64)  # nearly all requests ask for the same
+def _fit(
+    long_text: int, truncation_side: int, stride: int, windows: bool, second_only: bool
+) -> Fit:
+    policy = known_value("long_text", long_text, _POLICIES, inference_pb2.LongTextPolicy)
     if policy == "window" and not windows:
         raise InvalidInput(
             "long_text is LONG_TEXT_POLICY_WINDOW, which Embed, EmbedTokens, Rerank, TagTokens and "
@@ -80,10 +89,8 @@ def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
             field="long_text",
             reason="unknown_value",
         )
-    side = known_value(
-        "truncation_side", request.truncation_side, _SIDES, inference_pb2.TruncationSide
-    )
-    return Fit(policy, side, request.stride if windows else 0, second_only)
+    side = known_value("truncation_side", truncation_side, _SIDES, inference_pb2.TruncationSide)
+    return Fit(policy, side, stride, second_only=second_only)
 
 
 def aggregation(request: inference_pb2.TagTokensRequest) -> Aggregation:

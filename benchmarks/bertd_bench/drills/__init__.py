@@ -1,0 +1,1 @@
+"""What operators do to servers under load, done many times: nobody's call may fail."""
