@@ -16,6 +16,7 @@ from bertd_bench.engine.cli import COMMANDS as ENGINE_COMMANDS
 from bertd_bench.hardware.cli import COMMANDS as HARDWARE_COMMANDS
 from bertd_bench.harness.cli import COMMANDS as HARNESS_COMMANDS
 from bertd_bench.load.cli import COMMANDS as LOAD_COMMANDS
+from bertd_bench.page.cli import COMMANDS as PAGE_COMMANDS
 from bertd_bench.regression.cli import COMMANDS as REGRESSION_COMMANDS
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ for each in (
     *HARNESS_COMMANDS,
     *LOAD_COMMANDS,
     *HARDWARE_COMMANDS,
+    *PAGE_COMMANDS,
     *REGRESSION_COMMANDS,
 ):
     bench.add_command(each)

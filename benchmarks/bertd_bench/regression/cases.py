@@ -59,7 +59,7 @@ def of(
 
     calls: dict[str, Callable[[], object]] = {
         f"tokenise {_TEXTS} texts": lambda: reader.sequences(texts),
-        "pack 16 mixed": lambda: [
+        "pack 16 mixed, 8 times": lambda: [
             pack(mixed, manifest.position_offset, manifest.unnumbered_token_id) for _ in range(8)
         ],
         "8 tokens, a lane": lambda: engine.answer(short),
