@@ -126,7 +126,8 @@ def main(path: Path, folder: Path, widths: list[int]) -> None:
     page.loadFinished.connect(loaded)
     load()
     application.exec()
-    print(json.dumps({"looks": found, "console": page.said, "requests": requests.asked}))
+    report = {"looks": found, "console": page.said, "requests": requests.asked}
+    sys.stdout.write(json.dumps(report))
     sys.stdout.flush()
     os._exit(0)  # Qt's own end is slow, and may complain about the order of it
 

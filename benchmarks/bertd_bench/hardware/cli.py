@@ -96,6 +96,39 @@ def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
         card.write(found, json_path)
 
 
+@click.command("hardware-docs")
+@click.option(
+    "--results",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=RESULT.parent,
+    show_default=True,
+    help=f"Folder of {RESULT.name} and of regress' baseline.",
+)
+@click.option(
+    "--document",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=Path("docs/benchmarks.md"),
+    show_default=True,
+    help="The file to rewrite.",
+)
+def hardware_docs(results: Path, document: Path) -> None:
+    """Write the card and the baseline of `regress` into the document on benchmarks."""
+    import os
+
+    from bertd_bench.hardware import sections
+
+    link = Path(os.path.relpath(results, document.parent)).as_posix()
+    try:
+        before = document.read_text(encoding="utf-8")
+        after = sections.rewrite(before, results, link)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    document.write_text(after, encoding="utf-8")
+    click.echo(f"{document} is {'unchanged' if after == before else 'rewritten'}")
+
+
 def _command(arguments: list[str], bundles: tuple[Path, ...]) -> str:
     """What was asked for, without paths, which mean nothing elsewhere."""
     left = [each for each in arguments if Path(each) not in bundles]
@@ -123,4 +156,4 @@ def _progress(line: str) -> None:
     click.echo(line, err=True)
 
 
-COMMANDS = (hardware,)
+COMMANDS = (hardware, hardware_docs)

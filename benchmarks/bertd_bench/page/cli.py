@@ -9,7 +9,7 @@ import click
 
 RESULTS = Path("benchmarks/results")
 OUTPUT = RESULTS / "report" / "index.html"
-README_KEYS = ("speedup-1", "padding")
+README_KEYS = ("speedup-1", "load", "padding")  # beginnings of charts' keys
 
 
 @click.command()
@@ -20,7 +20,7 @@ README_KEYS = ("speedup-1", "padding")
     type=click.Path(dir_okay=False, path_type=Path),
     default=OUTPUT,
     show_default=True,
-    help="The page; PNGs are written beside it.",
+    help="The page; PNGs of the charts that README shows are written beside it.",
 )
 @click.option("--pngs/--no-pngs", default=True, show_default=True)
 @click.option(
@@ -50,7 +50,7 @@ def report(results: tuple[Path, ...], output: Path, pngs: bool, readme: Path | N
         output.write_text(document.html(found, shown), encoding="utf-8")
         drawn = [each for each in shown if isinstance(each, Chart)]
         if pngs:
-            for each in drawn:
+            for each in document.chosen(shown, README_KEYS):
                 style.write_pngs(each, output.parent)
         if readme is not None:
             folder = Path(os.path.relpath(output.parent, readme.parent)).as_posix()

@@ -24,7 +24,8 @@ h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.1rem; margin: 0 0 
 .charts { display: grid; gap: 32px 40px;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr)); }
 figure, section { margin: 0; min-width: 0; }
-figure svg { display: block; width: 100%; height: auto; max-width: 620px; }
+figure svg { display: block; width: 100%; height: auto; max-width: 540px; }
+figure.wide { grid-column: 1 / -1; }
 figcaption, .about { color: var(--muted); font-size: .9rem; }
 .scroll { overflow-x: auto; }
 .scroll:focus-visible, summary:focus-visible { outline: 2px solid var(--series-1); }
@@ -92,9 +93,7 @@ def pictures(shown: Sequence[Chart | Missing], folder: str, keys: Sequence[str])
         folder: of the PNGs, as seen from the document.
         keys: beginnings of the keys of the charts that are wanted.
     """
-    wanted = [
-        each for each in shown if isinstance(each, Chart) and each.key.startswith(tuple(keys))
-    ]
+    wanted = chosen(shown, keys)
     if not wanted:
         return "No picture yet: `bertd bench report` draws them."
     return "\n\n".join(
@@ -106,12 +105,17 @@ def pictures(shown: Sequence[Chart | Missing], folder: str, keys: Sequence[str])
     )
 
 
+def chosen(shown: Sequence[Chart | Missing], keys: Sequence[str]) -> list[Chart]:
+    """Charts that are there, and whose keys begin with one of these."""
+    return [each for each in shown if isinstance(each, Chart) and each.key.startswith(tuple(keys))]
+
+
 PICTURES = sections.begin("report", "the pictures that follow")
 
 
 def _figure(chart: Chart) -> str:
-    opened = " open" if chart.open else ""
-    return f"""<figure id="{chart.key}" data-digest="{chart.digest}">
+    opened, wide = (" open", ' class="wide"') if chart.open else ("", "")
+    return f"""<figure id="{chart.key}"{wide} data-digest="{chart.digest}">
 <h2>{escape(chart.title)}</h2>
 {style.svg(chart)}
 <figcaption>{escape(chart.says)}</figcaption>

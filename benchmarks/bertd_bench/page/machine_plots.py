@@ -98,7 +98,7 @@ def padding(found: list[tuple[str, EngineReport]]) -> Chart | Missing:
             )
         axes.set_yticks(range(len(labels)), labels)
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-        axes.set_xlabel("tokens computed, padded batch = 100 % (hatched: padding)")
+        axes.set_xlabel("tokens computed (hatched: padding)")
         axes.grid(visible=False, axis="y")
 
     rows = [
@@ -193,7 +193,7 @@ def roofline(found: tuple[str, Card] | None) -> Chart | Missing:
     if found is None or found[1].roof("fp32") is None:
         return Missing("roofline", title, _CARD)
     card = found[1]
-    kinds = [kind for kind in ("fp32", "int8") if card.roof(kind) is not None]  # type: ignore[arg-type]
+    kinds = [kind for kind in ("fp32", "int8") if card.roof(kind) is not None]
     reach = [point.intensity for model in card.models for point in model.points]
 
     def draw(axes: Any, colours: Palette) -> None:
@@ -264,7 +264,7 @@ def rates(found: tuple[str, Card] | None) -> Chart | Missing:
             price = "no price given" if cost is None else f"{cost:,.2f}"
             best[key] = max(best.get(key, (0.0, 0, "")), (way.rate, way.texts, price))
     ranked = sorted(best.items(), key=lambda pair: pair[1])
-    names = list(dict.fromkeys(key[0] for key, _ in ranked[::-1]))
+    names = [f"{model.name}, {model.precision}" for model in card.models]
 
     def draw(axes: Any, colours: Palette) -> None:
         for place, ((name, _, _), (rate, _, _)) in enumerate(ranked):
@@ -280,7 +280,7 @@ def rates(found: tuple[str, Card] | None) -> Chart | Missing:
         title=title,
         says=(
             f"Texts a second at the best size of batch, lengths of {min(card.mix)} to "
-            f"{max(card.mix)} tokens. Most: {name}, {lanes} lanes of {threads} threads, {texts} "
+            f"{max(card.mix)} tokens. Most: {name}, lanes x threads {lanes} x {threads}, {texts} "
             f"texts a batch, {rate:,.0f} a second."
         ),
         heads=["model", "lanes x threads", "texts of a batch", "texts/s", "cost of a million"],

@@ -31,8 +31,7 @@ def of(found: tuple[str, Comparison] | None) -> list[Chart | Missing]:
     shortest = min(first.cases, key=lambda case: sum(case.lengths))
     names = dict.fromkeys((shortest.name, _widest(first).name))
     return charts + [
-        _latencies(first, next(case for case in first.cases if case.name == name))
-        for name in names
+        _latencies(first, next(case for case in first.cases if case.name == name)) for name in names
     ]
 
 
@@ -76,14 +75,14 @@ def _speedup(subject: Subject, number: int) -> Chart:
         axes.set_yticks(range(len(drawn)), [row.name for row, _ in drawn])
         axes.set_ylim(-0.6, max(len(drawn), 1) - 0.4)
         axes.set_xlim(left=min([0.8, *(value.value * 0.9 for _, value in drawn)]))
-        axes.set_xlabel(f"times as fast as the peer, {name} (line: as fast)")
+        axes.set_xlabel(f"times as fast, {name}")
 
     closest = f"{drawn[0][0].name}, {drawn[0][1].value:.2f} times" if drawn else "none"
     return Chart(
         key=f"speedup-{number + 1}",
         title=f"Times as fast as each peer: {subject.model}, {subject.threads} threads",
         says=(
-            f"How many times as fast bertd was as each of {len(names)} peers on {name}, by "
+            f"How many times as fast bertd was as each peer, {len(names)} in all, on {name}, by "
             f"medians, with 95 % intervals. Round marks are float32, square ones lower "
             f"precision, compared with bertd in int8. The nearest peer: {closest}."
         ),

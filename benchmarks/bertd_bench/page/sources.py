@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from bertd_bench.comparison.results import BENCHMARK as COMPARE
 from bertd_bench.comparison.results import Comparison
@@ -29,8 +29,6 @@ class Step(BaseModel, frozen=True):
         p99: likewise.
     """
 
-    model_config = ConfigDict(extra="ignore")
-
     offered: float
     answered: float
     p50: float
@@ -40,8 +38,6 @@ class Step(BaseModel, frozen=True):
 class Server(BaseModel, frozen=True):
     """A server under more and more load."""
 
-    model_config = ConfigDict(extra="ignore")
-
     name: str
     steps: list[Step]
 
@@ -49,11 +45,11 @@ class Server(BaseModel, frozen=True):
 class Curves(BaseModel, frozen=True):
     """Throughput against latency: what of a result of `bertd bench load` is drawn.
 
+    What else the result says is passed over.
+
     Attributes:
         objective: p99 that was to be kept, in seconds; None without one.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     benchmark: str
     servers: list[Server]

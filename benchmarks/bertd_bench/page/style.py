@@ -15,7 +15,7 @@ from bertd_bench.page import palette
 from bertd_bench.page.chart import Chart
 from bertd_bench.page.palette import DARK, LIGHT, PAGE, Palette
 
-WIDTH = 5.4  # inches: on a phone a unit of the drawing is then nearly a pixel
+WIDTH = 4.8  # inches: on a phone a unit of the drawing is then nearly a pixel
 _DPI = 200  # of pictures
 DIGEST = "Description"  # key of a PNG's text that holds a chart's digest
 SCHEMES = {"light": LIGHT, "dark": DARK}
@@ -77,7 +77,7 @@ def _figure(chart: Chart, colours: Palette) -> Figure:
     return figure
 
 
-def _settings(colours: Palette) -> dict[str, Any]:
+def _settings(colours: Palette) -> Any:  # matplotlib's stubs want its own names as literals
     return {
         "svg.fonttype": "none",
         "font.family": "sans-serif",
