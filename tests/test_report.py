@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from bertd_bench import sections
 from bertd_bench.cli import bench
+from bertd_bench.goodput.ramp import Step
+from bertd_bench.goodput.results import Entry, GoodputReport, Ramp
+from bertd_bench.hardware.card import read as read_card
 from bertd_bench.page import cli, document, sources, style
 from bertd_bench.page.chart import Chart, Missing
 from bertd_bench.page.palette import DARK, LIGHT
@@ -24,21 +27,45 @@ REMEDY = "run `bertd bench report --readme README.md`"
 KINDS = ("speedup", "latency", "load", "padding", "stages", "roofline", "rates")
 PHONE, DESK = 390, 1280
 
-LOAD = {
-    "benchmark": "load",
-    "objective": 0.1,
-    "machine": {},
-    "servers": [
-        {
-            "name": name,
-            "steps": [
-                {"offered": rate, "answered": rate * 0.98, "p50": 0.01, "p99": 0.02 + rate / factor}
-                for rate in (50, 100, 200, 300)
-            ],
-        }
-        for name, factor in (("bertd", 9000), ("eager, same front end", 3000))
-    ],
-}
+
+def loaded(card_file: Path) -> GoodputReport:
+    """A load of two servers, one of which leaves requests unanswered at the highest rate."""
+    card = read_card(card_file)
+
+    def step(rate: int, slower: float) -> Step:
+        answered = rate if rate < 300 else int(rate * 0.9)
+        return Step(
+            rate=rate,
+            seconds=1,
+            requests=rate,
+            latencies_us=[int(slower * (10_000 + 100 * number)) for number in range(answered)],
+            outcomes={"answered": answered},
+            late_us=100,
+            cores=1.5,
+        )
+
+    return GoodputReport(
+        command="bertd bench load",
+        model="all-MiniLM-L6-v2",
+        threads=2,
+        mean_tokens=24,
+        objective=0.1,
+        seconds=1,
+        machine=card.machine,
+        noise=card.noise,
+        entries=[
+            Entry(
+                name=name,
+                what="a server",
+                difference=0,
+                ramps=[
+                    Ramp(round=0, capacity=300, steps=[step(r, slower) for r in (50, 100, 300)])
+                ],
+            )
+            for name, slower in (("bertd", 1.0), ("eager, same front end", 4.0))
+        ],
+        skipped={},
+    )
 
 
 def committed() -> sources.Results:
@@ -49,7 +76,7 @@ def committed() -> sources.Results:
 def made(card_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of every kind of chart: the committed results, a card, and a load."""
     folder = tmp_path_factory.mktemp("report")
-    (folder / "load.json").write_text(json.dumps(LOAD), encoding="utf-8")
+    (folder / "load.json").write_text(loaded(card_file).model_dump_json(), encoding="utf-8")
     names = ["compare.json", "engine-minilm.json", "load-minilm.json", "load-base.json"]
     paths = [*(RESULTS / name for name in names), card_file, folder / "load.json"]
     output = folder / "page" / "report.html"
@@ -143,7 +170,7 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     text = document.html(found, shown)
     for command in ("compare", "load", "engine", "serve-load", "hardware"):
         assert f"bertd bench {command} " in text
-    assert "its servers is not as this version writes it" in text
+    assert "its command is not as this version writes it" in text
     (tmp_path / "broken.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"broken\.json is no JSON"):
         sources.read(tmp_path.glob("*.json"))

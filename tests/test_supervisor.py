@@ -154,9 +154,7 @@ def test_the_supervisor_imports_nothing_heavy() -> None:
         text=True,
         check=True,
     )
-    assert done.stdout.split() == ["__main__", "bertd_server"] or done.stdout.split() == [
-        "bertd_server"
-    ]
+    assert set(done.stdout.split()) - {"__main__"} == {"bertd", "bertd_server"}
 
 
 def test_a_stuck_lane_restarts_the_server(tiny_bundle: Path) -> None:

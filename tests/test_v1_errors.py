@@ -210,6 +210,7 @@ def test_every_error_has_a_reason_and_only_a_lack_of_room_a_time_to_retry() -> N
         "PermissionDenied": (7, "PERMISSION_DENIED"),
         "UnknownModel": (5, "UNKNOWN_MODEL"),
         "WrongTask": (9, "WRONG_TASK"),
+        "CannotLoad": (9, "CANNOT_LOAD"),
         "Unsupported": (12, "UNSUPPORTED"),
         "DeadlineMissed": (4, "DEADLINE_MISSED"),
         "Draining": (14, "DRAINING"),

@@ -13,9 +13,11 @@ from bertd_bench import commands
 from bertd_bench.comparison.cli import COMMANDS as COMPARISON_COMMANDS
 from bertd_bench.drills.cli import COMMANDS as DRILL_COMMANDS
 from bertd_bench.engine.cli import COMMANDS as ENGINE_COMMANDS
+from bertd_bench.goodput.cli import COMMANDS as GOODPUT_COMMANDS
 from bertd_bench.hardware.cli import COMMANDS as HARDWARE_COMMANDS
 from bertd_bench.harness.cli import COMMANDS as HARNESS_COMMANDS
 from bertd_bench.load.cli import COMMANDS as LOAD_COMMANDS
+from bertd_bench.mlperf.cli import COMMANDS as MLPERF_COMMANDS
 from bertd_bench.page.cli import COMMANDS as PAGE_COMMANDS
 from bertd_bench.regression.cli import COMMANDS as REGRESSION_COMMANDS
 
@@ -72,6 +74,8 @@ for each in (
     *PAGE_COMMANDS,
     *REGRESSION_COMMANDS,
 ):
+    bench.add_command(each)
+for each in (*GOODPUT_COMMANDS, *MLPERF_COMMANDS):
     bench.add_command(each)
 bench.add_command(commands.costs)
 bench.add_command(commands.simulate)

@@ -19,6 +19,8 @@ from pydantic import ValidationError
 
 from bertd_bench.comparison.results import BENCHMARK as COMPARE
 from bertd_bench.comparison.results import Comparison
+from bertd_bench.goodput.results import BENCHMARK as GOODPUT
+from bertd_bench.goodput.results import GoodputReport
 from bertd_bench.hardware.card import BENCHMARK as HARDWARE
 from bertd_bench.hardware.card import Card
 from bertd_bench.regression.baseline import BENCHMARK as REGRESS
@@ -146,6 +148,8 @@ def _figures(path: Path, found: dict[str, Any]) -> dict[str, Figure]:
             return dict(_of_card(Card.model_validate(found)))
         if found.get("benchmark") == COMPARE and "subjects" in found:
             return dict(_of_comparison(Comparison.model_validate(found)))
+        if found.get("benchmark") == GOODPUT:
+            return dict(_of_goodput(GoodputReport.model_validate(found)))
         if found.get("benchmark") == REGRESS:
             return dict(_of_baseline(Baseline.model_validate(found)))
     except ValidationError as error:
@@ -181,6 +185,13 @@ def _of_comparison(found: Comparison) -> Iterator[tuple[str, Figure]]:
             for row in case.rows:
                 name = f"{subject.model}, {subject.threads} threads, {case.name}, {row.name}, ms"
                 yield name, Figure(row.measured.median_ms, "lower")
+
+
+def _of_goodput(found: GoodputReport) -> Iterator[tuple[str, Figure]]:
+    for entry in found.entries:
+        if entry.ramps:
+            name = f"{found.model}, {entry.name}, texts/s within {1e3 * found.objective:.0f} ms"
+            yield name, Figure(entry.rate(found.objective), "higher")
 
 
 def _of_baseline(found: Baseline) -> Iterator[tuple[str, Figure]]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
-from bertd import bundle
+from bertd import bundle, graphs
 from tokenizers import Encoding, Tokenizer
 
 from bertd_server import prepacking
@@ -102,6 +102,7 @@ class Loaded:
         """
         manifest = bundle.read_manifest(folder)
         bundle.verify_files(folder, manifest)
+        graphs.check_graph(folder, manifest)
         reader = Reader.of(folder, manifest, options.texts.max_text_characters)
         engine, measured = start(folder, manifest, options.engine, options.starting)
         prepacking.check_same(folder, manifest)

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import bertd
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,12 +40,15 @@ class PeerError(RuntimeError):
 
 
 def importable(scratch: Path) -> str:
-    """A folder from which bertd_bench can be imported, and nothing else."""
+    """A folder from which bertd_bench can be imported, with the contracts, and nothing else."""
     folder = scratch / "importable"
     folder.mkdir(exist_ok=True)
-    link = folder / "bertd_bench"
-    if not link.exists():
-        link.symlink_to(Path(bertd_bench.__file__).resolve().parent)
+    for package in (bertd_bench, bertd):  # what is imported of the second needs no library
+        assert package.__file__ is not None  # noqa: S101 - for mypy: both are regular packages
+        home = Path(package.__file__).resolve().parent
+        link = folder / home.name
+        if not link.exists():
+            link.symlink_to(home)
     return str(folder)
 
 

@@ -70,7 +70,7 @@ def serve_load(  # noqa: PLR0913, PLR0917 - click's parameters
             seconds=seconds,
             rounds=rounds,
             target=target,
-            settings=_parse(settings),
+            settings=parse(settings),
             progress=lambda line: click.echo(f"measuring {line}", err=True),
         )
     except (BenchError, BundleError, default_model.NoDefaultModelError) as error:
@@ -103,7 +103,7 @@ def soak(
             bundle or default_model.ensure_bundle(),
             seconds=60 * minutes,
             threads=threads,
-            settings=_parse(settings),
+            settings=parse(settings),
             progress=lambda line: click.echo(line, err=True),
         )
     except (BenchError, BundleError, default_model.NoDefaultModelError) as error:
@@ -188,7 +188,7 @@ def malformed(
             requests=requests,
             seed=seed,
             threads=threads,
-            settings=_parse(settings),
+            settings=parse(settings),
             progress=lambda line: click.echo(line, err=True),
         )
     except (BenchError, BundleError, default_model.NoDefaultModelError) as error:
@@ -207,7 +207,8 @@ def malformed(
         raise click.ClickException(f"{len(seen.wrong)} were wrong, or memory grew")
 
 
-def _parse(settings: tuple[str, ...]) -> dict[str, str]:
+def parse(settings: tuple[str, ...]) -> dict[str, str]:
+    """Settings of `bertd serve` by their names."""
     parsed = {}
     for setting in settings:
         name, equals, value = setting.partition("=")

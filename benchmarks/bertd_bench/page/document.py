@@ -43,7 +43,7 @@ def charts(results: Results) -> list[Chart | Missing]:
     """Everything that a report shows, in its order."""
     return [
         *plots.of(results.comparison),
-        machine_plots.load(results.curves),
+        machine_plots.load(results.goodput),
         machine_plots.padding(results.engines),
         machine_plots.stages(results.light),
         machine_plots.roofline(results.card),
@@ -155,6 +155,9 @@ def _about(results: Results) -> str:
         name, card = results.card
         lines.append(_source(name, card.command, card.machine))
         lines.append(escape(card.noise.verdict))
+    if results.goodput is not None:
+        name, ramps = results.goodput
+        lines += [_source(name, ramps.command, ramps.machine), escape(ramps.noise.verdict)]
     for name, light in results.light:
         lines.append(_source(name, "bertd bench serve-load", light.machine))
     for name, engine in results.engines:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from bertd_bench.engine.speed import EQUAL, LONG_AND_SHORT, MIXED, EngineReport
+from bertd_bench.goodput.ramp import SHARE
+from bertd_bench.goodput.results import GoodputReport
 from bertd_bench.hardware.card import Card
 from bertd_bench.load.results import LoadReport
 from bertd_bench.page.chart import Chart, Missing
 from bertd_bench.page.palette import Palette
 from bertd_bench.page.plots import LINES, MARKS, below, log
-from bertd_bench.page.sources import Curves
 from bertd_bench.texts import MIXED_LENGTHS
 
 _SHAPES = {
@@ -21,56 +23,69 @@ _SHAPES = {
 }
 
 
-def load(found: tuple[str, Curves] | None) -> Chart | Missing:
+def load(found: tuple[str, GoodputReport] | None) -> Chart | Missing:
     """Throughput against latency."""
-    if found is None or not any(server.steps for server in found[1].servers):
-        remedy = "bertd bench load --json benchmarks/results/load.json"
-        return Missing("load", "Throughput against latency", remedy)
-    curves = found[1]
+    title = "Throughput against latency"
+    if found is None or not any(entry.steps() for entry in found[1].entries):
+        return Missing("load", title, "bertd bench load --json benchmarks/results/load.json")
+    report = found[1]
+    objective = report.objective
 
     def draw(axes: Any, colours: Palette) -> None:
-        for number, server in enumerate(curves.servers[:6]):
+        for number, entry in enumerate(report.entries[:6]):
+            kept = [step for step in entry.steps() if math.isfinite(step.percentile(SHARE))]
             axes.plot(
-                [step.answered for step in server.steps],
-                [1e3 * step.p99 for step in server.steps],
-                label=server.name,
+                [step.rate for step in kept],
+                [1e3 * step.percentile(SHARE) for step in kept],
+                label=entry.name,
                 color=colours.series[number],
                 linestyle=LINES[number],
                 marker=MARKS[number],
                 markersize=4,
                 linewidth=1.6,
             )
-        if curves.objective is not None:
-            axes.axhline(1e3 * curves.objective, color=colours.ink, linewidth=1)
+        axes.axhline(1e3 * objective, color=colours.ink, linewidth=1)
         log(axes.yaxis)
-        axes.set_xlabel("texts a second answered")
+        axes.set_xlabel("texts a second (line: objective)")
         axes.set_ylabel("p99, milliseconds")
         axes.set_xlim(left=0)
         below(axes)
 
-    best = max(curves.servers, key=lambda one: max((s.answered for s in one.steps), default=0))
+    held = [f"{entry.name} {entry.rate(objective):,.0f}" for entry in report.entries if entry.ramps]
     return Chart(
         key="load",
-        title="Throughput against latency",
+        title=f"{title}: {report.model}, {report.threads} threads",
         says=(
-            f"p99 of latency, from the intended arrival, against texts a second, for "
-            f"{len(curves.servers)} servers under more and more load. {best.name} answers most."
+            f"p99 of latency, from when a text was due, under more and more load. Texts a second "
+            f"of which 99 % were answered within {1e3 * objective:.0f} ms: {'; '.join(held)}."
         ),
-        heads=["server", "offered, texts/s", "answered, texts/s", "p50, ms", "p99, ms"],
+        heads=[
+            "server",
+            "due, texts/s",
+            f"within {1e3 * objective:.0f} ms, texts/s",
+            *_PERCENTILES,
+        ],
         rows=[
             [
-                server.name,
-                f"{step.offered:.0f}",
-                f"{step.answered:.0f}",
-                f"{1e3 * step.p50:.1f}",
-                f"{1e3 * step.p99:.1f}",
+                entry.name,
+                f"{step.rate:.0f}",
+                f"{step.goodput(objective):.0f}",
+                _milliseconds(step.percentile(0.5)),
+                _milliseconds(step.percentile(SHARE)),
             ]
-            for server in curves.servers
-            for step in server.steps
+            for entry in report.entries
+            for step in entry.steps()
         ],
         draw=draw,
         inches=3.6,
     )
+
+
+_PERCENTILES = ("p50, ms", "p99, ms")
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.1f}" if math.isfinite(seconds) else "not answered"
 
 
 def padding(found: list[tuple[str, EngineReport]]) -> Chart | Missing:

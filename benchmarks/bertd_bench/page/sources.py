@@ -14,46 +14,11 @@ from pydantic import BaseModel, ValidationError
 from bertd_bench.comparison.results import BENCHMARK as COMPARE
 from bertd_bench.comparison.results import Comparison
 from bertd_bench.engine.speed import EngineReport
+from bertd_bench.goodput.results import BENCHMARK as GOODPUT
+from bertd_bench.goodput.results import GoodputReport
 from bertd_bench.hardware.card import BENCHMARK as HARDWARE
 from bertd_bench.hardware.card import Card
 from bertd_bench.load.results import LoadReport
-
-
-class Step(BaseModel, frozen=True):
-    """A server under one load.
-
-    Attributes:
-        offered: texts a second that were sent.
-        answered: texts a second that were answered in time.
-        p50: latency from the intended arrival, in seconds.
-        p99: likewise.
-    """
-
-    offered: float
-    answered: float
-    p50: float
-    p99: float
-
-
-class Server(BaseModel, frozen=True):
-    """A server under more and more load."""
-
-    name: str
-    steps: list[Step]
-
-
-class Curves(BaseModel, frozen=True):
-    """Throughput against latency: what of a result of `bertd bench load` is drawn.
-
-    What else the result says is passed over.
-
-    Attributes:
-        objective: p99 that was to be kept, in seconds; None without one.
-    """
-
-    benchmark: str
-    servers: list[Server]
-    objective: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +31,7 @@ class Results:
 
     comparison: tuple[str, Comparison] | None = None
     card: tuple[str, Card] | None = None
-    curves: tuple[str, Curves] | None = None
+    goodput: tuple[str, GoodputReport] | None = None
     light: list[tuple[str, LoadReport]] = field(default_factory=list)
     engines: list[tuple[str, EngineReport]] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)
@@ -76,7 +41,7 @@ class Results:
 _KINDS: tuple[tuple[str, type[BaseModel], str, frozenset[str]], ...] = (
     ("comparison", Comparison, COMPARE, frozenset()),
     ("card", Card, HARDWARE, frozenset()),
-    ("curves", Curves, "load", frozenset()),
+    ("goodput", GoodputReport, GOODPUT, frozenset()),
     ("light", LoadReport, "", frozenset({"light", "throughput", "overload"})),
     ("engines", EngineReport, "", frozenset({"padding", "efficiency", "operators"})),
 )

@@ -1,0 +1,1 @@
+"""`bertd bench load`: the traffic that each contestant takes before its tail misses an objective."""

@@ -1,0 +1,121 @@
+"""`bertd bench load`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+RESULTS = Path("benchmarks/results/load.json")
+_QUICK = {"seconds": 3.0, "rounds": 1}
+
+
+@click.command()
+@click.option(
+    "--model",
+    metavar="DIR",
+    help="A checkpoint with mean pooling and normalising. Default: all-MiniLM-L6-v2.",
+)
+@click.option("--contestant", "names", multiple=True, metavar="NAME", help="Default: all.")
+@click.option("--threads", type=click.IntRange(min=1), help="Of each. Default: all usable cores.")
+@click.option(
+    "--objective-ms",
+    type=click.FloatRange(min=1),
+    default=100.0,
+    show_default=True,
+    help="99 % of all requests must be answered within it.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.1),
+    default=4.0,
+    show_default=True,
+    help="Length of a step; up to three times that where few requests come.",
+)
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=16, show_default=True, help="At most.")
+@click.option("--quick", is_flag=True, help="One round of steps of 3 seconds.")
+@click.option(
+    "--set",
+    "settings",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="A setting of `bertd serve`, for all that are behind its front end.",
+)
+@click.option(
+    "--peers-python",
+    "pythons",
+    multiple=True,
+    metavar="PATH",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Interpreter that may have Infinity. Default: .peers/*/bin/python.",
+)
+@click.option(
+    "--json",
+    "json_path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=f"Also write the results, every sample included, such as {RESULTS}; "
+    "compressed above 2 MB.",
+)
+def load(  # noqa: PLR0913, PLR0917 - click's parameters
+    model: str | None,
+    names: tuple[str, ...],
+    threads: int | None,
+    objective_ms: float,
+    seconds: float,
+    rounds: int,
+    steps: int,
+    quick: bool,
+    settings: tuple[str, ...],
+    pythons: tuple[str, ...],
+    json_path: Path | None,
+) -> None:
+    """Find the highest rate that bertd, and what it is compared with, answers in time.
+
+    Requests come at random moments, however slow answers are, and latency counts from the moment
+    at which each was due. The rate rises until goodput falls.
+    """
+    from bertd_export.errors import ExportError
+
+    from bertd_bench.comparison.process import PeerError
+    from bertd_bench.contestants import BenchError
+    from bertd_bench.goodput import results, run, table
+    from bertd_bench.goodput.processes import CONTESTANTS
+    from bertd_bench.load.cli import parse
+
+    known = {each.name: each for each in CONTESTANTS}
+    for name in names:
+        if name not in known:
+            raise click.UsageError(f"--contestant {name} is not one of: {'; '.join(known)}")
+    if json_path is not None and not json_path.absolute().parent.is_dir():
+        raise click.UsageError(f"--json: {json_path.absolute().parent} is not a folder")
+    choices = run.Choices(
+        model=model,
+        contestants=[each for each in CONTESTANTS if not names or each.name in names],
+        threads=threads,
+        objective=objective_ms / 1e3,
+        seconds=_QUICK["seconds"] if quick else seconds,
+        rounds=int(_QUICK["rounds"]) if quick else rounds,
+        steps=steps,
+        settings=parse(settings),
+        pythons=pythons,
+        command=shlex.join(["bertd", *_arguments()]),
+    )
+    try:
+        report = run.measure(choices, lambda line: click.echo(line, err=True))
+    except (BenchError, ExportError, PeerError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(table.to_markdown(report))
+    if json_path is not None:
+        click.echo(f"{results.write(report, json_path)} is written", err=True)
+
+
+def _arguments() -> list[str]:
+    """Of this command, as it was called; what a test calls has none."""
+    return sys.argv[1:] if "load" in sys.argv else ["bench", "load"]
+
+
+COMMANDS = (load,)

@@ -1,0 +1,115 @@
+"""HTTP/1.1 for the load generator: ready bytes out, the body in, connections kept and reused.
+
+As :mod:`bertd_bench.load.client` does it for gRPC: nothing is encoded or decoded while the clock
+runs, so that a contestant behind HTTP does not pay for a client library in Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import math
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertd_bench.load.client import ClientRun, Stream
+from bertd_bench.load.generator import Outcome, Reply, Send, run
+
+_Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+_REFUSALS = (429, 503)
+
+
+def embeddings_request(text: str, model: str) -> bytes:
+    """A whole request of the OpenAI-like interface that Infinity has; vectors come as base64."""
+    fields = {"model": model, "input": [text], "encoding_format": "base64"}
+    body = json.dumps(fields).encode()
+    head = (
+        "POST /embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def embedding_of(answer: bytes) -> NDArray[np.float32]:
+    """The vector of an answer to one text: float32 `[dimensions]`.
+
+    Raises:
+        ValueError: the answer has none.
+    """
+    try:
+        value = json.loads(answer)["data"][0]["embedding"]
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"no embedding in {answer[:100]!r}") from error
+    if isinstance(value, str):
+        return np.frombuffer(base64.b64decode(value), "<f4").astype(np.float32)
+    return np.asarray(value, np.float32)
+
+
+def put_load(address: str, streams: Sequence[Stream]) -> ClientRun:
+    """Run all streams at once against the server at an address."""
+    return asyncio.run(_put_load(address, streams))
+
+
+async def _put_load(address: str, streams: Sequence[Stream]) -> ClientRun:
+    idle: list[_Connection] = []
+    cpu, begin = time.process_time(), time.perf_counter()
+    records = await asyncio.gather(
+        *(run(stream.load, sender(address, stream, idle)) for stream in streams)
+    )
+    for _, writer in idle:
+        writer.close()
+    return ClientRun(list(records), time.process_time() - cpu, time.perf_counter() - begin)
+
+
+def sender(address: str, stream: Stream, idle: list[_Connection]) -> Send:
+    """Sends ready requests, in turn, each on a connection that nobody else uses meanwhile."""
+    host, _, port = address.rpartition(":")
+    requests = stream.requests
+
+    async def send(number: int, within: float) -> Reply:
+        if within <= 0:
+            return Reply(Outcome.EXPIRED)
+        connection: _Connection | None = None
+        try:
+            async with asyncio.timeout(None if math.isinf(within) else within):
+                connection = idle.pop() if idle else await asyncio.open_connection(host, int(port))
+                connection[1].write(requests[number % len(requests)])
+                status, body = await _answer(connection[0])
+        except TimeoutError:
+            _close(connection)
+            return Reply(Outcome.EXPIRED)
+        except (OSError, EOFError, ValueError) as error:
+            _close(connection)
+            return Reply(Outcome.FAILED, detail=str(error))
+        idle.append(connection)
+        if status != 200:
+            refused = status in _REFUSALS
+            return Reply(Outcome.REFUSED if refused else Outcome.FAILED, detail=str(status))
+        return Reply(Outcome.ANSWERED, answer=body if stream.keep else b"")
+
+    return send
+
+
+async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """Status and body; answers have a length here.
+
+    Raises:
+        EOFError: the connection ended.
+        ValueError: there is no length.
+    """
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+    status = int(head.split(" ", 2)[1])
+    for line in head.split("\r\n"):
+        name, _, value = line.partition(":")
+        if name == "content-length":
+            return status, await reader.readexactly(int(value))
+    raise ValueError(f"an answer without content-length: {head[:200]}")
+
+
+def _close(connection: _Connection | None) -> None:
+    if connection is not None:
+        connection[1].close()

@@ -1,0 +1,140 @@
+"""What a run of `bertd bench load` saw, with every sample, and the file that holds it."""
+
+from __future__ import annotations
+
+import gzip
+import statistics
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from bertd_bench.goodput.processes import EAGER, OURS
+from bertd_bench.goodput.ramp import Step, held
+from bertd_bench.harness.intervals import Interval, ratio_interval
+from bertd_bench.harness.machine import Machine
+from bertd_bench.harness.noise import Noise
+
+BENCHMARK = "load"
+TARGET = 2.5  # times the best of eager behind the same front end
+COMPRESS_BYTES = 2_000_000
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Ramp(BaseModel, frozen=True):
+    """One ramp of one contestant.
+
+    Attributes:
+        round: counted from 0.
+        capacity: texts a second from which it set out.
+        steps: in the order in which they were made.
+    """
+
+    round: int
+    capacity: float
+    steps: list[Step]
+
+
+class Entry(BaseModel, frozen=True):
+    """One contestant.
+
+    Attributes:
+        what: it is, in a few words.
+        difference: of its vectors from eager's, at most, before it was timed.
+    """
+
+    name: str
+    what: str
+    difference: float
+    ramps: list[Ramp]
+
+    def rates(self, objective: float) -> list[float]:
+        """Round by round, the highest rate at which 99 % of all requests met the objective."""
+        return [held(ramp.steps, objective) for ramp in self.ramps]
+
+    def rate(self, objective: float) -> float:
+        """Their median."""
+        return statistics.median(self.rates(objective))
+
+    def steps(self) -> list[Step]:
+        """Of all rounds, by rate."""
+        return sorted((s for ramp in self.ramps for s in ramp.steps), key=lambda step: step.rate)
+
+
+class GoodputReport(BaseModel, frozen=True):
+    """One run.
+
+    Attributes:
+        command: what makes it again.
+        mean_tokens: of a text.
+        objective: seconds, for 99 % of all requests.
+        seconds: length of a step.
+        skipped: who could not take part; why.
+        versions: of what Infinity's interpreter has.
+    """
+
+    benchmark: str = BENCHMARK
+    command: str
+    model: str
+    threads: int
+    mean_tokens: float
+    objective: float
+    seconds: float
+    machine: Machine
+    noise: Noise
+    entries: list[Entry]
+    skipped: dict[str, str]
+    versions: dict[str, str] = {}
+
+    @property
+    def ours(self) -> Entry | None:
+        """The entry of bertd."""
+        return next((each for each in self.entries if each.name == OURS), None)
+
+    @property
+    def eager(self) -> Entry | None:
+        """The way to batch for eager that took the highest rate."""
+        ways = [each for each in self.entries if each.name.startswith(EAGER)]
+        return max(ways, key=lambda each: each.rate(self.objective), default=None)
+
+    def ratio(self, other: Entry) -> float | None:
+        """The rate of bertd over another's; None if either took none."""
+        if self.ours is None or not other.rate(self.objective):
+            return None
+        return self.ours.rate(self.objective) / other.rate(self.objective)
+
+    def interval(self, other: Entry) -> Interval | None:
+        """95 % interval of that ratio, over the rounds that both had; None if unknown."""
+        if self.ours is None:
+            return None
+        ours, theirs = self.ours.rates(self.objective), other.rates(self.objective)
+        rounds = min(len(ours), len(theirs))
+        if not all(theirs[:rounds]):
+            return None
+        return ratio_interval([[rate] for rate in ours[:rounds]], [[r] for r in theirs[:rounds]])
+
+
+def write(report: BaseModel, path: Path) -> Path:
+    """Write a result with its samples; above 2 MB compressed, under its name and `.gz`."""
+    data = (report.model_dump_json(indent=1) + "\n").encode()
+    if len(data) <= COMPRESS_BYTES:
+        path.write_bytes(data)
+        return path
+    path = path.with_name(f"{path.name}.gz")
+    path.write_bytes(gzip.compress(data, mtime=0))
+    return path
+
+
+def read(path: Path, kind: type[Model]) -> Model:
+    """Read what :func:`write` wrote.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no result of this kind.
+    """
+    data = path.read_bytes()
+    try:
+        return kind.model_validate_json(gzip.decompress(data) if path.suffix == ".gz" else data)
+    except ValidationError as error:
+        raise ValueError(f"{path} is not a {kind.__name__}") from error

@@ -1,0 +1,1 @@
+"""`bertd bench mlperf`: MLPerf's own load generator in front of bertd. No official result."""

@@ -1,0 +1,71 @@
+"""Whether the answers of an accuracy run are right: bit for bit, and beside PyTorch eager.
+
+::
+
+    accuracy log ──bytes──> equal to those of the reference: the engine alone, one text at a time
+                   float32─> within 1e-4 of eager's vectors, once both have length 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+TOLERANCE = 1e-4
+
+
+class Accuracy(BaseModel, frozen=True):
+    """What an accuracy run showed.
+
+    Attributes:
+        answers: in the log.
+        expected: that should be there.
+        equal: bit for bit the reference's.
+        difference: largest of any element from eager's, both of length 1; None where there is no
+            eager to compare with.
+    """
+
+    answers: int
+    expected: int
+    equal: int
+    difference: float | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether all are there and right."""
+        close = self.difference is None or self.difference <= TOLERANCE
+        return self.answers == self.expected == self.equal and close
+
+
+def check(
+    answers: Mapping[int, bytes],
+    reference: Sequence[bytes],
+    expected: int,
+    eager: NDArray[np.float32] | None,
+) -> Accuracy:
+    """Compare the answers of a log.
+
+    Args:
+        answers: by the number of their sample.
+        reference: of every sample.
+        expected: how many answers there should be.
+        eager: vectors of the first samples, float32 `[samples, dimensions]`, if there are any.
+    """
+    equal = sum(answer == reference[sample] for sample, answer in answers.items())
+    difference = None
+    if eager is not None:
+        rows = [sample for sample in answers if sample < len(eager)]
+        differences = [_difference(answers[sample], eager[sample]) for sample in rows]
+        difference = max(differences, default=0.0)
+    return Accuracy(answers=len(answers), expected=expected, equal=equal, difference=difference)
+
+
+def _difference(answer: bytes, expected: NDArray[np.float32]) -> float:
+    vector = np.frombuffer(answer, "<f4")
+    if vector.shape != expected.shape:
+        return float("inf")
+    found = vector / np.linalg.norm(vector) - expected / np.linalg.norm(expected)
+    return float(np.abs(found).max())

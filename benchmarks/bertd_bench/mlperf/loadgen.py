@@ -1,0 +1,194 @@
+"""One run of LoadGen over a system: the only place that knows LoadGen.
+
+::
+
+    LoadGen's thread ──issue(samples)──> event loop ──calls──> system ──answers──> LoadGen
+                                         at most so many calls at once, but for Server
+
+A call that is refused is made again: LoadGen has no word for a refusal, and to answer it with
+nothing would pass for a fast answer. Its latency then has the wait in it.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import threading
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+import mlperf_loadgen as lg
+
+from bertd_bench.mlperf.settings import SEED, SERVER, STREAMS, Run
+
+T = TypeVar("T")
+
+_IN_FLIGHT = 6  # calls of one large query at once: as many as saturate a server
+_AGAIN_SECONDS = 0.005
+_NS = 1e9
+
+
+class RefusedError(Exception):
+    """The system has no room for a call now."""
+
+
+class System(Protocol):
+    """What is measured.
+
+    Attributes:
+        texts_per_call: the most that it takes at once.
+    """
+
+    @property
+    def texts_per_call(self) -> int: ...  # noqa: D102 - described above
+
+    async def ask(self, samples: Sequence[int]) -> list[bytes]:
+        """Answers to samples, as bytes, in their order.
+
+        Raises:
+            RefusedError: there is no room now.
+        """
+        ...
+
+
+class Loop:
+    """An event loop in a thread of its own, beside LoadGen's."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="system", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run it there, and wait."""
+        return self.start(work).result()
+
+    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run it there."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+
+class _Issuer:
+    """Takes LoadGen's queries to the system."""
+
+    def __init__(self, loop: Loop, system: System, run: Run) -> None:
+        self._loop, self._system = loop, system
+        self._room = asyncio.Semaphore(_IN_FLIGHT)
+        self._bounded = run.scenario != SERVER
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.retries = 0
+        self.errors: list[BaseException] = []
+
+    def issue(self, samples: Sequence[Any]) -> None:
+        """On LoadGen's thread."""
+        queries = [(sample.id, sample.index) for sample in samples]
+        self._loop.loop.call_soon_threadsafe(self._dispatch, queries)
+
+    def _dispatch(self, queries: list[tuple[int, int]]) -> None:
+        size = self._system.texts_per_call
+        for start in range(0, len(queries), size):
+            task = asyncio.ensure_future(self._call(queries[start : start + size]))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _call(self, queries: list[tuple[int, int]]) -> None:
+        if self._bounded:
+            async with self._room:
+                answers = await self._answers([index for _, index in queries])
+        else:
+            answers = await self._answers([index for _, index in queries])
+        buffers = [array.array("B", answer) for answer in answers]
+        lg.QuerySamplesComplete(
+            [
+                lg.QuerySampleResponse(number, *buffer.buffer_info())
+                for (number, _), buffer in zip(queries, buffers, strict=True)
+            ]
+        )
+
+    async def _answers(self, samples: list[int]) -> list[bytes]:
+        while True:
+            try:
+                return await self._system.ask(samples)
+            except RefusedError:
+                self.retries += 1
+                await asyncio.sleep(_AGAIN_SECONDS)
+            except Exception as error:  # noqa: BLE001 - LoadGen would wait for ever
+                self.errors.append(error)
+                return [b""] * len(samples)
+
+
+def execute(loop: Loop, system: System, run: Run, library: int, folder: Path) -> int:
+    """Run LoadGen once; its logs go to the folder.
+
+    Args:
+        loop: on which the system lives.
+        system: that answers.
+        run: what is asked.
+        library: how many samples there are.
+        folder: made here.
+
+    Returns:
+        How many calls were made again after a refusal.
+
+    Raises:
+        Exception: what the system failed with, the first time.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    issuer = _Issuer(loop, system, run)
+    sut = lg.ConstructSUT(issuer.issue, lambda: None)
+    qsl = lg.ConstructQSL(library, library, lambda _: None, lambda _: None)
+    try:
+        lg.StartTestWithLogSettings(sut, qsl, _settings(run), _log(folder), "")
+    finally:
+        lg.DestroyQSL(qsl)
+        lg.DestroySUT(sut)
+    if issuer.errors:
+        raise issuer.errors[0]
+    return issuer.retries
+
+
+def _settings(run: Run) -> Any:
+    settings = lg.TestSettings()
+    settings.scenario = getattr(lg.TestScenario, run.scenario)
+    mode = lg.TestMode
+    settings.mode = mode.AccuracyOnly if run.accuracy else mode.PerformanceOnly
+    settings.min_duration_ms = round(run.seconds * 1e3)
+    settings.min_query_count = run.queries
+    settings.accuracy_sample_count_override = run.samples if run.accuracy else 0
+    settings.single_stream_expected_latency_ns = round(run.expected.single * _NS)
+    settings.single_stream_target_latency_percentile = 0.9
+    settings.multi_stream_expected_latency_ns = round(run.expected.multi * _NS)
+    settings.multi_stream_target_latency_percentile = 0.99
+    settings.multi_stream_samples_per_query = STREAMS
+    settings.server_target_qps = run.rate
+    settings.server_target_latency_ns = round(run.limit * _NS)
+    settings.server_target_latency_percentile = 0.99
+    settings.offline_expected_qps = run.expected.offline
+    settings.qsl_rng_seed = settings.sample_index_rng_seed = settings.schedule_rng_seed = SEED
+    return settings
+
+
+def _log(folder: Path) -> Any:
+    output = lg.LogOutputSettings()
+    output.outdir = str(folder)
+    output.copy_summary_to_stdout = False
+    settings = lg.LogSettings()
+    settings.log_output = output
+    settings.enable_trace = False
+    return settings

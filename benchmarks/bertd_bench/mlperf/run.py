@@ -1,0 +1,307 @@
+"""`bertd bench mlperf`: every scenario over every system, its accuracy run first.
+
+::
+
+    reference answers ──> for gRPC, then in process:
+        what it does ──> accuracy run ──> performance run      SingleStream, MultiStream, Offline
+                         accuracy run ──> search ──> performance run at what it found   Server
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from bertd import bundle
+from bertd_server import cpu
+from bertd_server.engine import Engine, EngineOptions
+from bertd_server.reading import Reader
+from bertd_server.settings import Settings
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from bertd_bench import contestants
+from bertd_bench.contestants import BenchError
+from bertd_bench.harness import machine
+from bertd_bench.harness.noise import Watch
+from bertd_bench.load import mix
+from bertd_bench.load.bare import seeded
+from bertd_bench.mlperf import accuracy, loadgen, logs, peak, systems
+from bertd_bench.mlperf.loadgen import Loop, System
+from bertd_bench.mlperf.results import MlperfReport, Scenario, Sought, Tested
+from bertd_bench.mlperf.settings import (
+    SCENARIOS,
+    SERVER,
+    STREAMS,
+    Expected,
+    Preset,
+    Run,
+)
+from bertd_bench.mlperf.settings import Scenario as Name
+
+GRPC = "bertd over gRPC"
+IN_PROCESS = "bertd in process"
+SYSTEMS = (GRPC, IN_PROCESS)
+_SLACK = 2.0  # times what was seen: LoadGen makes its queries before it knows
+_OFFLINE_SLACK = 1.3  # of the rate of one large query, which must last as long as is asked
+_FIRST = 0.6  # of the offline rate: where the search for Server's begins
+_EAGER = 64  # texts that are compared with eager
+_STEP_DOWN = 0.95  # where the long run at the rate that was found is not valid
+_LONG_TRIES = 4
+_LOOK_SECONDS = 1.5
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Of one run.
+
+    Attributes:
+        bundle: folder of any bundle with one of `systems.TASKS`; None for the default model.
+        checkpoint: for the comparison with eager; None leaves that out for a bundle of one's own.
+        name: of the preset.
+        limit: seconds for 99 % of Server's queries.
+        rate: of Server; None seeks the highest valid one.
+        keep: folder for LoadGen's logs; None keeps none.
+    """
+
+    bundle: Path | None
+    checkpoint: str | None
+    name: str
+    preset: Preset
+    limit: float
+    rate: float | None
+    threads: int | None
+    systems: Sequence[str] = SYSTEMS
+    scenarios: Sequence[Name] = SCENARIOS
+    keep: Path | None = None
+    command: str = ""
+
+
+def measure(choices: Choices, progress: Say) -> MlperfReport:
+    """Run everything that was chosen.
+
+    Raises:
+        BenchError: there is no model, its task has no single texts, or the server does not start.
+        LogError: LoadGen did not end as it should.
+    """
+    threads = choices.threads or cpu.usable_threads()
+    here = machine.describe(cpu.usable_threads(), {"loadgen": _version()})
+    with ExitStack() as stack:
+        folder, checkpoint = _model(choices, stack)
+        manifest = bundle.read_manifest(folder)
+        if manifest.task not in systems.TASKS:
+            raise BenchError(
+                f"{manifest.name} is for {manifest.task}, which asks for more than one text: "
+                f"choose a bundle for {', '.join(systems.TASKS)}"
+            )
+        scratch = choices.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        watch = stack.enter_context(Watch(here.affinity or [0], here.load_average[0]))
+        texts = _texts(folder, choices.preset.library)
+        progress("reference answers")
+        exact = _engine_answers(folder, manifest, texts)
+        eager = _eager(checkpoint, manifest, texts)
+        watch.calibrate()
+        tested = []
+        for name in choices.systems:
+            with Loop() as loop, _system(name, loop, folder, threads, texts) as system:
+                bench = _Bench(choices, loop, system, scratch / name.replace(" ", "-"), progress)
+                alike = name == IN_PROCESS or manifest.task == "feature-extraction"
+                reference = exact if alike else bench.alone(len(texts))
+                scenarios = [bench.scenario(each, reference, eager) for each in choices.scenarios]
+            tested.append(Tested(name=name, scenarios=scenarios))
+            watch.calibrate()
+        return MlperfReport(
+            command=choices.command,
+            preset=choices.name,
+            seconds=choices.preset.seconds,
+            limit=choices.limit,
+            library=len(texts),
+            mean_tokens=mix.MEAN_TOKENS,
+            model=manifest.name,
+            task=manifest.task,
+            threads=threads,
+            loadgen=_version(),
+            machine=here,
+            noise=watch.noise(),
+            systems=tested,
+        )
+
+
+class _Bench:
+    """One system under LoadGen."""
+
+    def __init__(
+        self, choices: Choices, loop: Loop, system: System, folder: Path, progress: Say
+    ) -> None:
+        self._choices, self._loop, self._system = choices, loop, system
+        self._folder, self._progress = folder, progress
+        self._runs = 0
+        self._expected = self._look()
+
+    def alone(self, samples: int) -> list[bytes]:
+        """Its own answers to one text at a time, with nothing else to do."""
+
+        async def ask() -> list[bytes]:
+            return [(await self._system.ask([sample]))[0] for sample in range(samples)]
+
+        return self._loop.run(ask())
+
+    def scenario(
+        self, name: Name, reference: Sequence[bytes], eager: NDArray[np.float32] | None
+    ) -> Scenario:
+        """One scenario: accuracy, then performance; of Server, at the highest valid rate."""
+        choices, preset = self._choices, self._choices.preset
+        first = choices.rate or _FIRST * self._expected.offline
+        run = Run(
+            scenario=name,
+            accuracy=False,
+            seconds=preset.seconds,
+            queries=preset.queries[name],
+            samples=min(preset.accuracy, len(reference)),
+            limit=choices.limit,
+            rate=first,
+            expected=self._expected,
+        )
+        folder, _ = self._execute(replace(run, accuracy=True))
+        right = accuracy.check(logs.read_answers(folder), reference, run.samples, eager)
+        sought: list[Sought] = []
+        if name == SERVER and choices.rate is None:
+            sought = self._search(run)
+            found = peak.bounds([peak.Tried(each.rate, each.valid) for each in sought])[0]
+            run = replace(run, rate=found or min(each.rate for each in sought))
+        folder, retries = self._execute(run)
+        seen = logs.read_performance(folder)
+        for _ in range(_LONG_TRIES if sought else 0):
+            if seen.valid:
+                break
+            run = replace(run, rate=run.rate * _STEP_DOWN)
+            folder, retries = self._execute(run)
+            seen = logs.read_performance(folder)
+        return Scenario(
+            name=name,
+            performance=seen,
+            accuracy=right,
+            target=run.rate if name == SERVER else None,
+            search=sought,
+            retries=retries,
+        )
+
+    def _search(self, run: Run) -> list[Sought]:
+        preset = self._choices.preset
+
+        def valid(rate: float) -> bool:
+            folder, _ = self._execute(replace(run, rate=rate, seconds=preset.search_seconds))
+            return logs.read_performance(folder).valid
+
+        tried = peak.search(valid, run.rate, preset.precision, preset.search_runs)
+        return [Sought(rate=each.rate, valid=each.valid) for each in tried]
+
+    def _execute(self, run: Run) -> tuple[Path, int]:
+        kind = "accuracy" if run.accuracy else "performance"
+        rate = f" at {run.rate:.1f} queries/s" if run.scenario == SERVER else ""
+        self._progress(f"{self._folder.name}: {run.scenario}, {kind}{rate}")
+        self._runs += 1
+        folder = self._folder / f"{self._runs:02}-{run.scenario}-{kind}"
+        library = self._choices.preset.library
+        return folder, loadgen.execute(self._loop, self._system, run, library, folder)
+
+    def _look(self) -> Expected:
+        """About what it does: LoadGen wants to know how many queries to make."""
+        size, library = self._system.texts_per_call, self._choices.preset.library
+        seconds = min(_LOOK_SECONDS, self._choices.preset.seconds)
+
+        async def times(count: int) -> float:
+            """Median seconds of so many texts at once."""
+            samples = []
+            end = time.perf_counter() + seconds / 2
+            while time.perf_counter() < end or len(samples) < 3:
+                begin = time.perf_counter()
+                await asyncio.gather(
+                    *(self._system.ask(part) for part in _parts(len(samples), count, size))
+                )
+                samples.append(time.perf_counter() - begin)
+            return statistics.median(samples)
+
+        def _parts(turn: int, count: int, size: int) -> Iterator[list[int]]:
+            numbers = [(turn * count + n) % library for n in range(count)]
+            return (numbers[start : start + size] for start in range(0, count, size))
+
+        many = 6 * max(size, STREAMS)
+        single, multi, bulk = (self._loop.run(times(n)) for n in (1, STREAMS, many))
+        return Expected(single / _SLACK, multi / _SLACK, _OFFLINE_SLACK * many / bulk)
+
+
+@contextmanager
+def _system(
+    name: str, loop: Loop, folder: Path, threads: int, texts: Sequence[str]
+) -> Iterator[System]:
+    """A system that is ready."""
+    manifest = bundle.read_manifest(folder)
+    with ExitStack() as stack:
+        if name == GRPC:
+            server = stack.enter_context(contestants.server_process(folder, threads))
+            server.wait_until_listening()
+
+            async def connect() -> systems.OverGrpc:
+                return systems.OverGrpc(server.address, manifest, texts)
+
+            over = loop.run(connect())
+            stack.callback(lambda: loop.run(over.close()))
+            yield over
+            return
+        settings = Settings(threads=threads, http_address="off")
+
+        async def load() -> systems.InProcess:
+            return systems.InProcess(folder, settings, texts)
+
+        inside = loop.run(load())
+        stack.callback(lambda: loop.run(inside.close()))
+        yield inside
+
+
+def _model(choices: Choices, stack: ExitStack) -> tuple[Path, str | None]:
+    if choices.bundle is not None:
+        return choices.bundle, choices.checkpoint
+    subject = stack.enter_context(contestants.open_subject(choices.checkpoint))
+    return subject.bundle, subject.checkpoint
+
+
+def _engine_answers(folder: Path, manifest: bundle.Manifest, texts: Sequence[str]) -> list[bytes]:
+    """The engine alone, one text at a time, on one thread."""
+    reader = Reader.of(folder, manifest)
+    engine = Engine(folder, manifest, EngineOptions(threads=1))
+    outputs = systems.outputs_of(manifest)
+    answers = []
+    for sequence in reader.sequences(texts):
+        [found] = engine.answer([sequence], outputs)
+        answers.append(b"".join(found[name].tobytes() for name in outputs))
+    return answers
+
+
+def _eager(
+    checkpoint: str | None, manifest: bundle.Manifest, texts: Sequence[str]
+) -> NDArray[np.float32] | None:
+    """Eager's vectors of the first texts; None where there is nothing to compare."""
+    if checkpoint is None or manifest.task != "feature-extraction":
+        return None
+    return contestants.eager(checkpoint, 1)(texts[:_EAGER])
+
+
+def _texts(folder: Path, count: int) -> list[str]:
+    tokenizer = Tokenizer.from_file(str(folder / bundle.TOKENIZER_NAME))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return mix.build_texts(tokenizer, count, seeded(0))
+
+
+def _version() -> str:
+    return machine.version("mlcommons-loadgen")
