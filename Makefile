@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help install serve test lint format protos bench peers footprint clean
+.PHONY: help install serve test lint format protos bench peers report footprint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -49,6 +49,9 @@ peers:  ## install what `make bench` compares with, in .peers: 5 GB
 	  .peers/$$name/bin/python -m pip install --quiet --disable-pip-version-check \
 	    -r benchmarks/peers/$$name.txt || exit 1; \
 	done
+
+report: $(READY)  ## make benchmarks/results/report of the committed results, and README's pictures
+	$(BIN)/bertd bench report --readme README.md
 
 footprint: $(READY)  ## install .[server] into a fresh environment; write its size and import time down
 	$(BIN)/bertd bench footprint --json benchmarks/results/footprint.json

@@ -65,6 +65,20 @@ def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bundle"
 
 
+@pytest.fixture(scope="session")
+def card_file(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A card of this machine, as quick as it can be made."""
+    from bertd_bench.cli import bench  # noqa: PLC0415 - few tests need it
+    from click.testing import CliRunner  # noqa: PLC0415 - the same
+
+    path = tmp_path_factory.mktemp("card") / "hardware.json"
+    quick = ["--rounds", "2", "--turn-seconds", "0.01", "--memory-mib", "1"]
+    arguments = [str(tiny_bundle), *quick, "--price-per-hour", "0.5", "--json", str(path)]
+    result = CliRunner().invoke(bench, ["hardware", *arguments])
+    assert result.exit_code == 0, result.output
+    return path
+
+
 class RunningServer:
     """A server on a free port, on an event loop in a thread of its own."""
 

@@ -14,9 +14,12 @@ from bertd_bench.comparison.cli import COMMANDS as COMPARISON_COMMANDS
 from bertd_bench.drills.cli import COMMANDS as DRILL_COMMANDS
 from bertd_bench.engine.cli import COMMANDS as ENGINE_COMMANDS
 from bertd_bench.goodput.cli import COMMANDS as GOODPUT_COMMANDS
+from bertd_bench.hardware.cli import COMMANDS as HARDWARE_COMMANDS
 from bertd_bench.harness.cli import COMMANDS as HARNESS_COMMANDS
 from bertd_bench.load.cli import COMMANDS as LOAD_COMMANDS
 from bertd_bench.mlperf.cli import COMMANDS as MLPERF_COMMANDS
+from bertd_bench.page.cli import COMMANDS as PAGE_COMMANDS
+from bertd_bench.regression.cli import COMMANDS as REGRESSION_COMMANDS
 
 if TYPE_CHECKING:
     from bertd_bench.exportcost import Size
@@ -67,6 +70,9 @@ for each in (
     *ENGINE_COMMANDS,
     *HARNESS_COMMANDS,
     *LOAD_COMMANDS,
+    *HARDWARE_COMMANDS,
+    *PAGE_COMMANDS,
+    *REGRESSION_COMMANDS,
 ):
     bench.add_command(each)
 for each in (*GOODPUT_COMMANDS, *MLPERF_COMMANDS):

@@ -76,9 +76,32 @@ def ratio_interval(reference: Rounds, rounds: Rounds) -> Interval | None:
     return _interval(_medians(reference, draws) / _medians(rounds, draws), len(rounds))
 
 
-def _draws(rounds: int) -> NDArray[np.int64]:
+def change_interval(before: tuple[Rounds, Rounds], now: tuple[Rounds, Rounds]) -> Interval | None:
+    """95 % interval of a ratio now over the same ratio before, of two runs apart.
+
+    Each run gives rounds of the one that is judged and of the one it is divided by, which are
+    paired; the runs are not, so that each is drawn for itself.
+
+    Raises:
+        ValueError: the two of one run did not run in the same number of rounds.
+    """
+    ratios = []
+    for seed, (judged, reference) in enumerate((before, now)):
+        if len(judged) != len(reference):
+            raise ValueError(
+                f"{len(judged)} rounds cannot be paired with {len(reference)}: "
+                "a run has its reference in every round"
+            )
+        if len(judged) < 2:
+            return None
+        draws = _draws(len(judged), seed)
+        ratios.append(_medians(judged, draws) / _medians(reference, draws))
+    return _interval(ratios[1] / ratios[0], min(len(before[0]), len(now[0])))
+
+
+def _draws(rounds: int, seed: int = 0) -> NDArray[np.int64]:
     """Which rounds each resample holds: [RESAMPLES, rounds]."""
-    return np.random.default_rng(_SEED).integers(0, rounds, (RESAMPLES, rounds))
+    return np.random.default_rng(_SEED + seed).integers(0, rounds, (RESAMPLES, rounds))
 
 
 def _medians(rounds: Rounds, draws: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -1,0 +1,115 @@
+"""The card: everything that was measured of a machine, and what follows from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from bertd_bench.hardware.bandwidth import Bandwidth
+from bertd_bench.hardware.cores import Cores
+from bertd_bench.hardware.energy import Energy
+from bertd_bench.hardware.products import Kind, Product
+from bertd_bench.hardware.roofline import Point, Roof
+from bertd_bench.hardware.shapes import Linear
+from bertd_bench.hardware.ways import Way
+from bertd_bench.harness.machine import Machine
+from bertd_bench.harness.noise import Noise
+
+BENCHMARK = "hardware"
+
+
+class ModelCard(BaseModel, frozen=True):
+    """What a bundle does on this machine.
+
+    Attributes:
+        name: of the model.
+        precision: of the bundle.
+        linears: its products.
+        file_bytes: of the weights' file, embeddings included.
+        points: the engine by tokens of a batch, for the roofline.
+        ways: rates by lanes, threads and texts of a batch.
+    """
+
+    name: str
+    precision: str
+    linears: list[Linear]
+    file_bytes: int
+    points: list[Point]
+    ways: list[Way]
+
+    @property
+    def kind(self) -> Kind:
+        """Of the numbers that its products are of."""
+        return "int8" if self.precision == "int8" else "fp32"
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the products alone."""
+        width = 1 if self.kind == "int8" else 4
+        return sum(linear.weight_bytes(width) for linear in self.linears)
+
+    @property
+    def best(self) -> Way:
+        """The way that answers most texts a second."""
+        return max(self.ways, key=lambda way: way.rate)
+
+
+class Card(BaseModel, frozen=True):
+    """One run of `bertd bench hardware`.
+
+    Attributes:
+        command: what makes it again.
+        provider: what computed products and models.
+        mix: lengths of the texts of which rates are, in tokens.
+        price_per_hour: of the machine, in any currency; None if nobody said.
+        energy: of the fastest way of all.
+        skipped: what was not measured; why.
+    """
+
+    benchmark: str = BENCHMARK
+    command: str
+    provider: str
+    machine: Machine
+    noise: Noise
+    cores: Cores
+    bandwidth: list[Bandwidth]
+    products: list[Product]
+    models: list[ModelCard]
+    mix: list[int]
+    price_per_hour: float | None
+    energy: Energy
+    skipped: dict[str, str]
+
+    def roof(self, kind: Kind) -> Roof | None:
+        """The best rate of products of a kind, and the best of reading; None if not measured."""
+        rates = [each.rate for each in self.products if each.kind == kind]
+        reads = [each.rate for each in self.bandwidth if each.way == "read"]
+        return Roof(max(rates), max(reads)) if rates and reads else None
+
+    def cost_per_million(self, way: Way) -> float | None:
+        """Of a million texts of the mix, in the price's currency; None without a price."""
+        if self.price_per_hour is None:
+            return None
+        return self.price_per_hour / (way.rate * 3600) * 1e6
+
+
+def write(card: Card, path: Path) -> None:
+    """Write the card with its raw samples."""
+    path.write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def read(path: Path) -> Card:
+    """Read what :func:`write` wrote.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no card.
+    """
+    try:
+        found = Card.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{path} is not a result of `bertd bench hardware`") from error
+    if found.benchmark != BENCHMARK:
+        raise ValueError(f"{path} is a result of {found.benchmark}: give one of `hardware`")
+    return found

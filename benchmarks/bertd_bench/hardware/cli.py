@@ -1,0 +1,159 @@
+"""`bertd bench hardware`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+RESULT = Path("benchmarks/results/hardware.json")
+
+
+@click.command()
+@click.argument("bundles", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--int8/--no-int8",
+    default=True,
+    show_default=True,
+    help="Without BUNDLES: export the default model in int8 too.",
+)
+@click.option(
+    "--provider",
+    type=click.Choice(["cpu", "cuda", "tensorrt", "openvino"]),
+    default="cpu",
+    show_default=True,
+    help="What computes.",
+)
+@click.option(
+    "--price-per-hour",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Of this machine, in any currency: says what a million texts cost.",
+)
+@click.option("--rounds", type=click.IntRange(min=2), default=7, show_default=True)
+@click.option(
+    "--turn-seconds", type=click.FloatRange(min=0, min_open=True), default=0.4, show_default=True
+)
+@click.option(
+    "--memory-mib",
+    type=click.IntRange(min=1),
+    help="Memory to go through. Default: four times the last level of cache, 64 to 256.",
+)
+@click.option(
+    "--json",
+    "json_path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=f"Also write the card, raw samples included, such as {RESULT}.",
+)
+def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
+    bundles: tuple[Path, ...],
+    int8: bool,
+    provider: str,
+    price_per_hour: float | None,
+    rounds: int,
+    turn_seconds: float,
+    memory_mib: int | None,
+    json_path: Path | None,
+) -> None:
+    """Measure this machine for BUNDLES: cores, memory, products, roofline, rates, cost.
+
+    BUNDLES are of one model in several precisions, or of several models. Without any, the
+    embedded default model in fp32 and int8.
+    """
+    import tempfile
+    from typing import cast
+
+    from bertd.bundle import BundleError
+    from bertd_export.errors import ExportError
+    from bertd_server import providers
+    from bertd_server.default_model import NoDefaultModelError
+    from bertd_server.errors import CannotServeError
+    from bertd_server.values import Provider
+
+    from bertd_bench.hardware import card, document, run
+
+    if json_path is not None and not json_path.absolute().parent.is_dir():
+        raise click.UsageError(f"--json: {json_path.absolute().parent} is not a folder")
+    try:
+        chosen = cast("Provider", provider)
+        providers.chain(chosen)  # before anything is exported
+        with tempfile.TemporaryDirectory(prefix="bertd-hardware-") as scratch:
+            plan = run.Plan(
+                folders=bundles or _default_model(Path(scratch), int8=int8),
+                provider=chosen,
+                price_per_hour=price_per_hour,
+                rounds=rounds,
+                turn_seconds=turn_seconds,
+                memory_bytes=memory_mib and memory_mib << 20,
+                command=_command(sys.argv[1:], bundles),
+            )
+            found = run.measure(plan, _progress)
+    except (BundleError, CannotServeError, ExportError, NoDefaultModelError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(document.render(found))
+    if json_path is not None:
+        card.write(found, json_path)
+
+
+@click.command("hardware-docs")
+@click.option(
+    "--results",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=RESULT.parent,
+    show_default=True,
+    help=f"Folder of {RESULT.name} and of regress' baseline.",
+)
+@click.option(
+    "--document",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=Path("docs/benchmarks.md"),
+    show_default=True,
+    help="The file to rewrite.",
+)
+def hardware_docs(results: Path, document: Path) -> None:
+    """Write the card and the baseline of `regress` into the document on benchmarks."""
+    import os
+
+    from bertd_bench.hardware import sections
+
+    link = Path(os.path.relpath(results, document.parent)).as_posix()
+    try:
+        before = document.read_text(encoding="utf-8")
+        after = sections.rewrite(before, results, link)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    document.write_text(after, encoding="utf-8")
+    click.echo(f"{document} is {'unchanged' if after == before else 'rewritten'}")
+
+
+def _command(arguments: list[str], bundles: tuple[Path, ...]) -> str:
+    """What was asked for, without paths, which mean nothing elsewhere."""
+    left = [each for each in arguments if Path(each) not in bundles]
+    if "--json" in left:
+        at = left.index("--json")
+        del left[at : at + 2]
+    return " ".join(["bertd", *left, *["BUNDLE"] * len(bundles)])
+
+
+def _default_model(scratch: Path, *, int8: bool) -> tuple[Path, ...]:
+    from bertd_export.bundle import export_model
+    from bertd_export.int8 import Int8Options
+    from bertd_server.default_model import checkpoint_folder, ensure_bundle
+
+    folders = [ensure_bundle()]
+    if int8:
+        _progress("exporting the default model in int8")
+        source = str(checkpoint_folder())
+        export_model(source, scratch / "int8", name="all-MiniLM-L6-v2", int8=Int8Options())
+        folders.append(scratch / "int8")
+    return tuple(folders)
+
+
+def _progress(line: str) -> None:
+    click.echo(line, err=True)
+
+
+COMMANDS = (hardware, hardware_docs)

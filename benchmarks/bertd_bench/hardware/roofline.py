@@ -1,0 +1,159 @@
+"""The roofline of a model: what memory and arithmetic allow its linear layers, by batch tokens.
+
+::
+
+    operations / bytes ── intensity ──> min(peak rate, intensity x bytes a second)
+
+Bytes are those that must move once: the weights, and what each product reads and writes. Where
+the weights fit into the last level of cache, memory is no bound and the engine may be above the
+slope; the card says so. (Williams, Waterman and Patterson, "Roofline", CACM 52(4), 2009.)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from bertd import bundle
+from bertd_server.engine import Engine, EngineOptions
+from bertd_server.values import Provider
+from pydantic import BaseModel
+
+from bertd_bench.engine.batches import random_texts
+from bertd_bench.hardware.shapes import Linear
+from bertd_bench.harness import rounds
+from bertd_bench.harness.noise import Watch
+from bertd_bench.harness.rounds import Measured
+from bertd_bench.harness.system import Calls
+
+TOKENS = (8, 32, 128, 512, 2048)
+_LONGEST = 128  # tokens of a text in these batches: attention is then small beside the products
+
+
+class Point(BaseModel, frozen=True):
+    """The real engine on one batch, all threads.
+
+    Attributes:
+        tokens: of the batch.
+        lengths: of its texts.
+        operations: of the linear layers; attention is left out.
+        bytes_moved: at least.
+        products_ms: the same products alone, by their own measured rates; None where those were
+            not measured.
+        measured: times of the engine's runs, packing included.
+    """
+
+    tokens: int
+    lengths: list[int]
+    operations: float
+    bytes_moved: float
+    products_ms: float | None
+    measured: Measured
+
+    @property
+    def intensity(self) -> float:
+        """Operations a byte."""
+        return self.operations / self.bytes_moved
+
+    @property
+    def rate(self) -> float:
+        """1e9 operations a second of the linear layers, over the time of the whole run."""
+        return self.operations / self.measured.median_ms / 1e6
+
+    @property
+    def efficiency(self) -> float | None:
+        """Time of the products alone over that of the engine: 1 if it did nothing else."""
+        return None if self.products_ms is None else self.products_ms / self.measured.median_ms
+
+
+class Roof(NamedTuple):
+    """What the machine can do.
+
+    Attributes:
+        peak: 1e9 operations a second.
+        bandwidth: 1e9 bytes a second.
+    """
+
+    peak: float
+    bandwidth: float
+
+    @property
+    def ridge(self) -> float:
+        """Intensity from which arithmetic is the bound."""
+        return self.peak / self.bandwidth
+
+    def attainable(self, intensity: float) -> float:
+        """1e9 operations a second."""
+        return min(self.peak, intensity * self.bandwidth)
+
+
+def bytes_moved(linears: Sequence[Linear], tokens: int, *, int8: bool) -> float:
+    """Weights once, and rows of each product in and out; results are float32."""
+    width = 1 if int8 else 4
+    return float(
+        sum(
+            linear.weight_bytes(width)
+            + linear.count * tokens * (width * linear.rows + 4 * linear.columns)
+            for linear in linears
+        )
+    )
+
+
+def lengths_of(tokens: int, longest: int) -> list[int]:
+    """Texts of equal lengths that have so many tokens together, or nearly."""
+    each = min(tokens, _LONGEST, longest)
+    return [each] * max(1, tokens // each)
+
+
+def measure(  # noqa: PLR0913 - a grid has its edges
+    folder: Path,
+    linears: Sequence[Linear],
+    threads: int,
+    *,
+    provider: Provider,
+    schedule: rounds.Schedule,
+    products_ms: dict[int, float],
+    watch: Watch | None,
+) -> list[Point]:
+    """Time the engine on batches of more and more tokens, in turns.
+
+    Args:
+        folder: of the bundle.
+        linears: its products.
+        threads: of a run.
+        provider: what computes.
+        schedule: how often.
+        products_ms: of the products alone, by tokens.
+        watch: times its kernel between rounds.
+    """
+    manifest = bundle.read_manifest(folder)
+    engine = Engine(folder, manifest, EngineOptions(threads=threads, provider=provider))
+    rng = np.random.default_rng(0)
+    plans = {tokens: lengths_of(tokens, manifest.max_tokens) for tokens in TOKENS}
+
+    def call(lengths: Sequence[int]) -> Calls:
+        texts = random_texts(rng, lengths, manifest)
+        name = f"{sum(lengths)} tokens"
+        return Calls(name, threads, [lambda: engine.answer(texts, wide=engine.has_wide)])
+
+    seen = rounds.run(
+        [call(lengths) for lengths in plans.values()],
+        0,
+        schedule,
+        random.Random(0),  # noqa: S311 - the order of turns is no secret
+        watch=watch,
+    )
+    return [
+        Point(
+            tokens=sum(lengths),
+            lengths=lengths,
+            operations=sum(linear.operations(sum(lengths)) for linear in linears),
+            bytes_moved=bytes_moved(linears, sum(lengths), int8=manifest.precision == "int8"),
+            products_ms=products_ms.get(tokens),
+            measured=each,
+        )
+        for (tokens, lengths), each in zip(plans.items(), seen, strict=True)
+    ]

@@ -1,0 +1,142 @@
+"""What a run of `bertd bench regress` is, and how two of them compare.
+
+The kernel is numpy's alone (:mod:`bertd_bench.harness.noise`), so that no change of ours, of ONNX
+Runtime or of torch hides in it. A case regressed if its whole interval lies beyond the bound.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from bertd_bench.harness.intervals import Interval, change_interval, median_of
+from bertd_bench.harness.machine import Machine
+from bertd_bench.harness.noise import Noise
+from bertd_bench.harness.rounds import Measured
+
+BENCHMARK = "regress"
+
+
+class Baseline(BaseModel, frozen=True):
+    """One run.
+
+    Attributes:
+        model: that was measured.
+        threads: of wide runs.
+        noise: what was seen of others, and the kernel's times, round by round.
+        cases: times of each case, in the same rounds.
+    """
+
+    benchmark: str = BENCHMARK
+    command: str
+    model: str
+    threads: int
+    machine: Machine
+    noise: Noise
+    cases: list[Measured]
+
+    def ratio(self, case: Measured) -> float:
+        """Time of a case over that of the kernel."""
+        return case.median_ms * 1e6 / self.noise.calibration
+
+    def case(self, name: str) -> Measured | None:
+        """A case by its name."""
+        return next((each for each in self.cases if each.name == name), None)
+
+
+class Change(BaseModel, frozen=True):
+    """How a case changed: its ratio to the kernel now over that of the baseline.
+
+    Attributes:
+        value: above 1 is slower.
+        interval: 95 % of that, by rounds of both runs.
+    """
+
+    name: str
+    before: float
+    now: float
+    interval: Interval | None
+
+    @property
+    def value(self) -> float:
+        """Above 1 is slower."""
+        return self.now / self.before
+
+    def slower_than(self, bound: float) -> bool:
+        """Whether it surely is: the whole interval lies beyond."""
+        return self.interval is not None and self.interval.low > bound
+
+    def faster_than(self, bound: float) -> bool:
+        """Whether it surely gained as much, so that the baseline is out of date."""
+        return self.interval is not None and self.interval.high < 1 / bound
+
+
+def changes(before: Baseline, now: Baseline) -> list[Change]:
+    """Of all cases that both have.
+
+    Raises:
+        ValueError: they have none in common, or another model.
+    """
+    if before.model != now.model:
+        raise ValueError(
+            f"the baseline is of {before.model}, this run of {now.model}: "
+            "measure the same model, or write a baseline of this one with --update"
+        )
+    found = []
+    for case in now.cases:
+        old = before.case(case.name)
+        if old is not None:
+            found.append(
+                Change(
+                    name=case.name,
+                    before=before.ratio(old),
+                    now=now.ratio(case),
+                    interval=change_interval(
+                        (old.rounds_ns, before.noise.calibration_ns),
+                        (case.rounds_ns, now.noise.calibration_ns),
+                    ),
+                )
+            )
+    if not found:
+        raise ValueError("the baseline has none of these cases: write one with --update")
+    return found
+
+
+def another_kind(before: Machine, now: Machine) -> str | None:
+    """Why ratios of one machine say nothing of the other; None where they do."""
+    for name in ("architecture", "cpu", "usable_threads", "features"):
+        old, new = getattr(before, name), getattr(now, name)
+        if old != new:
+            return f"{name} was {_said(old)} and is {_said(new)}"
+    return None
+
+
+def _said(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def kernel_median(found: Baseline) -> float:
+    """Of the calibration kernel, in milliseconds."""
+    return median_of(found.noise.calibration_ns) / 1e6
+
+
+def write(found: Baseline, path: Path) -> None:
+    """Write a run with its raw samples."""
+    path.write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def read(path: Path) -> Baseline:
+    """Read what :func:`write` wrote.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no result of `bertd bench regress`.
+    """
+    try:
+        found = Baseline.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{path} is not a result of `bertd bench regress`") from error
+    if found.benchmark != BENCHMARK:
+        raise ValueError(f"{path} is a result of {found.benchmark}: give one of `regress`")
+    return found
