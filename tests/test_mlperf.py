@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bertd_bench import sections
 from bertd_bench.checkpoints import save_random
 from bertd_bench.cli import bench
 from bertd_bench.mlperf import accuracy, loadgen, logs, peak, results
@@ -160,3 +161,13 @@ def test_a_classifier_answers_too(tmp_path: Path) -> None:
     report = invoked(tmp_path / "bundle", tmp_path / "mlperf.json", *further)
     assert all(each.scenarios[0].accuracy.passed for each in report.systems)
     assert all(each.scenarios[0].target == 100 for each in report.systems)
+
+
+def test_the_document_says_what_was_measured() -> None:
+    """`bertd bench mlperf-docs` would change nothing."""
+    root = Path(__file__).resolve().parent.parent
+    measured = (root / "benchmarks/results/mlperf.json").read_bytes()
+    report = results.MlperfReport.model_validate_json(measured)
+    text = (root / "docs/mlperf.md").read_text(encoding="utf-8")
+    section = results.to_markdown(report).strip()
+    assert sections.replaced(text, sections.begin("mlperf-docs"), section) == text
