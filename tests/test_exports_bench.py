@@ -34,10 +34,8 @@ def measured(chosen: exports.Plan) -> exports.Matrix:
 @pytest.mark.parametrize(
     ("family", "task"),
     [
-        ("deberta-v2", "text-classification"),
         ("deberta-v2", "fill-mask"),
         ("mpnet", "question-answering"),
-        ("modernbert", "text-classification"),
     ],
 )
 def test_a_head_on_a_special_layout_in_fp32_and_int8(family: str, task: str) -> None:

@@ -37,6 +37,7 @@ from bertd_server.settings import Settings
 
 QUICK: Running = {"warmup_seconds": 0, "calibration_seconds": 0.05, "lanes": 1, "threads": 1}
 NOT_FOR_THREADS = {"ask", "statistics", "gauges"}  # they belong to the loop
+OTHERS: set[threading.Thread] = set()
 TEXTS = ["the cat sat on the mat", "서울은 비가 온다 🙂"]
 PAIRS = [("who sat?", "the cat sat"), ("where?", "on the mat")]
 
@@ -238,8 +239,16 @@ def test_threads_share_a_model(tiny_bundle: Path) -> None:
     assert not any(thread.name == "bertd-loop" for thread in threading.enumerate())
 
 
+@pytest.fixture(autouse=True)
+def _others() -> None:
+    """Lanes of servers that other tests keep are not counted."""
+    OTHERS.clear()
+    OTHERS.update(threading.enumerate())
+
+
 def lanes() -> int:
-    return sum(thread.name == "bertd-lane" for thread in threading.enumerate())
+    """Lanes that have started since the test began."""
+    return sum(one.name == "bertd-lane" for one in {*threading.enumerate()} - OTHERS)
 
 
 def test_threads_are_offered_all_that_asyncio_is() -> None:

@@ -164,8 +164,8 @@ def test_a_model_that_is_loaded_does_not_hold_the_process(
         try:
             while '"serving"' not in (line := process.stderr.readline()):
                 assert line
-            shutil.copytree(tiny_bundle, tmp_path / "new")
-            (tmp_path / "new").rename(tmp_path / "m" / "2")
+            shutil.copytree(tiny_bundle, tmp_path / ".new")
+            (tmp_path / ".new").rename(tmp_path / "m" / "2")
             assert process.stderr.readline() == "loading\n"
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=60)
