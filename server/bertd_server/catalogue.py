@@ -45,11 +45,11 @@ class Catalogue:
 
     def models(self) -> list[Model]:
         """All of them, by name, then by version."""
-        return [
-            versions[number]
-            for _, versions in sorted(self._models.items())
-            for number in sorted(versions)
-        ]
+        return [model for name in sorted(self._models) for model in self.versions(name)]
+
+    def versions(self, name: str) -> list[Model]:
+        """Those of one name, by version; none if it is not served."""
+        return [model for _, model in sorted(self._models.get(name, {}).items())]
 
     def newest(self) -> list[Model]:
         """Of each name the one that answers unless a version is asked for."""

@@ -151,7 +151,7 @@ class Keeper:
         """Serve no version of a model any more; those who have found it get their answers."""
         self._check_explicit("unloaded")
         async with self._turn:
-            served = [model for model in self._catalogue.models() if model.name == name]
+            served = self._catalogue.versions(name)
             if not served:
                 raise UnknownModel(f"model {name!r} is not served, so it cannot be unloaded")
             for model in served:
@@ -173,7 +173,7 @@ class Keeper:
         for name in {one.name for one in self._catalogue.models()} - found.keys():
             async with self._turn:
                 self._drop(Found(name), [])
-                if not any(one.name == name for one in self._catalogue.models()):
+                if not self._catalogue.versions(name):
                     self._catalogue.name(name, {})
         self._known = found
         for model in found.values():
@@ -270,7 +270,7 @@ class Keeper:
 
     def _drop(self, found: Found, wanted: list[int]) -> None:
         """Retire versions that are not wanted any more, as far as others are there for them."""
-        served = [int(one.version) for one in self._catalogue.models() if one.name == found.name]
+        served = [int(one.version) for one in self._catalogue.versions(found.name)]
         broken = [int(folder) for folder in found.problems]  # being written anew, perhaps
         broken += [number for name, number in self._spared if name == found.name]
         kept = [number for number in served if number in wanted or number in broken]
@@ -280,8 +280,8 @@ class Keeper:
             kept += older[: len(wanted) - len(kept)]
         if not kept and wanted:
             return
-        for model in self._catalogue.models():
-            if model.name == found.name and int(model.version) not in kept:
+        for model in self._catalogue.versions(found.name):
+            if int(model.version) not in kept:
                 self._retire(model)
 
     def _note_gone(self, found: dict[str, Found]) -> None:
