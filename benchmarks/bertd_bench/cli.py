@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -228,7 +227,7 @@ def first_rows(size: str, threads: int | None, rounds: int, json_path: Path | No
 )
 def export_docs(results: Path, document: Path) -> None:
     """Write the results of `exports`, `int8` and `first-rows` into the document on exports."""
-    from bertd_bench import exporttable, firstrows, int8, sections
+    from bertd_bench import documents, exporttable, firstrows, int8, sections
     from bertd_bench.exports import read_matrix
 
     _rewrite(
@@ -236,7 +235,7 @@ def export_docs(results: Path, document: Path) -> None:
         sections.begin("export-docs", "the exports that follow"),
         lambda: exporttable.render(
             [
-                (_link(path, document), read_matrix(path))
+                (documents.link(path, document), read_matrix(path))
                 for path in sorted(results.glob("exports-*.json"))
             ]
         ),
@@ -246,7 +245,7 @@ def export_docs(results: Path, document: Path) -> None:
         sections.begin("export-docs", "the comparisons of int8 that follow"),
         lambda: int8.render(
             [
-                (_link(path, document), int8.read(path))
+                (documents.link(path, document), int8.read(path))
                 for path in sorted(results.glob("int8-*.json"))
             ]
         ),
@@ -255,7 +254,7 @@ def export_docs(results: Path, document: Path) -> None:
     _rewrite(
         document,
         sections.begin("export-docs", "the first rows that follow"),
-        lambda: firstrows.render(firstrows.read(path), _link(path, document)),
+        lambda: firstrows.render(firstrows.read(path), documents.link(path, document)),
     )
 
 
@@ -277,21 +276,11 @@ def _own(argument: str) -> Subject:
     return Subject(name if given else folder.resolve().name, None, folder)
 
 
-def _link(path: Path, document: Path) -> str:
-    return Path(os.path.relpath(path, document.parent)).as_posix()
-
-
 def _rewrite(document: Path, opening: str, render: Callable[[], str]) -> None:
     """Put what is rendered behind a document's opening comment."""
-    from bertd_bench import sections
+    from bertd_bench import documents, sections
 
-    try:
-        before = document.read_text(encoding="utf-8")
-        after = sections.replaced(before, opening, render())
-    except (OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
-    document.write_text(after, encoding="utf-8")
-    click.echo(f"{document} is {'unchanged' if after == before else 'rewritten'}")
+    documents.rewrite(document, lambda text: sections.replaced(text, opening, render()))
 
 
 @bench.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -219,22 +220,15 @@ def peers(pythons: tuple[str, ...]) -> None:
 )
 def compare_docs(json_path: Path, document: Path, readme: Path) -> None:
     """Write the results of `compare` into docs/benchmarks.md and README.md."""
-    import os
-
-    from bertd_bench import sections
+    from bertd_bench import documents, sections
     from bertd_bench.comparison import results, table
 
-    try:
+    with documents.explained():
         comparison = results.read(json_path)
-        for target, render in ((document, table.render), (readme, table.summary)):
-            link = Path(os.path.relpath(json_path, target.parent)).as_posix()
-            before = target.read_text(encoding="utf-8")
-            opening = sections.begin("compare-docs")
-            after = sections.replaced(before, opening, render(comparison, link))
-            target.write_text(after, encoding="utf-8")
-            click.echo(f"{target} is {'unchanged' if after == before else 'rewritten'}")
-    except (OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
+    opening = sections.begin("compare-docs")
+    for target, render in ((document, table.render), (readme, table.summary)):
+        section = render(comparison, documents.link(json_path, target))
+        documents.rewrite(target, partial(sections.replaced, opening=opening, section=section))
 
 
 COMMANDS = (compare, peers, compare_docs)

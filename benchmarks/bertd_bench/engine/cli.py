@@ -139,15 +139,10 @@ def _finish(report: _Report, render: Callable[[_Report], str], json_path: Path |
 )
 def engine_docs(results: Path, path: Path) -> None:
     """Write the results of these commands into the document on the engine."""
+    from bertd_bench import documents
     from bertd_bench.engine import results as written
 
-    try:
-        before = path.read_text(encoding="utf-8")
-        after = written.rewrite(before, results)
-    except (OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
-    path.write_text(after, encoding="utf-8")
-    click.echo(f"{path} is {'unchanged' if after == before else 'rewritten'}")
+    documents.rewrite(path, lambda text: written.rewrite(text, results))
 
 
 COMMANDS = (attention, engine, arrangements, memory, identity, engine_docs)

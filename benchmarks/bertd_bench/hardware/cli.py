@@ -115,18 +115,11 @@ def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
 )
 def hardware_docs(results: Path, document: Path) -> None:
     """Write the card and the baseline of `regress` into the document on benchmarks."""
-    import os
-
+    from bertd_bench import documents
     from bertd_bench.hardware import sections
 
-    link = Path(os.path.relpath(results, document.parent)).as_posix()
-    try:
-        before = document.read_text(encoding="utf-8")
-        after = sections.rewrite(before, results, link)
-    except (OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
-    document.write_text(after, encoding="utf-8")
-    click.echo(f"{document} is {'unchanged' if after == before else 'rewritten'}")
+    link = documents.link(results, document)
+    documents.rewrite(document, lambda text: sections.rewrite(text, results, link))
 
 
 def _command(arguments: list[str], bundles: tuple[Path, ...]) -> str:

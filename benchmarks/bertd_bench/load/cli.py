@@ -238,15 +238,10 @@ def parse(settings: tuple[str, ...]) -> dict[str, str]:
 )
 def load_docs(results: Path, path: Path) -> None:
     """Write the results of `bertd bench serve-load` and `front-end` into their document."""
+    from bertd_bench import documents
     from bertd_bench.load import document
 
-    try:
-        before = path.read_text(encoding="utf-8")
-        after = document.rewrite(before, results)
-    except (OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
-    path.write_text(after, encoding="utf-8")
-    click.echo(f"{path} is {'unchanged' if after == before else 'rewritten'}")
+    documents.rewrite(path, lambda text: document.rewrite(text, results))
 
 
 COMMANDS = (serve_load, front_end, soak, malformed, load_docs)

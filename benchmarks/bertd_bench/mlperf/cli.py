@@ -155,19 +155,13 @@ def mlperf(  # noqa: PLR0913, PLR0917 - click's parameters
 )
 def mlperf_docs(json_path: Path, document: Path) -> None:
     """Write the results of `bertd bench mlperf` into their document."""
-    from bertd_bench import sections
+    from bertd_bench import documents, sections
     from bertd_bench.mlperf import results
 
-    try:
+    with documents.explained():
         report = results.MlperfReport.model_validate_json(json_path.read_bytes())
-        before = document.read_text(encoding="utf-8")
-        after = sections.replaced(
-            before, sections.begin("mlperf-docs"), results.to_markdown(report).strip()
-        )
-    except (OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
-    document.write_text(after, encoding="utf-8")
-    click.echo(f"{document} is {'unchanged' if after == before else 'rewritten'}")
+    opening, section = sections.begin("mlperf-docs"), results.to_markdown(report).strip()
+    documents.rewrite(document, lambda text: sections.replaced(text, opening, section))
 
 
 def _arguments() -> list[str]:
