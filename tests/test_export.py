@@ -1,8 +1,11 @@
 """The exporter, on small random models."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from bertd.bundle import (
@@ -18,6 +21,7 @@ from bertd.bundle import (
 from bertd_export.bundle import export_model
 from bertd_export.cli import export
 from bertd_export.errors import ExportError
+from bertd_server.packing import TokenSequence, pack
 from click.testing import CliRunner
 from transformers import BertConfig, BertModel, BertTokenizer
 
@@ -73,6 +77,28 @@ def test_attention_is_one_function(bundle: Path) -> None:
     onnx.checker.check_model(str(bundle / GRAPH_NAME))
     assert [f.name for f in model.functions] == ["PackedAttention", "PackedMean"]
     assert [n.op_type for n in model.graph.node].count("PackedAttention") == 2
+
+
+def _loops(bundle: Path, lengths: list[int], profile: Path) -> int:
+    """How many Loops run for sequences of these lengths."""
+    options = ort.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(profile)
+    session = ort.InferenceSession(str(bundle / GRAPH_NAME), options)
+    asked = {entry.name for entry in session.get_inputs()}
+    ids = [np.arange(5, 5 + length) for length in lengths]
+    batch = pack([TokenSequence(each, np.zeros_like(each)) for each in ids])
+    session.run(None, {name: x for name, x in batch.feeds().items() if name in asked})
+    events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    ran = [event["args"]["op_name"] for event in events if event["name"].endswith("_kernel_time")]
+    assert ran.count("MatMul") > 0
+    return ran.count("Loop")
+
+
+def test_a_lone_text_passes_no_loop(bundle: Path, tmp_path: Path) -> None:
+    assert _loops(bundle, [9], tmp_path / "alone") == 0
+    layers = read_manifest(bundle).num_layers
+    assert _loops(bundle, [9, 9], tmp_path / "two") == 2 * layers + 1  # and the mean
 
 
 def test_tampering_is_detected(checkpoint: Path, tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 ::
 
-    short_runs ──> Loop: slice, [sequences, tokens, width], Attention ──────────┐
-    long_runs  ──> Loop: slice, [sequences, tokens, width], MultiHeadAttention ─┴─> concatenate
+    one short sequence ──> [1, tokens, width], Attention
+    others: short_runs ──> Loop: slice, [sequences, tokens, width], Attention ──────────┐
+            long_runs  ──> Loop: slice, [sequences, tokens, width], MultiHeadAttention ─┴─> join
 
 Up to some length ONNX's own Attention is the faster kernel; it holds the scores of all pairs of
 tokens at once. MultiHeadAttention of ONNX Runtime goes through longer sequences in blocks. The
@@ -20,12 +21,14 @@ from onnx import helper
 
 from bertd_export.operators import (
     ATTENTION,
+    LONE,
     PACKED_ATTENTION,
     PACKED_FIRST_ATTENTION,
     appending_function,
     constant,
     fused_attention,
     loop,
+    one_of,
     reference,
 )
 
@@ -79,8 +82,24 @@ def _over_runs(
     ]
 
 
-def _function(name: str, inputs: list[str], select: list[onnx.NodeProto]) -> onnx.FunctionProto:
+def _alone(select: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Steps for a batch of one short sequence; ``select`` makes ``qu``, ``ku`` and ``vu``."""
+    return [
+        constant("batch", np.array([0], np.int64)),
+        *select,
+        _short_attention(["qu", "ku", "vu"], "ou"),
+        _node("Squeeze", ["ou", "batch"], ["o"]),
+    ]
+
+
+def _function(
+    name: str, inputs: list[str], select: list[onnx.NodeProto], whole: list[onnx.NodeProto]
+) -> onnx.FunctionProto:
+    """Attention over runs; ``select`` takes the rows of one, ``whole`` all rows, of a lone one."""
     nodes = [
+        *one_of(SHORT_RUNS, "one_short_run"),
+        *one_of(CU_SEQLENS, "one_sequence"),
+        _node("And", ["one_short_run", "one_sequence"], [LONE]),
         constant("from_0", np.array([0], np.int64)),
         constant("from_1", np.array([1], np.int64)),
         constant("to_last", np.array([-1], np.int64)),
@@ -89,7 +108,8 @@ def _function(name: str, inputs: list[str], select: list[onnx.NodeProto]) -> onn
         *_over_runs(SHORT_RUNS, select, _short_attention, "empty", "short_parts"),
         *_over_runs(LONG_RUNS, select, fused_attention, "short_parts", "parts"),
     ]
-    return appending_function(name, [*inputs, *_RUNS], nodes, ["num_heads", "scale"])
+    attributes = ["num_heads", "scale"]
+    return appending_function(name, [*inputs, *_RUNS], nodes, attributes, _alone(whole))
 
 
 def packed_attention(*, merged: bool) -> onnx.FunctionProto:
@@ -100,9 +120,11 @@ def packed_attention(*, merged: bool) -> onnx.FunctionProto:
     """
     if not merged:
         select = [step for x in "qkv" for step in _stacked(x, f"{x}u", "start", "end")]
-        return _function(PACKED_ATTENTION, ["q", "k", "v"], select)
+        return _function(PACKED_ATTENTION, ["q", "k", "v"], select, _whole("q", "k", "v"))
     split = _node("Split", ["u"], ["qu", "ku", "vu"], axis=2, num_outputs=3)
-    return _function(PACKED_ATTENTION, ["qkv"], [*_stacked("qkv", "u", "start", "end"), split])
+    select = [*_stacked("qkv", "u", "start", "end"), split]
+    whole = [_node("Unsqueeze", ["qkv", "batch"], ["u"]), split]
+    return _function(PACKED_ATTENTION, ["qkv"], select, whole)
 
 
 def packed_first_attention() -> onnx.FunctionProto:
@@ -113,7 +135,11 @@ def packed_first_attention() -> onnx.FunctionProto:
     """
     select = _stacked("q", "qu", "first", "last")
     select += [step for x in "kv" for step in _stacked(x, f"{x}u", "start", "end")]
-    return _function(PACKED_FIRST_ATTENTION, ["q", "k", "v"], select)
+    return _function(PACKED_FIRST_ATTENTION, ["q", "k", "v"], select, _whole("q", "k", "v"))
+
+
+def _whole(*rows: str) -> list[onnx.NodeProto]:
+    return [_node("Unsqueeze", [x, "batch"], [f"{x}u"]) for x in rows]
 
 
 def take_runs(model: onnx.ModelProto) -> None:

@@ -1,7 +1,9 @@
 """The model-local ONNX functions of a packed graph: each a Loop over the sequences of a batch.
 
 Every sequence is sliced out, computed alone and appended. No padding is ever computed, and a
-text's answer cannot depend on its neighbours.
+text's answer cannot depend on its neighbours. A text that has the batch to itself is computed by
+the same kernels on the same shapes without the Loop, whose one turn would cost more than the
+attention of a short text.
 """
 
 from collections.abc import Callable
@@ -24,6 +26,7 @@ PACKED_MEAN = "PackedMean"
 PACKED_MAX = "PackedMax"
 FUSED_ATTENTION = "MultiHeadAttention"
 ATTENTION = "Attention"
+LONE = "lone"  # whether the steps without the Loop are taken: a bool scalar
 
 _OPSETS = (helper.make_opsetid("", OPSET), helper.make_opsetid(FUSED_DOMAIN, 1))
 
@@ -97,22 +100,59 @@ def loop(bounds: str, steps: list[onnx.NodeProto], before: str, after: str) -> l
 
 
 def appending_function(
-    name: str, inputs: list[str], nodes: list[onnx.NodeProto], attributes: list[str]
+    name: str,
+    inputs: list[str],
+    nodes: list[onnx.NodeProto],
+    attributes: list[str],
+    alone: list[onnx.NodeProto] | None = None,
 ) -> onnx.FunctionProto:
     """A function whose ``nodes`` append tensors to the sequence ``empty`` and call it ``parts``.
 
-    The function's output is their concatenation.
+    The function's output is their concatenation; or ``o``, which the nodes ``alone`` make, in a
+    batch of which ``nodes`` say that it is :data:`LONE`.
     """
+    empty = helper.make_node("SequenceEmpty", [], ["empty"], dtype=TensorProto.FLOAT)
+    joined = helper.make_node("ConcatFromSequence", ["parts"], ["out"], axis=0)
+    if alone is None:
+        steps = [empty, *nodes, joined]
+    else:
+        # What precedes the loops is the same in all layers: outside, ONNX Runtime computes it once.
+        before = [node for node in nodes if node.op_type != "Loop"]
+        loops = [node for node in nodes if node.op_type == "Loop"]
+        steps = [*before, _either(alone, [empty, *loops, joined])]
     body = [
         constant("c1", np.array(1, np.int64)),
         constant("true", np.array(True)),
-        helper.make_node("SequenceEmpty", [], ["empty"], dtype=TensorProto.FLOAT),
-        *nodes,
-        helper.make_node("ConcatFromSequence", ["parts"], ["out"], axis=0),
+        *steps,
     ]
     return helper.make_function(
         DOMAIN, name, inputs, ["out"], body, list(_OPSETS), attributes=attributes
     )
+
+
+def _either(alone: list[onnx.NodeProto], together: list[onnx.NodeProto]) -> onnx.NodeProto:
+    """An If: ``out`` is the ``o`` of the nodes ``alone`` where :data:`LONE` is true."""
+
+    def branch(name: str, nodes: list[onnx.NodeProto], output: str) -> onnx.GraphProto:
+        value = helper.make_tensor_value_info(output, TensorProto.FLOAT, None)
+        return helper.make_graph(nodes, name, [], [value])
+
+    return helper.make_node(
+        "If",
+        [LONE],
+        ["out"],
+        then_branch=branch("alone", alone, "o"),
+        else_branch=branch("together", together, "out"),
+    )
+
+
+def one_of(bounds: str, condition: str) -> list[onnx.NodeProto]:
+    """Nodes that make ``condition``: there is one interval between the ``bounds``."""
+    return [
+        constant(f"{condition}_size", np.array(2, np.int64)),
+        helper.make_node("Size", [bounds], [f"{condition}_found"]),
+        helper.make_node("Equal", [f"{condition}_found", f"{condition}_size"], [condition]),
+    ]
 
 
 def per_sequence(
@@ -155,7 +195,12 @@ def _reduction(name: str, operator: str) -> onnx.FunctionProto:
         helper.make_node("Slice", ["x", "start", "end", "ax"], ["xs"]),
         helper.make_node(operator, ["xs", "ax"], ["o"], keepdims=1),
     ]
-    return per_sequence(name, ["x", CU_SEQLENS], steps)
+    alone = [
+        constant("rows", np.array([0], np.int64)),
+        helper.make_node(operator, ["x", "rows"], ["o"], keepdims=1),
+    ]
+    nodes = [*one_of(CU_SEQLENS, LONE), *loop(CU_SEQLENS, steps, "empty", "parts")]
+    return appending_function(name, ["x", CU_SEQLENS], nodes, [], alone)
 
 
 def add_functions(

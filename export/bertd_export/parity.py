@@ -43,7 +43,7 @@ def _count(nodes: Iterable[onnx.NodeProto], *, inside: bool) -> int:
         total += inside and node.op_type in {FUSED_ATTENTION, ATTENTION}
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                total += _count(attribute.g.node, inside=inside or node.op_type == "Loop")
+                total += _count(attribute.g.node, inside=inside or node.op_type in {"Loop", "If"})
     return total
 
 
