@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bertd_bench import sections
+from bertd_bench import documents, sections
 from bertd_bench.cli import bench
 from bertd_bench.comparison import agreement, interpreters, results, run, table
 from bertd_bench.comparison.process import PeerError
@@ -181,7 +181,7 @@ def comparison() -> results.Comparison:
 
 
 def test_rows_where_bertd_is_not_ahead_are_marked(comparison: results.Comparison) -> None:
-    text = table.render(comparison, "x.json")
+    text = table.render([("x.json", comparison)])
     assert "| **bertd** | 2.00 ms |" in text
     assert "| PyTorch eager | 2.00x (" in text
     assert "even** |" in text.split("| ONNX Runtime |")[1].splitlines()[0]
@@ -189,8 +189,11 @@ def test_rows_where_bertd_is_not_ahead_are_marked(comparison: results.Comparison
     assert "2.50 **over its 2** | 2 mixed: by length |" in text
     assert "- Infinity: not installed: infinity_emb" in text
     assert "- CTranslate2, 2 mixed: its answers differ" in text
-    assert "**The machine was noisy** in 1 of 1 cases" in text
-    short = table.summary(comparison, "x.json")
+    assert "The machine was noisy in 1 of 1 cases" in text
+    short = table.summary(
+        [("x.json", comparison), ("x-base.json", comparison.model_copy(deep=True))]
+    )
+    assert "| 2 mixed, tiny |" in short
     assert "behind**, OpenVINO int8 |" in short
     assert ", ONNX Runtime |" in short
     assert "noisy" in short
@@ -211,14 +214,15 @@ def test_a_large_result_is_compressed(
 
 def test_the_documents_say_what_the_committed_result_says() -> None:
     """`bertd bench compare-docs` would change nothing."""
-    comparison = results.read(RESULT)
+    read = [(path, results.read(path)) for path in results.beside(RESULT)]
     opening = sections.begin("compare-docs")
-    for path, render, link in (
-        (ROOT / "docs/benchmarks.md", table.render, "../benchmarks/results/compare.json"),
-        (ROOT / "README.md", table.summary, "benchmarks/results/compare.json"),
+    for path, render in (
+        (ROOT / "docs/benchmarks.md", table.render),
+        (ROOT / "README.md", table.summary),
     ):
         text = path.read_text(encoding="utf-8")
-        assert text == sections.replaced(text, opening, render(comparison, link))
+        found = [(documents.link(result, path), comparison) for result, comparison in read]
+        assert text == sections.replaced(text, opening, render(found))
 
 
 def test_a_document_without_its_comments_is_left_alone(tmp_path: Path) -> None:

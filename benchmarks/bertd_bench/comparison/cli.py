@@ -162,7 +162,7 @@ def compare(  # noqa: PLR0913, PLR0917 - click's parameters
     link = str(json_path or "no file")
     if json_path is not None:
         click.echo(f"{results.write(comparison, json_path)} is written", err=True)
-    click.echo(table.render(comparison, link))
+    click.echo(table.render([(link, comparison)]))
 
 
 def _command(arguments: list[str]) -> str:
@@ -199,12 +199,12 @@ def peers(pythons: tuple[str, ...]) -> None:
 @click.command("compare-docs")
 @click.option(
     "--json",
-    "json_path",
+    "json_paths",
     metavar="FILE",
+    multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=RESULTS,
-    show_default=True,
-    help="Results of `compare`.",
+    help="Results of `compare`, the standard run first; may be given several times. "
+    f"Default: {RESULTS}, then others that are called so with a word after it.",
 )
 @click.option(
     "--document",
@@ -218,16 +218,16 @@ def peers(pythons: tuple[str, ...]) -> None:
     default=README,
     show_default=True,
 )
-def compare_docs(json_path: Path, document: Path, readme: Path) -> None:
+def compare_docs(json_paths: tuple[Path, ...], document: Path, readme: Path) -> None:
     """Write the results of `compare` into docs/benchmarks.md and README.md."""
     from bertd_bench import documents, sections
     from bertd_bench.comparison import results, table
 
     with documents.explained():
-        comparison = results.read(json_path)
+        found = [(path, results.read(path)) for path in json_paths or results.beside(RESULTS)]
     opening = sections.begin("compare-docs")
     for target, render in ((document, table.render), (readme, table.summary)):
-        section = render(comparison, documents.link(json_path, target))
+        section = render([(documents.link(path, target), each) for path, each in found])
         documents.rewrite(target, partial(sections.replaced, opening=opening, section=section))
 
 

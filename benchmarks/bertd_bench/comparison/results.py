@@ -163,3 +163,11 @@ def read(path: Path) -> Comparison:
     if found.benchmark != BENCHMARK:
         raise ValueError(f"{path} is a result of {found.benchmark}: give one of `compare`")
     return found
+
+
+def beside(first: Path) -> list[Path]:
+    """A result and those that are called as it is with a word after it, as `compare-base.json`."""
+    stem = first.name.partition(".")[0]
+    others = sorted(first.parent.glob(f"{stem}-*.json*"))
+    packed = first.with_name(f"{first.name}.gz")
+    return [packed if packed.exists() else first, *others]

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from bertd_bench.comparison.results import Case, Comparison, Ratio, Row, Subject, ratio
 from bertd_bench.peers.ours import ENGINE, ENGINE_INT8, GRPC
 from bertd_bench.peers.torch_eager import REFERENCE
 
+Found = tuple[
+    str, Comparison
+]  # where its JSON file is, as seen from the document; and what it says
+_LEGEND = (
+    "Each cell says how many times as fast bertd was, by medians, with a 95 % interval. fp32 peers "
+    "are compared with bertd in fp32, bf16 and int8 peers with bertd in int8. Where bertd is not "
+    "surely ahead the cell is bold: *even* if the interval holds 1, *behind* if it is below."
+)
 _RIVALS = {"fp32": ENGINE, "bf16": ENGINE_INT8, "int8": ENGINE_INT8}  # who of ours is compared
 
 
@@ -56,18 +64,27 @@ def by_name(subject: Subject) -> dict[str, list[Case]]:
     return found
 
 
-def render(comparison: Comparison, link: str) -> str:
+def render(found: Sequence[Found]) -> str:
     """The page's section: for each model the ratios, then who did what, then what was not.
 
     Args:
-        comparison: what was measured.
-        link: where its JSON file is, as seen from the document.
+        found: comparisons, the standard one first.
     """
-    parts = [_introduction(comparison, link)]
-    for subject in comparison.subjects:
-        parts += [_heading(subject), _ratios(subject), _conduct(subject), *_left_out(subject)]
-    parts.append(_noise(comparison))
+    parts = [_LEGEND]
+    for link, comparison in found:
+        parts.append(_introduction(comparison, link))
+        for subject in comparison.subjects:
+            parts += [_heading(subject), _ratios(subject)]
+            parts += _folded("Cores used, batches, agreement", _conduct(subject))
+            parts += _folded("Not timed", *_left_out(subject))
+        parts += _noise(comparison)
     return "\n\n".join(parts)
+
+
+def _folded(title: str, *parts: str) -> list[str]:
+    if not parts:
+        return []
+    return [f"<details><summary>{title}</summary>", *parts, "</details>"]
 
 
 def _introduction(comparison: Comparison, link: str) -> str:
@@ -85,11 +102,7 @@ def _introduction(comparison: Comparison, link: str) -> str:
     note = f"{comparison.note}\n\n" if comparison.note else ""
     return (
         f"{note}`{comparison.command}`: {comparison.rounds} rounds; {', '.join(facts)}. Raw "
-        f"samples and versions: [`{link}`]({link}).\n\n"
-        "Each cell says how many times as fast bertd was, by medians, with a 95 % interval. fp32 "
-        "peers are compared with bertd in fp32, bf16 and int8 peers with bertd in int8. Where "
-        "bertd is not surely ahead the cell is bold: *even* if the interval holds 1, *behind* if "
-        "it is below."
+        f"samples and versions: [`{link}`]({link})."
     )
 
 
@@ -173,31 +186,31 @@ def _left_out(subject: Subject) -> list[str]:
         for case in subject.cases
         for name, reason in case.refused.items()
     ]
-    return ["\n".join(["Not timed:", "", *said])] if said else []
+    return ["\n".join(said)] if said else []
 
 
-def _noise(comparison: Comparison) -> str:
+def _noise(comparison: Comparison) -> list[str]:
     noisy = comparison.noisy
     cases = [case for subject in comparison.subjects for case in subject.cases]
     total = len(cases)
     if any(case.noise is None for case in cases):
-        return "Nobody watched the machine for noise during this run."
+        return ["Nobody watched the machine for noise during this run."]
     if not noisy:
-        return f"The machine was quiet in all {total} cases."
-    head = f"**The machine was noisy** in {len(noisy)} of {total} cases:"
-    return "\n".join([head, "", *(f"- {each}" for each in noisy)])
+        return [f"The machine was quiet in all {total} cases."]
+    title = f"The machine was noisy in {len(noisy)} of {total} cases"
+    return _folded(title, "\n".join(f"- {each}" for each in noisy))
 
 
-def summary(comparison: Comparison, link: str) -> str:
+def summary(found: Sequence[Found]) -> str:
     """README's table: the first model against eager, and against the best peer of each kind.
 
     Args:
-        comparison: what was measured.
-        link: where its JSON file is, as seen from the document.
+        found: comparisons, the standard one first; of all models but its first, the widest case.
 
     Raises:
-        ValueError: bertd or eager is not in it.
+        ValueError: bertd or eager is not in one.
     """
+    link, comparison = found[0]
     subject = comparison.subjects[0]
     introduction = (
         f"Medians of bertd in process, and how many times as fast it was as PyTorch eager and as "
@@ -210,23 +223,41 @@ def summary(comparison: Comparison, link: str) -> str:
         "",
         "| | bertd | over eager | over the best fp32 | bertd int8 | over the best int8 or bf16 |",
         "|---|---:|---:|---|---:|---|",
+        *(_summed(link, name, cases) for name, cases in by_name(subject).items()),
     ]
-    for name, cases in by_name(subject).items():
-        ours, eager = cases[0].row(ENGINE), cases[0].row(REFERENCE)
-        if ours is None or eager is None:
-            raise ValueError(f"{link}, {name}: the comparison lacks {ENGINE} or {REFERENCE}")
-        ours8 = cases[0].row(ENGINE_INT8)
-        lines.append(
-            f"| {name} | {milliseconds(ours)} | {shown(ratio(eager, ours))} | "
-            f"{_best(best(cases, ('fp32',)))} | {milliseconds(ours8) if ours8 else ''} | "
-            f"{_best(best(cases, ('bf16', 'int8')))} |"
-        )
+    for link, each in found:
+        for other in each.subjects:
+            mixed = [case for case in other.cases if len(set(case.lengths)) > 1]
+            if other is not subject and mixed:
+                lines.append(_summed(link, f"{mixed[0].name}, {_named(other, subject)}", mixed))
     lines += ["", *_transport(subject)]
-    if comparison.noisy:
+    if any(each.noisy for _, each in found):
         lines.append(
             "The machine was noisy during this run, so measure again before you trust a ratio."
         )
     return "\n".join(lines).rstrip()
+
+
+def _named(subject: Subject, first: Subject) -> str:
+    """A subject, by what tells it from the first."""
+    parts = [subject.model]
+    if subject.task != first.task:
+        parts.append(subject.task)
+    if subject.threads != first.threads:
+        parts.append(f"{subject.threads} threads" if subject.threads > 1 else "1 thread")
+    return ", ".join(parts)
+
+
+def _summed(link: str, name: str, cases: Sequence[Case]) -> str:
+    ours, eager = cases[0].row(ENGINE), cases[0].row(REFERENCE)
+    if ours is None or eager is None:
+        raise ValueError(f"{link}, {name}: the comparison lacks {ENGINE} or {REFERENCE}")
+    ours8 = cases[0].row(ENGINE_INT8)
+    return (
+        f"| {name} | {milliseconds(ours)} | {shown(ratio(eager, ours))} | "
+        f"{_best(best(cases, ('fp32',)))} | {milliseconds(ours8) if ours8 else ''} | "
+        f"{_best(best(cases, ('bf16', 'int8')))} |"
+    )
 
 
 def _best(found: Best | None) -> str:

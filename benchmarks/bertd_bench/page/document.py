@@ -42,7 +42,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 def charts(results: Results) -> list[Chart | Missing]:
     """Everything that a report shows, in its order."""
     return [
-        *plots.of(results.comparison),
+        *plots.of([each for _, each in results.comparisons]),
         machine_plots.load(results.goodput),
         machine_plots.padding(results.engines),
         machine_plots.stages(results.light),
@@ -143,14 +143,13 @@ def _cell(text: str) -> str:
 
 def _about(results: Results) -> str:
     lines = []
-    if results.comparison is not None:
-        name, found = results.comparison
+    for name, found in results.comparisons:
         lines.append(_source(name, found.command, found.machine))
         if found.note:
             lines.append(escape(found.note))
         count = len(found.noisy)
         if count:
-            lines.append(f"The machine was noisy in {count} of the comparison's cases.")
+            lines.append(f"The machine was noisy in {count} of its cases.")
     if results.card is not None:
         name, card = results.card
         lines.append(_source(name, card.command, card.machine))

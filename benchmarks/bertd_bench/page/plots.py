@@ -19,15 +19,15 @@ _MOST = 6  # lines of one chart
 REMEDY = "bertd bench compare --json benchmarks/results/compare.json"
 
 
-def of(found: tuple[str, Comparison] | None) -> list[Chart | Missing]:
-    """All charts of a comparison."""
-    if found is None:
+def of(comparisons: Sequence[Comparison]) -> list[Chart | Missing]:
+    """All charts of comparisons, the standard one first."""
+    if not comparisons:
         return [Missing("speedup", "Times as fast as each peer", REMEDY)]
-    _, comparison = found
+    subjects = [subject for each in comparisons for subject in each.subjects]
     charts: list[Chart | Missing] = [
-        _speedup(subject, number) for number, subject in enumerate(comparison.subjects)
+        _speedup(subject, number) for number, subject in enumerate(subjects)
     ]
-    first = comparison.subjects[0]
+    first = subjects[0]
     shortest = min(first.cases, key=lambda case: sum(case.lengths))
     names = dict.fromkeys((shortest.name, _widest(first).name))
     return charts + [
@@ -49,6 +49,11 @@ def _peers(subject: Subject) -> list[tuple[Case, Row, Row]]:
         if not row.own
         if (ours := case.row(ENGINE if row.precision == "fp32" else ENGINE_INT8)) is not None
     ]
+
+
+def _named(subject: Subject) -> str:
+    threads = "1 thread" if subject.threads == 1 else f"{subject.threads} threads"
+    return f"{subject.model}, {subject.task}, {threads}"
 
 
 def _speedup(subject: Subject, number: int) -> Chart:
@@ -80,7 +85,7 @@ def _speedup(subject: Subject, number: int) -> Chart:
     closest = f"{drawn[0][0].name}, {drawn[0][1].value:.2f} times" if drawn else "none"
     return Chart(
         key=f"speedup-{number + 1}",
-        title=f"Times as fast as each peer: {subject.model}, {subject.threads} threads",
+        title=f"Times as fast as each peer: {_named(subject)}",
         says=(
             f"How many times as fast bertd was as each peer, {len(names)} in all, on {name}, by "
             f"medians, with 95 % intervals. Round marks are float32, square ones lower "

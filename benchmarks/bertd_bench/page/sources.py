@@ -29,9 +29,9 @@ class Results:
         unread: files that look like a result which is drawn, and are none; why.
     """
 
-    comparison: tuple[str, Comparison] | None = None
     card: tuple[str, Card] | None = None
     goodput: tuple[str, GoodputReport] | None = None
+    comparisons: list[tuple[str, Comparison]] = field(default_factory=list)
     light: list[tuple[str, LoadReport]] = field(default_factory=list)
     engines: list[tuple[str, EngineReport]] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Results:
 
 # What a result is called here, by the benchmark that it names or the parts that it has.
 _KINDS: tuple[tuple[str, type[BaseModel], str, frozenset[str]], ...] = (
-    ("comparison", Comparison, COMPARE, frozenset()),
+    ("comparisons", Comparison, COMPARE, frozenset()),
     ("card", Card, HARDWARE, frozenset()),
     ("goodput", GoodputReport, GOODPUT, frozenset()),
     ("light", LoadReport, "", frozenset({"light", "throughput", "overload"})),
@@ -54,8 +54,8 @@ def read(paths: Iterable[Path]) -> Results:
         OSError: a file cannot be read.
         ValueError: a file is no JSON.
     """
-    found: dict[str, Any] = {"light": [], "engines": [], "unread": {}}
-    for path in sorted(paths):
+    found: dict[str, Any] = {"comparisons": [], "light": [], "engines": [], "unread": {}}
+    for path in sorted(paths, key=lambda path: path.name.split(".")):  # the standard run first
         data = path.read_bytes()
         try:
             document = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
