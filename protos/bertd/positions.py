@@ -36,7 +36,7 @@ def number_positions(
             before = np.concatenate([[0], np.cumsum(numbered, dtype=np.int64)])
             within = before[:-1] - before[_starts(cu_seqlens)]
             return np.where(numbered, within + offset, offset - 1)
-    if len(cu_seqlens) == 2:  # noqa: PLR2004 - one sequence, from its start to the end
+    if len(cu_seqlens) == 2:
         return np.arange(offset, offset + len(input_ids), dtype=np.int64)
     positions: Int64Array = np.arange(len(input_ids), dtype=np.int64) - _starts(cu_seqlens) + offset
     return positions

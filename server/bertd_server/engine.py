@@ -152,7 +152,7 @@ class Engine:
         Returns:
             For each sequence, in the order given, its rows of each output: float32 `[rows, …]`
             with one row for the sequence, for each of its tokens, or for each of its mask tokens,
-            as the manifest says. They are views of the batch's arrays.
+            as the manifest says. They are the batch's arrays, or views of them.
         """
         names = list(self.outputs if outputs is None else outputs)
         batch = self._pack(sequences)
