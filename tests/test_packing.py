@@ -4,9 +4,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from bertd.bundle import LONG_RUNS
 from bertd.runs import SHORT_TOKENS, arrange
 from bertd_server.packing import TokenSequence, pack
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 token_lists = st.lists(st.lists(st.integers(0, 30_000), min_size=1, max_size=40), min_size=1)
@@ -28,6 +29,26 @@ def test_every_sequence_comes_back_from_its_slice(ids: list[list[int]], offset: 
         assert batch.input_ids[begin:end].tolist() == one
         assert batch.token_type_ids[begin:end].tolist() == [i % 2 for i in one]
         assert batch.position_ids[begin:end].tolist() == list(range(offset, offset + len(one)))
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=600), st.integers(0, 3))
+@example([5] * SHORT_TOKENS, 2)
+@example([5] * (SHORT_TOKENS + 1), 2)
+def test_one_sequence_is_packed_as_the_first_of_two(ids: list[int], offset: int) -> None:
+    """The straight path gives the arrays of the general one, less what a longer neighbour adds."""
+    one, longer = sequence(ids), sequence([5] * 601)
+    for unnumbered in (None, 1):
+        alone = pack([one], offset, unnumbered)
+        beside = pack([longer, one], offset, unnumbered)
+        for name, array in alone.feeds().items():
+            expected = beside.feeds()[name][: len(array)]
+            assert array.dtype == expected.dtype == np.int64
+            if name != LONG_RUNS:  # there the neighbour lies
+                assert array.tolist() == expected.tolist()
+        assert beside.arrangement.order.tolist() == [1, 0]
+        assert alone.arrangement.order.tolist() == [0]
+        short = len(ids) <= SHORT_TOKENS
+        assert alone.arrangement.long_runs.tolist() == ([1] if short else [0, 1])
 
 
 def test_nothing_to_pack_is_refused() -> None:

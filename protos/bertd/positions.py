@@ -30,11 +30,19 @@ def number_positions(
     Returns:
         int64 `[tokens]`.
     """
-    starts = np.repeat(cu_seqlens[:-1], np.diff(cu_seqlens))
     if unnumbered_token_id is not None:
         numbered = input_ids != unnumbered_token_id
         if not numbered.all():
             before = np.concatenate([[0], np.cumsum(numbered, dtype=np.int64)])
-            return np.where(numbered, before[:-1] - before[starts] + offset, offset - 1)
-    positions: Int64Array = np.arange(len(input_ids), dtype=np.int64) - starts + offset
+            within = before[:-1] - before[_starts(cu_seqlens)]
+            return np.where(numbered, within + offset, offset - 1)
+    if len(cu_seqlens) == 2:
+        return np.arange(offset, offset + len(input_ids), dtype=np.int64)
+    positions: Int64Array = np.arange(len(input_ids), dtype=np.int64) - _starts(cu_seqlens) + offset
     return positions
+
+
+def _starts(cu_seqlens: Int64Array) -> Int64Array:
+    """For each token, where its sequence starts."""
+    begins = cu_seqlens[:-1]
+    return begins.repeat(cu_seqlens[1:] - begins)

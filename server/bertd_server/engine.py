@@ -91,7 +91,8 @@ class Engine:
         with ThreadPoolExecutor(1) as opener:  # threads of a session are as nice as who opens it
             self._narrow, self._wide = opener.submit(self._open_nicely, folder).result()
         sessions.check_names(self._narrow, folder, manifest)
-        self._inputs = frozenset(entry.name for entry in self._narrow.get_inputs())
+        # A family without token types, or with rotary positions only, lacks their input.
+        self._unread = sessions.unread(self._narrow)
         self._rows = {**manifest.outputs, bundle.SPARSE_EMBEDDING: "sequences"}
         embedding = bundle.SENTENCE_EMBEDDING
         self.outputs = (embedding,) if embedding in self._rows else tuple(manifest.outputs)
@@ -151,30 +152,31 @@ class Engine:
         Returns:
             For each sequence, in the order given, its rows of each output: float32 `[rows, …]`
             with one row for the sequence, for each of its tokens, or for each of its mask tokens,
-            as the manifest says. They are views of the batch's arrays.
+            as the manifest says. They are the batch's arrays, or views of them.
         """
         names = list(self.outputs if outputs is None else outputs)
         batch = self._pack(sequences)
         masks = self._masks(batch)
         arrays = self._compute(batch, names, masks, wide=wide)
+        if batch.sequences == 1:  # every row is of the one
+            return [arrays]
         edges = {
-            "sequences": np.arange(batch.sequences + 1),
-            "tokens": batch.cu_seqlens,
-            "masks": np.searchsorted(masks, batch.cu_seqlens),
+            "sequences": range(batch.sequences + 1),
+            "tokens": batch.cu_seqlens.tolist(),
+            "masks": masks.searchsorted(batch.cu_seqlens).tolist(),
         }
-        places = np.argsort(batch.arrangement.order)
+        columns = [(name, arrays[name], edges[self._rows[name]]) for name in names]
         return [
-            {
-                name: arrays[name][slice(*edges[self._rows[name]][place : place + 2])]
-                for name in names
-            }
-            for place in places
+            {name: rows[edge[place] : edge[place + 1]] for name, rows, edge in columns}
+            for place in batch.arrangement.order.argsort().tolist()
         ]
 
     def embed(self, sequences: Sequence[TokenSequence], *, wide: bool = False) -> Float32Array:
         """Compute one vector per sequence: float32 `[sequences, dimensions]`."""
         batch = self._pack(sequences)
         (vectors,) = self._run(batch, [bundle.SENTENCE_EMBEDDING], _NOWHERE, wide=wide)
+        if batch.sequences == 1:
+            return vectors
         restored = np.empty_like(vectors)
         restored[batch.arrangement.order] = vectors
         return restored
@@ -207,10 +209,10 @@ class Engine:
     def _run(
         self, batch: PackedBatch, outputs: list[str], masks: Int64Array, *, wide: bool
     ) -> list[Float32Array]:
-        feeds = {**batch.feeds(), bundle.MASK_POSITIONS: masks}
+        feeds = batch.feeds()
+        feeds[bundle.MASK_POSITIONS] = masks
+        for name in self._unread:
+            del feeds[name]
         session = self._wide if wide else self._narrow
-        # A family without token types, or with rotary positions only, lacks the input.
-        arrays: list[Float32Array] = session.run(
-            outputs, {name: array for name, array in feeds.items() if name in self._inputs}
-        )
+        arrays: list[Float32Array] = session.run(outputs, feeds)
         return arrays

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from bertd import bundle
@@ -80,20 +81,28 @@ def pack(
         position_offset: position id of each sequence's first token.
         unnumbered_token_id: token that takes no position, see :mod:`bertd.positions`.
 
+    Returns:
+        A batch that is not to be written to: of one sequence it holds the arrays themselves.
+
     Raises:
         ValueError: there is no sequence, or one is empty.
     """
-    if not sequences or any(len(sequence) == 0 for sequence in sequences):
+    lengths = [len(sequence.input_ids) for sequence in sequences]
+    if not all(lengths) or not lengths:
         raise ValueError("a batch needs at least one sequence, and each at least one token")
-    lengths = np.fromiter((len(sequence) for sequence in sequences), np.int64, len(sequences))
-    arrangement = arrange(lengths)
-    sequences = [sequences[place] for place in arrangement.order]
-    cu_seqlens = np.zeros(len(sequences) + 1, np.int64)
-    np.cumsum(lengths[arrangement.order], out=cu_seqlens[1:])
-    input_ids = np.concatenate([sequence.input_ids for sequence in sequences])
+    arrangement = arrange(np.array(lengths, np.int64))
+    if len(sequences) == 1:  # its arrays are the batch's: a lone text waits for every copy
+        (alone,) = sequences
+        input_ids, token_type_ids = alone.input_ids, alone.token_type_ids
+        cu_seqlens = np.array([0, *lengths], np.int64)
+    else:
+        order = arrangement.order.tolist()
+        cu_seqlens = np.array([0, *accumulate(lengths[place] for place in order)], np.int64)
+        input_ids = np.concatenate([sequences[place].input_ids for place in order])
+        token_type_ids = np.concatenate([sequences[place].token_type_ids for place in order])
     return PackedBatch(
         input_ids=input_ids,
-        token_type_ids=np.concatenate([sequence.token_type_ids for sequence in sequences]),
+        token_type_ids=token_type_ids,
         position_ids=number_positions(input_ids, cu_seqlens, position_offset, unnumbered_token_id),
         cu_seqlens=cu_seqlens,
         arrangement=arrangement,

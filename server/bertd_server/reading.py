@@ -210,10 +210,9 @@ class Reader:
             prompt: put before each text.
             offsets: whether the encodings shall have them, in code points of prompt and text.
         """
-        outcomes: list[Outcome | None] = [self.refusal(one) for one in inputs]
-        outcomes = [
-            _given(one.tokens, offsets) if one.tokens is not None else refused
-            for one, refused in zip(inputs, outcomes, strict=True)
+        outcomes: list[Outcome | None] = [
+            self.refusal(one) if one.tokens is None else _given(one.tokens, offsets)
+            for one in inputs
         ]
         good = [one for one, settled in zip(inputs, outcomes, strict=True) if settled is None]
         encodings = iter(self.encode(good, prompt, offsets=offsets))
@@ -224,7 +223,9 @@ class Reader:
 
     def refusal(self, one: Input) -> InvalidInput | None:
         """Why an input cannot be encoded; None if it can."""
-        for field, text in ((one.field, one.text), (one.pair_field, one.pair or "")):
+        for field, text in ((one.field, one.text), (one.pair_field, one.pair)):
+            if text is None:
+                continue
             if len(text) > self._max_characters:
                 return InvalidInput(
                     f"{field} has {len(text)} characters, the server reads at most "
@@ -278,9 +279,10 @@ class Reader:
         # What is cut may be much longer than what is read: it is not kept for nothing.
         details = encoding if offsets else None
         ids = np.array(encoding.ids, np.int64)
-        types = np.array(encoding.type_ids, np.int64)
         if self._token_types == 1:
-            types[:] = 0
+            types = np.zeros(total, np.int64)
+        else:
+            types = np.array(encoding.type_ids, np.int64)
         if total <= self.max_tokens:
             window = Window(TokenSequence(ids, types), np.arange(total))
             return Reading((window,), total, details, prompt + one.text)

@@ -94,6 +94,11 @@ def check_names(session: Any, folder: Path, manifest: bundle.Manifest) -> None:
         )
 
 
+def unread(session: Any) -> frozenset[str]:
+    """Which of a batch's arrays the graph has no input for."""
+    return frozenset(_FEEDS - {entry.name for entry in session.get_inputs()})
+
+
 def configured(threads: int, options: SessionOptions) -> ort.SessionOptions:
     """ONNX Runtime's options for runs on so many threads, the calling one included."""
     result = ort.SessionOptions()
