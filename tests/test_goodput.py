@@ -120,9 +120,13 @@ async def test_the_client_of_http_reads_answers_and_refusals() -> None:
     assert http_client.embedding_of(replies[1].answer).tolist() == [5.0] * 3
     assert (await send(0, 0.0)).outcome is Outcome.EXPIRED
     assert len(opened) == len(idle) == 1
+    opened[0].close()  # as servers do with connections that are idle for long
+    assert await idle[0][0].read() == b""
+    assert (await send(0, 60.0)).outcome is Outcome.ANSWERED
+    assert len(opened) == 2
     with pytest.raises(ValueError, match="no embedding"):
         http_client.embedding_of(b"{}")
-    for writer in (idle[0][1], opened[0]):
+    for writer in (idle[0][1], *opened):
         writer.close()
         await writer.wait_closed()
     server.close()
