@@ -19,7 +19,7 @@ from bertd.bundle import Task
 from bertd_export.bundle import export_model
 from bertd_export.tasks import loader
 from bertd_server.engine import EngineOptions
-from bertd_server.model import Model, ModelOptions
+from bertd_server.model import Loaded, Model, ModelOptions
 from bertd_server.scheduler import SchedulerOptions
 from bertd_server.startup import StartOptions
 from bertd_server.tasks.ask import Reply
@@ -81,6 +81,11 @@ class Served:
         return {name: value[0].numpy() for name, value in outputs.items()}
 
 
+def open_model(bundle: Path, options: ModelOptions) -> Model:
+    """A bundle as the only model, on the event loop that calls this and waits for it."""
+    return Model(Loaded.read(bundle, options), options)
+
+
 def export_tiny(
     factory: pytest.TempPathFactory, family: str, task: Task, **changes: Any
 ) -> tuple[Path, Path]:
@@ -109,7 +114,7 @@ def serving(
     with asyncio.Runner() as runner:
 
         async def load() -> Model:
-            return Model.load(bundle, options)
+            return open_model(bundle, options)
 
         model = runner.run(load())
         yield Served(source, bundle, model, runner)

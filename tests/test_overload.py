@@ -16,13 +16,14 @@ from bertd.v1 import inference_pb2, inference_pb2_grpc
 from bertd_client import AsyncClient, BertdError, DeadlineExceeded, Overloaded
 from bertd_client.errors import from_rpc_error
 from bertd_server.engine import Engine, EngineOptions
-from bertd_server.model import Model, ModelOptions
+from bertd_server.model import ModelOptions
 from bertd_server.reading import Reader, texts_of
 from bertd_server.scheduler import SchedulerOptions
 from bertd_server.settings import Settings
 from bertd_server.tasks import embedding
 from conftest import RunningServer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from served import open_model
 
 
 def texts(count: int, seed: int) -> list[str]:
@@ -45,7 +46,7 @@ async def test_a_text_has_the_same_bits_on_every_lane_joined_and_from_the_cache(
 ) -> None:
     """Many calls at once, with equal texts in them, twice; against the engine, one by one."""
     scheduling = SchedulerOptions(cache_bytes=1 << 20)
-    model = Model.load(bundle_folder, ModelOptions(EngineOptions(lanes=2), scheduling))
+    model = open_model(bundle_folder, ModelOptions(EngineOptions(lanes=2), scheduling))
     asked = texts(40, 1)
     engine = Engine(bundle_folder, read_manifest(bundle_folder))
     alone = {}
