@@ -23,6 +23,7 @@ from bertd_server.model import Loaded, Model, ModelOptions
 from bertd_server.scheduler import SchedulerOptions
 from bertd_server.startup import StartOptions
 from bertd_server.tasks.ask import Reply
+from once import once
 from sentences import ALPHABET, long_text
 from tiny import save_tiny
 from transformers import AutoTokenizer
@@ -92,12 +93,13 @@ def export_tiny(
     """A checkpoint and its bundle, made once per run."""
     changes = {"max_position_embeddings": POSITIONS, **changes}
     key = hashlib.sha256(json.dumps([family, task, changes]).encode()).hexdigest()[:16]
-    folder = factory.getbasetemp() / f"{task}-{key}"
-    source, bundle = folder / "source", folder / "bundle"
-    if not bundle.exists():
-        save_tiny(source, family, task, alphabet=ALPHABET, **changes)
-        export_model(str(source), bundle, name=task, task=task)
-    return source, bundle
+
+    def make(folder: Path) -> None:
+        save_tiny(folder / "source", family, task, alphabet=ALPHABET, **changes)
+        export_model(str(folder / "source"), folder / "bundle", name=task, task=task)
+
+    folder = once(factory, f"{task}-{key}", make)
+    return folder / "source", folder / "bundle"
 
 
 @contextmanager

@@ -146,7 +146,7 @@ def test_contestants_climb_in_turns_and_become_a_table(tiny_bundle: Path, tmp_pa
     target = tmp_path / "load.json"
     names = (OURS, f"{EAGER}, by length", PLAIN)
     arguments = ["load", "--model", str(tiny_bundle.parent / "checkpoint")]
-    arguments += ["--threads", "1", "--seconds", "0.2", "--rounds", "2", "--steps", "2"]
+    arguments += ["--threads", "1", "--seconds", "0.1", "--rounds", "2", "--steps", "1"]
     arguments += ["--set", "calibration_seconds=0.05", "--set", "warmup_seconds=0"]
     arguments += [part for name in names for part in ("--contestant", name)]
     done = CliRunner().invoke(bench, [*arguments, "--json", str(target)])

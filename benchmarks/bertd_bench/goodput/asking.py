@@ -26,7 +26,7 @@ _PATIENCE = 10  # objectives; who waits longer goes away, so that a step ends
 _LEAST_PATIENCE = 1.0  # seconds
 _LEAST_REQUESTS = 300  # of a step: three of them may be late
 _MOST_SECONDS = 3.0  # so many times a step's own, to get there
-_LOOK_SECONDS = 0.2
+_LOOK_SECONDS = 0.1
 _IDLE = 0.05  # of a core: whoever uses less has nothing left to do
 _SETTLE_SECONDS = 60.0  # at most
 
