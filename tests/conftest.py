@@ -19,10 +19,8 @@ from bertd_export.bundle import export_model
 from bertd_server.default_model import checkpoint_folder
 from bertd_server.server import Server
 from bertd_server.settings import Settings
+from once import once
 from tiny import save_tiny
-
-if TYPE_CHECKING:
-    from servers import Servers
 
 if TYPE_CHECKING:
     from servers import Servers
@@ -42,27 +40,31 @@ def checkpoint() -> Path:
 @pytest.fixture(scope="session")
 def bundle_folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real model, exported once per run."""
-    folder = tmp_path_factory.mktemp("bundles") / "minilm"
-    export_model(str(checkpoint), folder, name="minilm")
-    return folder
+
+    def make(folder: Path) -> None:
+        export_model(str(checkpoint), folder / "minilm", name="minilm")
+
+    return once(tmp_path_factory, "bundles", make) / "minilm"
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of two tiny layers with random weights, that reads one token per English word."""
-    folder = tmp_path_factory.mktemp("tiny")
-    save_random("bert", "feature-extraction", "tiny", folder / "checkpoint")
-    export_model(str(folder / "checkpoint"), folder / "bundle", name="tiny")
-    return folder / "bundle"
+    return _random_bundle(tmp_path_factory, "tiny")
 
 
 @pytest.fixture(scope="session")
 def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One of the same shape with other weights."""
-    folder = tmp_path_factory.mktemp("other")
-    save_random("bert", "feature-extraction", "tiny", folder / "checkpoint", seed=1)
-    export_model(str(folder / "checkpoint"), folder / "bundle", name="tiny")
-    return folder / "bundle"
+    return _random_bundle(tmp_path_factory, "other", seed=1)
+
+
+def _random_bundle(factory: pytest.TempPathFactory, name: str, **changes: Any) -> Path:
+    def make(folder: Path) -> None:
+        save_random("bert", "feature-extraction", "tiny", folder / "checkpoint", **changes)
+        export_model(str(folder / "checkpoint"), folder / "bundle", name="tiny")
+
+    return once(factory, name, make) / "bundle"
 
 
 @pytest.fixture(scope="session")
@@ -197,14 +199,16 @@ def task_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Task], Pa
 
     @cache
     def made(task: Task) -> Path:
-        folder = tmp_path_factory.mktemp(task)
         labels = LABELS.get("text-classification" if task.startswith("zero") else task)
         changes: dict[str, Any] = {"num_labels": 1} if task == "text-ranking" else {}
         if labels:
             changes["id2label"] = dict(enumerate(labels))
-        save_tiny(folder / "source", "bert", task, **changes)
-        export_model(str(folder / "source"), folder / "bundle", name=task, task=task)
-        return folder / "bundle"
+
+        def make(folder: Path) -> None:
+            save_tiny(folder / "source", "bert", task, **changes)
+            export_model(str(folder / "source"), folder / "bundle", name=task, task=task)
+
+        return once(tmp_path_factory, f"task-{task}", make) / "bundle"
 
     return made
 

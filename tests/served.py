@@ -19,10 +19,11 @@ from bertd.bundle import Task
 from bertd_export.bundle import export_model
 from bertd_export.tasks import loader
 from bertd_server.engine import EngineOptions
-from bertd_server.model import Model, ModelOptions
+from bertd_server.model import Loaded, Model, ModelOptions
 from bertd_server.scheduler import SchedulerOptions
 from bertd_server.startup import StartOptions
 from bertd_server.tasks.ask import Reply
+from once import once
 from sentences import ALPHABET, long_text
 from tiny import save_tiny
 from transformers import AutoTokenizer
@@ -81,18 +82,24 @@ class Served:
         return {name: value[0].numpy() for name, value in outputs.items()}
 
 
+def open_model(bundle: Path, options: ModelOptions) -> Model:
+    """A bundle as the only model, on the event loop that calls this and waits for it."""
+    return Model(Loaded.read(bundle, options), options)
+
+
 def export_tiny(
     factory: pytest.TempPathFactory, family: str, task: Task, **changes: Any
 ) -> tuple[Path, Path]:
     """A checkpoint and its bundle, made once per run."""
     changes = {"max_position_embeddings": POSITIONS, **changes}
     key = hashlib.sha256(json.dumps([family, task, changes]).encode()).hexdigest()[:16]
-    folder = factory.getbasetemp() / f"{task}-{key}"
-    source, bundle = folder / "source", folder / "bundle"
-    if not bundle.exists():
-        save_tiny(source, family, task, alphabet=ALPHABET, **changes)
-        export_model(str(source), bundle, name=task, task=task)
-    return source, bundle
+
+    def make(folder: Path) -> None:
+        save_tiny(folder / "source", family, task, alphabet=ALPHABET, **changes)
+        export_model(str(folder / "source"), folder / "bundle", name=task, task=task)
+
+    folder = once(factory, f"{task}-{key}", make)
+    return folder / "source", folder / "bundle"
 
 
 @contextmanager
@@ -109,7 +116,7 @@ def serving(
     with asyncio.Runner() as runner:
 
         async def load() -> Model:
-            return Model.load(bundle, options)
+            return open_model(bundle, options)
 
         model = runner.run(load())
         yield Served(source, bundle, model, runner)

@@ -8,13 +8,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from bertd_server import configuration
+from bertd_server import app, configuration
 from bertd_server.cli import serve
 from bertd_server.configuration import Configuration, load
 from bertd_server.security import transport
 from bertd_server.settings import GROUPS, RELOADABLE, Settings
 from click.testing import CliRunner
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -85,6 +86,8 @@ def test_secrets_are_not_printed() -> None:
         ("max-queue-tokens = 3", [], {}, ["max-queue-tokens is no", "mean max_queue_tokens?"]),
         ("[server]\nlanes = 3", [], {}, ["x.toml: server is no setting"]),
         ("lanes = 0", [], {}, ["x.toml: lanes: 0 is out of range: give a whole number of 1"]),
+        ("lanes = 1025", [], {}, ["x.toml: lanes: 1025 is out of", "whole number of 1 to 1024"]),
+        ("", ["--threads", "99999"], {}, ["--threads: '99999'", "whole number of 1 to 1024"]),
         ("lane_niceness = 99", [], {}, ["lane_niceness: 99", "a whole number of 0 to 19"]),
         ("lanes = two", [], {}, ["x.toml is not TOML", "line 1"]),
         ("", [], {"BERTD_LANS": "3"}, ["BERTD_LANS is no setting: did you mean BERTD_LANES?"]),
@@ -118,6 +121,17 @@ def test_limits_of_connections_are_what_grpc_can_hold() -> None:
     given = dict(transport.options(huge))
     for name in ("keepalive_time_ms", "max_allowed_incoming_connections", "max_concurrent_streams"):
         assert given[f"grpc.{name}"] == largest
+
+
+def test_more_threads_than_cores_are_a_warning_and_no_error() -> None:
+    """Each setting by its name; an accelerator's lanes are no threads of a core each."""
+    with capture_logs() as logs:
+        app.warn_beyond(2, Settings(lanes=3, threads=2))
+        app.warn_beyond(2, Settings(lanes=3, threads=3, provider="cuda"))
+    (warning,) = logs
+    assert warning["setting"] == "lanes"
+    assert (warning["given"], warning["usable"]) == (3, 2)
+    assert warning["remedy"].startswith("--lanes 2")
 
 
 def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

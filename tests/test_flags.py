@@ -59,7 +59,7 @@ def test_amounts_of_memory_take_units_and_the_cache_any_folder() -> None:
         (
             ["--lanes", "0"],
             {},
-            ["--lanes", "'0' is out of range: give a whole number of 1 or more"],
+            ["--lanes", "'0' is out of range: give a whole number of 1 to 1024"],
         ),
         (["--address", "nonsense"], {}, ["--address: 'nonsense' is no address", "host:port"]),
         (["--address", "127.0.0.1:99999"], {}, ["--address: ", "a port of 0 to 65535"]),

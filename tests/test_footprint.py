@@ -168,6 +168,21 @@ def test_a_fresh_install_serves_and_asks(fresh: Path, tiny_bundle: Path, tmp_pat
     assert "bertd[export]" in missing.stderr
 
 
+def test_it_says_which_documents_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """README.md is as it should be here; docs/deployment.md has lost its table."""
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "README.md", tmp_path)
+    text = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
+    (tmp_path / "docs/deployment.md").write_text(sections.replaced(text, BEGIN, ""))
+    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(bench, ["footprint-docs"])
+    assert done.output == "README.md is unchanged\ndocs/deployment.md is rewritten\n"
+    assert (tmp_path / "docs/deployment.md").read_text(encoding="utf-8") == text
+
+
 def test_what_pip_says_is_told(tmp_path: Path) -> None:
     """In one line."""
     (tmp_path / "pyproject.toml").write_text("no toml\n", encoding="utf-8")

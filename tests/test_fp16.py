@@ -20,13 +20,14 @@ from bertd_export.runtime import session
 from bertd_export.trace import trace
 from bertd_export.verification import verify
 from bertd_server.engine import Engine
-from bertd_server.model import Model, ModelOptions
+from bertd_server.model import ModelOptions
 from bertd_server.packing import TokenSequence
 from bertd_server.reading import texts_of
 from bertd_server.tasks import embedding
 from click.testing import CliRunner
 from onnx import TensorProto
 from safetensors.torch import load_file, save_file
+from served import open_model
 from structlog.testing import capture_logs
 from tampering import allow_anything
 from tiny import VOCABULARY, save_tiny
@@ -114,7 +115,7 @@ def test_answers_are_the_same_alone_and_in_a_batch(bundle: Path) -> None:
 async def test_a_server_on_a_cpu_says_that_fp16_is_of_no_use(bundle: Path) -> None:
     options = ModelOptions()
     with capture_logs() as logs:
-        model = Model.load(bundle, options)
+        model = open_model(bundle, options)
         (answer,) = await embedding.embed(model, texts_of(["w1 w2"]))
         await model.drain()
     assert answer.read == 4

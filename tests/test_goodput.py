@@ -120,9 +120,13 @@ async def test_the_client_of_http_reads_answers_and_refusals() -> None:
     assert http_client.embedding_of(replies[1].answer).tolist() == [5.0] * 3
     assert (await send(0, 0.0)).outcome is Outcome.EXPIRED
     assert len(opened) == len(idle) == 1
+    opened[0].close()  # as servers do with connections that are idle for long
+    assert await idle[0][0].read() == b""
+    assert (await send(0, 60.0)).outcome is Outcome.ANSWERED
+    assert len(opened) == 2
     with pytest.raises(ValueError, match="no embedding"):
         http_client.embedding_of(b"{}")
-    for writer in (idle[0][1], opened[0]):
+    for writer in (idle[0][1], *opened):
         writer.close()
         await writer.wait_closed()
     server.close()
@@ -142,7 +146,7 @@ def test_contestants_climb_in_turns_and_become_a_table(tiny_bundle: Path, tmp_pa
     target = tmp_path / "load.json"
     names = (OURS, f"{EAGER}, by length", PLAIN)
     arguments = ["load", "--model", str(tiny_bundle.parent / "checkpoint")]
-    arguments += ["--threads", "1", "--seconds", "0.2", "--rounds", "2", "--steps", "2"]
+    arguments += ["--threads", "1", "--seconds", "0.1", "--rounds", "2", "--steps", "1"]
     arguments += ["--set", "calibration_seconds=0.05", "--set", "warmup_seconds=0"]
     arguments += [part for name in names for part in ("--contestant", name)]
     done = CliRunner().invoke(bench, [*arguments, "--json", str(target)])

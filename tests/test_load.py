@@ -131,6 +131,17 @@ def test_a_closed_loop_finds_the_capacity() -> None:
     assert generator.steady_rate(records, Closed(32, 3.0)) == pytest.approx(400, rel=0.01)
 
 
+def test_a_batch_that_takes_as_long_as_the_load_is_no_rate_of_its_own() -> None:
+    """All 32 wait for one batch of 0.9 s, whose answers come over 5 ms: not 6,400 a second."""
+
+    async def system(number: int, _: float) -> Reply:
+        await asyncio.sleep(0.9 + number % 32 * 0.000_16)
+        return ANSWERED
+
+    load_ = Closed(32, 1.0)
+    assert generator.steady_rate(virtually(load(load_, system)), load_) < 40
+
+
 def test_goodput_leaves_out_refused_and_late_answers() -> None:
     """Of each three requests one is answered in time."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +17,14 @@ from bertd.v1 import inference_pb2, inference_pb2_grpc
 from bertd_client import AsyncClient, BertdError, DeadlineExceeded, Overloaded
 from bertd_client.errors import from_rpc_error
 from bertd_server.engine import Engine, EngineOptions
-from bertd_server.model import Model, ModelOptions
+from bertd_server.model import ModelOptions
 from bertd_server.reading import Reader, texts_of
 from bertd_server.scheduler import SchedulerOptions
 from bertd_server.settings import Settings
 from bertd_server.tasks import embedding
-from conftest import RunningServer
+from conftest import RunningServer, quick_settings
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from served import open_model
 
 
 def texts(count: int, seed: int) -> list[str]:
@@ -45,7 +47,7 @@ async def test_a_text_has_the_same_bits_on_every_lane_joined_and_from_the_cache(
 ) -> None:
     """Many calls at once, with equal texts in them, twice; against the engine, one by one."""
     scheduling = SchedulerOptions(cache_bytes=1 << 20)
-    model = Model.load(bundle_folder, ModelOptions(EngineOptions(lanes=2), scheduling))
+    model = open_model(bundle_folder, ModelOptions(EngineOptions(lanes=2), scheduling))
     asked = texts(40, 1)
     engine = Engine(bundle_folder, read_manifest(bundle_folder))
     alone = {}
@@ -147,3 +149,28 @@ def test_health_follows_the_lanes(narrow: RunningServer) -> None:
                 seen.append(next(watch).status)
         watch.cancel()
     assert seen == [serving, not_serving, serving]
+
+
+def test_health_has_so_many_watchers_and_no_more(tiny_bundle: Path) -> None:
+    """The third is refused with the limit and the remedy; once one has left, it is taken."""
+    running = RunningServer(tiny_bundle, quick_settings(max_health_watches=2))
+    request = health_pb2.HealthCheckRequest()
+    with grpc.insecure_channel(running.address) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)  # its types lack Watch
+        watches = [health.Watch(request) for _ in range(2)]
+        for watch in watches:
+            next(watch)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(health.Watch(request))
+        refused: Any = caught.value
+        assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "2 calls of Health.Watch are open" in refused.details()
+        assert "--max-health-watches" in refused.details()
+        assert health.Check(request).status == health_pb2.HealthCheckResponse.SERVING
+        watches[0].cancel()
+        status = None
+        while status is None:  # until the server has heard of it
+            with contextlib.suppress(grpc.RpcError):
+                status = next(health.Watch(request)).status
+        assert status == health_pb2.HealthCheckResponse.SERVING
+    running.stop()

@@ -20,8 +20,9 @@ from bertd.bundle import (
     write_manifest,
 )
 from bertd.graphs import MAX_GRAPH_BYTES, check_graph
-from bertd_server.model import Model, ModelOptions
+from bertd_server.model import ModelOptions
 from bertd_server.security.paths import check_name, safe_bundle, version_of
+from served import open_model
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def refusal(bundle: Path) -> str:
     """Why the server does not load it, whose hashes are right."""
     signed(bundle)
     with pytest.raises(BundleError) as caught:
-        Model.load(bundle, ModelOptions())
+        open_model(bundle, ModelOptions())
     return str(caught.value)
 
 
@@ -165,7 +166,7 @@ def test_a_file_of_another_size_is_not_even_read(copy: Path) -> None:
     with (copy / WEIGHTS_NAME).open("ab") as file:
         file.truncate(10**12)
     with pytest.raises(BundleError, match="1000000000000 bytes, expected"):
-        Model.load(copy, ModelOptions())
+        open_model(copy, ModelOptions())
 
 
 def test_the_manifest_lies_in_its_bundle_and_is_small(copy: Path, tmp_path: Path) -> None:

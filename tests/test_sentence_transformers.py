@@ -25,6 +25,7 @@ from sentence_transformers.sentence_transformer.modules import (
     Pooling,
     Transformer,
 )
+from served import open_model
 from transformers import BertConfig, BertModel, BertTokenizer
 
 HIDDEN = 32
@@ -131,7 +132,7 @@ async def test_the_vectors_are_those_of_sentence_transformers(
 
     theirs = SentenceTransformer(str(tmp_path / "checkpoint"), device="cpu")
     options = ModelOptions()
-    model = Model.load(tmp_path / "bundle", options)
+    model = open_model(tmp_path / "bundle", options)
     seen = []
     for prompt in (None, "question", ""):  # the default, a named one, none
         ours = await vectors(model, prompt)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from functools import partial
 from pathlib import Path
 
 import click
@@ -149,17 +149,12 @@ def footprint(source: Path, runs: int, json_path: Path | None) -> None:
 )
 def footprint_docs(json_path: Path) -> None:
     """Write the footprint into README.md and docs/deployment.md of the working directory."""
+    from bertd_bench import documents, sections
     from bertd_bench import footprint as serving
-    from bertd_bench import sections
 
-    try:
+    opening = sections.begin("footprint-docs")
+    with documents.explained():
         result = serving.read(json_path)
-        for document, render in ((README, serving.sentence), (DEPLOYMENT, serving.table)):
-            link = Path(os.path.relpath(json_path, document.parent)).as_posix()
-            before = document.read_text(encoding="utf-8")
-            after = sections.replaced(
-                before, sections.begin("footprint-docs"), render(result, link)
-            )
-            document.write_text(after, encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
+    for document, render in ((README, serving.sentence), (DEPLOYMENT, serving.table)):
+        section = render(result, documents.link(json_path, document))
+        documents.rewrite(document, partial(sections.replaced, opening=opening, section=section))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bertd.bundle import Task
 
-from bertd_server import logs
+from bertd_server import cpu, logs
 from bertd_server.exits import Exit
 from bertd_server.life import Life
 from bertd_server.logs import get_logger
@@ -48,6 +48,7 @@ async def serve(folder: Path | None, settings: Settings, reread: Callable[[], Se
         how it ended.
     """
     life = Life()
+    warn_beyond(cpu.usable_threads(), settings)
     server = Server(folder, settings)
     server.reloading.reread = reread
     server.reloading.on_settings(lambda new: logs.configure(new.log_format, new.log_level))
@@ -82,6 +83,20 @@ async def serve(folder: Path | None, settings: Settings, reread: Callable[[], Se
         log.info("ended while a model was loaded")
         os._exit(code)
     return code
+
+
+def warn_beyond(usable: int, settings: Settings) -> None:
+    """Warn of more threads than cores: they take turns, and each batch takes longer."""
+    for name in ("lanes", "threads"):
+        given = getattr(settings, name)
+        if settings.provider == "cpu" and given > usable:
+            log.warning(
+                "more threads than usable cores",
+                setting=name,
+                given=given,
+                usable=usable,
+                remedy=f"--{name} {usable}, which is the default here, or a larger CPU quota",
+            )
 
 
 def settle() -> None:

@@ -31,7 +31,6 @@ from bertd_server.packing import TokenSequence
 from bertd_server.pool import Pool
 from bertd_server.reading import Fit, Input, Reader, Reading
 from bertd_server.scheduler import Scheduler, SchedulerOptions
-from bertd_server.security.paths import version_of
 from bertd_server.startup import StartOptions, start
 from bertd_server.statistics import Gauges, Statistics
 from bertd_server.text_queue import TextOptions, TextQueue
@@ -167,26 +166,6 @@ class Model:
         self._holders = 0
         self._unheld = asyncio.Event()
         self._unheld.set()
-
-    @classmethod
-    def load(
-        cls,
-        folder: Path,
-        options: ModelOptions,
-        on_lanes: Callable[[int], None] = unheard,
-        start: Start = start,
-    ) -> Model:
-        """Load a bundle as the only model, on the event loop, which waits for it.
-
-        Its version is the folder's name, if that is a number.
-
-        Raises:
-            bundle.BundleError: the folder is not a bundle, or not an intact one.
-            CannotServeError: the provider or the memory is not there.
-        """
-        version = version_of(folder)
-        loaded = Loaded.read(folder, options, start)
-        return cls(loaded, options, version=version, on_lanes=on_lanes)
 
     def __enter__(self) -> Self:
         self._holders += 1

@@ -29,7 +29,8 @@ from bertd_server.repository.keeper import Keeper
 from bertd_server.repository.loading import Loader
 from bertd_server.security.guard import Guard
 from bertd_server.security.management import Management
-from bertd_server.services.composing import METHODS, Limits, Services
+from bertd_server.services.composing import METHODS, SERVICE_NAMES, Limits, Services
+from bertd_server.services.health import HealthService
 from bertd_server.settings import ON, UNIX, Settings
 from bertd_server.startup import start
 
@@ -78,6 +79,7 @@ class Server:
                 settings.max_message_bytes,
                 caches=settings.cache_bytes > 0,
             ),
+            HealthService(SERVICE_NAMES, settings.max_health_watches),
         )
         self._health = self._services.health
         self._loader = Loader(

@@ -31,6 +31,7 @@ ON: Switch = "on"
 OFF: Switch = "off"
 AUTO = "auto"
 MAX_PORT = 65_535
+MOST_THREADS = 1_024  # of lanes, and of a run: beyond all machines, and below what a system gives
 
 GROUPS = {
     "address": "Listening",
@@ -91,6 +92,7 @@ class Settings(BaseSettings):
     lanes: int = Field(
         default_factory=cpu.usable_threads,
         ge=1,
+        le=MOST_THREADS,
         description="batches that run at once, on one thread each",
     )
     lane_niceness: int = Field(
@@ -102,6 +104,7 @@ class Settings(BaseSettings):
     threads: int = Field(
         default_factory=cpu.usable_threads,
         ge=1,
+        le=MOST_THREADS,
         description="threads of a batch that runs alone; with 1 all run on lanes",
     )
     provider: Provider = Field("cpu", description="what computes")
@@ -229,6 +232,9 @@ class Settings(BaseSettings):
     )
     max_connections: int = Field(
         1_000, ge=0, description="connections to one address; 0 for no limit"
+    )
+    max_health_watches: int = Field(
+        4_096, ge=0, description="calls of Health.Watch at once, of all clients; 0 for no limit"
     )
     max_connection_age_seconds: float = Field(
         0.0, ge=0, description="seconds after which a connection is renewed; 0 for never"

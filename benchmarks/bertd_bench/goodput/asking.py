@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ _PATIENCE = 10  # objectives; who waits longer goes away, so that a step ends
 _LEAST_PATIENCE = 1.0  # seconds
 _LEAST_REQUESTS = 300  # of a step: three of them may be late
 _MOST_SECONDS = 3.0  # so many times a step's own, to get there
+_LOOK_SECONDS = 0.1
+_IDLE = 0.05  # of a core: whoever uses less has nothing left to do
+_SETTLE_SECONDS = 60.0  # at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,8 @@ class Asker:
         return steady_rate(records, load)
 
     def hold(self, rate: float, seed: int) -> Step:
-        """One step: this rate, with Poisson arrivals that a seed decides."""
+        """One step: this rate, with Poisson arrivals that a seed decides, on an idle server."""
+        self._settle()
         enough = _LEAST_REQUESTS / rate
         seconds = min(max(self.seconds, enough), _MOST_SECONDS * self.seconds)
         patience = max(_LEAST_PATIENCE, _PATIENCE * self.objective)
@@ -63,6 +68,20 @@ class Asker:
         run = self._put(plan)
         cores = (self.server.cpu_seconds() - before) / run.seconds
         return step_of(rate, seconds, run.records[0], cores)
+
+    def _settle(self) -> None:
+        """Wait until it rests: a server may go on with requests that nobody waits for any more.
+
+        What one step left would otherwise be counted against the next, lower one.
+        """
+        end = time.monotonic() + _SETTLE_SECONDS
+        before = self.server.cpu_seconds()
+        while time.monotonic() < end:
+            time.sleep(_LOOK_SECONDS)
+            now = self.server.cpu_seconds()
+            if now - before < _IDLE * _LOOK_SECONDS:
+                return
+            before = now
 
     def vectors(self, count: int) -> NDArray[np.float32]:
         """What it says of the first texts: float32 `[count, dimensions]`.

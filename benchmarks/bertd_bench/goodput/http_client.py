@@ -76,7 +76,7 @@ def sender(address: str, stream: Stream, idle: list[_Connection]) -> Send:
         connection: _Connection | None = None
         try:
             async with asyncio.timeout(None if math.isinf(within) else within):
-                connection = idle.pop() if idle else await asyncio.open_connection(host, int(port))
+                connection = await _connection(idle, host, int(port))
                 connection[1].write(requests[number % len(requests)])
                 status, body = await _answer(connection[0])
         except TimeoutError:
@@ -92,6 +92,16 @@ def sender(address: str, stream: Stream, idle: list[_Connection]) -> Send:
         return Reply(Outcome.ANSWERED, answer=body if stream.keep else b"")
 
     return send
+
+
+async def _connection(idle: list[_Connection], host: str, port: int) -> _Connection:
+    """One that nobody uses; a server closes those that were idle for some seconds."""
+    while idle:
+        reader, writer = idle.pop()
+        if not reader.at_eof():
+            return reader, writer
+        writer.close()
+    return await asyncio.open_connection(host, port)
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:

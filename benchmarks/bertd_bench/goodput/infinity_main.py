@@ -1,7 +1,8 @@
 """Infinity's own HTTP server in a process of its own, and of its own interpreter.
 
-As `infinity_emb v2` starts it, with the same application and uvicorn; here it says its port as a
-line of JSON, and ends when its input closes. It imports neither bertd nor pydantic's models of it.
+As `infinity_emb v2` starts it, with the same application, uvicorn, parser and event loop; here it
+says its port as a line of JSON, and ends when its input closes. It imports neither bertd nor
+pydantic's models of it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from typing import Any
 
 from bertd_bench.peers.worker import limit_threads
 
-NEEDS = ("infinity_emb", "torch", "fastapi", "uvicorn", "prometheus_fastapi_instrumentator")
+NEEDS = (
+    "infinity_emb",
+    "torch",
+    "fastapi",
+    "uvicorn",
+    "httptools",
+    "uvloop",
+    "prometheus_fastapi_instrumentator",
+)
 MODEL = "model"
 
 
@@ -37,7 +46,7 @@ async def _serve(told: dict[str, Any]) -> None:
     )
     app = create_server(engine_args_list=[arguments])
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="warning", http="auto", loop="auto")
+    config = uvicorn.Config(app, log_level="warning", http="httptools")
     server = uvicorn.Server(config)
     running = asyncio.ensure_future(server.serve([listener]))
     while not server.started and not running.done():  # noqa: ASYNC110 - uvicorn has no event
@@ -56,7 +65,9 @@ def main() -> None:
     os.environ["INFINITY_ANONYMOUS_USAGE_STATS"] = "0"
     os.environ["DO_NOT_TRACK"] = "1"
     limit_threads(told["threads"])
-    asyncio.run(_serve(told))
+    import uvloop  # noqa: PLC0415 - where Infinity is, and nowhere else
+
+    uvloop.run(_serve(told))
 
 
 if __name__ == "__main__":

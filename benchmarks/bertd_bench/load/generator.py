@@ -26,6 +26,7 @@ Clock = Callable[[], float]
 
 _RAMP = 0.25  # share of a closed loop's time that is not counted
 _CLUMP = 0.001  # seconds within which answers belong to one batch
+_SPAN = 0.5  # share of the counted time that the ends must span, to tell a rate
 
 
 class Outcome(enum.Enum):
@@ -168,11 +169,13 @@ def steady_rate(records: Sequence[Record], load: Closed) -> float:
     """Good answers a second of a closed loop, once it has settled.
 
     Answers come in clumps, a batch at a time. The time from one clump to a later one holds whole
-    batches, where the time between two moments would cut some.
+    batches, where the time between two moments would cut some. Where a batch takes about as long as
+    the load, its answers may come spread over a few milliseconds; then the whole time counts.
     """
     ends = sorted(r.done for r in records if r.good and r.done >= _RAMP * load.seconds)
     ends = [end for end in ends if end <= load.seconds]
     first = sum(end - ends[0] < _CLUMP for end in ends)
-    if first == len(ends):
+    span = ends[-1] - ends[0] if ends else 0.0
+    if first == len(ends) or span < _SPAN * (1 - _RAMP) * load.seconds:
         return rate(records, 0.0, max(record.done for record in records))
-    return (len(ends) - first) / (ends[-1] - ends[0])
+    return (len(ends) - first) / span

@@ -4,17 +4,22 @@ Each model has a name too, `models/NAME`. A service that no model answers is NOT
 throughout, as clients of some protocols expect.
 
 A watcher is told of every change. Once the server drains it is let go: one that stayed would hold
-the server for as long as in-flight calls may take.
+the server for as long as in-flight calls may take. Watches need no key and end when their clients
+want, so that there are only so many of them at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable
 
 import grpc
 from grpc.aio import ServicerContext as Context
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from bertd_server.errors import Overloaded
+from bertd_server.services import status as statuses
 
 Request = health_pb2.HealthCheckRequest
 Response = health_pb2.HealthCheckResponse
@@ -25,12 +30,22 @@ MODEL = "models/{}"
 # Characters of a name that an error quotes: gRPC sends no details of any size.
 _QUOTED = 100
 
+MOST_WATCHES = 4_096
+_SOON = 1.0  # seconds after which one of the watches may have ended
+
 
 class HealthService(health_pb2_grpc.HealthServicer):
     """Says whether the server takes calls; use it on one event loop."""
 
-    def __init__(self, services: Iterable[str]) -> None:
-        """Take the names of the services; the empty name, the whole server, is always known."""
+    def __init__(self, services: Iterable[str], most_watches: int = MOST_WATCHES) -> None:
+        """Watch over services.
+
+        Args:
+            services: their names; the empty one, the whole server, is always known.
+            most_watches: at once; 0 for no limit.
+        """
+        self._most_watches = most_watches or math.inf
+        self._watches = 0
         self._services = frozenset(["", *services])
         self._unanswered: frozenset[str] = frozenset()
         self._models: frozenset[str] = frozenset()
@@ -96,6 +111,23 @@ class HealthService(health_pb2_grpc.HealthServicer):
         self, request: Request, context: Context[Request, Response]
     ) -> None:
         """Send the status of a service now, and whenever it changes, until the server drains."""
+        if self._watches >= self._most_watches:
+            await statuses.abort(context, self._too_many())
+        self._watches += 1
+        try:
+            await self._watch(request, context)
+        finally:
+            self._watches -= 1
+
+    def _too_many(self) -> Overloaded:
+        return Overloaded(
+            f"{self._watches} calls of Health.Watch are open, as many as may be: close some, ask "
+            "with Health.Check, or start the server with a larger --max-health-watches",
+            reason="health_watches",
+            retry_after_seconds=_SOON,
+        )
+
+    async def _watch(self, request: Request, context: Context[Request, Response]) -> None:
         sent = None
         while True:
             changed, status = self._changed, self._status(request.service)
