@@ -9,7 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bertd_bench.harness import cputime, intervals, machine, noise, rounds, selftest, steady
+from bertd_bench.harness import (
+    cputime,
+    handover,
+    intervals,
+    machine,
+    noise,
+    rounds,
+    selftest,
+    steady,
+)
 from bertd_bench.harness.system import Calls
 from test_load import virtually
 
@@ -199,3 +208,49 @@ def test_interleaved_turns_of_known_times() -> None:
 
     found = selftest.interleaved(clock=lambda: now[0], sleep=sleep)
     assert [each for each in found if not each.right] == []
+
+
+def test_turns_wait_while_cores_are_further_apart_than_before() -> None:
+    """Told apart by what the cores themselves showed; who waits in vain goes on, and says so."""
+
+    class Moved(noise.Distance):
+        def __init__(self, times: list[int]) -> None:
+            super().__init__([])
+            self._times = times
+
+        def measure(self) -> int:
+            found = self._times.pop(0) if self._times else 400
+            self.nearest_ns = min(found, self.nearest_ns or found)
+            return found
+
+    slept: list[float] = []
+    with noise.Watch([0], distance=Moved([200, 210, 390, 380, 205])) as watch:
+        for _ in range(3):
+            watch.settle(slept.append)
+        seen = watch.noise()
+        assert (seen.handovers_ns, seen.nearest_ns, seen.waited_seconds) == (
+            [200, 210, 205],
+            200,
+            2,
+        )
+        assert len(slept) == 2
+        assert seen.far == 0
+        for _ in range(3):
+            watch.settle(slept.append)
+        assert watch.noise().far == 0.5
+        assert len(slept) == watch.noise().waited_seconds < 1000
+        assert any("far apart in 50% of the turns" in each for each in watch.noise().reasons)
+
+
+def test_a_cache_line_goes_from_core_to_core_and_back() -> None:
+    cores = machine.describe(1).affinity or []
+    partner = handover.of(cores)
+    if partner is None:
+        pytest.skip("a single core, or a system that lets no process choose its core")
+    with partner:
+        times = [partner.time() for _ in range(5)]
+        assert all(each is not None and each > 0 for each in times)
+        assert os.sched_getaffinity(0) == set(cores)
+        partner._partner.kill()
+        partner._partner.wait()
+        assert partner.time() is None  # and nobody waits for it

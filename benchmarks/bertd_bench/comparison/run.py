@@ -21,7 +21,7 @@ from bertd_bench.comparison.process import PeerError, PeerProcess
 from bertd_bench.comparison.results import Case, Comparison, Row, Subject
 from bertd_bench.comparison.subjects import Model, Sample, Samples
 from bertd_bench.harness import machine, rounds
-from bertd_bench.harness.noise import Noise, Watch
+from bertd_bench.harness.noise import Distance, Noise, Watch
 from bertd_bench.harness.rounds import Measured, Schedule
 from bertd_bench.peers.catalogue import PEERS
 from bertd_bench.peers.handling import AS_GIVEN
@@ -58,6 +58,7 @@ class _Run:
     homes: Homes
     scratch: Path
     load: float
+    distance: Distance
     progress: Callable[[str], None]
 
 
@@ -70,7 +71,10 @@ def compare(plan: Plan, progress: Callable[[str], None]) -> Comparison:
     """
     here = machine.describe(cpu.usable_threads())  # before our own load shows in it
     found: list[Subject] = []
-    with tempfile.TemporaryDirectory(prefix="bertd-bench-") as name:
+    with (
+        tempfile.TemporaryDirectory(prefix="bertd-bench-") as name,
+        Distance(here.affinity or []) as distance,
+    ):
         scratch = Path(name)
         wanted = {peer.name: peer for peer in [*plan.peers, PEERS[REFERENCE]]}
         homes = interpreters.find(list(wanted.values()), plan.further, scratch)
@@ -81,7 +85,7 @@ def compare(plan: Plan, progress: Callable[[str], None]) -> Comparison:
             folder.mkdir()
             int8 = any(peer.own and peer.precision == "int8" for peer in plan.peers)
             ready = subjects.prepare(model, task, folder, progress, int8=int8)
-            run = _Run(plan, homes, folder, here.load_average[0], progress)
+            run = _Run(plan, homes, folder, here.load_average[0], distance, progress)
             found += [_subject(run, ready, threads) for threads in plan.threads]
     return Comparison(
         command=plan.command,
@@ -229,7 +233,7 @@ def _timed(
     cores = machine.describe(1).affinity or [0]
     ready = list(systems)
     while True:
-        with Watch(cores, run.load) as watch:
+        with Watch(cores, run.load, run.distance) as watch:
             try:
                 measured = rounds.run(
                     ready,

@@ -23,7 +23,7 @@ from bertd_bench.hardware import (
 from bertd_bench.hardware.card import Card, ModelCard
 from bertd_bench.hardware.products import Product
 from bertd_bench.harness import machine
-from bertd_bench.harness.noise import Watch
+from bertd_bench.harness.noise import Distance, Watch
 from bertd_bench.harness.rounds import Schedule
 from bertd_bench.texts import MIXED_LENGTHS
 
@@ -78,7 +78,7 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> Card:
         turn_seconds=plan.turn_seconds / 4,
     )
     skipped: dict[str, str] = {}
-    with Watch(affinity) as watch:
+    with Distance(affinity) as distance, Watch(affinity, distance=distance) as watch:
         progress("cores")
         seen = cores.measure(affinity, threads, plan.rounds, watch.calibrate)
         progress("memory")

@@ -6,6 +6,8 @@
     at each end /proc/stat of our cores: time stolen by the hypervisor; time of other processes,
                 which is what the cores were busy less what our own processes took
     each round  a kernel that always does the same, on all our cores at once
+    each turn   the time of a cache line between two cores (:mod:`bertd_bench.harness.handover`);
+                while they are further apart than before, the turn waits
 
 The kernel's times spread when a core is taken away, or its clock changes. It is plain arithmetic
 of numpy in threads of its own: no library that is measured has a part in it, so that a ratio to
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +27,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from pydantic import BaseModel
 
-from bertd_bench.harness import cputime
+from bertd_bench.harness import cputime, handover
 
 STAT = Path("/proc/stat")
 
@@ -33,7 +35,11 @@ LOAD_LIMIT = 0.25  # of our cores, before the run
 STEAL_LIMIT = 0.01  # of our cores' time
 OTHERS_LIMIT = 0.05  # of our cores' time
 SPREAD_LIMIT = 0.05  # of the kernel's median: between its quartiles
+FAR = 1.4  # times the shortest handover seen: cores that are no longer beside each other
+FAR_LIMIT = 0.05  # of the turns
 _KERNEL_REPEATS = 5
+_NAP_SECONDS = 1.0
+_PATIENCE_SECONDS = 45.0  # of one watch, for cores to come back
 
 
 class Noise(BaseModel, frozen=True):
@@ -45,6 +51,9 @@ class Noise(BaseModel, frozen=True):
         others: share of our cores' time that other processes took; None likewise.
         calibration_ns: times of the kernel, round by round.
         spread: distance between the kernel's quartiles over its median.
+        handovers_ns: before each turn, once it had waited; empty where nobody measured it.
+        nearest_ns: the shortest handover of the whole run; 0 likewise.
+        waited_seconds: for cores that were far apart.
     """
 
     load: float
@@ -52,6 +61,15 @@ class Noise(BaseModel, frozen=True):
     others: float | None
     calibration_ns: list[list[int]]
     spread: float
+    handovers_ns: list[int] = []
+    nearest_ns: int = 0
+    waited_seconds: float = 0.0
+
+    @property
+    def far(self) -> float:
+        """Share of the turns that began with the cores far apart all the same."""
+        far = [each for each in self.handovers_ns if each > FAR * self.nearest_ns]
+        return len(far) / max(1, len(self.handovers_ns))
 
     @property
     def reasons(self) -> list[str]:
@@ -61,6 +79,7 @@ class Noise(BaseModel, frozen=True):
             (self.steal or 0, STEAL_LIMIT, f"{self.steal or 0:.1%} of our cores' time stolen"),
             (self.others or 0, OTHERS_LIMIT, f"other processes took {self.others or 0:.1%} of it"),
             (self.spread, SPREAD_LIMIT, f"a kernel of constant work spread by {self.spread:.1%}"),
+            (self.far, FAR_LIMIT, f"the cores were far apart in {self.far:.0%} of the turns"),
         ]
         return [text for value, limit, text in said if value > limit]
 
@@ -152,10 +171,54 @@ class Kernel:
         self._pool.shutdown()
 
 
+class Distance:
+    """How far apart the first two cores are, and the least that it was in this run."""
+
+    def __init__(self, cores: Sequence[int]) -> None:
+        self._handover = handover.of(cores)
+        self.nearest_ns = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._handover is not None:
+            self._handover.close()
+
+    def measure(self) -> int:
+        """Nanoseconds of a turn, the best of three; 0 where it cannot be had."""
+        if self._handover is None:
+            return 0
+        times = [self._handover.time() for _ in range(3)]
+        found = min((each for each in times if each), default=0)
+        self.nearest_ns = min(found or self.nearest_ns, self.nearest_ns or found)
+        return found
+
+
 class Watch:
     """Watches a run; use it as a context, and ask for the noise at its end."""
 
-    def __init__(self, cores: Sequence[int], load: float | None = None) -> None:
+    def __init__(
+        self,
+        cores: Sequence[int],
+        load: float | None = None,
+        distance: Distance | None = None,
+    ) -> None:
+        """Begin.
+
+        Args:
+            cores: logical cores that are ours.
+            load: load average before the run; None takes that of now.
+            distance: of the cores; outlives this watch. Without it turns do not wait.
+        """
+        self._distance = distance
+        self._handovers: list[int] = []
+        self._waited = 0.0
         self._cores = list(cores)
         self._load = (os.getloadavg()[0] if load is None else load) / len(self._cores)
         self._kernel = Kernel(len(self._cores))
@@ -179,6 +242,18 @@ class Watch:
         """Time the kernel; once between rounds."""
         self._calibration.append(self._kernel.time())
 
+    def settle(self, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Wait, within limits, while the cores are far apart; before each turn, all at rest."""
+        if self._distance is None:
+            return
+        found = self._distance.measure()
+        while found > FAR * self._distance.nearest_ns and self._waited < _PATIENCE_SECONDS:
+            sleep(_NAP_SECONDS)
+            self._waited += _NAP_SECONDS
+            found = self._distance.measure()
+        if found:
+            self._handovers.append(found)
+
     def ended(self, cpu_seconds: float) -> None:
         """A process of ours has ended and had taken so much: it was none of the others."""
         self._own_ended += cpu_seconds
@@ -198,4 +273,7 @@ class Watch:
             others=others,
             calibration_ns=self._calibration,
             spread=spread_of(self._calibration),
+            handovers_ns=self._handovers,
+            nearest_ns=self._distance.nearest_ns if self._distance else 0,
+            waited_seconds=self._waited,
         )

@@ -6,7 +6,8 @@
     round 1   kernel · pause [wake B: warm, timed, n times, rest] · pause [A …] · pause [C …]
     round 2   kernel · pause [C …] · pause [B …] · pause [A …]          an order shuffled anew
 
-A slow minute of the machine falls on all. Between turns a pause lets the threads of the one before
+A slow minute of the machine falls on all, and while cores are further apart than before, a turn
+waits. Between turns a pause lets the threads of the one before
 go to sleep; a system in a process of its own is stopped while others have theirs. The first calls
 of a turn are not timed: others have had the caches since.
 """
@@ -182,5 +183,7 @@ def run(  # noqa: PLR0913 - the clock and the sleep are there for tests in virtu
             watch.calibrate()
         for tally in rng.sample(tallies, len(tallies)):
             sleep(schedule.pause_seconds)
+            if watch is not None:
+                watch.settle(sleep)
             tally.turn(index, schedule)
     return [tally.measured() for tally in tallies]

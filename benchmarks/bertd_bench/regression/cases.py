@@ -20,7 +20,7 @@ from bertd_server.reading import Reader
 
 from bertd_bench.engine.batches import random_texts
 from bertd_bench.harness import machine, rounds
-from bertd_bench.harness.noise import Watch
+from bertd_bench.harness.noise import Distance, Watch
 from bertd_bench.harness.rounds import Schedule
 from bertd_bench.harness.system import Calls
 from bertd_bench.regression.baseline import Baseline
@@ -95,7 +95,8 @@ def measure(
     engine = Engine(folder, manifest, EngineOptions(threads=threads))
     with (
         ThreadPoolExecutor(engine.lanes) as lanes,
-        Watch(here.affinity or list(range(threads))) as watch,
+        Distance(here.affinity or []) as distance,
+        Watch(here.affinity or list(range(threads)), distance=distance) as watch,
     ):
         calls = {name: wrap(call) for name, call in of(folder, engine, threads, lanes).items()}
         seen = rounds.run(
