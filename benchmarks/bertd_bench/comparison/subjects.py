@@ -31,6 +31,12 @@ from bertd_bench.texts import MIXED_LENGTHS, build_text
 MINILM = "minilm"
 _CALIBRATION_TEXTS = 100
 
+# What transformers 5 no longer writes, and peers that are installed with version 4 ask for.
+_FOR_OLDER_READERS: dict[str, dict[str, object]] = {
+    "config.json": {"position_embedding_type": "absolute"},
+    "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"},
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -101,6 +107,8 @@ def _checkpoint(model: str, task: Task, scratch: Path) -> tuple[str, Path]:
     if model in checkpoints.SIZES:
         folder = scratch / "checkpoint"
         checkpoints.save_random("bert", task, model, folder)
+        for name, said in _FOR_OLDER_READERS.items():
+            _amend(folder / name, said)
         if task == "feature-extraction":
             _save_pooling(folder, checkpoints.SIZES[model].hidden)
         return f"BERT-{model}, random weights", folder
@@ -110,6 +118,11 @@ def _checkpoint(model: str, task: Task, scratch: Path) -> tuple[str, Path]:
             f"{', '.join(checkpoints.SIZES)}"
         )
     return Path(model).resolve().name, Path(model)
+
+
+def _amend(path: Path, said: dict[str, object]) -> None:
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(kept | said), encoding="utf-8")
 
 
 def _save_pooling(folder: Path, hidden: int) -> None:
