@@ -231,9 +231,11 @@ def _timed(
 ) -> tuple[list[PeerProcess], list[Measured], Noise]:
     """Rounds of all; if the process of one ends in them, rounds of the others from the start."""
     cores = machine.describe(1).affinity or [0]
+    alone = all(system.threads == 1 for system in systems)  # no thread waits for another
+    distance = None if alone else run.distance
     ready = list(systems)
     while True:
-        with Watch(cores, run.load, run.distance) as watch:
+        with Watch(cores, run.load, distance) as watch:
             try:
                 measured = rounds.run(
                     ready,

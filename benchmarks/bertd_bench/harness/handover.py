@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -65,6 +66,7 @@ class Handover:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[descriptor],
+            start_new_session=True,  # an interrupt of the terminal is ours to handle
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         if self._partner.stdout is not None:
@@ -111,11 +113,16 @@ class Handover:
 
     def close(self) -> None:
         """End the partner."""
-        if self._partner.stdin is not None:
-            self._partner.stdin.close()
+        with suppress(OSError):  # it may have ended before it read all
+            if self._partner.stdin is not None:
+                self._partner.stdin.close()
         if self._partner.stdout is not None:
             self._partner.stdout.close()
-        self._partner.wait()
+        try:
+            self._partner.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._partner.kill()
+            self._partner.wait()
         self._page.close()
         self._file.close()
 

@@ -52,7 +52,7 @@ class Noise(BaseModel, frozen=True):
         calibration_ns: times of the kernel, round by round.
         spread: distance between the kernel's quartiles over its median.
         handovers_ns: before each turn, once it had waited; empty where nobody measured it.
-        nearest_ns: the shortest handover of the whole run; 0 likewise.
+        nearest_ns: the shortest handover of the run until then; 0 likewise.
         waited_seconds: for cores that were far apart.
     """
 
@@ -194,8 +194,13 @@ class Distance:
         """Nanoseconds of a turn, the best of three; 0 where it cannot be had."""
         if self._handover is None:
             return 0
-        times = [self._handover.time() for _ in range(3)]
-        found = min((each for each in times if each), default=0)
+        times: list[int] = []
+        for _ in range(3):
+            time_ns = self._handover.time()
+            if time_ns is None:
+                return 0
+            times.append(time_ns)
+        found = min(times)
         self.nearest_ns = min(found or self.nearest_ns, self.nearest_ns or found)
         return found
 
