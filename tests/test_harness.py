@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -247,7 +248,7 @@ def test_a_cache_line_goes_from_core_to_core_and_back() -> None:
     partner = handover.of(cores)
     if partner is None:
         pytest.skip("a single core, or a system that lets no process choose its core")
-    with partner:
+    with closing(partner):
         times = [partner.time() for _ in range(5)]
         assert all(each is not None and each > 0 for each in times)
         assert os.sched_getaffinity(0) == set(cores)

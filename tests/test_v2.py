@@ -72,11 +72,8 @@ def test_priority_and_timeout_are_honoured(at: Callable[[Task], Served]) -> None
     assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"
 
 
-@pytest.mark.parametrize(("parameter", "deadline"), [(30, 60), (60, 30)])
-def test_the_earlier_of_the_timeout_and_the_grpc_deadline_counts(
-    at: Callable[[Task], Served], monkeypatch: pytest.MonkeyPatch, parameter: int, deadline: int
-) -> None:
-    served = at("feature-extraction")
+def deadlines_of(served: Served, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A list to which each computation of the model adds its deadline."""
     model = served.server.server.model
     compute, deadlines = model.compute, []
 
@@ -85,6 +82,15 @@ def test_the_earlier_of_the_timeout_and_the_grpc_deadline_counts(
         return await compute(*given)
 
     monkeypatch.setattr(model, "compute", watched)
+    return deadlines
+
+
+@pytest.mark.parametrize(("parameter", "deadline"), [(30, 60), (60, 30)])
+def test_the_earlier_of_the_timeout_and_the_grpc_deadline_counts(
+    at: Callable[[Task], Served], monkeypatch: pytest.MonkeyPatch, parameter: int, deadline: int
+) -> None:
+    served = at("feature-extraction")
+    deadlines = deadlines_of(served, monkeypatch)
     called = time.monotonic()
     served.infer({"text": TEXTS}, timeout=parameter * 1_000_000, client_timeout=deadline)
     (kept,) = deadlines
@@ -97,14 +103,7 @@ def test_a_timeout_is_of_the_request_however_often_the_model_is_asked_for_it(
 ) -> None:
     """Vectors of texts and of tokens are computed one after the other, by one deadline."""
     served = at("feature-extraction")
-    model = served.server.server.model
-    compute, deadlines = model.compute, []
-
-    async def watched(*given: Any) -> Any:
-        deadlines.append(given[1])
-        return await compute(*given)
-
-    monkeypatch.setattr(model, "compute", watched)
+    deadlines = deadlines_of(served, monkeypatch)
     arrived = time.monotonic()
     names = ("sentence_embedding", "token_embeddings")
     served.infer({"text": TEXTS}, *names, timeout=60_000_000)

@@ -21,12 +21,18 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
 
 TURNS = 1500  # about a third of a millisecond, or two thirds far apart
 _PATIENCE = 5_000_000  # readings of a partner for a writer that has died: a quarter of a second
 _ASKED, _ANSWERED = 0, 128  # bytes of the shared page: no cache line, nor its neighbour, is shared
+
+
+def _appears(shared: memoryview, place: int, wanted: int) -> bool:
+    """Read a byte until it is what is wanted; false if it never is."""
+    for _ in range(_PATIENCE):  # noqa: SIM110 - any() would add a generator to each reading
+        if shared[place] == wanted:
+            return True
+    return False
 
 
 def echo(descriptor: int, core: int) -> None:
@@ -38,10 +44,7 @@ def echo(descriptor: int, core: int) -> None:
         for _ in sys.stdin:
             for turn in range(1, TURNS + 1):
                 wanted = turn & 255
-                for _ in range(_PATIENCE):
-                    if shared[_ASKED] == wanted:
-                        break
-                else:
+                if not _appears(shared, _ASKED, wanted):
                     break
                 shared[_ANSWERED] = wanted
 
@@ -72,17 +75,6 @@ class Handover:
         if self._partner.stdout is not None:
             self._partner.stdout.readline()  # it has started, or ended
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def time(self) -> int | None:
         """Nanoseconds of a turn on average; None if the partner has ended, or does not answer."""
         if self._partner.stdin is None or self._partner.poll() is not None:
@@ -98,10 +90,7 @@ class Handover:
                 for turn in range(1, TURNS + 1):
                     wanted = turn & 255
                     shared[_ASKED] = wanted
-                    for _ in range(_PATIENCE):
-                        if shared[_ANSWERED] == wanted:
-                            break
-                    else:
+                    if not _appears(shared, _ANSWERED, wanted):
                         return None
                     if turn == 1:  # the partner is awake
                         begin = time.perf_counter_ns()
