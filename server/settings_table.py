@@ -13,9 +13,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bertd_server.configuration import bounds
-from bertd_server.flags import flag, variable
-from bertd_server.settings import GROUPS, RELOADABLE, Settings
+from bertd_server.config.configuration import bounds
+from bertd_server.config.flags import flag, variable
+from bertd_server.config.settings import GROUPS, RELOADABLE, Settings
 from pydantic.fields import FieldInfo
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"

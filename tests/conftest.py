@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from bertd.bundle import Task
-from bertd_bench.checkpoints import save_random
+from bertd_bench.contestants.checkpoints import save_random
 from bertd_client import Client
 from bertd_export.bundle import export_model
-from bertd_server.default_model import checkpoint_folder
-from bertd_server.server import Server
-from bertd_server.settings import Settings
-from once import once
-from tiny import save_tiny
+from bertd_server.config.settings import Settings
+from bertd_server.models.default_model import checkpoint_folder
+from bertd_server.serving.server import Server
+from helpers.once import once
+from helpers.tiny import save_tiny
 
 if TYPE_CHECKING:
-    from servers import Servers
+    from helpers.servers import Servers
 
 T = TypeVar("T")
 
@@ -124,7 +124,7 @@ def server(bundle_folder: Path) -> Iterator[RunningServer]:
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """A server for each task, started when it is first asked."""
-    from servers import Servers  # noqa: PLC0415 - it imports this file
+    from helpers.servers import Servers  # noqa: PLC0415 - it imports this file
 
     made = Servers(tmp_path_factory)
     yield made
@@ -141,7 +141,7 @@ def client(server: RunningServer) -> Iterator[Client]:
 @pytest.fixture(scope="session")
 def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Task], Any]]:
     """A server for each task that is asked for, with Triton's client."""
-    from v2_served import Served  # noqa: PLC0415 - it needs this module, and few tests need it
+    from helpers.v2_served import Served  # noqa: PLC0415 - it needs this module, and few tests need it
 
     running: dict[Task, Any] = {}
 
@@ -158,7 +158,7 @@ def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Task], An
 @pytest.fixture(scope="session")
 def tei(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Any]]:
     """A server of each kind of model that tei.v1 knows, started when it is first asked."""
-    from tei_served import Served  # noqa: PLC0415 - it needs this module, and few tests need it
+    from helpers.tei_served import Served  # noqa: PLC0415 - it needs this module, and few tests need it
 
     with ExitStack() as running:
 
@@ -174,7 +174,7 @@ def tei(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], An
 @pytest.fixture(scope="session")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A client of tei.v1, generated from the contract."""
-    from fresh_tei import FreshClient  # noqa: PLC0415 - few tests need it
+    from helpers.fresh_tei import FreshClient  # noqa: PLC0415 - few tests need it
 
     client = FreshClient(tmp_path_factory.mktemp("fresh"))
     yield client

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from bertd_bench import commands
-from bertd_bench.comparison.cli import COMMANDS as COMPARISON_COMMANDS
+from bertd_bench.compare.cli import COMMANDS as COMPARISON_COMMANDS
 from bertd_bench.drills.cli import COMMANDS as DRILL_COMMANDS
 from bertd_bench.engine.cli import COMMANDS as ENGINE_COMMANDS
-from bertd_bench.goodput.cli import COMMANDS as GOODPUT_COMMANDS
 from bertd_bench.hardware.cli import COMMANDS as HARDWARE_COMMANDS
 from bertd_bench.harness.cli import COMMANDS as HARNESS_COMMANDS
-from bertd_bench.load.cli import COMMANDS as LOAD_COMMANDS
+from bertd_bench.install import commands
+from bertd_bench.load.cli import COMMANDS as GOODPUT_COMMANDS
+from bertd_bench.load.serve_cli import COMMANDS as LOAD_COMMANDS
 from bertd_bench.mlperf.cli import COMMANDS as MLPERF_COMMANDS
-from bertd_bench.page.cli import COMMANDS as PAGE_COMMANDS
 from bertd_bench.regression.cli import COMMANDS as REGRESSION_COMMANDS
+from bertd_bench.report.cli import COMMANDS as PAGE_COMMANDS
 
 if TYPE_CHECKING:
-    from bertd_bench.exportcost import Size
-    from bertd_bench.exports import Subject
-    from bertd_bench.report import Report
+    from bertd_bench.exports.exportcost import Size
+    from bertd_bench.exports.exports import Subject
+    from bertd_bench.harness.report import Report
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 _Name = TypeVar("_Name", bound=str)
@@ -87,7 +87,7 @@ bench.add_command(commands.footprint_docs)
 @click.option("--runs", type=click.IntRange(min=1), default=5, show_default=True)
 def cold_start(model: str | None, json_path: Path | None, threads: int | None, runs: int) -> None:
     """Time exec to first answer: `bertd serve` against a PyTorch script."""
-    from bertd_bench import coldstart
+    from bertd_bench.install import coldstart
 
     _run(lambda: coldstart.cold_start(model, threads, runs), json_path)
 
@@ -96,7 +96,7 @@ def cold_start(model: str | None, json_path: Path | None, threads: int | None, r
 @click.option("--size", type=click.Choice(["tiny", "base", "large"]), default="base")
 def export_cost(size: Size) -> None:
     """Time an export of BERT with random weights, and measure its memory."""
-    from bertd_bench.exportcost import measure_export
+    from bertd_bench.exports.exportcost import measure_export
 
     cost = measure_export(size)
     click.echo(f"time    {cost.seconds:.1f} s")
@@ -149,9 +149,10 @@ def exports(  # noqa: PLR0913, PLR0917 - click's parameters
     again: bool,
 ) -> None:
     """Export families and tasks; print parity, size and speed as a Markdown table."""
-    from bertd_bench import checkpoints, exporttable, speed
-    from bertd_bench import exports as matrix
-    from bertd_bench.contestants import BenchError
+    from bertd_bench.contestants import checkpoints
+    from bertd_bench.contestants.eager import BenchError
+    from bertd_bench.exports import exports as matrix
+    from bertd_bench.exports import exporttable, speed
 
     subjects = [_own(folder) for folder in folders]
     if default_model:
@@ -199,7 +200,8 @@ def exports(  # noqa: PLR0913, PLR0917 - click's parameters
 )
 def first_rows(size: str, threads: int | None, rounds: int, json_path: Path | None) -> None:
     """Time a classifier with its last layer for [CLS] rows alone, and for all rows."""
-    from bertd_bench import checkpoints, firstrows
+    from bertd_bench.contestants import checkpoints
+    from bertd_bench.exports import firstrows
 
     [size] = _chosen("--size", (size,), tuple(checkpoints.SIZES))
     result = firstrows.measure(size, threads, rounds)
@@ -227,8 +229,9 @@ def first_rows(size: str, threads: int | None, rounds: int, json_path: Path | No
 )
 def export_docs(results: Path, document: Path) -> None:
     """Write the results of `exports`, `int8` and `first-rows` into the document on exports."""
-    from bertd_bench import documents, exporttable, firstrows, int8, sections
-    from bertd_bench.exports import read_matrix
+    from bertd_bench.docs import documents, sections
+    from bertd_bench.exports import exporttable, firstrows, int8
+    from bertd_bench.exports.exports import read_matrix
 
     _rewrite(
         document,
@@ -267,7 +270,7 @@ def _chosen(option: str, values: tuple[str, ...], known: tuple[_Name, ...]) -> t
 
 
 def _own(argument: str) -> Subject:
-    from bertd_bench.exports import Subject
+    from bertd_bench.exports.exports import Subject
 
     name, given, path = argument.rpartition("=")
     folder = Path(path)
@@ -278,7 +281,7 @@ def _own(argument: str) -> Subject:
 
 def _rewrite(document: Path, opening: str, render: Callable[[], str]) -> None:
     """Put what is rendered behind a document's opening comment."""
-    from bertd_bench import documents, sections
+    from bertd_bench.docs import documents, sections
 
     documents.rewrite(document, lambda text: sections.replaced(text, opening, render()))
 
@@ -318,8 +321,8 @@ def int8(  # noqa: PLR0913, PLR0917 - click's parameters
     """Compare int8 with fp32, PyTorch eager and ONNX Runtime's own dynamic int8."""
     from bertd_export.errors import ExportError
 
-    from bertd_bench import checkpoints
-    from bertd_bench import int8 as comparison
+    from bertd_bench.contestants import checkpoints
+    from bertd_bench.exports import int8 as comparison
 
     if size is not None and (checkpoint is not None or size not in checkpoints.SIZES):
         known = ", ".join(checkpoints.SIZES)
@@ -343,11 +346,11 @@ def int8(  # noqa: PLR0913, PLR0917 - click's parameters
 def _run(benchmark: Callable[[], Report], json_path: Path | None) -> None:
     from bertd.bundle import BundleError
     from bertd_export.errors import ExportError
-    from bertd_server.default_model import NoDefaultModelError
+    from bertd_server.models.default_model import NoDefaultModelError
     from rich.console import Console
 
-    from bertd_bench.contestants import BenchError
-    from bertd_bench.report import print_report, write_json
+    from bertd_bench.contestants.eager import BenchError
+    from bertd_bench.harness.report import print_report, write_json
 
     try:
         report = benchmark()

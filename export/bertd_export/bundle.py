@@ -27,18 +27,18 @@ from bertd.bundle import (
     write_manifest,
 )
 
-from bertd_export import checkpoint as checkpoints
+from bertd_export.checkpoint import loading as checkpoints
+from bertd_export.checkpoint.families import attention_calls, describe_family
+from bertd_export.checkpoint.source import safe_name
 from bertd_export.errors import ExportError
-from bertd_export.evaluation import DEFAULT_MAX_DROP, Evaluator
-from bertd_export.families import attention_calls, describe_family
-from bertd_export.fp16 import Fp16Options, Halved, to_fp16
-from bertd_export.int8 import Int8Options, parity_of, to_int8
-from bertd_export.operators import OPSET
-from bertd_export.parity import check_fusion, compare, measure
-from bertd_export.saving import save_graph
-from bertd_export.source import safe_name
-from bertd_export.staging import publish, staged
-from bertd_export.trace import quiet, trace
+from bertd_export.evaluation.evaluation import DEFAULT_MAX_DROP, Evaluator
+from bertd_export.files.saving import save_graph
+from bertd_export.files.staging import publish, staged
+from bertd_export.graph.operators import OPSET
+from bertd_export.graph.trace import quiet, trace
+from bertd_export.parity.parity import check_fusion, compare, measure
+from bertd_export.quantization.fp16 import Fp16Options, Halved, to_fp16
+from bertd_export.quantization.int8 import Int8Options, parity_of, to_int8
 
 _BUNDLE = {MANIFEST_NAME, GRAPH_NAME, WEIGHTS_NAME, TOKENIZER_NAME}
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript", "tokenizers", "torch", "transformers")

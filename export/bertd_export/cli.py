@@ -86,7 +86,7 @@ def export(model: str, output: Path, **options: Any) -> None:
     from rich.console import Console
 
     from bertd_export.errors import ExportError
-    from bertd_export.staging import Interrupted, stop_on_signals
+    from bertd_export.files.staging import Interrupted, stop_on_signals
 
     precision = options.pop("precision")
     wishes = _wishes(precision, options)
@@ -103,8 +103,8 @@ def export(model: str, output: Path, **options: Any) -> None:
     try:
         with stop_on_signals(), status if console.is_terminal else nullcontext():
             from bertd_export.bundle import export_model  # slow: the status shows meanwhile
-            from bertd_export.fp16 import Fp16Options
-            from bertd_export.int8 import Int8Options
+            from bertd_export.quantization.fp16 import Fp16Options
+            from bertd_export.quantization.int8 import Int8Options
 
             summary = export_model(
                 model,

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from bertd_server.exits import Exit
-from bertd_server.flags import SettingsCommand, given
+from bertd_server.config.flags import SettingsCommand, given
+from bertd_server.system.exits import Exit
 
 
 @click.command(cls=SettingsCommand)
@@ -29,7 +29,7 @@ from bertd_server.flags import SettingsCommand, given
 @click.option("--print-config", is_flag=True, help="print the effective settings as TOML, and end")
 def serve(bundle: Path | None, config: Path | None, *, print_config: bool, **values: Any) -> None:
     """Serve BUNDLE over gRPC, or the models of --repository; else, the embedded default model."""
-    from bertd_server import configuration
+    from bertd_server.config import configuration
 
     context = click.get_current_context()
     flags = given(context, values)
@@ -47,15 +47,17 @@ def serve(bundle: Path | None, config: Path | None, *, print_config: bool, **val
             f"{settings.repository}/NAME/1"
         )
     if settings.supervise and configuration.SUPERVISOR_VARIABLE not in os.environ:
-        from bertd_server import supervisor
+        from bertd_server.process import supervisor
 
         supervisor.take_over(settings)
 
     from bertd.bundle import BundleError
 
-    from bertd_server import app, default_model, logs, process
     from bertd_server.errors import CannotServeError
-    from bertd_server.server import CannotListenError
+    from bertd_server.models import default_model
+    from bertd_server.process import app, process
+    from bertd_server.serving.server import CannotListenError
+    from bertd_server.system import logs
 
     logs.configure(settings.log_format, settings.log_level)
     if sys.platform != "win32":

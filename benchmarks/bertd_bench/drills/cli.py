@@ -41,7 +41,7 @@ _QUIET_CALLS = click.option(
 @_QUIET_CALLS
 def swaps(swaps: int, controls: Sequence[Any], quiet_calls: int) -> None:
     """Swap two tiny models under load; fail if a call does, or has another model's bits."""
-    from bertd_bench.contestants import BenchError
+    from bertd_bench.contestants.eager import BenchError
     from bertd_bench.drills import models
     from bertd_bench.drills.swaps import drill
 
@@ -108,7 +108,7 @@ def restarts(
     wait_seconds: float,
 ) -> None:
     """Restart two servers in turns under load; fail if a call of the client does."""
-    from bertd_bench.contestants import BenchError
+    from bertd_bench.contestants.eager import BenchError
     from bertd_bench.drills import models
     from bertd_bench.drills.restarts import drill
 

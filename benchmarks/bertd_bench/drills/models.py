@@ -10,12 +10,12 @@ from pathlib import Path
 
 from bertd import bundle
 from bertd_export.bundle import export_model
-from bertd_server.engine import Engine
-from bertd_server.reading import Reader
+from bertd_server.engine.engine import Engine
+from bertd_server.tokenization.reading import Reader
 
-from bertd_bench.checkpoints import save_random
-from bertd_bench.contestants import BenchError
-from bertd_bench.texts import WORDS
+from bertd_bench.contestants.checkpoints import save_random
+from bertd_bench.contestants.eager import BenchError
+from bertd_bench.harness.texts import WORDS
 
 NAME = "drill"
 TEXTS: tuple[str, ...] = tuple(

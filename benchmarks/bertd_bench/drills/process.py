@@ -16,7 +16,7 @@ import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from bertd_bench.contestants import START_SECONDS, BenchError, free_port
+from bertd_bench.contestants.eager import START_SECONDS, BenchError, free_port
 
 END_SECONDS = 60.0
 _LOOK_SECONDS = 0.02

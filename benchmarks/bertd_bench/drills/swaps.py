@@ -26,7 +26,7 @@ import grpc
 from bertd.oip import grpc_service_pb2, grpc_service_pb2_grpc
 from bertd.v1 import inference_pb2, inference_pb2_grpc
 
-from bertd_bench.contestants import BenchError, free_port
+from bertd_bench.contestants.eager import BenchError, free_port
 from bertd_bench.drills.callers import LIBRARY, STREAM, TENSORS, UNARY, Callers, Seen
 from bertd_bench.drills.models import NAME, TEXTS, Kind, check_different, copy
 from bertd_bench.drills.process import Served, quick

@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from bertd import bundle
-from bertd_server import cpu, memory, sessions
-from bertd_server.packing import pack
-from bertd_server.prepacking import prepacked
+from bertd_server.engine import sessions
+from bertd_server.engine.packing import pack
+from bertd_server.engine.prepacking import prepacked
+from bertd_server.models import memory
+from bertd_server.system import cpu
 from pydantic import BaseModel
 
 from bertd_bench.engine import batches

@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from bertd_server import cpu, sessions
+from bertd_server.engine import sessions
+from bertd_server.system import cpu
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from bertd_bench.engine.attention_graphs import BASELINE, OURS, PACKED, Feeds
 from bertd_bench.engine.attention_padded import PADDED
 from bertd_bench.harness import machine, timing
-from bertd_bench.texts import MIXED_LENGTHS
+from bertd_bench.harness.texts import MIXED_LENGTHS
 
 HIDDEN_SIZES = {384: 12, 768: 12}  # hidden size: heads
 MIXES: dict[str, tuple[int, ...]] = {

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import onnx
 from bertd import bundle
-from bertd.runs import SHORT_TOKENS, arrange
-from bertd_export.attention import packed_attention
-from bertd_export.operators import (
+from bertd.bundle.runs import SHORT_TOKENS, arrange
+from bertd_export.graph.attention import packed_attention
+from bertd_export.graph.operators import (
     DOMAIN,
     FUSED_DOMAIN,
     OPSET,

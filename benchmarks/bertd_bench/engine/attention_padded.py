@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx
-from bertd_export.operators import FUSED_DOMAIN
+from bertd_export.graph.operators import FUSED_DOMAIN
 from onnx import TensorProto, helper
 
 from bertd_bench.engine.attention_graphs import Contestant, Feeds, bounds, constants, graph, mha

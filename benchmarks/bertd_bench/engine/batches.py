@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from bertd.bundle import Manifest
-from bertd_server.packing import TokenSequence
+from bertd_server.engine.packing import TokenSequence
 
 _LONGEST = (16, 64, 256, 512)  # of the texts of one batch, chosen anew for each
 

@@ -74,7 +74,7 @@ def memory(
     bundle: Path | None, batches: int, lanes: int, memory_limit: str, json_path: Path | None
 ) -> None:
     """Run batches of random shapes on lanes and watch the memory of this process."""
-    from bertd_server.values import parse_bytes
+    from bertd_server.system.values import parse_bytes
 
     from bertd_bench.engine import document, endurance
 
@@ -105,7 +105,7 @@ def _progress(line: str) -> None:
 
 
 def _folder(bundle: Path | None) -> Path:
-    from bertd_server.default_model import NoDefaultModelError, ensure_bundle
+    from bertd_server.models.default_model import NoDefaultModelError, ensure_bundle
 
     try:
         return bundle or ensure_bundle()
@@ -133,13 +133,13 @@ def _finish(report: _Report, render: Callable[[_Report], str], json_path: Path |
     "path",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=Path("docs/engine.md"),
+    default=Path("docs/lab/engine.md"),
     show_default=True,
     help="The file to rewrite.",
 )
 def engine_docs(results: Path, path: Path) -> None:
     """Write the results of these commands into the document on the engine."""
-    from bertd_bench import documents
+    from bertd_bench.docs import documents
     from bertd_bench.engine import results as written
 
     documents.rewrite(path, lambda text: written.rewrite(text, results))

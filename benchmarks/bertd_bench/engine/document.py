@@ -1,4 +1,4 @@
-"""Results of the engine's benchmarks as Markdown, for the terminal and for docs/engine.md."""
+"""Results of the engine's benchmarks as Markdown, for the terminal and for docs/lab/engine.md."""
 
 from __future__ import annotations
 

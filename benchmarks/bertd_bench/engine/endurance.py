@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 from bertd import bundle
-from bertd_server import cpu, memory, shapes
-from bertd_server.engine import Engine, EngineOptions
-from bertd_server.packing import TokenSequence
+from bertd_server.engine.engine import Engine, EngineOptions
+from bertd_server.engine.packing import TokenSequence
+from bertd_server.models import memory, shapes
+from bertd_server.system import cpu
 from pydantic import BaseModel
 
 from bertd_bench.engine import batches
@@ -70,7 +71,7 @@ def memory_growth(
         folder: a bundle.
         lanes: threads that run batches.
         count: batches in all.
-        limit: bytes for :func:`bertd_server.memory.limit_batches`; 0 for none.
+        limit: bytes for :func:`bertd_server.models.memory.limit_batches`; 0 for none.
         progress: told how far it is.
     """
     here = machine.describe(cpu.usable_threads())

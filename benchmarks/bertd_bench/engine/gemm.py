@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from bertd_export.operators import OPSET
-from bertd_server import sessions
+from bertd_export.graph.operators import OPSET
+from bertd_server.engine import sessions
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 

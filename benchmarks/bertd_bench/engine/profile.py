@@ -10,9 +10,9 @@ from pathlib import Path
 
 import onnxruntime as ort
 from bertd import bundle
-from bertd_server import sessions
-from bertd_server.engine import Engine
-from bertd_server.packing import TokenSequence, pack
+from bertd_server.engine import sessions
+from bertd_server.engine.engine import Engine
+from bertd_server.engine.packing import TokenSequence, pack
 
 _RUNS = 10
 

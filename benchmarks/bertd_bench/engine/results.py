@@ -1,4 +1,4 @@
-"""docs/engine.md's measured sections, from the committed results."""
+"""docs/lab/engine.md's measured sections, from the committed results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from bertd_bench import sections
+from bertd_bench.docs import sections
 from bertd_bench.engine import document
 from bertd_bench.engine.arrangements import Arrangements
 from bertd_bench.engine.attention import Matrix

@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from bertd import bundle
-from bertd_server import cpu
-from bertd_server.engine import Engine, EngineOptions
-from bertd_server.packing import TokenSequence
+from bertd_server.engine.engine import Engine, EngineOptions
+from bertd_server.engine.packing import TokenSequence
+from bertd_server.system import cpu
 from pydantic import BaseModel
 
 from bertd_bench.engine import batches, gemm, profile
 from bertd_bench.harness import machine, timing
-from bertd_bench.texts import MIXED_LENGTHS
+from bertd_bench.harness.texts import MIXED_LENGTHS
 
 MIXED = "16 mixed"
 EQUAL = "16 equal"

@@ -66,10 +66,10 @@ def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
 
     from bertd.bundle import BundleError
     from bertd_export.errors import ExportError
-    from bertd_server import providers
-    from bertd_server.default_model import NoDefaultModelError
+    from bertd_server.engine import providers
     from bertd_server.errors import CannotServeError
-    from bertd_server.values import Provider
+    from bertd_server.models.default_model import NoDefaultModelError
+    from bertd_server.system.values import Provider
 
     from bertd_bench.hardware import card, document, run
 
@@ -109,13 +109,13 @@ def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
     "--document",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=Path("docs/benchmarks.md"),
+    default=Path("docs/lab/benchmarks.md"),
     show_default=True,
     help="The file to rewrite.",
 )
 def hardware_docs(results: Path, document: Path) -> None:
     """Write the card and the baseline of `regress` into the document on benchmarks."""
-    from bertd_bench import documents
+    from bertd_bench.docs import documents
     from bertd_bench.hardware import sections
 
     link = documents.link(results, document)
@@ -133,8 +133,8 @@ def _command(arguments: list[str], bundles: tuple[Path, ...]) -> str:
 
 def _default_model(scratch: Path, *, int8: bool) -> tuple[Path, ...]:
     from bertd_export.bundle import export_model
-    from bertd_export.int8 import Int8Options
-    from bertd_server.default_model import checkpoint_folder, ensure_bundle
+    from bertd_export.quantization.int8 import Int8Options
+    from bertd_server.models.default_model import checkpoint_folder, ensure_bundle
 
     folders = [ensure_bundle()]
     if int8:

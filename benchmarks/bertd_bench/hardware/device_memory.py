@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
-from bertd_export.operators import OPSET
-from bertd_server import providers, sessions
-from bertd_server.values import Provider
+from bertd_export.graph.operators import OPSET
+from bertd_server.engine import providers, sessions
+from bertd_server.system.values import Provider
 from onnx import TensorProto, helper
 
 from bertd_bench.hardware.bandwidth import Bandwidth

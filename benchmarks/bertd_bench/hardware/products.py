@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 import onnxruntime as ort
-from bertd_export.operators import OPSET
-from bertd_server import providers, sessions
-from bertd_server.values import Provider
+from bertd_export.graph.operators import OPSET
+from bertd_server.engine import providers, sessions
+from bertd_server.system.values import Provider
 from onnx import TensorProto, helper, numpy_helper
 from pydantic import BaseModel
 

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 from bertd import bundle
-from bertd_server.engine import Engine, EngineOptions
-from bertd_server.values import Provider
+from bertd_server.engine.engine import Engine, EngineOptions
+from bertd_server.system.values import Provider
 from pydantic import BaseModel
 
 from bertd_bench.engine.batches import random_texts

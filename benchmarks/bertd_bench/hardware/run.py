@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bertd import bundle
-from bertd_server import cpu, providers
-from bertd_server.values import Provider
+from bertd_server.engine import providers
+from bertd_server.system import cpu
+from bertd_server.system.values import Provider
 
 from bertd_bench.hardware import (
     bandwidth,
@@ -25,7 +26,7 @@ from bertd_bench.hardware.products import Product
 from bertd_bench.harness import machine
 from bertd_bench.harness.noise import Distance, Watch
 from bertd_bench.harness.rounds import Schedule
-from bertd_bench.texts import MIXED_LENGTHS
+from bertd_bench.harness.texts import MIXED_LENGTHS
 
 _ENERGY_SECONDS = 5.0
 

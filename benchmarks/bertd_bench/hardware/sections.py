@@ -1,14 +1,14 @@
-"""The measured sections of docs/benchmarks.md that are of this machine: its card, its baseline."""
+"""Measured sections of docs/lab/benchmarks.md that are of this machine: its card, its baseline."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+from bertd_bench.docs.sections import begin, replaced
 from bertd_bench.hardware import card, document
 from bertd_bench.regression import baseline
 from bertd_bench.regression import document as changes
-from bertd_bench.sections import begin, replaced
 
 CARD = begin("hardware-docs", "the card that follows")
 BASELINE = begin("hardware-docs", "the baseline that follows")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import bertd
 import psutil
-from bertd_server import cpu
+from bertd_server.system import cpu
 from pydantic import BaseModel
 
 _CPUS = Path("/sys/devices/system/cpu")

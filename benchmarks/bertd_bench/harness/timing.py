@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from bertd_server import cpu
+from bertd_server.system import cpu
 from pydantic import BaseModel
 
 from bertd_bench.harness import rounds

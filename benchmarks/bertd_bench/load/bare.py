@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bertd import bundle
-from bertd_server import kept
-from bertd_server.engine import Engine, EngineOptions
-from bertd_server.packing import TokenSequence
-from bertd_server.reading import Reader
+from bertd_server.engine.engine import Engine, EngineOptions
+from bertd_server.engine.packing import TokenSequence
+from bertd_server.system import kept
+from bertd_server.tokenization.reading import Reader
 
 from bertd_bench.load.generator import Open
 

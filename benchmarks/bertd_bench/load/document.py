@@ -1,13 +1,12 @@
-"""docs/load.md's measured sections, from the committed results."""
+"""docs/lab/load.md's measured sections, from the committed results."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from bertd_bench import sections
-from bertd_bench.goodput import results as goodput
-from bertd_bench.goodput import table
-from bertd_bench.load import front_results, results
+from bertd_bench.docs import sections
+from bertd_bench.load import front_results, serve_results, table
+from bertd_bench.load import results as goodput
 
 FILES = ("load-minilm.json", "load-base.json", "front-end.json", "load.json", "load.json.gz")
 
@@ -34,4 +33,4 @@ def _tables(path: Path) -> str:
     content = path.read_bytes()
     if path.name.startswith("front-end"):
         return front_results.to_markdown(front_results.FrontReport.model_validate_json(content))
-    return results.to_markdown(results.LoadReport.model_validate_json(content))
+    return serve_results.to_markdown(serve_results.LoadReport.model_validate_json(content))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import grpc
 from bertd import bundle
-from bertd_server import cpu as cores
+from bertd_server.system import cpu as cores
 from tokenizers import Tokenizer
 
 from bertd_bench.harness import machine

@@ -24,15 +24,15 @@ from typing import Any
 import grpc
 import numpy as np
 from bertd import bundle
-from bertd_server import process
-from bertd_server.app import settle
-from bertd_server.calibration import Calibration
-from bertd_server.cost import Measurement, Shape
-from bertd_server.engine import NO_LIMIT, EngineOptions, Float32Array
-from bertd_server.packing import TokenSequence
-from bertd_server.server import Server
-from bertd_server.settings import Settings
-from bertd_server.startup import StartOptions
+from bertd_server.config.settings import Settings
+from bertd_server.engine.engine import NO_LIMIT, EngineOptions, Float32Array
+from bertd_server.engine.packing import TokenSequence
+from bertd_server.models.calibration import Calibration
+from bertd_server.models.startup import StartOptions
+from bertd_server.process import process
+from bertd_server.process.app import settle
+from bertd_server.scheduling.cost import Measurement, Shape
+from bertd_server.serving.server import Server
 
 ECHO = "bertd.bench.Echo"
 _START_SECONDS = 60.0

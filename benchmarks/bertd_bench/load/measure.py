@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bertd import bundle
-from bertd_server import cpu
+from bertd_server.system import cpu
 from tokenizers import Tokenizer
 
-from bertd_bench.contestants import server_process
+from bertd_bench.contestants.eager import server_process
 from bertd_bench.harness import machine
 from bertd_bench.load import bare, client, mix, phases
-from bertd_bench.load.results import LoadReport
+from bertd_bench.load.serve_results import LoadReport
 
 SIZES = {1: 64, 8: 16, 32: 6}  # texts of a call, and calls in flight
 _OVERLOADED = (1, 8)

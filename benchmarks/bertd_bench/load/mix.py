@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from bertd.v1 import inference_pb2
 from tokenizers import Tokenizer
 
-from bertd_bench.texts import MIXED_LENGTHS, WORDS
+from bertd_bench.harness.texts import MIXED_LENGTHS, WORDS
 
 MEAN_TOKENS = sum(MIXED_LENGTHS) / len(MIXED_LENGTHS)
 

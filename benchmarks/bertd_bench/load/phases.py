@@ -23,7 +23,7 @@ from bertd_bench.load.bare import BareEngine, Best, seeded
 from bertd_bench.load.client import ClientRun, Stream, put_load
 from bertd_bench.load.generator import Closed, Open, Outcome, Record, poisson, rate, steady_rate
 from bertd_bench.load.mix import serialize
-from bertd_bench.load.results import (
+from bertd_bench.load.serve_results import (
     REFUSAL_LIMIT,
     Bulk,
     Cores,

@@ -1,232 +1,140 @@
-"""What was measured, the targets, and the table for the documentation."""
+"""What a run of `bertd bench load` saw, with every sample, and the file that holds it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import gzip
+import statistics
+from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from bertd_bench.harness.intervals import Interval, ratio_interval
 from bertd_bench.harness.machine import Machine
+from bertd_bench.harness.noise import Noise
+from bertd_bench.load.processes import EAGER, OURS
+from bertd_bench.load.ramp import Step, held
 
-REFUSAL_LIMIT = 0.020  # seconds
-LIGHT_LIMIT = 0.001  # seconds above the bare engine
-GOODPUT_LIMIT = 0.9  # of capacity
+BENCHMARK = "load"
+TARGET = 2.5  # times the best of eager behind the same front end
+COMPRESS_BYTES = 2_000_000
 
-
-class Cores(BaseModel, frozen=True):
-    """CPU seconds a second: how many cores each was worth."""
-
-    client: float
-    server: dict[str, float]
+Model = TypeVar("Model", bound=BaseModel)
 
 
-class Latency(BaseModel, frozen=True):
-    """Percentiles, in seconds, and of how many samples."""
-
-    samples: int
-    p50: float
-    p99: float
-    most: float
-
-
-class Throughput(BaseModel, frozen=True):
-    """Calls of one size, asked in a closed loop.
+class Ramp(BaseModel, frozen=True):
+    """One ramp of one contestant.
 
     Attributes:
-        ratio: median, over the rounds, of texts a second over those of the bare engine.
+        round: counted from 0.
+        capacity: texts a second from which it set out.
+        steps: in the order in which they were made.
     """
 
-    texts_per_call: int
-    workers: int
-    texts_per_second: float
-    ratio: float
-    rounds: list[tuple[float, float]]  # server, bare engine
-    cores: Cores
-
-
-class Light(BaseModel, frozen=True):
-    """Single texts at 10 % of what the server can do.
-
-    Attributes:
-        added: median of p50 served - p50 bare over the rounds.
-        stages: median seconds of each, as answers say; the rest is transport and the client.
-        late: how far the generator was behind its plan.
-    """
-
-    texts_per_second: float
-    served: Latency
-    bare: Latency
-    added: float
-    stages: dict[str, float]
-    late: Latency
-
-
-class Overload(BaseModel, frozen=True):
-    """Calls of one size, twice as many as the server can answer; calls a second."""
-
-    texts_per_call: int
+    round: int
     capacity: float
-    offered: float
-    goodput: float
-    deadlines: list[float]
-    outcomes: dict[str, int]
-    refusals: Latency | None
-    refused_in_time: float  # share of refusals within the limit
-    pushback: float  # share of refusals that say when to retry
-    late: Latency
-    cores: Cores
+    steps: list[Step]
 
 
-class Bulk(BaseModel, frozen=True):
-    """Single texts at 10 % load, without and with calls of 256 texts beside them."""
+class Entry(BaseModel, frozen=True):
+    """One contestant.
 
-    alone: Latency
-    beside: Latency
-    bulk_call: Latency
-    bulk_texts_per_second: float
-
-
-class LoadReport(BaseModel, frozen=True):
-    """One run of `bertd bench serve-load`."""
-
-    model: str
-    threads: int
-    settings: dict[str, str]
-    machine: Machine
-    engine: str  # how the bare engine did most
-    engine_texts_per_second: float
-    mean_tokens: float
-    throughput_target: float
-    throughput: list[Throughput]
-    light: Light
-    overload: list[Overload]
-    bulk: Bulk
-    counts: dict[str, int]  # by the server, from its start to its end
-
-
-class Target(NamedTuple):
-    """A figure and what it should be."""
+    Attributes:
+        what: it is, in a few words.
+        difference: of its vectors from eager's, at most, before it was timed.
+    """
 
     name: str
-    wanted: str
-    measured: str
-    met: bool
+    what: str
+    difference: float
+    ramps: list[Ramp]
+
+    def rates(self, objective: float) -> list[float]:
+        """Round by round, the highest rate at which 99 % of all requests met the objective."""
+        return [held(ramp.steps, objective) for ramp in self.ramps]
+
+    def rate(self, objective: float) -> float:
+        """Their median."""
+        return statistics.median(self.rates(objective))
+
+    def steps(self) -> list[Step]:
+        """Of all rounds, by rate."""
+        return sorted((s for ramp in self.ramps for s in ramp.steps), key=lambda step: step.rate)
 
 
-def latency(seconds: Sequence[float]) -> Latency:
-    """Percentiles, interpolated between samples.
+class GoodputReport(BaseModel, frozen=True):
+    """One run.
+
+    Attributes:
+        command: what makes it again.
+        mean_tokens: of a text.
+        objective: seconds, for 99 % of all requests.
+        seconds: length of a step.
+        skipped: who could not take part; why.
+        versions: of what Infinity's interpreter has.
+    """
+
+    benchmark: str = BENCHMARK
+    command: str
+    model: str
+    threads: int
+    mean_tokens: float
+    objective: float
+    seconds: float
+    machine: Machine
+    noise: Noise
+    entries: list[Entry]
+    skipped: dict[str, str]
+    versions: dict[str, str] = {}
+
+    @property
+    def ours(self) -> Entry | None:
+        """The entry of bertd."""
+        return next((each for each in self.entries if each.name == OURS), None)
+
+    @property
+    def eager(self) -> Entry | None:
+        """The way to batch for eager that took the highest rate."""
+        ways = [each for each in self.entries if each.name.startswith(EAGER)]
+        return max(ways, key=lambda each: each.rate(self.objective), default=None)
+
+    def ratio(self, other: Entry) -> float | None:
+        """The rate of bertd over another's; None if either took none."""
+        if self.ours is None or not other.rate(self.objective):
+            return None
+        return self.ours.rate(self.objective) / other.rate(self.objective)
+
+    def interval(self, other: Entry) -> Interval | None:
+        """95 % interval of that ratio, over the rounds that both had; None if unknown."""
+        if self.ours is None:
+            return None
+        ours, theirs = self.ours.rates(self.objective), other.rates(self.objective)
+        rounds = min(len(ours), len(theirs))
+        if not all(theirs[:rounds]):
+            return None
+        return ratio_interval([[rate] for rate in ours[:rounds]], [[r] for r in theirs[:rounds]])
+
+
+def write(report: BaseModel, path: Path) -> Path:
+    """Write a result with its samples; above 2 MB compressed, under its name and `.gz`."""
+    data = (report.model_dump_json(indent=1) + "\n").encode()
+    if len(data) <= COMPRESS_BYTES:
+        path.write_bytes(data)
+        return path
+    path = path.with_name(f"{path.name}.gz")
+    path.write_bytes(gzip.compress(data, mtime=0))
+    return path
+
+
+def read(path: Path, kind: type[Model]) -> Model:
+    """Read what :func:`write` wrote.
 
     Raises:
-        ValueError: there are no samples.
+        OSError: the file cannot be read.
+        ValueError: it is no result of this kind.
     """
-    if not seconds:
-        raise ValueError("there are no samples to summarize")
-    p50, p99, most = np.percentile(np.array(seconds), [50, 99, 100])
-    return Latency(samples=len(seconds), p50=float(p50), p99=float(p99), most=float(most))
-
-
-def targets(report: LoadReport) -> list[Target]:
-    """Every target, met or not."""
-    rows = []
-    most = max(report.throughput, key=lambda row: row.ratio)
-    rows.append(
-        Target(
-            f"saturated, {most.texts_per_call} texts a call, over the bare engine",
-            f"≥ {report.throughput_target:.2f}",
-            f"{most.ratio:.2f}",
-            most.ratio >= report.throughput_target,
-        )
-    )
-    rows.append(
-        Target(
-            "p50 at 10 % load, above the bare engine",
-            f"≤ {LIGHT_LIMIT * 1e3:.1f} ms",
-            f"{report.light.added * 1e3:.2f} ms",
-            report.light.added <= LIGHT_LIMIT,
-        )
-    )
-    for row in report.overload:
-        size = _calls(row.texts_per_call)
-        rows.append(
-            Target(
-                f"goodput at {row.offered / row.capacity:.1f}x, {size}, over capacity",
-                f"≥ {GOODPUT_LIMIT:.2f}",
-                f"{row.goodput / row.capacity:.2f}",
-                row.goodput >= GOODPUT_LIMIT * row.capacity,
-            )
-        )
-        if row.refusals is not None:
-            rows.append(
-                Target(
-                    f"slowest refusal, {size}",
-                    f"≤ {REFUSAL_LIMIT * 1e3:.0f} ms",
-                    f"{row.refusals.most * 1e3:.1f} ms "
-                    f"({row.refused_in_time:.2%} of {row.refusals.samples} in time)",
-                    row.refusals.most <= REFUSAL_LIMIT,
-                )
-            )
-    late = report.counts["started_late"]
-    rows.append(Target("texts computed after their deadline", "0", str(late), late == 0))
-    return rows
-
-
-def to_markdown(report: LoadReport) -> str:
-    """Tables for the documentation."""
-    light, bulk = report.light, report.bulk
-    stages = ", ".join(f"{value * 1e3:.2f} ms {name}" for name, value in light.stages.items())
-    introduction = (
-        f"{report.model}, {report.threads} threads, {report.machine.cpu}, "
-        f"load {report.machine.load_average[0]:.2f} before the run. Texts of "
-        f"{report.mean_tokens:.0f} tokens on average; the client shares the cores. "
-        f"The bare engine does {report.engine_texts_per_second:.0f} texts a second "
-        f"({report.engine})."
-    )
-    lines = [
-        introduction,
-        "",
-        "| target | wanted | measured | |",
-        "|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row.name} | {row.wanted} | {row.measured} | {'met' if row.met else '**missed**'} |"
-        for row in targets(report)
-    ]
-    lines += [
-        "",
-        "| saturated | texts/s | of the bare engine | cores: client | server's front | its lanes |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    for row in report.throughput:
-        front, rest = _front(row.cores)
-        lines.append(
-            f"| {_calls(row.texts_per_call)}, {row.workers} at once | {row.texts_per_second:.0f} "
-            f"| {row.ratio:.2f} | {row.cores.client:.2f} | {front:.2f} | {rest:.2f} |"
-        )
-    lines += [
-        "",
-        "| single texts | p50 | p99 |",
-        "|---|---:|---:|",
-        _latency_row("bare engine", light.bare),
-        _latency_row("served, 10 % load", light.served),
-        _latency_row("the same beside calls of 256 texts", bulk.beside),
-        "",
-        f"At 10 % load the median was {stages}.",
-        "",
-        f"One call of 256 texts took {bulk.bulk_call.p50 * 1e3:.0f} ms.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _front(cores: Cores) -> tuple[float, float]:
-    from_lanes = sum(value for kind, value in cores.server.items() if kind.startswith("lanes"))
-    return sum(cores.server.values()) - from_lanes, from_lanes
-
-
-def _latency_row(name: str, value: Latency) -> str:
-    return f"| {name} | {value.p50 * 1e3:.1f} ms | {value.p99 * 1e3:.1f} ms |"
-
-
-def _calls(texts: int) -> str:
-    return "single texts" if texts == 1 else f"{texts} texts a call"
+    data = path.read_bytes()
+    try:
+        return kind.model_validate_json(gzip.decompress(data) if path.suffix == ".gz" else data)
+    except ValidationError as error:
+        raise ValueError(f"{path} is not a {kind.__name__}") from error

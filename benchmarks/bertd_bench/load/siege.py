@@ -21,9 +21,9 @@ from typing import Any, TypeAlias
 import grpc
 import psutil
 from bertd.v1 import models_pb2, models_pb2_grpc
-from bertd_server import cpu
+from bertd_server.system import cpu
 
-from bertd_bench.contestants import ServerProcess, server_process
+from bertd_bench.contestants.eager import ServerProcess, server_process
 from bertd_bench.load.malformed import Attack, Attacks
 from bertd_bench.load.soak import GROWTH_LIMIT
 from bertd_bench.load.wellformed import INFER, WATCH, Method, Target, infer, methods

@@ -23,10 +23,10 @@ import grpc
 import psutil
 from bertd import bundle
 from bertd.v1 import inference_pb2, inference_pb2_grpc
-from bertd_server import cpu
+from bertd_server.system import cpu
 from tokenizers import Tokenizer
 
-from bertd_bench.contestants import ServerProcess, server_process
+from bertd_bench.contestants.eager import ServerProcess, server_process
 from bertd_bench.load import mix
 
 GROWTH_LIMIT = 0.05

@@ -13,7 +13,7 @@ import click
 from bertd_bench.mlperf.settings import PRESETS, SCENARIOS, Scenario
 
 RESULTS = Path("benchmarks/results/mlperf.json")
-DOCUMENT = Path("docs/mlperf.md")
+DOCUMENT = Path("docs/lab/mlperf.md")
 
 
 @click.command()
@@ -93,7 +93,7 @@ def mlperf(  # noqa: PLR0913, PLR0917 - click's parameters
     from bertd.bundle import BundleError
     from bertd_export.errors import ExportError
 
-    from bertd_bench.contestants import BenchError
+    from bertd_bench.contestants.eager import BenchError
 
     try:
         from bertd_bench.mlperf import results, run
@@ -155,7 +155,7 @@ def mlperf(  # noqa: PLR0913, PLR0917 - click's parameters
 )
 def mlperf_docs(json_path: Path, document: Path) -> None:
     """Write the results of `bertd bench mlperf` into their document."""
-    from bertd_bench import documents, sections
+    from bertd_bench.docs import documents, sections
     from bertd_bench.mlperf import results
 
     with documents.explained():

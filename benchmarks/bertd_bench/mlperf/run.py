@@ -21,15 +21,15 @@ from pathlib import Path
 
 import numpy as np
 from bertd import bundle
-from bertd_server import cpu
-from bertd_server.engine import Engine, EngineOptions
-from bertd_server.reading import Reader
-from bertd_server.settings import Settings
+from bertd_server.config.settings import Settings
+from bertd_server.engine.engine import Engine, EngineOptions
+from bertd_server.system import cpu
+from bertd_server.tokenization.reading import Reader
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from bertd_bench import contestants
-from bertd_bench.contestants import BenchError
+from bertd_bench.contestants import eager as contestants
+from bertd_bench.contestants.eager import BenchError
 from bertd_bench.harness import machine
 from bertd_bench.harness.noise import Watch
 from bertd_bench.load import mix

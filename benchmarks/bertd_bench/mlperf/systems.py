@@ -20,13 +20,13 @@ import grpc
 from bertd import bundle
 from bertd.oip import grpc_service_pb2 as oip
 from bertd.v1 import inference_pb2
+from bertd_server.config.settings import Settings
+from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import InvalidInput, Overloaded, RequestError
-from bertd_server.flights import Answer
-from bertd_server.model import Model
-from bertd_server.packing import TokenSequence
-from bertd_server.reading import FIT, Reading, texts_of
-from bertd_server.repository.loading import Loader
-from bertd_server.settings import Settings
+from bertd_server.models.loading import Loader
+from bertd_server.models.model import Model
+from bertd_server.scheduling.flights import Answer
+from bertd_server.tokenization.reading import FIT, Reading, texts_of
 
 from bertd_bench.load.client import EMBED
 from bertd_bench.mlperf.loadgen import RefusedError

@@ -14,17 +14,17 @@ from pathlib import Path
 
 import numpy as np
 from bertd import bundle
-from bertd_server.engine import Engine, EngineOptions
-from bertd_server.packing import pack
-from bertd_server.reading import Reader
+from bertd_server.engine.engine import Engine, EngineOptions
+from bertd_server.engine.packing import pack
+from bertd_server.tokenization.reading import Reader
 
 from bertd_bench.engine.batches import random_texts
 from bertd_bench.harness import machine, rounds
 from bertd_bench.harness.noise import Distance, Watch
 from bertd_bench.harness.rounds import Schedule
 from bertd_bench.harness.system import Calls
+from bertd_bench.harness.texts import MIXED_LENGTHS, WORDS
 from bertd_bench.regression.baseline import Baseline
-from bertd_bench.texts import MIXED_LENGTHS, WORDS
 
 _TEXTS = 64  # to tokenise, of as many words as a mix has tokens
 

@@ -63,8 +63,8 @@ def regress(  # noqa: PLR0913, PLR0917 - click's parameters
     nothing can be said. BUNDLE is the embedded default model unless given.
     """
     from bertd.bundle import BundleError
-    from bertd_server import cpu
-    from bertd_server.default_model import NoDefaultModelError, ensure_bundle
+    from bertd_server.models.default_model import NoDefaultModelError, ensure_bundle
+    from bertd_server.system import cpu
 
     from bertd_bench.harness import machine
     from bertd_bench.harness.rounds import Schedule
@@ -124,7 +124,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.argument("second", metavar="B.json", type=_FILE)
 def diff(first: Path, second: Path) -> None:
     """Show two results of one kind side by side, as B over A."""
-    from bertd_bench import diff as sides
+    from bertd_bench.regression import diff as sides
 
     try:
         click.echo(sides.table(sides.read(first), sides.read(second)))

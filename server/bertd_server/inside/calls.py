@@ -14,11 +14,11 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
-from bertd_server.engine import Float32Array
+from bertd_server.engine.engine import Float32Array
 from bertd_server.errors import RequestError
 from bertd_server.inside import questions
 from bertd_server.inside.questions import Ranked
-from bertd_server.model import Model
+from bertd_server.models.model import Model
 from bertd_server.tasks.ask import Reply
 
 P = ParamSpec("P")

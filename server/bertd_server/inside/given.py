@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from bertd_server.config.settings import Settings
 from bertd_server.inside.options import Running
-from bertd_server.repository.layout import ModelSettings
-from bertd_server.settings import Settings
+from bertd_server.models.layout import ModelSettings
 
 _NAMES: frozenset[str] = Running.__optional_keys__
 

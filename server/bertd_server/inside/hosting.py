@@ -16,9 +16,9 @@ from collections.abc import Iterable
 import grpc
 
 from bertd_server.inside.models import OpenModels
+from bertd_server.rpc.composing import SERVICE_NAMES, Limits, Services
+from bertd_server.rpc.health import HealthService
 from bertd_server.security.management import Management
-from bertd_server.services.composing import SERVICE_NAMES, Limits, Services
-from bertd_server.services.health import HealthService
 
 # gRPC's own limit of a message that comes in, unless the server was made with another.
 _MESSAGE_BYTES = 4 * 1024 * 1024

@@ -21,16 +21,16 @@ from weakref import WeakKeyDictionary
 
 from bertd.bundle import BundleError, Manifest
 
-from bertd_server.catalogue import Catalogue
 from bertd_server.errors import Draining, UnknownModel
 from bertd_server.inside import calls, questions
 from bertd_server.inside.calls import asked
 from bertd_server.inside.given import SettingsError, given, of_model
 from bertd_server.inside.options import OfModel, Running
-from bertd_server.model import Model
-from bertd_server.repository.loading import Loader
+from bertd_server.models.catalogue import Catalogue
+from bertd_server.models.loading import Loader
+from bertd_server.models.model import Model
+from bertd_server.scheduling.statistics import Gauges, Statistics
 from bertd_server.security.paths import check_version, version_of
-from bertd_server.statistics import Gauges, Statistics
 
 R = TypeVar("R")
 

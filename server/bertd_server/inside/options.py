@@ -4,7 +4,7 @@
 
     How            timeout, priority, long_text, truncation_side
       Windowed     stride
-    Running        lanes, memory, batches, queue: a part of bertd_server.settings
+    Running        lanes, memory, batches, queue: a part of bertd_server.config.settings
     OfModel        the limits of one model
 
 The words are those of the client and of `bertd.v1`, so that a program can move from one to the
@@ -17,12 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from bertd_server.cutting import Side
 from bertd_server.errors import InvalidInput
-from bertd_server.reading import Fit, LongText
-from bertd_server.scheduler import BULK, INTERACTIVE
+from bertd_server.scheduling.scheduler import BULK, INTERACTIVE
+from bertd_server.system.values import Profile, Provider
 from bertd_server.tasks.ask import Caller
-from bertd_server.values import Profile, Provider
+from bertd_server.tokenization.cutting import Side
+from bertd_server.tokenization.reading import Fit, LongText
 
 Priority = Literal["interactive", "bulk"]
 

@@ -25,7 +25,7 @@ from bertd_server.inside import calls, questions
 from bertd_server.inside.calls import waited
 from bertd_server.inside.models import OpenModel, OpenModels
 from bertd_server.inside.options import OfModel, Running
-from bertd_server.model import Model
+from bertd_server.models.model import Model
 
 R = TypeVar("R")
 

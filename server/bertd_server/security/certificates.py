@@ -22,8 +22,8 @@ from pathlib import Path
 import grpc
 
 from bertd_server.errors import CannotServeError
-from bertd_server.logs import get_logger
 from bertd_server.security.files import Stamp, stamp
+from bertd_server.system.logs import get_logger
 
 log = get_logger("bertd")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 import socket
 
+from bertd_server.config.settings import OFF, UNIX, Settings
 from bertd_server.errors import CannotServeError
-from bertd_server.logs import get_logger
-from bertd_server.settings import OFF, UNIX, Settings
+from bertd_server.system.logs import get_logger
 
 log = get_logger("bertd")
 

@@ -38,10 +38,10 @@ from pydantic import (
 )
 
 from bertd_server.errors import CannotServeError, PermissionDenied, Unauthenticated
-from bertd_server.logs import get_logger
 from bertd_server.security.allowance import Allowance, Limits
 from bertd_server.security.files import stamp
 from bertd_server.security.scopes import Scope
+from bertd_server.system.logs import get_logger
 
 log = get_logger("bertd")
 

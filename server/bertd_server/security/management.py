@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from bertd_server.errors import PermissionDenied
-from bertd_server.logs import get_logger
+from bertd_server.system.logs import get_logger
 
 log = get_logger("bertd")
 

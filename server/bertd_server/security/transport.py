@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bertd_server.settings import Settings
+from bertd_server.config.settings import Settings
 
 Options = list[tuple[str, int]]
 _NONE = 2**31 - 1

@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from bertd_server.engine import Float32Array
+from bertd_server.engine.engine import Float32Array
 from bertd_server.errors import DeadlineMissed, InvalidInput, RequestError, WrongTask
-from bertd_server.flights import Answer
-from bertd_server.model import Model
-from bertd_server.observing.calls import CURRENT, Stages
-from bertd_server.reading import Fit, Input, Reading
-from bertd_server.scheduler import INTERACTIVE
+from bertd_server.models.model import Model
+from bertd_server.scheduling.flights import Answer
+from bertd_server.scheduling.scheduler import INTERACTIVE
+from bertd_server.system.calls import CURRENT, Stages
+from bertd_server.tokenization.reading import Fit, Input, Reading
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from bertd import bundle, heads
+from bertd import bundle
+from bertd.bundle import heads
 
-from bertd_server.engine import Float32Array
+from bertd_server.engine.engine import Float32Array
 from bertd_server.errors import InvalidInput, RequestError
-from bertd_server.model import Model
-from bertd_server.reading import FIT, Fit, Input, Reading
+from bertd_server.models.model import Model
 from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
+from bertd_server.tokenization.reading import FIT, Fit, Input, Reading
 
 ScoreFunction = Literal["default", "softmax", "sigmoid", "none"]
 HYPOTHESIS = "This example is {}."

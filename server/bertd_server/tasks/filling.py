@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bertd import bundle, heads
+from bertd import bundle
+from bertd.bundle import heads
 
 from bertd_server.errors import InvalidInput
-from bertd_server.model import Model
-from bertd_server.reading import FIT, Fit, Input, Reading
+from bertd_server.models.model import Model
 from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
+from bertd_server.tokenization.reading import FIT, Fit, Input, Reading
 
 MOST_CANDIDATES = 1_000
 CANDIDATES = 5

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from bertd import bundle
 
-from bertd_server.engine import Float32Array
-from bertd_server.model import Model
-from bertd_server.packing import Int64Array
-from bertd_server.reading import FIT, Fit, Input, Reading
+from bertd_server.engine.engine import Float32Array
+from bertd_server.engine.packing import Int64Array
+from bertd_server.models.model import Model
 from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
+from bertd_server.tokenization.reading import FIT, Fit, Input, Reading
 
 
 @dataclass(frozen=True, slots=True)

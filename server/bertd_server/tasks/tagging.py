@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from bertd import bundle, heads
+from bertd import bundle
+from bertd.bundle import heads
 from tokenizers import Tokenizer
 
-from bertd_server.engine import Float32Array
-from bertd_server.model import Model
-from bertd_server.reading import FIT, Fit, Input, Reading
+from bertd_server.engine.engine import Float32Array
+from bertd_server.models.model import Model
 from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
 from bertd_server.tasks.windows import owners
+from bertd_server.tokenization.reading import FIT, Fit, Input, Reading
 
 Aggregation = Literal["none", "simple", "first", "average", "max"]
 

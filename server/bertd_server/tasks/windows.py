@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bertd_server.packing import Int64Array
-from bertd_server.reading import Reading
+from bertd_server.engine.packing import Int64Array
+from bertd_server.tokenization.reading import Reading
 
 
 def owners(reading: Reading) -> tuple[Int64Array, Int64Array]:

@@ -1,0 +1,179 @@
+"""PyTorch eager, and a server of our own over gRPC: texts to vectors, tokenisation included."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bertd_client import BertdError, Client
+from bertd_export.bundle import export_model
+from bertd_server.models import default_model
+from numpy.typing import NDArray
+from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+Embed = Callable[[Sequence[str]], NDArray[np.float32]]
+
+TOLERANCE = 1e-4
+START_SECONDS = 120.0
+
+
+class BenchError(RuntimeError):
+    """The comparison cannot be made, or would not be fair."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One model twice: the checkpoint for PyTorch, the bundle for bertd."""
+
+    checkpoint: str
+    bundle: Path
+
+
+@contextlib.contextmanager
+def open_subject(model: str | None) -> Iterator[Subject]:
+    """Find the default model, or export `model` for as long as it is needed.
+
+    Raises:
+        BenchError: there is no default model here.
+    """
+    if model is not None:
+        with tempfile.TemporaryDirectory(prefix="bertd-bench-") as folder:
+            yield Subject(model, export_model(model, Path(folder) / "bundle").path)
+        return
+    try:
+        subject = Subject(str(default_model.checkpoint_folder()), default_model.ensure_bundle())
+    except default_model.NoDefaultModelError as error:
+        raise BenchError(str(error)) from error
+    yield subject
+
+
+def eager(checkpoint: str, threads: int) -> Embed:
+    """PyTorch as its users write it: padded batch, default attention, mean and normalise."""
+    torch.set_num_threads(threads)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
+    model: Any = AutoModel.from_pretrained(checkpoint).eval()
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            inputs = tokenizer(list(texts), padding=True, return_tensors="pt")
+            hidden = model(**inputs).last_hidden_state
+            mask = inputs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+            pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+            vectors: NDArray[np.float32] = torch.nn.functional.normalize(pooled, dim=1).numpy()
+            return vectors
+
+    return embed
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True, slots=True)
+class ServerProcess:
+    """A `bertd serve` of our own."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+    port: int
+    log: Path
+
+    def wait_until_listening(self) -> None:
+        """Return as soon as a connection is taken.
+
+        Raises:
+            BenchError: the server ended, or took too long.
+        """
+        give_up = time.monotonic() + START_SECONDS
+        while time.monotonic() < give_up:
+            if self.process.poll() is not None:
+                said = self.log.read_text(encoding="utf-8", errors="replace")[-2000:]
+                raise BenchError(f"bertd serve ended with {self.process.returncode}:\n{said}")
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            time.sleep(0.002)
+        raise BenchError(f"bertd serve did not listen within {START_SECONDS:.0f} s")
+
+    def stop(self) -> dict[str, Any]:
+        """Drain the server; gives what it has counted.
+
+        Raises:
+            BenchError: it did not end as it should, or said nothing.
+        """
+        self.process.terminate()
+        self.process.wait(timeout=40)
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        try:
+            counts: dict[str, Any] = json.loads(lines[-1])
+        except (IndexError, ValueError) as error:
+            raise BenchError(f"bertd serve ended without its counts: {lines[-5:]}") from error
+        return counts
+
+
+@contextlib.contextmanager
+def server_process(
+    folder: Path, threads: int, settings: Mapping[str, str] | None = None
+) -> Iterator[ServerProcess]:
+    """Run `bertd serve` on a free port; SIGTERM at the end.
+
+    Args:
+        folder: the bundle.
+        threads: that it may use.
+        settings: further ones, by their names in :mod:`bertd_server.config.settings`.
+    """
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    env = {name: value for name, value in os.environ.items() if not name.startswith("BERTD_")}
+    for name, value in {**(settings or {}), "threads": str(threads)}.items():
+        env[f"BERTD_{name.upper()}"] = value
+    command = ["serve", str(folder), "--address", address, "--http-address", "127.0.0.1:0"]
+    with tempfile.TemporaryDirectory(prefix="bertd-bench-") as scratch:
+        log = Path(scratch) / "serve.log"
+        with log.open("wb") as sink:
+            process = subprocess.Popen(  # noqa: S603 - our own command with our own paths
+                [sys.executable, "-m", "bertd_client.cli", *command],
+                stdout=sink,
+                stderr=sink,
+                env=env,
+            )
+        try:
+            yield ServerProcess(process, address, port, log)
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=40)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextlib.contextmanager
+def over_grpc(folder: Path, threads: int) -> Iterator[Embed]:
+    """A server in a process of its own, called by the client library."""
+    with server_process(folder, threads) as server:
+        server.wait_until_listening()
+        with Client(server.address) as client:
+            try:
+                client.list_models(timeout=START_SECONDS)
+            except BertdError as error:
+                raise BenchError(f"bertd serve does not answer: {error}") from error
+            yield lambda texts: client.embed(texts, prompt_name="", timeout=60)

@@ -1,0 +1,73 @@
+"""bertd: the engine in process with each precision, and the server over gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bertd_bench.contestants.peer import EMBED, TASKS, Answer, Peer, Rows, Setting, Unavailable
+
+ENGINE = "bertd"
+ENGINE_INT8 = "bertd int8"
+GRPC = "bertd over gRPC"
+
+
+def _folder(setting: Setting, precision: str) -> Path:
+    if precision not in setting.bundles:
+        raise Unavailable(f"the model has no {precision} bundle here")
+    return Path(setting.bundles[precision])
+
+
+def _engine(precision: str) -> Callable[[Setting], Answer]:
+    def build(setting: Setting) -> Answer:
+        from bertd.bundle import read_manifest
+        from bertd_server.engine.engine import Engine, EngineOptions
+        from bertd_server.tokenization.reading import Reader
+
+        folder = _folder(setting, precision)
+        manifest = read_manifest(folder)
+        reader = Reader.of(folder, manifest)
+        engine = Engine(folder, manifest, EngineOptions(setting.threads))
+        if setting.task == EMBED:
+            return lambda texts: engine.embed(reader.sequences(texts), wide=engine.has_wide)
+        [output] = manifest.outputs
+
+        def answer(texts: Sequence[str]) -> Rows:
+            answers = engine.answer(reader.sequences(texts), [output], wide=engine.has_wide)
+            rows = [each[output] for each in answers]
+            return rows if manifest.outputs[output] == "tokens" else [row[0] for row in rows]
+
+        return answer
+
+    return build
+
+
+def _grpc(setting: Setting) -> Answer:
+    """A server in a process of its own, called by the client library; it ends with this one."""
+    from contextlib import ExitStack
+
+    from bertd_bench.contestants.eager import over_grpc
+
+    stack = ExitStack()
+    embed = stack.enter_context(over_grpc(_folder(setting, "fp32"), setting.threads))
+    _running.append(stack)
+    return embed
+
+
+_running: list[Any] = []  # what the worker closes when it ends
+
+
+def close() -> None:
+    """End the server, if there is one."""
+    while _running:
+        _running.pop().close()
+
+
+_NEEDS = ("bertd_server", "onnxruntime")
+
+PEERS = (
+    Peer(ENGINE, "fp32", _NEEDS, _engine("fp32"), TASKS, own=True, handles=False),
+    Peer(ENGINE_INT8, "int8", _NEEDS, _engine("int8"), TASKS, own=True, handles=False),
+    Peer(GRPC, "fp32", (*_NEEDS, "bertd_client"), _grpc, own=True, handles=False),
+)

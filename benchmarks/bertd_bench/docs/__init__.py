@@ -1,0 +1,1 @@
+"""Measured parts of documents, written from the committed results."""

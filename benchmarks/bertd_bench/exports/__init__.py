@@ -1,0 +1,1 @@
+"""What can be exported, how near to PyTorch it is, and how much faster."""

@@ -1,0 +1,251 @@
+"""How much faster a bundle is than its checkpoint in PyTorch eager, from token ids to the answer.
+
+::
+
+    lengths ─> ids of words ─┬─> eager, padded      ─┐
+                             ├─> eager, one by one  ─┼─> the same answers? ─> timed in turns
+                             └─> engine, one batch  ─┘
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from bertd.bundle import (
+    POOLER_OUTPUT,
+    SENTENCE_EMBEDDING,
+    TOKEN_EMBEDDINGS,
+    TOKENIZER_NAME,
+    Manifest,
+    Precision,
+    read_manifest,
+)
+from bertd_export.checkpoint.tasks import loader
+from bertd_server.engine.engine import Engine, EngineOptions, Float32Array
+from bertd_server.engine.packing import TokenSequence
+from pydantic import BaseModel
+from tokenizers import Tokenizer
+
+from bertd_bench.contestants.eager import BenchError
+from bertd_bench.harness import texts, timing
+
+Answer = dict[str, Float32Array]
+
+
+class Case(NamedTuple):
+    """Lengths of one batch, and whether eager takes its texts one by one instead of padding."""
+
+    lengths: tuple[int, ...]
+    one_by_one: bool = False
+
+
+_MIXED = f"{len(texts.MIXED_LENGTHS)} mixed"
+CASES: dict[str, Case] = {
+    **{f"{length} tokens": Case((length,)) for length in (8, 32, 128, 384)},
+    _MIXED: Case(texts.MIXED_LENGTHS),
+    f"{_MIXED}, one by one": Case(texts.MIXED_LENGTHS, one_by_one=True),
+}
+
+# How far an answer may be from eager's, as a part of its length, before a time means nothing.
+# fp32 differs by rounding, fp16 by rounding to 11 bits in each of a dozen layers. In int8, the
+# export's gate is a mean cosine of 0.99, which is 0.14 here; each text counts by itself, shuffled
+# words are less like text than those of the gate, and logits of random weights hardly differ from
+# each other. An unrelated answer of the same length is 1.4 away.
+TOLERANCE: dict[str, float] = {"fp32": 1e-4, "fp16": 0.02, "int8": 1.0}
+
+STEADY = 0.25  # the most that the quartiles of undisturbed calls lie apart, of the median
+
+_ENGINE = "engine"
+_TURN_SECONDS = 0.5
+_EAGER_NAMES = {TOKEN_EMBEDDINGS: "last_hidden_state", POOLER_OUTPUT: "pooler_output"}
+
+
+class Speed(BaseModel, frozen=True):
+    """One case: both contestants' times, and the largest difference of an answer, relative."""
+
+    eager: timing.Quartiles
+    engine: timing.Quartiles
+    difference: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast the engine was, by medians."""
+        return self.eager.median / self.engine.median
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether a contestant's calls spread so much that something else must have run."""
+        return max(self.eager.spread, self.engine.spread) > STEADY
+
+
+class Words(NamedTuple):
+    """Token ids of everyday words, and of what the tokenizer puts around a text."""
+
+    opening: list[int]
+    words: list[int]
+    closing: list[int]
+
+    @classmethod
+    def of(cls, bundle: Path) -> Words:
+        """What a bundle's tokenizer makes of `texts.WORDS`."""
+        tokenizer = Tokenizer.from_file(str(bundle / TOKENIZER_NAME))
+        tokenizer.no_truncation()
+        encoding = tokenizer.encode(" ".join(texts.WORDS))
+        inner = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
+        ids, first, end = encoding.ids, inner[0], inner[-1] + 1
+        return cls(ids[:first], ids[first:end], ids[end:])
+
+
+class Batch(NamedTuple):
+    """The same ids for every contestant."""
+
+    ids: list[Any]
+    sequences: list[TokenSequence]
+
+    @classmethod
+    def draw(cls, lengths: Sequence[int], manifest: Manifest, words: Words) -> Batch:
+        """Texts of shuffled words, and one mask in each where the task needs it.
+
+        Words, because int8 is calibrated on text: ids from anywhere in the vocabulary are no
+        text, and say little about it.
+        """
+        rng = np.random.default_rng(0)
+        around = len(words.opening) + len(words.closing)
+        ids = []
+        for length in lengths:
+            chosen = rng.choice(words.words, length - around)
+            row = np.array([*words.opening, *chosen, *words.closing], np.int64)
+            if manifest.mask_token_id is not None:
+                row[length // 2] = manifest.mask_token_id
+            ids.append(row)
+        return cls(ids, [TokenSequence(row, np.zeros_like(row)) for row in ids])
+
+    def padded(self, pad: int) -> dict[str, torch.Tensor]:
+        """Inputs of the stock model: `[texts, longest]`."""
+        shape = (len(self.ids), max(map(len, self.ids)))
+        rows, mask = np.full(shape, pad, np.int64), np.zeros(shape, np.int64)
+        for number, text in enumerate(self.ids):
+            rows[number, : len(text)] = text
+            mask[number, : len(text)] = 1
+        return {"input_ids": torch.from_numpy(rows), "attention_mask": torch.from_numpy(mask)}
+
+    def alone(self) -> list[dict[str, torch.Tensor]]:
+        """Inputs of the stock model, one call per text."""
+        return [Batch([row], []).padded(0) for row in self.ids]
+
+
+def run_eager(model: Any, calls: Sequence[dict[str, torch.Tensor]]) -> list[Any]:
+    """The stock model's outputs, call by call."""
+    with torch.inference_mode():
+        return [model(**inputs) for inputs in calls]
+
+
+def run_engine(engine: Engine, batch: Batch, outputs: Sequence[str]) -> list[Answer]:
+    """The engine's answers, text by text: packing and one run."""
+    return engine.answer(batch.sequences, outputs, wide=engine.has_wide)
+
+
+def _eager_of_texts(outputs: list[Any], batch: Batch, manifest: Manifest) -> list[Answer]:
+    """What eager says of each text, without the rows of padding."""
+    answers: list[Answer] = [{} for _ in batch.ids]
+    for name in _compared(manifest):
+        kind = manifest.outputs[name]
+        rows = [row for output in outputs for row in output[_EAGER_NAMES.get(name, name)]]
+        for answer, ids, row in zip(answers, batch.ids, rows, strict=True):
+            values = row.numpy()
+            if kind == "sequences":
+                answer[name] = values[None]
+            else:
+                answer[name] = values[: len(ids)]
+            if kind == "masks":
+                answer[name] = answer[name][ids == manifest.mask_token_id]
+    return answers
+
+
+def _compared(manifest: Manifest) -> list[str]:
+    """All outputs but the pooled vector, which the export itself has compared."""
+    return [name for name in manifest.outputs if name != SENTENCE_EMBEDDING]
+
+
+def relative_difference(got: list[Answer], want: list[Answer]) -> float:
+    """The largest distance of an output of a text, as a part of the length that it should have.
+
+    A length below 1 counts as 1: a lone logit near 0 has no relative error worth the name.
+
+    Raises:
+        BenchError: a shape differs.
+    """
+    worst = 0.0
+    for ours, theirs in zip(got, want, strict=True):
+        for name, expected in theirs.items():
+            if ours[name].shape != expected.shape:
+                raise BenchError(f"{name}: shape {ours[name].shape}, eager {expected.shape}")
+            length = max(1.0, float(np.linalg.norm(expected)))
+            distance = np.linalg.norm(ours[name] - expected) / length
+            worst = max(worst, float(distance if np.isfinite(distance) else np.inf))
+    return worst
+
+
+def check(difference: float, precision: Precision, what: str) -> None:
+    """Refuse to time what computes something else.
+
+    Raises:
+        BenchError: the difference is above the precision's tolerance.
+    """
+    limit = TOLERANCE[precision]
+    if difference > limit:
+        raise BenchError(
+            f"{what}: the engine's answer differs from eager's by {difference:.1e} of its length, "
+            f"more than {limit:g} for {precision}, so its time would mean nothing"
+        )
+
+
+def measure_speed(
+    folder: Path, bundle: Path, *, threads: int, rounds: int, cases: Sequence[str]
+) -> dict[str, Speed]:
+    """Compare, then time, each case that the model can read.
+
+    Args:
+        folder: the checkpoint.
+        bundle: its bundle.
+        threads: for both; PyTorch's are set by the caller.
+        rounds: turns of each contestant.
+        cases: names in `CASES`.
+
+    Raises:
+        BenchError: the answers differ.
+    """
+    manifest = read_manifest(bundle)
+    model = loader(manifest.task).from_pretrained(folder, dtype=torch.float32).eval()
+    engine = Engine(bundle, manifest, EngineOptions(threads))
+    words = Words.of(bundle)
+    outputs = list(manifest.outputs)[:1] if manifest.dimensions else list(manifest.outputs)
+    readable = [name for name in cases if max(CASES[name].lengths) <= manifest.max_tokens]
+    found: dict[str, Speed] = {}
+    for lengths in dict.fromkeys(CASES[name].lengths for name in readable):
+        batch = Batch.draw(lengths, manifest, words)
+        answer = run_engine(engine, batch, _compared(manifest))
+        names = [name for name in readable if CASES[name].lengths == lengths]
+        calls: dict[str, Any] = {_ENGINE: partial(run_engine, engine, batch, outputs)}
+        differences = {}
+        for name in names:
+            padded = [batch.padded(model.config.pad_token_id or 0)]
+            eager = partial(run_eager, model, batch.alone() if CASES[name].one_by_one else padded)
+            theirs = _eager_of_texts(eager(), batch, manifest)
+            differences[name] = relative_difference(answer, theirs)
+            check(differences[name], manifest.precision, name)
+            calls[name] = eager
+        schedule = timing.Schedule(rounds, repeats=timing.repeats_within(_TURN_SECONDS, calls))
+        samples = timing.measure(calls, schedule, random.Random(0))  # noqa: S311 - no secret
+        quartiles = {who: timing.quartiles(values) for who, values in samples.items()}
+        for name in names:
+            found[name] = Speed(
+                eager=quartiles[name], engine=quartiles[_ENGINE], difference=differences[name]
+            )
+    return {name: found[name] for name in readable}

@@ -1,0 +1,1 @@
+"""What an installation costs: packages, bytes, seconds until the first answer."""

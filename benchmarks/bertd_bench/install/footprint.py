@@ -1,0 +1,193 @@
+"""What `pip install '.[server]'` brings into an environment that has nothing, and what it costs.
+
+::
+
+    source ──pip──> fresh environment ─┬─> packages and their bytes ─┐
+                                       └─> imports, timed ───────────┴─> Footprint ──> documents
+
+The container of deploy/Containerfile installs the same, so that the list is the image's too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+from bertd_server.system import cpu
+from pydantic import BaseModel, ValidationError
+
+from bertd_bench.contestants.eager import BenchError
+from bertd_bench.harness import machine
+
+EXTRA = "server"
+IMPORTS = ("bertd_client", "bertd_server.process.app")
+"""What is timed: what an application imports, and all that a server imports."""
+
+_MB = 1e6
+_LISTED = 1.0  # MB from which a package has a row of its own
+
+# Files as their installer has recorded them, compiled ones included.
+_PACKAGES = """
+import json
+from importlib.metadata import distributions
+print(json.dumps([
+    {
+        "name": found.metadata["Name"].lower().replace("_", "-"),
+        "version": found.version,
+        "bytes": sum(
+            path.stat().st_size
+            for path in {found.locate_file(file) for file in found.files or ()}
+            if path.is_file()
+        ),
+    }
+    for found in distributions()
+]))
+"""
+_IMPORT = """
+import sys, time
+begin = time.perf_counter_ns()
+__import__(sys.argv[1])
+print(time.perf_counter_ns() - begin)
+"""
+
+
+class Package(BaseModel, frozen=True):
+    """An installed distribution, and the bytes of its files."""
+
+    name: str
+    version: str
+    bytes: int
+
+
+class Footprint(BaseModel, frozen=True):
+    """A serving install; `imports` has the nanoseconds of each run, by module."""
+
+    machine: machine.Machine
+    packages: list[Package]
+    imports: dict[str, list[int]]
+
+    @property
+    def megabytes(self) -> float:
+        """Of all packages, in units of 10^6 bytes."""
+        return sum(package.bytes for package in self.packages) / _MB
+
+
+def install(source: Path, folder: Path) -> Path:
+    """Install a source tree with the extra `server` into a new environment.
+
+    Args:
+        source: has pyproject.toml and constraints.txt.
+        folder: of the environment, which has no pip in it.
+
+    Returns:
+        The environment's Python.
+
+    Raises:
+        BenchError: pip could not; the message is its last line.
+    """
+    venv.create(folder, with_pip=False, symlinks=True)
+    python = folder / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+    flags = ["--no-input", "--disable-pip-version-check", "--compile"]
+    wanted = ["-c", str(source / "constraints.txt"), f"{source}[{EXTRA}]"]
+    done = _run([*pip, *flags, *wanted])
+    if done.returncode:
+        raise BenchError(f"pip could not install {source}[{EXTRA}]: {_last_line(done.stderr)}")
+    return python
+
+
+def packages(python: Path) -> list[Package]:
+    """All that is installed for this Python, by name."""
+    found = _run([str(python), "-I", "-c", _PACKAGES])
+    return sorted(
+        (Package.model_validate(each) for each in json.loads(found.stdout)),
+        key=lambda package: package.name,
+    )
+
+
+def import_times(python: Path, module: str, runs: int) -> list[int]:
+    """Nanoseconds of an import in new processes, after one that fills the file cache."""
+    command = [str(python), "-I", "-c", _IMPORT, module]
+    return [int(_run(command).stdout) for _ in range(runs + 1)][1:]
+
+
+def measure(source: Path, runs: int, progress: Callable[[str], None]) -> Footprint:
+    """Install, list and time."""
+    described = machine.describe(cpu.usable_threads())
+    with tempfile.TemporaryDirectory(prefix="bertd-footprint-") as folder:
+        progress(f"installing {source.resolve()}[{EXTRA}]")
+        python = install(source.resolve(), Path(folder) / "environment")
+        progress("timing imports")
+        return Footprint(
+            machine=described,
+            packages=packages(python),
+            imports={module: import_times(python, module, runs) for module in IMPORTS},
+        )
+
+
+def read(path: Path) -> Footprint:
+    """Read a result of `bertd bench footprint`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return Footprint.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise ValueError(f"{path} is no result of `bertd bench footprint`: {error}") from error
+
+
+def sentence(footprint: Footprint, link: str) -> str:
+    """The two numbers of the README."""
+    client, server = (statistics.median(footprint.imports[module]) / 1e6 for module in IMPORTS)
+    runs = min(len(samples) for samples in footprint.imports.values())
+    described = footprint.machine
+    busy = ", which is busy: measure again" if described.busy else ""
+    return (
+        f"`pip install '.[{EXTRA}]'` brings {len(footprint.packages)} packages of "
+        f"{footprint.megabytes:.0f} MB, no torch among them. What `bertd serve` imports takes "
+        f"{server:.0f} ms, what the Python client imports {client:.0f} ms (medians of {runs}; "
+        f"Python {described.versions['python']}, {described.cpu}, load "
+        f"{described.load_average[0]:.2f} before the run{busy}; "
+        f"[`{link}`]({link}))."
+    )
+
+
+def table(footprint: Footprint, link: str) -> str:
+    """The packages, the largest first; the small ones in one row."""
+    ordered = sorted(footprint.packages, key=lambda package: -package.bytes)
+    large = [package for package in ordered if package.bytes / _MB >= _LISTED]
+    small = sorted(ordered[len(large) :], key=lambda package: package.name)
+    rows = [f"| {p.name} {p.version} | {p.bytes / _MB:.1f} |" for p in large]
+    rest = ", ".join(f"{package.name} {package.version}" for package in small)
+    python, architecture = footprint.machine.versions["python"], footprint.machine.architecture
+    return "\n".join(
+        [
+            f"Python {python}, {architecture}: [`{link}`]({link}).",
+            "",
+            "| package | MB |",
+            "|---|---|",
+            *rows,
+            f"| {rest} | {sum(package.bytes for package in small) / _MB:.1f} |",
+            f"| **{len(ordered)} packages** | **{footprint.megabytes:.1f}** |",
+        ]
+    )
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command to which a PYTHONPATH of ours means nothing."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(  # noqa: S603 - our own commands
+        command, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2] or "it said nothing"

@@ -1,0 +1,308 @@
+"""Charts of servers, padding and the machine."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from bertd_bench.engine.speed import EQUAL, LONG_AND_SHORT, MIXED, EngineReport
+from bertd_bench.hardware.card import Card
+from bertd_bench.harness.texts import MIXED_LENGTHS
+from bertd_bench.load.ramp import SHARE
+from bertd_bench.load.results import GoodputReport
+from bertd_bench.load.serve_results import LoadReport
+from bertd_bench.report.chart import Chart, Missing
+from bertd_bench.report.palette import Palette
+from bertd_bench.report.plots import LINES, MARKS, below, log
+
+_SHAPES = {
+    MIXED: MIXED_LENGTHS,
+    LONG_AND_SHORT: (512, *[8] * 30),
+}
+
+
+def load(found: tuple[str, GoodputReport] | None) -> Chart | Missing:
+    """Throughput against latency."""
+    title = "Throughput against latency"
+    if found is None or not any(entry.steps() for entry in found[1].entries):
+        return Missing("load", title, "bertd bench load --json benchmarks/results/load.json")
+    report = found[1]
+    objective = report.objective
+
+    def draw(axes: Any, colours: Palette) -> None:
+        for number, entry in enumerate(report.entries[:6]):
+            kept = [step for step in entry.steps() if math.isfinite(step.percentile(SHARE))]
+            axes.plot(
+                [step.rate for step in kept],
+                [1e3 * step.percentile(SHARE) for step in kept],
+                label=entry.name,
+                color=colours.series[number],
+                linestyle=LINES[number],
+                marker=MARKS[number],
+                markersize=4,
+                linewidth=1.6,
+            )
+        axes.axhline(1e3 * objective, color=colours.ink, linewidth=1)
+        log(axes.yaxis)
+        axes.set_xlabel("texts a second (line: objective)")
+        axes.set_ylabel("p99, milliseconds")
+        axes.set_xlim(left=0)
+        below(axes)
+
+    held = [f"{entry.name} {entry.rate(objective):,.0f}" for entry in report.entries if entry.ramps]
+    return Chart(
+        key="load",
+        title=f"{title}: {report.model}, {report.threads} threads",
+        says=(
+            f"p99 of latency, from when a text was due, under more and more load. Texts a second "
+            f"of which 99 % were answered within {1e3 * objective:.0f} ms: {'; '.join(held)}."
+        ),
+        heads=[
+            "server",
+            "due, texts/s",
+            f"within {1e3 * objective:.0f} ms, texts/s",
+            *_PERCENTILES,
+        ],
+        rows=[
+            [
+                entry.name,
+                f"{step.rate:.0f}",
+                f"{step.goodput(objective):.0f}",
+                _milliseconds(step.percentile(0.5)),
+                _milliseconds(step.percentile(SHARE)),
+            ]
+            for entry in report.entries
+            for step in entry.steps()
+        ],
+        draw=draw,
+        inches=3.6,
+    )
+
+
+_PERCENTILES = ("p50, ms", "p99, ms")
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.1f}" if math.isfinite(seconds) else "not answered"
+
+
+def padding(found: list[tuple[str, EngineReport]]) -> Chart | Missing:
+    """What padding would compute, and what unlike lengths cost here."""
+    title = "Padding: what is computed for nothing"
+    if not found:
+        return Missing("padding", title, "bertd bench engine --json benchmarks/results/engine.json")
+    sums = {name: (sum(shape), len(shape) * max(shape)) for name, shape in _SHAPES.items()}
+
+    def draw(axes: Any, colours: Palette) -> None:
+        labels = []
+        for place, (name, (real, padded)) in enumerate(reversed(sums.items())):
+            labels += [f"{name},\npacked", f"{name},\npadded"]
+            share = real / padded
+            axes.barh(2 * place, share, color=colours.series[0], height=0.6)
+            axes.barh(2 * place + 1, share, color=colours.series[0], height=0.6)
+            axes.barh(
+                2 * place + 1,
+                1 - share,
+                left=share,
+                color=colours.series[1],
+                height=0.6,
+                hatch="///",
+                edgecolor=colours.ground,
+            )
+        axes.set_yticks(range(len(labels)), labels)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        axes.set_xlabel("tokens computed (hatched: padding)")
+        axes.grid(visible=False, axis="y")
+
+    rows = [
+        [
+            f"{report.model}, {report.precision}, {tax.session}",
+            f"{tax.milliseconds[EQUAL]:.1f}",
+            f"{tax.milliseconds[MIXED]:.1f}",
+            f"{1 / tax.mixed_to_equal:.2f}x",
+            f"{tax.together_to_apart:.2f}x",
+        ]
+        for _, report in found
+        for tax in report.padding
+    ]
+    wastes = "; ".join(
+        f"{name}: {1 - real / padded:.0%} of what a padded batch computes"
+        for name, (real, padded) in sums.items()
+    )
+    return Chart(
+        key="padding",
+        title=title,
+        says=(
+            f"Padding to the longest text, as a part of what is computed. {wastes}. bertd "
+            "computes none of it; the table has what it took, unlike lengths against equal ones "
+            "with as many tokens, and one long text with 30 short ones against the two apart."
+        ),
+        heads=[
+            "engine",
+            "16 equal lengths, ms",
+            "16 mixed lengths, ms",
+            "mixed / equal",
+            "512 + 30 x 8, together / apart",
+        ],
+        rows=rows,
+        draw=draw,
+        inches=2.6,
+    )
+
+
+def stages(found: list[tuple[str, LoadReport]]) -> Chart | Missing:
+    """Where the time of a served text goes."""
+    title = "Where the time of a served text goes"
+    if not found:
+        return Missing(
+            "stages", title, "bertd bench serve-load --json benchmarks/results/load.json"
+        )
+    names = list(dict.fromkeys(name for _, report in found for name in report.light.stages))
+
+    def draw(axes: Any, colours: Palette) -> None:
+        left = np.zeros(len(found))
+        for number, name in enumerate(names):
+            widths = np.array([1e3 * report.light.stages.get(name, 0) for _, report in found])
+            axes.barh(
+                range(len(found)),
+                widths,
+                left=left,
+                label=name,
+                color=colours.series[number % 6],
+                edgecolor=colours.ground,
+                hatch=("", "///", "...", "\\\\\\", "xx", "--")[number % 6],
+                height=0.55,
+            )
+            left += widths
+        axes.set_yticks(range(len(found)), [report.model for _, report in found])
+        axes.set_xlabel("milliseconds, medians at 10 % load")
+        axes.grid(visible=False, axis="y")
+        below(axes)
+
+    longest = max(found[0][1].light.stages.items(), key=lambda pair: pair[1])
+    return Chart(
+        key="stages",
+        title=title,
+        says=(
+            "Median milliseconds of each stage of a single text at a tenth of what the server can "
+            f"do. For {found[0][1].model} most of it is {longest[0]}, {1e3 * longest[1]:.2f} ms."
+        ),
+        heads=["model", *(f"{name}, ms" for name in names)],
+        rows=[
+            [report.model, *(f"{1e3 * report.light.stages.get(name, 0):.2f}" for name in names)]
+            for _, report in found
+        ],
+        draw=draw,
+        inches=1.7 + 0.5 * len(found),
+    )
+
+
+_CARD = "bertd bench hardware --json benchmarks/results/hardware.json"
+
+
+def roofline(found: tuple[str, Card] | None) -> Chart | Missing:
+    """What memory and arithmetic allow, and what the engine reaches."""
+    title = "Roofline: what the machine allows, and what is reached"
+    if found is None or found[1].roof("fp32") is None:
+        return Missing("roofline", title, _CARD)
+    card = found[1]
+    kinds = [kind for kind in ("fp32", "int8") if card.roof(kind) is not None]
+    reach = [point.intensity for model in card.models for point in model.points]
+
+    def draw(axes: Any, colours: Palette) -> None:
+        span = np.geomspace(0.7 * min(reach), 1.5 * max(reach), 200)
+        for number, model in enumerate(card.models):
+            at = kinds.index(model.kind)
+            colour = colours.series[number % 6]
+            roof = card.roof(model.kind)
+            if roof is not None:
+                allowed = [roof.attainable(each) for each in span]
+                label = f"roof, {model.kind}"
+                axes.plot(span, allowed, LINES[at], color=colours.muted, linewidth=1.4, label=label)
+            axes.plot(
+                [point.intensity for point in model.points],
+                [point.rate for point in model.points],
+                marker=MARKS[number % 6],
+                color=colour,
+                linewidth=1.2,
+                label=f"{model.name}, {model.precision}",
+            )
+        log(axes.xaxis)
+        log(axes.yaxis)
+        axes.set_xlabel("operations a byte of the linear layers")
+        axes.set_ylabel("1e9 operations a second")
+        below(axes)
+
+    rows = []
+    for model in card.models:
+        roof = card.roof(model.kind)
+        for point in model.points:
+            allowed = roof.attainable(point.intensity) if roof else float("nan")
+            rows.append(
+                [
+                    f"{model.name}, {model.precision}",
+                    str(point.tokens),
+                    f"{point.intensity:.0f}",
+                    f"{allowed:,.0f}",
+                    f"{point.rate:,.0f}",
+                    f"{point.rate / allowed:.0%}",
+                ]
+            )
+    return Chart(
+        key="roofline",
+        title=title,
+        says=(
+            "Rate of the linear layers over the time of a whole run against their operations a "
+            "byte, for batches of more and more tokens, under the roof that the machine's own "
+            f"products and memory set: {card.machine.cpu}, {card.machine.usable_threads} threads."
+        ),
+        heads=["model", "tokens", "operations a byte", "attainable", "reached", "share"],
+        rows=rows,
+        draw=draw,
+        inches=3.9,
+    )
+
+
+def rates(found: tuple[str, Card] | None) -> Chart | Missing:
+    """Texts a second by lanes, threads and precision."""
+    title = "Texts a second by lanes, threads and precision"
+    if found is None or not found[1].models:
+        return Missing("rates", title, _CARD)
+    card = found[1]
+    best: dict[tuple[str, int, int], tuple[float, int, str]] = {}
+    for model in card.models:
+        for way in model.ways:
+            key = (f"{model.name}, {model.precision}", way.lanes, way.threads)
+            cost = card.cost_per_million(way)
+            price = "no price given" if cost is None else f"{cost:,.2f}"
+            best[key] = max(best.get(key, (0.0, 0, "")), (way.rate, way.texts, price))
+    ranked = sorted(best.items(), key=lambda pair: pair[1])
+    names = [f"{model.name}, {model.precision}" for model in card.models]
+
+    def draw(axes: Any, colours: Palette) -> None:
+        for place, ((name, _, _), (rate, _, _)) in enumerate(ranked):
+            axes.barh(place, rate, color=colours.series[names.index(name) % 6], height=0.65)
+        labels = [f"{name},\n{lanes} x {threads}" for (name, lanes, threads), _ in ranked]
+        axes.set_yticks(range(len(ranked)), labels)
+        axes.set_xlabel("texts a second (label: lanes x threads of each)")
+        axes.grid(visible=False, axis="y")
+
+    (name, lanes, threads), (rate, texts, _) = ranked[-1]
+    return Chart(
+        key="rates",
+        title=title,
+        says=(
+            f"Texts a second at the best size of batch, lengths of {min(card.mix)} to "
+            f"{max(card.mix)} tokens. Most: {name}, lanes x threads {lanes} x {threads}, {texts} "
+            f"texts a batch, {rate:,.0f} a second."
+        ),
+        heads=["model", "lanes x threads", "texts of a batch", "texts/s", "cost of a million"],
+        rows=[
+            [name, f"{lanes} x {threads}", str(texts), f"{rate:,.0f}", price]
+            for (name, lanes, threads), (rate, texts, price) in ranked[::-1]
+        ],
+        draw=draw,
+        inches=1.0 + 0.42 * len(ranked),
+    )

@@ -1,0 +1,1 @@
+"""Schedulers against each other in virtual time."""

@@ -1,0 +1,159 @@
+"""The schedulers that are compared. All see the same requests, lanes and costs.
+
+All drop what is late already before it costs anything: Triton and TEI do that when a client has
+gone, and here clients go at their deadline. So only the choice of batches and the admission are
+compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from bertd_server.scheduling.admission import Backlog, Bounds, Demand, Outlook, Place, refusal
+from bertd_server.scheduling.batching import Costs, Policy
+from bertd_server.scheduling.cost import Shape
+from bertd_server.scheduling.line import Line
+
+from bertd_bench.scheduling.simulation import Choice, Request, State, packed
+
+_HORIZON = 60.0  # seconds; no objective here is longer
+_BOUNDS = Bounds(tokens=1_048_576, seconds=_HORIZON)  # deadlines are what limits the queue here
+
+
+class Ours:
+    """What bertd does, with the live scheduler's own parts: `Line`, `form_batch`, `refusal`."""
+
+    def __init__(
+        self, policy: Policy, costs: Costs, *, refuses: bool = True, overrun: float = 0.0
+    ) -> None:
+        """A scheduler with nothing in line.
+
+        Args:
+            policy: limits of batches.
+            costs: what it believes.
+            refuses: requests that cannot make it, on arrival; otherwise they wait until it is
+                certain that they are late.
+            overrun: seconds by which batches take longer than predicted, on average, as it has
+                observed them.
+        """
+        self._refuses = refuses
+        self._policy = replace(policy, margin=2 * overrun)
+        self._costs = costs
+        self._overrun = overrun
+        self._line: Line[Request] = Line()
+        self._backlog = Backlog(_HORIZON)
+        self._places: dict[int, Place] = {}
+
+    def admit(self, request: Request, state: State) -> bool:
+        """Whether it can be answered in time, and nobody's promise is broken by it."""
+        shape, now = request.shape, state.now
+        demand = Demand(
+            priority=request.priority,
+            deadline=request.deadline,
+            tokens=shape.tokens,
+            seconds=self._costs.lane.share(shape),
+            longest=self._costs.lane.seconds(shape),
+            soonest=self._costs.soonest(shape),
+        )
+        busy = [0.0] * state.lanes.idle + [max(0.0, free - now) for free in state.free_at]
+        outlook = Outlook(self._backlog, busy, self._policy.budget_seconds, now, self._overrun)
+        if self._refuses and refusal(demand, outlook, _BOUNDS) is not None:
+            return False
+        self._line.add(request)
+        self._places[id(request)] = self._backlog.add(
+            request.priority, request.deadline, now, seconds=demand.seconds, tokens=shape.tokens
+        )
+        return True
+
+    def choose(self, state: State) -> Choice:
+        """The live scheduler's pure function, on the front of the line."""
+        decision = self._line.take(self._policy, self._costs, state.lanes, state.now)
+        for request in (*decision.batch, *decision.late):
+            self._backlog.remove(self._places.pop(id(request)))
+        return Choice(decision.batch, decision.late, decision.wide)
+
+    def charged(self, batch: Sequence[Request]) -> Shape:
+        """No padding."""
+        return packed(batch)
+
+
+@dataclass(frozen=True, slots=True)
+class FixedWindow:
+    """Triton's dynamic batcher: arrival order, a batch of up to `most`, or what `window` brought.
+
+    A batch runs once it is full, or once its oldest request has waited for the window.
+    Source: Triton's `max_batch_size` and `max_queue_delay_microseconds`.
+
+    Attributes:
+        window: seconds.
+        most: requests in a batch.
+        pads: a batch costs as much as if all were as long as the longest.
+    """
+
+    window: float
+    most: int
+    pads: bool = False
+
+    def admit(self, request: Request, state: State) -> bool:  # noqa: ARG002 - the protocol's
+        """Everything."""
+        return True
+
+    def choose(self, state: State) -> Choice:
+        """The oldest requests, if there are enough or they have waited enough."""
+        late, live = _split(state)
+        if not live:
+            return Choice(dropped=late)
+        ready = live[0].turn + self.window
+        if len(live) < self.most and state.now < ready:
+            return Choice(dropped=late, look_again=ready)
+        return Choice(live[: self.most], late)
+
+    def charged(self, batch: Sequence[Request]) -> Shape:
+        """Padded to the longest, or packed as ours is."""
+        if not self.pads:
+            return packed(batch)
+        longest = max(request.arrival.tokens for request in batch)
+        return Shape(len(batch), len(batch) * longest, len(batch) * longest**2)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBudget:
+    """text-embeddings-inference's queue: arrival order, as many as fit into a budget of tokens.
+
+    A free lane takes what there is. Source: TEI's `max_batch_tokens`, 16,384 by default, and
+    `max_concurrent_requests`, 512 by default, above which a request is refused.
+
+    Attributes:
+        budget: tokens in a batch.
+        most: requests that may wait.
+    """
+
+    budget: int = 16_384
+    most: int = 512
+
+    def admit(self, request: Request, state: State) -> bool:  # noqa: ARG002 - the protocol's
+        """While there is room."""
+        return len(state.waiting) < self.most
+
+    def choose(self, state: State) -> Choice:
+        """The longest prefix within the budget."""
+        late, live = _split(state)
+        batch: list[Request] = []
+        tokens = 0
+        for request in live:
+            tokens += request.arrival.tokens
+            if tokens > self.budget and batch:
+                break
+            batch.append(request)
+        return Choice(batch, late)
+
+    def charged(self, batch: Sequence[Request]) -> Shape:
+        """TEI packs on GPUs; here it does so too."""
+        return packed(batch)
+
+
+def _split(state: State) -> tuple[list[Request], list[Request]]:
+    """Those whose clients have gone, and the others, in order of arrival."""
+    late = [request for request in state.waiting if request.deadline <= state.now]
+    return late, [request for request in state.waiting if request.deadline > state.now]

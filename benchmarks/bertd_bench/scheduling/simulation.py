@@ -1,0 +1,235 @@
+"""A server in virtual time: arrivals, a queue, lanes that are busy for as long as the model says.
+
+::
+
+    arrivals ─> admit? ──no──> refused
+                  │ yes
+               waiting ─> choose ─> a lane, or all of them, until now + seconds ─> answered
+                            └─────> dropped
+
+No clock is read and nothing sleeps: time jumps from event to event. The same seed gives the same
+events.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from bertd_server.scheduling.batching import Costs, Lanes
+from bertd_server.scheduling.cost import NOTHING, Shape
+
+from bertd_bench.scheduling.traffic import Arrival
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """An arrival, and what became of it. It is what `form_batch` calls `Waiting`.
+
+    Attributes:
+        arrival: as drawn.
+        passed_over: counted by our scheduler.
+        answered: when; None if it was not.
+        refused: it was turned away, on arrival or later.
+    """
+
+    arrival: Arrival
+    passed_over: int = 0
+    answered: float | None = None
+    refused: bool = False
+    shape: Shape = field(init=False)
+    priority: int = field(init=False)
+    deadline: float = field(init=False)
+    turn: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Copies, since these are read for every batch."""
+        self.shape = self.arrival.shape
+        self.priority = self.arrival.priority
+        self.deadline = self.arrival.deadline
+        self.turn = self.arrival.at
+
+    @property
+    def good(self) -> bool:
+        """Answered within its objective."""
+        return self.answered is not None and self.answered <= self.deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a policy does now.
+
+    Attributes:
+        batch: runs; if empty, nothing does.
+        dropped: leave the queue without an answer.
+        wide: the batch takes all lanes.
+        look_again: seconds; when to ask again if nothing ran and nothing happens before.
+    """
+
+    batch: Sequence[Request] = ()
+    dropped: Sequence[Request] = ()
+    wide: bool = False
+    look_again: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a policy may know.
+
+    Attributes:
+        now: seconds of virtual time.
+        waiting: in order of arrival.
+        lanes: idle, and all.
+        free_at: when each busy lane is expected to be free.
+    """
+
+    now: float
+    waiting: Sequence[Request]
+    lanes: Lanes
+    free_at: Sequence[float]
+
+
+class Scheduler(Protocol):
+    """A policy under test."""
+
+    def admit(self, request: Request, state: State) -> bool:
+        """Whether an arriving request may wait."""
+
+    def choose(self, state: State) -> Choice:
+        """What to run now; at least one lane is idle and at least one request waits."""
+
+    def charged(self, batch: Sequence[Request]) -> Shape:
+        """The shape whose cost a batch has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch that ran, from `begin` to `end` in seconds."""
+
+    begin: float
+    end: float
+    requests: tuple[Request, ...]
+    wide: bool
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens in it."""
+        return sum(request.arrival.tokens for request in self.requests)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """All that happened."""
+
+    requests: list[Request]
+    batches: list[Batch]
+
+
+def simulate(  # noqa: PLR0913 - a machine, and how sure it is
+    arrivals: Sequence[Arrival],
+    scheduler: Scheduler,
+    costs: Costs,
+    *,
+    lanes: int,
+    noise: float = 0.0,
+    seed: int = 0,
+) -> Run:
+    """Play arrivals against a policy until all have an answer or a refusal.
+
+    Args:
+        arrivals: in order of time.
+        scheduler: the policy.
+        costs: how long batches really take, before noise.
+        lanes: of the machine.
+        noise: standard deviation of the logarithm of real over predicted time.
+        seed: of the noise.
+
+    Raises:
+        RuntimeError: the policy would let requests wait for ever.
+    """
+    rng = np.random.default_rng(seed)
+    world = _World(scheduler, costs, lanes, lambda: math.exp(noise * rng.standard_normal()))
+    requests = [Request(arrival) for arrival in arrivals]
+    coming = deque(requests)
+    while coming or world.waiting:
+        world.advance(coming[0].turn if coming else math.inf)
+        while coming and coming[0].turn <= world.now:
+            world.receive(coming.popleft())
+        world.dispatch()
+    return Run(requests, world.batches)
+
+
+class _World:
+    """The server: what waits, what runs, and what time it is."""
+
+    def __init__(
+        self, scheduler: Scheduler, costs: Costs, lanes: int, slowness: Callable[[], float]
+    ) -> None:
+        self.now = 0.0
+        self.waiting: list[Request] = []
+        self.batches: list[Batch] = []
+        self._scheduler = scheduler
+        self._costs = costs
+        self._lanes = lanes
+        self._slowness = slowness  # of the next batch, real over predicted time
+        self._busy: list[tuple[float, float]] = []  # a heap: when a lane is free, and was to be
+        self._look_again = math.inf
+
+    def advance(self, arrival: float) -> None:
+        """Go to the next event: an arrival, a lane that is done, a time that the policy named."""
+        done = self._busy[0][0] if self._busy else math.inf
+        self.now = min(arrival, done, self._look_again)
+        if math.isinf(self.now):
+            raise RuntimeError("the policy rests while requests wait, and names no time to go on")
+        self._look_again = math.inf
+        while self._busy and self._busy[0][0] <= self.now:
+            heapq.heappop(self._busy)
+
+    def receive(self, request: Request) -> None:
+        """A request arrives."""
+        request.refused = not self._scheduler.admit(request, self._state())
+        if not request.refused:
+            self.waiting.append(request)
+
+    def dispatch(self) -> None:
+        """Ask the policy while a lane is idle, a request waits, and the policy does something."""
+        while self.waiting and len(self._busy) < self._lanes:
+            choice = self._scheduler.choose(self._state())
+            for request in choice.dropped:
+                request.refused = True
+            gone = {id(request) for request in (*choice.batch, *choice.dropped)}
+            self.waiting = [request for request in self.waiting if id(request) not in gone]
+            if choice.look_again is not None:
+                self._look_again = choice.look_again
+            if choice.batch:
+                self._run(choice)
+            elif not choice.dropped:  # behind those that were dropped there may be others
+                return
+
+    def _run(self, choice: Choice) -> None:
+        model = (choice.wide and self._costs.wide) or self._costs.lane
+        expected = model.seconds(self._scheduler.charged(choice.batch))
+        end = self.now + expected * self._slowness()
+        for request in choice.batch:
+            request.answered = end
+        self.batches.append(Batch(self.now, end, tuple(choice.batch), choice.wide))
+        for _ in range(self._lanes if choice.wide else 1):
+            heapq.heappush(self._busy, (end, self.now + expected))
+
+    def _state(self) -> State:
+        idle = self._lanes - len(self._busy)
+        expected = [when for _, when in self._busy]
+        return State(self.now, self.waiting, Lanes(idle, self._lanes), expected)
+
+
+def packed(batch: Sequence[Request]) -> Shape:
+    """What a batch without padding costs."""
+    total = NOTHING
+    for request in batch:
+        total += request.shape
+    return total

@@ -1,0 +1,1 @@
+"""A checkpoint, read: model, tokenizer, task, family, modules of sentence-transformers."""

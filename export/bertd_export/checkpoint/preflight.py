@@ -1,0 +1,179 @@
+"""Checks a transformers folder before anything is built from it, and the weights once loaded.
+
+::
+
+    config.json ──> sizes make sense, no code of its own ──> weights whole, safetensors
+                                                        ──> tokenizer there ──> (loading) ──> finite
+"""
+
+import re
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+
+import tokenizers
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from bertd_export.checkpoint.source import inside, read_object
+from bertd_export.errors import ExportError
+
+_CONFIG = "config.json"
+_SAFE = "model.safetensors"
+_PICKLED = "pytorch_model.bin"
+_TOKENIZERS = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
+    "tokenizer.model",
+)
+_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+_LAYER = re.compile(r"\blayers?\.(\d+)\.")
+
+
+def check_folder(folder: Path, *, allow_pickle: bool) -> None:
+    """Check what can be known of a transformers folder without building the model.
+
+    Raises:
+        ExportError: a file is missing, broken or unsafe, or a size is nonsense.
+    """
+    _check_config(folder)
+    _check_weights(folder, allow_pickle=allow_pickle)
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise ExportError(f"{folder} has no tokenizer: none of {', '.join(_TOKENIZERS)} is there")
+
+
+def _check_config(folder: Path) -> None:
+    path = folder / _CONFIG
+    raw = read_object(path)
+    kind = raw.get("model_type")
+    if not isinstance(kind, str):
+        raise ExportError(f"{path} names no model_type")
+    if kind not in CONFIG_MAPPING:
+        reason = (
+            "needs code that comes with the checkpoint (auto_map), and a checkpoint's code is "
+            "never run"
+            if "auto_map" in raw
+            else "is not known to transformers"
+        )
+        raise ExportError(f"{path}: model_type {kind!r} {reason}")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        raise ExportError(f"{path} is not a valid configuration: {error}") from error
+    for name in _SIZES:
+        value = getattr(config, name, None)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ExportError(f"{path}: {name} is {value!r}; it must be a positive integer")
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and (not isinstance(positions, int) or positions < 1):
+        raise ExportError(
+            f"{path}: max_position_embeddings is {positions!r}; it must be a positive integer"
+        )
+    if config.hidden_size % config.num_attention_heads:
+        raise ExportError(
+            f"{path}: hidden_size {config.hidden_size} is not a multiple of "
+            f"num_attention_heads {config.num_attention_heads}"
+        )
+
+
+def _shards(folder: Path, name: str) -> list[Path]:
+    """The files of one kind of weights, found through the index where they are split."""
+    if (folder / name).is_file():
+        return [folder / name]
+    index = folder / f"{name}.index.json"
+    if not index.is_file():
+        return []
+    names = read_object(index).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise ExportError(f"{index} has no weight_map")
+    paths = {inside(folder, name) for name in names.values()}
+    missing = sorted(path.name for path in paths if not path.is_file())
+    if missing:
+        raise ExportError(f"{folder} lacks weights: {index.name} lists {', '.join(missing)}")
+    return sorted(paths)
+
+
+def _check_weights(folder: Path, *, allow_pickle: bool) -> None:
+    shards = _shards(folder, _SAFE)
+    if not shards:
+        if not _shards(folder, _PICKLED):
+            raise ExportError(f"{folder} has no weights: {_SAFE} is missing")
+        if not allow_pickle:
+            raise ExportError(
+                f"{folder} has pickled weights only ({_PICKLED}): save them as safetensors, or "
+                f"pass --allow-pickle if you trust where they come from"
+            )
+    for shard in shards:
+        check_safetensors(shard)
+
+
+def check_safetensors(path: Path) -> None:
+    """Check that a file is safetensors and as long as its header says.
+
+    Raises:
+        ExportError: it is not.
+    """
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ExportError(
+            f"{path} is cut short or not a safetensors file: {error}; fetch it again"
+        ) from error
+
+
+def check_unexpected(folder: Path, unexpected: Iterable[str], layers: int) -> None:
+    """Check that no weights of layers were left aside.
+
+    Args:
+        folder: named in the error.
+        unexpected: names of weights that the model did not take.
+        layers: layers of the model.
+
+    Raises:
+        ExportError: the file holds more layers than the configuration counts.
+    """
+    for name in unexpected:
+        found = _LAYER.search(name)
+        if found and int(found[1]) >= layers:
+            raise ExportError(
+                f"{folder / _CONFIG}: num_hidden_layers is {layers}, but the weights hold {name}"
+            )
+
+
+def check_vocabulary(folder: Path, tokenizer: tokenizers.Tokenizer, vocab_size: int) -> None:
+    """Check that the model has an embedding for every token of the tokenizer.
+
+    Any of its tokens is refused beyond that, seldom or not: some text spells it out, and
+    ONNX Runtime would then fail, or read a wrong row, while it serves.
+
+    Raises:
+        ExportError: a token has no embedding.
+    """
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    beyond = sorted((number, token) for token, number in vocabulary.items() if number >= vocab_size)
+    if beyond:
+        shown = ", ".join(f"{token!r} ({number})" for number, token in beyond[:3])
+        more = f" and {len(beyond) - 3} more" if len(beyond) > 3 else ""
+        raise ExportError(
+            f"{folder}: the tokenizer has tokens without an embedding, since vocab_size is "
+            f"{vocab_size}: {shown}{more}; use the tokenizer that the model was trained with, or "
+            f"remove these tokens"
+        )
+
+
+def check_finite(modules: Iterable[torch.nn.Module]) -> None:
+    """Check that every weight is a finite number.
+
+    Raises:
+        ExportError: one is NaN or infinite.
+    """
+    for name, tensor in chain.from_iterable(module.state_dict().items() for module in modules):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ExportError(f"the weights {name} hold NaN or infinity: the checkpoint is damaged")

@@ -1,0 +1,1 @@
+"""The task's own metrics on labelled examples."""

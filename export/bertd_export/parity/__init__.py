@@ -1,0 +1,1 @@
+"""Whether a graph answers as PyTorch eager does, alone and in batches."""

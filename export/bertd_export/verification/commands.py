@@ -1,0 +1,179 @@
+"""``bertd inspect`` and ``bertd verify``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from bertd_export.verification.graph_summary import GraphSummary, Value
+
+_BUNDLE = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("bundle", type=_BUNDLE)
+@click.option(
+    "--graph",
+    "with_graph",
+    is_flag=True,
+    help="Count the operators too, in the file and as ONNX Runtime runs it here.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def inspect(bundle: Path, with_graph: bool, as_json: bool) -> None:
+    """Show what BUNDLE is, and check its files against their hashes.
+
+    The exit code is 1 if a file is missing, altered, or a link that leaves the bundle.
+    """
+    from bertd.bundle import GRAPH_NAME, BundleError
+
+    from bertd_export.verification.inspection import inspect_bundle, rows
+
+    try:
+        found = inspect_bundle(bundle)
+    except BundleError as error:
+        raise click.ClickException(str(error)) from error
+    summary = _summary(bundle / GRAPH_NAME) if with_graph and found.intact else None
+    if as_json:
+        record = {
+            "bundle": str(bundle),
+            "intact": found.intact,
+            "manifest": found.manifest.model_dump(mode="json"),
+            "problems": {name: text for name, text in found.problems.items() if text},
+            "unlisted": found.unlisted,
+        }
+        if summary is not None:
+            record["graph"] = dataclasses.asdict(summary)
+        click.echo(json.dumps(record, indent=2))
+    else:
+        _print(found.manifest.name, rows(found))
+        if summary is not None:
+            _print("graph", _graph_rows(summary))
+    if not found.intact:
+        problem = next(filter(None, found.problems.values()))
+        raise click.ClickException(problem)
+
+
+def _summary(graph: Path) -> GraphSummary:
+    try:
+        from bertd_export.errors import ExportError
+        from bertd_export.verification.graph_summary import summarize
+    except ImportError as error:
+        raise click.ClickException(
+            f"--graph needs the extra [export]: pip install 'bertd[export]' ({error})"
+        ) from error
+    try:
+        return summarize(graph)
+    except ExportError as error:
+        raise click.ClickException(error.message) from error
+
+
+def _graph_rows(summary: GraphSummary) -> list[tuple[str, str]]:
+    lines = [(f"input {value.name}", _type(value)) for value in summary.inputs]
+    lines += [(f"output {value.name}", _type(value)) for value in summary.outputs]
+    lines += [(f"in the file {name}", str(n)) for name, n in summary.operators.items()]
+    for function, operators in summary.functions.items():
+        lines += [(f"function {function} {name}", str(n)) for name, n in operators.items()]
+    lines += [(f"optimised here {name}", str(n)) for name, n in summary.optimized.items()]
+    return lines
+
+
+def _type(value: Value) -> str:
+    return f"{value.dtype} [{', '.join(map(str, value.shape))}]"
+
+
+def _print(title: str, lines: list[tuple[str, str]]) -> None:
+    """A table on a terminal, one line per row elsewhere or without rich."""
+    if sys.stdout.isatty():
+        try:
+            from rich.console import Console
+            from rich.table import Table
+            from rich.text import Text
+        except ImportError:
+            pass
+        else:
+            table = Table(title=title, title_justify="left", show_header=False)
+            for name, value in lines:
+                table.add_row(Text(name), Text(value))
+            Console().print(table)
+            return
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        click.echo(f"{name:{width}}  {value}")
+
+
+@click.command()
+@click.argument("bundle", type=_BUNDLE)
+@click.option(
+    "--against",
+    "model",
+    required=True,
+    metavar="MODEL",
+    help="The checkpoint, a folder or a hub id.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Largest absolute difference from PyTorch.  [default: what the export was held to; for "
+    "fp32 at most 1e-4]",
+)
+@click.option(
+    "--min-cosine",
+    type=click.FloatRange(max=1),
+    help="Least mean cosine of int8 and fp16 to PyTorch, on the built-in texts.  [default: what "
+    "an export needs by default, 0.99 and 0.9999, with a tenth more distance from 1]",
+)
+@click.option(
+    "--provider",
+    default="CPUExecutionProvider",
+    show_default=True,
+    help="What runs the graph, in ONNX Runtime's name, such as CUDAExecutionProvider.",
+)
+@click.option(
+    "--revision",
+    help="Branch, tag or commit of a hub id.  [default: the commit in the manifest]",
+)
+@click.option(
+    "--allow-pickle",
+    is_flag=True,
+    help="Read pytorch_model.bin where there are no safetensors. It is unpickled by a loader that "
+    "makes tensors only and runs no code.",
+)
+def verify(bundle: Path, model: str, **options: Any) -> None:
+    """Repeat BUNDLE's comparison with PyTorch on this machine.
+
+    The exit code is 1 if a file was altered, the checkpoint does not fit, an output differs by
+    more than the tolerance, int8 or fp16 agrees too little, or bits depend on the batch (with
+    another provider than the CPU's that is only reported).
+    """
+    from bertd.bundle import BundleError
+
+    from bertd_export.errors import ExportError
+    from bertd_export.verification import verification
+
+    try:
+        found = verification.verify(bundle, model, **options)
+    except (BundleError, ExportError) as error:
+        raise click.ClickException(str(error)) from error
+    for output, parity in found.parity.items():
+        within = parity.max_abs_diff <= parity.tolerance
+        click.echo(
+            f"{output}: {parity.max_abs_diff:.2e} at most, "
+            f"{'within' if within else 'ABOVE'} the tolerance {parity.tolerance:.0e} "
+            f"({parity.cases} texts; at export {found.manifest.parity[output].max_abs_diff:.2e})"
+        )
+        click.echo(f"  worst case: {parity.worst_case}")
+    if found.cosine is not None:
+        click.echo(f"mean cosine: {found.cosine:.6f} (at least {found.least:.6f} is asked)")
+    click.echo(f"bits: {found.varying or 'each text alone equals the same text in every batch'}")
+    if found.failures:
+        raise click.ClickException(
+            f"{bundle} does not agree with {model}: {'; '.join(found.failures)}. It was made from "
+            f"other weights, or with more --tolerance or less --min-cosine than here, or this "
+            f"machine computes otherwise"
+        )

@@ -1,0 +1,1 @@
+"""Settings: one model of them, its sources, its flags, and what may change while it runs."""

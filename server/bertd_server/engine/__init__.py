@@ -1,0 +1,1 @@
+"""A bundle on ONNX Runtime: packing, sessions, providers, prepacked weights."""

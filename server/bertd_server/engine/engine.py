@@ -1,0 +1,220 @@
+"""The engine: a bundle on ONNX Runtime. Token sequences in, arrays out.
+
+::
+
+    sequences ──pack──> feeds ──> narrow session, one thread a run: N lanes call it at once
+                              └─> wide session, all threads: one call at a time, for a lone text
+                                  rows of each sequence <──unpack── outputs
+
+Both sessions hold the same weights, once (:mod:`.prepacking`), give the same bits, and
+keep no state between runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bertd import bundle
+from bertd.bundle import heads
+from numpy.typing import NDArray
+
+from bertd_server.engine import sessions
+from bertd_server.engine.packing import Int64Array, PackedBatch, TokenSequence, pack
+from bertd_server.engine.prepacking import prepacked
+from bertd_server.engine.sessions import SessionOptions
+from bertd_server.system import cpu
+from bertd_server.system.logs import get_logger
+from bertd_server.system.values import Profile, Provider
+
+Float32Array = NDArray[np.float32]
+
+_NOWHERE: Int64Array = np.empty(0, np.int64)
+NO_LIMIT = 2**62  # tokens: more than any batch has
+
+log = get_logger("bertd")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How a bundle is run.
+
+    Attributes:
+        threads: of a wide run; with 1 there is no wide session.
+        lanes: narrow runs that may go on at once, on one thread each; 0 for one per thread.
+        niceness: of threads that a session has, above that of the process.
+        provider: what computes; other than the CPU, all runs go to one session.
+        profile: see :class:`bertd_server.engine.sessions.SessionOptions`.
+        cache: folder that keeps prepacked weights for the next start; None makes them anew.
+    """
+
+    threads: int = 1
+    lanes: int = 0
+    provider: Provider = "cpu"
+    niceness: int = 0
+    profile: Profile = "latency"
+    cache: Path | None = None
+
+
+class Engine:
+    """Runs packed batches of one bundle. Any number of threads may call it at once.
+
+    Attributes:
+        manifest: of the bundle.
+        options: how it runs.
+        lanes: narrow runs that may go on at once.
+        has_wide: whether there is a session that uses all threads for one run.
+        outputs: names that :meth:`answer` computes unless told otherwise.
+        max_batch_tokens: the largest batch that the memory limit allows.
+    """
+
+    def __init__(
+        self, folder: Path, manifest: bundle.Manifest, options: EngineOptions | None = None
+    ) -> None:
+        """Load the graph.
+
+        Args:
+            folder: a verified bundle.
+            manifest: its manifest.
+            options: how to run it.
+
+        Raises:
+            CannotServeError: the provider is not there.
+        """
+        self.manifest = manifest
+        self.options = options or EngineOptions()
+        self.lanes = self.options.lanes or self.options.threads
+        self.has_wide = self.options.provider == "cpu" and self.options.threads > 1
+        self.max_batch_tokens = NO_LIMIT
+        with ThreadPoolExecutor(1) as opener:  # threads of a session are as nice as who opens it
+            self._narrow, self._wide = opener.submit(self._open_nicely, folder).result()
+        sessions.check_names(self._narrow, folder, manifest)
+        # A family without token types, or with rotary positions only, lacks their input.
+        self._unread = sessions.unread(self._narrow)
+        self._rows = {**manifest.outputs, bundle.SPARSE_EMBEDDING: "sequences"}
+        embedding = bundle.SENTENCE_EMBEDDING
+        self.outputs = (embedding,) if embedding in self._rows else tuple(manifest.outputs)
+
+    def _open_nicely(self, folder: Path) -> tuple[Any, Any]:
+        cpu.step_back(self.options.niceness)
+        return self._open(folder)
+
+    def _open(self, folder: Path) -> tuple[Any, Any]:
+        """The narrow and the wide session; one and the same where one is enough."""
+        common = SessionOptions(self.options.provider, self.options.profile)
+        threads = self.options.threads if self.has_wide else 1
+        graph = folder / bundle.GRAPH_NAME
+        if not self.has_wide:
+            session = sessions.open_session(graph, threads, common)
+            return session, session
+        try:
+            with prepacked(folder, self.manifest, self.options.cache, self) as packed:
+                return (
+                    sessions.open_session(packed, 1, common),
+                    sessions.open_session(packed, threads, common),
+                )
+        except OSError as error:
+            log.warning(
+                "weights in memory twice",
+                model=self.manifest.name,
+                reason=str(error),
+                remedy="name a folder that the server may write to with --cache-folder, "
+                "or give it --threads 1",
+            )
+        return (
+            sessions.open_session(graph, 1, common),
+            sessions.open_session(graph, threads, common),
+        )
+
+    @property
+    def provider(self) -> str:
+        """What runs the graph, in ONNX Runtime's name."""
+        name: str = self._narrow.get_providers()[0]
+        return name
+
+    def answer(
+        self,
+        sequences: Sequence[TokenSequence],
+        outputs: Sequence[str] | None = None,
+        *,
+        wide: bool = False,
+    ) -> list[dict[str, Float32Array]]:
+        """Compute outputs of the graph for sequences, as one packed batch.
+
+        Args:
+            sequences: at least one, none empty.
+            outputs: names from the manifest's ``outputs``; None for :attr:`outputs`. Of fill-mask
+                ``sparse_embedding`` too, which costs logits at all tokens of the whole batch.
+            wide: run on all threads, where there is a session for it.
+
+        Returns:
+            For each sequence, in the order given, its rows of each output: float32 `[rows, …]`
+            with one row for the sequence, for each of its tokens, or for each of its mask tokens,
+            as the manifest says. They are the batch's arrays, or views of them.
+        """
+        names = list(self.outputs if outputs is None else outputs)
+        batch = self._pack(sequences)
+        masks = self._masks(batch)
+        arrays = self._compute(batch, names, masks, wide=wide)
+        if batch.sequences == 1:  # every row is of the one
+            return [arrays]
+        edges = {
+            "sequences": range(batch.sequences + 1),
+            "tokens": batch.cu_seqlens.tolist(),
+            "masks": masks.searchsorted(batch.cu_seqlens).tolist(),
+        }
+        columns = [(name, arrays[name], edges[self._rows[name]]) for name in names]
+        return [
+            {name: rows[edge[place] : edge[place + 1]] for name, rows, edge in columns}
+            for place in batch.arrangement.order.argsort().tolist()
+        ]
+
+    def embed(self, sequences: Sequence[TokenSequence], *, wide: bool = False) -> Float32Array:
+        """Compute one vector per sequence: float32 `[sequences, dimensions]`."""
+        batch = self._pack(sequences)
+        (vectors,) = self._run(batch, [bundle.SENTENCE_EMBEDDING], _NOWHERE, wide=wide)
+        if batch.sequences == 1:
+            return vectors
+        restored = np.empty_like(vectors)
+        restored[batch.arrangement.order] = vectors
+        return restored
+
+    def _pack(self, sequences: Sequence[TokenSequence]) -> PackedBatch:
+        return pack(sequences, self.manifest.position_offset, self.manifest.unnumbered_token_id)
+
+    def _masks(self, batch: PackedBatch) -> Int64Array:
+        """Places of the mask tokens in the batch; none where the task has no masks."""
+        if self.manifest.mask_token_id is None:
+            return _NOWHERE
+        return np.flatnonzero(batch.input_ids == self.manifest.mask_token_id)
+
+    def _compute(
+        self, batch: PackedBatch, names: list[str], masks: Int64Array, *, wide: bool
+    ) -> dict[str, Float32Array]:
+        """The outputs of these names."""
+        if bundle.SPARSE_EMBEDDING not in names:
+            return dict(zip(names, self._run(batch, names, masks, wide=wide), strict=True))
+        # Every token is projected as if it were a mask, which the plan of memory allows for. Pooled
+        # here, on the lane: what leaves has a row for each text.
+        (logits,) = self._run(batch, [bundle.LOGITS], np.arange(batch.tokens), wide=wide)
+        found = {bundle.SPARSE_EMBEDDING: heads.sparse_weights(logits, batch.cu_seqlens)}
+        if bundle.LOGITS in names:
+            for row, place in enumerate(masks):  # moved up in place: a copy might be as large
+                logits[row] = logits[place]
+            found[bundle.LOGITS] = logits[: len(masks)]
+        return found
+
+    def _run(
+        self, batch: PackedBatch, outputs: list[str], masks: Int64Array, *, wide: bool
+    ) -> list[Float32Array]:
+        feeds = batch.feeds()
+        feeds[bundle.MASK_POSITIONS] = masks
+        for name in self._unread:
+            del feeds[name]
+        session = self._wide if wide else self._narrow
+        arrays: list[Float32Array] = session.run(outputs, feeds)
+        return arrays

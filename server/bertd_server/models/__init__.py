@@ -1,0 +1,1 @@
+"""Models that answer: found in folders, loaded, measured, exchanged, unloaded."""

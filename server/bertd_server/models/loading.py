@@ -1,0 +1,154 @@
+"""Bundles to models, with the settings of a server, on lanes that all of its models share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import fields, replace
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from bertd_server.config.settings import Settings
+from bertd_server.engine.engine import EngineOptions
+from bertd_server.models.layout import ModelSettings
+from bertd_server.models.model import Loaded, Model, ModelOptions, Start
+from bertd_server.models.startup import StartOptions, start
+from bertd_server.scheduling.lanes import unheard
+from bertd_server.scheduling.pool import Pool
+from bertd_server.scheduling.scheduler import SchedulerOptions
+from bertd_server.security.paths import version_of
+from bertd_server.tokenization.text_queue import TextOptions
+
+_SERVERS = ModelSettings()
+
+
+class Loader:
+    """Loads one bundle after the other. Use it on one event loop.
+
+    Attributes:
+        settings: of models that are loaded from now on.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        on_lanes: Callable[[int], None] = unheard,
+        start: Start = start,
+    ) -> None:
+        """Load nothing yet.
+
+        Args:
+            settings: of the server.
+            on_lanes: told how many lanes are alive, whenever that changes.
+            start: makes the engine, ready to run, and measures it.
+        """
+        self.settings = settings
+        self._on_lanes = on_lanes
+        self._start = start
+        self._pool: Pool | None = None
+        self._own: WeakKeyDictionary[Model, ModelSettings] = WeakKeyDictionary()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bertd-load")
+        self._reading: set[Future[Loaded]] = set()
+
+    def load(self, folder: Path) -> Model:
+        """Load the only bundle of a server, on the event loop, which waits for it.
+
+        Its version is the folder's name, if that is a number.
+
+        Raises:
+            bundle.BundleError: the folder is not a bundle, or not an intact one.
+            CannotServeError: the provider or the memory is not there.
+        """
+        version = version_of(folder)
+        options = self._options(_SERVERS)
+        return self._model(Loaded.read(folder, options, self._start), options, version=version)
+
+    async def load_aside(
+        self, folder: Path, name: str, version: str, own: ModelSettings = _SERVERS
+    ) -> Model:
+        """Load a bundle while others answer.
+
+        Args:
+            folder: the bundle.
+            name: by which it will be served.
+            version: of that name.
+            own: settings of the model.
+
+        Raises:
+            bundle.BundleError: the folder is not a bundle, or not an intact one.
+            CannotServeError: the provider or the memory is not there.
+        """
+        options = self._options(own)
+        reading = self._thread.submit(Loaded.read, folder, options, self._start)
+        self._reading.add(reading)
+        reading.add_done_callback(self._reading.discard)
+        loaded = await asyncio.wrap_future(reading)
+        return self._model(loaded, options, name=name, version=version, own=own)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a bundle is being read, for somebody or for nobody any more."""
+        return bool(self._reading)
+
+    def close(self, *, wait: bool = True) -> None:
+        """End the lanes; without `wait`, one that never comes back is left behind."""
+        self._thread.shutdown(wait=False)
+        if self._pool is not None:
+            self._pool.close(wait=wait)
+
+    def _model(
+        self,
+        loaded: Loaded,
+        options: ModelOptions,
+        *,
+        name: str = "",
+        version: str,
+        own: ModelSettings = _SERVERS,
+    ) -> Model:
+        if self._pool is None:
+            self._pool = Pool(
+                loaded.engine.lanes,
+                niceness=self.settings.lane_niceness,
+                on_lanes=self._on_lanes,
+            )
+        model = Model(loaded, options, name=name, version=version, pool=self._pool, share=own.share)
+        self._own[model] = own
+        self.relimit([model])  # the settings may have changed while the bundle was read
+        return model
+
+    def relimit(self, models: Iterable[Model]) -> None:
+        """Put the limits of the settings into effect, where a model has none of its own."""
+        for model in models:
+            own = self._own.get(model, _SERVERS).own
+            model.relimit(
+                max_queue_tokens=own.get("max_queue_tokens", self.settings.max_queue_tokens),
+                max_queue_seconds=own.get("max_queue_seconds", self.settings.max_queue_seconds),
+                max_queue_characters=self.settings.max_queue_characters,
+            )
+
+    def _options(self, own: ModelSettings) -> ModelOptions:
+        settings = self.settings
+        scheduling = SchedulerOptions(
+            **{field.name: getattr(settings, field.name) for field in fields(SchedulerOptions)}
+        )
+        scheduling = replace(scheduling, **own.own)
+        return ModelOptions(
+            engine=EngineOptions(
+                threads=settings.threads,
+                lanes=settings.lanes,
+                provider=settings.provider,
+                niceness=settings.lane_niceness,
+                profile=settings.profile,
+                cache=settings.cache_folder,
+            ),
+            scheduling=scheduling,
+            texts=TextOptions(settings.max_text_characters, settings.max_queue_characters),
+            starting=StartOptions(
+                memory_limit=settings.memory_limit,
+                cache_bytes=scheduling.cache_bytes,
+                warmup_seconds=settings.warmup_seconds,
+                calibration_seconds=settings.calibration_seconds,
+                cache=settings.cache_folder,
+            ),
+        )

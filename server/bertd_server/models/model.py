@@ -1,0 +1,334 @@
+"""A served model: a bundle, verified and loaded, with its tokenizer and scheduler.
+
+::
+
+    inputs ──text queue, reader──> sequences ──scheduler──> outputs of the graph
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol, Self, TypeVar
+
+from bertd import bundle
+from bertd.bundle import graphs
+from tokenizers import Encoding, Tokenizer
+
+from bertd_server.engine import prepacking
+from bertd_server.engine.engine import EngineOptions
+from bertd_server.engine.packing import TokenSequence
+from bertd_server.errors import InvalidInput
+from bertd_server.models.startup import StartOptions, start
+from bertd_server.scheduling.flights import Batch, Outcome
+from bertd_server.scheduling.forecast import Measured
+from bertd_server.scheduling.lanes import Runs, unheard
+from bertd_server.scheduling.pool import Pool
+from bertd_server.scheduling.scheduler import Scheduler, SchedulerOptions
+from bertd_server.scheduling.statistics import Gauges, Statistics
+from bertd_server.system.calls import Stages
+from bertd_server.system.logs import get_logger
+from bertd_server.tokenization.reading import Fit, Input, Reader, Reading
+from bertd_server.tokenization.text_queue import TextOptions, TextQueue
+
+T = TypeVar("T")
+
+log = get_logger("bertd")
+
+CPU = "CPUExecutionProvider"
+
+
+class Ready(Runs, Protocol):
+    """What a model needs of a :class:`bertd_server.engine.engine.Engine`."""
+
+    @property
+    def lanes(self) -> int:
+        """Narrow runs that may go on at once."""
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """The largest batch that the memory limit allows."""
+
+    @property
+    def provider(self) -> str:
+        """What runs the graph."""
+
+
+Start = Callable[[Path, bundle.Manifest, EngineOptions, StartOptions], tuple[Ready, Measured]]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """How a model is run.
+
+    Attributes:
+        engine: sessions and what computes; its lanes are those of the scheduler too.
+        scheduling: limits of batches and of what waits.
+        texts: limits of texts before they are sequences.
+        starting: what is done before the first request.
+    """
+
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    scheduling: SchedulerOptions = field(default_factory=SchedulerOptions)
+    texts: TextOptions = field(default_factory=TextOptions)
+    starting: StartOptions = field(default_factory=StartOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A bundle in memory, verified and measured, that answers nothing yet."""
+
+    manifest: bundle.Manifest
+    reader: Reader
+    engine: Ready
+    measured: Measured
+
+    @classmethod
+    def read(cls, folder: Path, options: ModelOptions, start: Start = start) -> Loaded:
+        """Verify a bundle, load it, and measure how fast it is here. It takes seconds; any thread.
+
+        Args:
+            folder: the bundle.
+            options: how to run it.
+            start: makes the engine, ready to run, and measures it.
+
+        Raises:
+            bundle.BundleError: the folder is not a bundle, or not an intact one.
+            CannotServeError: the provider or the memory is not there.
+        """
+        manifest = bundle.read_manifest(folder)
+        bundle.verify_files(folder, manifest)
+        graphs.check_graph(folder, manifest)
+        reader = Reader.of(folder, manifest, options.texts.max_text_characters)
+        engine, measured = start(folder, manifest, options.engine, options.starting)
+        prepacking.check_same(folder, manifest)
+        if manifest.precision == "fp16" and engine.provider == CPU:
+            log.warning(
+                "fp16 on a CPU",
+                model=manifest.name,
+                remedy="a CPU converts fp16 to fp32 and gains nothing: serve this bundle on an "
+                "accelerator, or export fp32 or int8 for this machine",
+            )
+        return cls(manifest, reader, engine, measured)
+
+
+class Model:
+    """A bundle that answers. Whoever uses it holds it, with `with`; see :meth:`retire`.
+
+    Attributes:
+        name: by which it is served.
+        version: of that name, a whole number.
+        manifest: what the export says of it.
+        statistics: what has happened so far.
+    """
+
+    def __init__(  # noqa: PLR0913 - by keyword
+        self,
+        loaded: Loaded,
+        options: ModelOptions,
+        *,
+        name: str = "",
+        version: str = "1",
+        pool: Pool | None = None,
+        share: float = 1.0,
+        on_lanes: Callable[[int], None] = unheard,
+    ) -> None:
+        """Be ready to answer; construct this on the event loop that uses it.
+
+        Args:
+            loaded: the bundle.
+            options: how to run it.
+            name: by which it is served; empty for its own.
+            version: a whole number.
+            pool: lanes to share with other models; None starts its own.
+            share: of the pool, beside those of the others.
+            on_lanes: told how many lanes of its own are alive, whenever that changes.
+        """
+        self.manifest = loaded.manifest
+        self.name = name or loaded.manifest.name
+        self.version = version
+        self._reader = loaded.reader
+        engine = loaded.engine
+        scheduling = replace(
+            options.scheduling,
+            lanes=engine.lanes,
+            max_batch_tokens=min(options.scheduling.max_batch_tokens, engine.max_batch_tokens),
+        )
+        self._scheduler = Scheduler(
+            engine, loaded.measured, scheduling, on_lanes=on_lanes, pool=pool, share=share
+        )
+        self.statistics: Statistics = self._scheduler.statistics
+        self._texts = TextQueue(options.texts, self.statistics.refused)
+        self._holders = 0
+        self._unheld = asyncio.Event()
+        self._unheld.set()
+
+    def __enter__(self) -> Self:
+        self._holders += 1
+        self._unheld.clear()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._holders -= 1
+        if not self._holders:
+            self._unheld.set()
+
+    async def retire(self, within: float = math.inf) -> bool:
+        """Wait until nobody holds it, then :meth:`drain`; nobody must find it any more.
+
+        Returns:
+            whether all that was taken was finished within so many seconds.
+        """
+        end = time.monotonic() + within
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if math.isinf(within) else within):
+                await self._unheld.wait()
+        return await self.drain(max(0.0, end - time.monotonic()))
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer; read only."""
+        return self._reader.tokenizer
+
+    @property
+    def limits(self) -> SchedulerOptions:
+        """Limits of batches, those of memory included, and of what waits."""
+        return self._scheduler.options
+
+    @property
+    def mask_token(self) -> str:
+        """How the tokenizer writes a mask; empty where the task has none."""
+        id_ = self.manifest.mask_token_id
+        return "" if id_ is None else self.tokenizer.id_to_token(id_) or ""
+
+    async def read(
+        self,
+        inputs: Sequence[Input],
+        fit: Fit,
+        deadline: float,
+        *,
+        prompt: str = "",
+        offsets: bool = False,
+    ) -> list[Reading | InvalidInput]:
+        """Turn inputs into what the model reads, each with its own outcome, in order.
+
+        Args:
+            inputs: texts and pairs.
+            fit: what to do with long ones.
+            deadline: on the monotonic clock.
+            prompt: put before each text.
+            offsets: whether the encodings shall have them.
+        """
+        return await self._texts.run(
+            inputs,
+            lambda part: self._reader(part, fit, prompt=prompt, offsets=offsets),
+            extra=len(prompt),
+            deadline=deadline,
+        )
+
+    async def encode(
+        self, inputs: Sequence[Input], *, offsets: bool = True, special: bool = True
+    ) -> list[Encoding | InvalidInput]:
+        """Tokenise inputs, none cut, each with its own outcome, in order.
+
+        Args:
+            inputs: texts and pairs.
+            offsets: whether the encodings shall have them.
+            special: whether the tokenizer adds its special tokens.
+
+        Raises:
+            Overloaded: too many characters wait for the tokenizer.
+        """
+        return await self._each(
+            inputs, lambda part: self._reader.encode(part, offsets=offsets, special=special)
+        )
+
+    async def count(self, inputs: Sequence[Input]) -> list[int | InvalidInput]:
+        """Count the tokens of inputs, special tokens included; as :meth:`encode`, but keep none."""
+        return await self._each(
+            inputs, lambda part: list(map(len, self._reader.encode(part, offsets=False)))
+        )
+
+    async def _each(
+        self, inputs: Sequence[Input], work: Callable[[Sequence[Input]], list[T]]
+    ) -> list[T | InvalidInput]:
+        """What the tokeniser makes of each input that it can encode, and why not of the others."""
+        refused = list(map(self._reader.refusal, inputs))
+        good = [one for one, why in zip(inputs, refused, strict=True) if why is None]
+        found = iter(await self._texts.run(good, work))
+        return [next(found) if why is None else why for why in refused]
+
+    async def compute(
+        self,
+        sequences: Sequence[TokenSequence],
+        deadline: float,
+        priority: int,
+        outputs: Sequence[str],
+        stages: Stages | None = None,
+    ) -> list[Outcome]:
+        """Compute outputs of the graph for sequences, each with its own outcome, in order.
+
+        Args:
+            sequences: at least one.
+            deadline: on the monotonic clock.
+            priority: class of the call: lower ones go first.
+            outputs: names from the manifest's `outputs`.
+            stages: told of each text that was computed.
+
+        Raises:
+            RequestError: the call as a whole cannot be answered.
+        """
+        return await self._scheduler.submit(sequences, deadline, priority, outputs, stages)
+
+    def note(self, tokenize_ns: int, total_ns: int) -> None:
+        """Take the durations of a call into the statistics."""
+        self.statistics.tokenize.observe(tokenize_ns / 1e9)
+        self.statistics.total.observe(total_ns / 1e9)
+        self.statistics.last_answer = time.time()
+
+    def gauges(self) -> Gauges:
+        """How things are at this moment."""
+        return replace(self._scheduler.gauges(), waiting_characters=self._texts.waiting)
+
+    def running(self) -> frozenset[Batch]:
+        """The batches that run, with their starts on the monotonic clock."""
+        return self._scheduler.running()
+
+    def relimit(
+        self, *, max_queue_tokens: int, max_queue_seconds: float, max_queue_characters: int
+    ) -> None:
+        """Change how much may wait, as :mod:`bertd_server.config.settings` says."""
+        self._scheduler.relimit(
+            max_queue_tokens=max_queue_tokens, max_queue_seconds=max_queue_seconds
+        )
+        self._texts.relimit(max_queue_characters=max_queue_characters)
+
+    async def drain(self, within: float = math.inf) -> bool:
+        """Finish what was taken and stop; False if that took longer than `within` seconds."""
+        finished = await self._scheduler.drain(within)
+        self._texts.close()
+        return finished
+
+    def prompt(self, name: str | None) -> str:
+        """The prompt of a name: None for the default, "" for none.
+
+        Raises:
+            InvalidInput: the model has no prompt of that name.
+        """
+        name = self.manifest.default_prompt_name if name is None else name
+        if not name:
+            return ""
+        try:
+            return self.manifest.prompts[name]
+        except KeyError:
+            known = ", ".join(sorted(self.manifest.prompts)) or "none"
+            raise InvalidInput(
+                f"prompt_name {name!r} is not a prompt of {self.name}; it has: {known}",
+                field="prompt_name",
+                reason="unknown_value",
+            ) from None

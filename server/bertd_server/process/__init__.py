@@ -1,0 +1,1 @@
+"""`bertd serve` as a process: signals, supervision, exit codes, what systemd hears."""

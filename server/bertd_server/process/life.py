@@ -1,0 +1,127 @@
+"""The life of the process: what begins its end, what its manager hears, how it exits.
+
+::
+
+    SIGTERM, SIGINT while it loads ──> the process ends: there is nothing to finish
+    SIGTERM, SIGINT ──> stop ────┐                         ┌──> exit code
+    supervisor gone ──> stop ────┼──> ending ──> (drain) ──┤
+    watch: trouble ───> restart ─┘                         └──> RESTART
+    SIGHUP ──> reload ──> goes on
+
+:func:`bertd_server.process.app.serve` composes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Awaitable, Callable
+
+from bertd_server.process.notify import Manager, manager
+from bertd_server.process.watch import Trouble
+from bertd_server.system.exits import Exit
+from bertd_server.system.logs import get_logger
+
+log = get_logger("bertd")
+
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Life:
+    """One run of the server; construct it on its event loop.
+
+    Attributes:
+        ending: set once the server shall drain and end.
+    """
+
+    def __init__(self, told: Manager | None = None) -> None:
+        """Begin; SIGINT and SIGTERM end the process until :meth:`takes_calls`.
+
+        SIGHUP waits for :meth:`ready`.
+
+        Args:
+            told: hears of it; by default whoever the environment names.
+        """
+        self.ending = asyncio.Event()
+        self._manager = told or manager()
+        self._restart = False
+        self._reload: Callable[[], Awaitable[object]] | None = None
+        self._reloading: asyncio.Task[None] | None = None
+        self._again = False
+        self._status = ""
+        self._manager.when_gone(self._orphaned)
+        for number in _STOPS:  # no loop's handlers: a bundle may be loaded on the loop
+            signal.signal(number, _end_early)
+        hangup = getattr(signal, "SIGHUP", None)
+        if hangup is not None:
+            asyncio.get_running_loop().add_signal_handler(hangup, self._on_hangup)
+
+    def takes_calls(self) -> None:
+        """There are calls to finish from now on: SIGINT and SIGTERM set `ending`."""
+        on_signals(lambda _: self.ending.set())
+
+    def ready(
+        self, status: str, healthy: Callable[[], bool], reload: Callable[[], Awaitable[object]]
+    ) -> None:
+        """The server listens.
+
+        Args:
+            status: in a few words.
+            healthy: whether it can answer; signs of life stop while it cannot.
+            reload: what SIGHUP does.
+        """
+        self._status = status
+        self._manager.ready(status)
+        self._manager.watch(lambda: self.ending.is_set() or healthy())
+        self._reload = reload
+        if self._again:
+            self._on_hangup()
+
+    def trouble(self, found: Trouble) -> None:
+        """End, in order to be restarted: what was found does not heal."""
+        log.error(found.what, **found.facts, action="the server drains and ends to be restarted")
+        self._restart = True
+        self.ending.set()
+
+    def drains(self, second: Callable[[int], None]) -> None:
+        """The drain begins; another signal does `second`, with its number."""
+        on_signals(second)
+        self._manager.stopping("draining")
+
+    def exit(self, drained: Exit) -> Exit:
+        """The exit code after a drain."""
+        return Exit.RESTART if self._restart else drained
+
+    def _orphaned(self) -> None:
+        log.error("the supervisor is gone", action="the server drains and ends")
+        self.ending.set()
+
+    def _on_hangup(self) -> None:
+        """Reload; a signal that comes before that is possible, or meanwhile, has its turn later."""
+        self._again = True
+        idle = self._reloading is None or self._reloading.done()
+        if self._reload is not None and idle and not self.ending.is_set():
+            self._reloading = asyncio.create_task(self._reload_all(self._reload))
+
+    async def _reload_all(self, reload: Callable[[], Awaitable[object]]) -> None:
+        while self._again:
+            self._again = False
+            self._manager.reloading()
+            await reload()
+            self._manager.ready(self._status)
+
+
+def _end_early(number: int, _: object) -> None:
+    """End the process, which loads: minutes may pass until it could drain nothing."""
+    with contextlib.suppress(RuntimeError):  # in the middle of another line
+        log.info("ended while it started", signal=signal.Signals(number).name)
+    os._exit(Exit.FINISHED)
+
+
+def on_signals(what: Callable[[int], None]) -> None:
+    """Do this, with the signal's number, on the running loop from now on."""
+    for number in _STOPS:
+        with contextlib.suppress(NotImplementedError):  # Windows
+            asyncio.get_running_loop().add_signal_handler(number, what, number)

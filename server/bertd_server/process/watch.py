@@ -1,0 +1,151 @@
+"""Looks for what does not heal by itself: a batch that never ends, memory beyond its limit.
+
+::
+
+    event loop, every few seconds ──> each model: how long has its oldest batch run?
+                                 └──> the process: how much memory is resident?
+                                        │ too long, or too much twice in a row
+                                        v
+                              trouble(what, facts), once: the server ends to be restarted
+
+Whether the loop itself still turns is seen from outside: :mod:`bertd_server.process.notify`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from bertd_server.models import memory
+from bertd_server.scheduling.flights import Batch
+from bertd_server.system.values import format_bytes
+
+_TIMES = 10.0  # a batch may take this many times as long as was predicted
+_MARGIN = 1.1  # of the memory limit: the allocator keeps what was freed, and measuring is late
+_LONGEST_PAUSE = 5.0  # seconds between two looks
+_LOOKS = 4  # within the time after which a batch is stuck
+_SUSPENDED = 3.0  # pauses that pass between two looks where the process did not run
+
+
+class Watched(Protocol):
+    """What the watch needs of a model."""
+
+    def running(self) -> Iterable[Batch]:
+        """The batches that run, with their starts on the monotonic clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What was found, and facts for the log."""
+
+    what: str
+    facts: dict[str, str | float]
+
+
+class Watch:
+    """Looks again and again. Use it on one event loop."""
+
+    def __init__(
+        self,
+        models: Callable[[], Iterable[Watched]],
+        *,
+        seconds: float,
+        memory_limit: int,
+        clock: Callable[[], float] = time.monotonic,
+        resident: Callable[[], int] | None = None,
+    ) -> None:
+        """Watch models and this process.
+
+        Args:
+            models: all that are loaded, asked anew at each look.
+            seconds: after which a batch is stuck, if that is more than ten times what was
+                predicted; 0 for never.
+            memory_limit: bytes; 0 for none.
+            clock: the models' own.
+            resident: bytes of memory in use.
+        """
+        self._models = models
+        self._seconds = seconds
+        self._limit = memory_limit * _MARGIN
+        self._clock = clock
+        self._resident = resident or resident_bytes(self._limit)
+        self._pause = min(_LONGEST_PAUSE, seconds / _LOOKS if seconds else _LONGEST_PAUSE)
+        self._last = self._awake = clock()
+        self._over = False
+
+    def start(self, trouble: Callable[[Trouble], None]) -> None:
+        """Look from now on; what is found first is told, and ends the watch."""
+        if self._seconds or self._limit:
+            asyncio.get_running_loop().call_later(self._pause, self._turn, trouble)
+
+    def look(self) -> Trouble | None:
+        """What is wrong now, if anything."""
+        now = self._clock()
+        if now - self._last > _SUSPENDED * self._pause:
+            self._awake = now  # this process stood still, and so did its batches
+        self._last = now
+        return self._stuck(now) or self._breach()
+
+    def _turn(self, trouble: Callable[[Trouble], None]) -> None:
+        found = self.look()
+        if found:
+            trouble(found)
+        else:
+            self.start(trouble)
+
+    def _stuck(self, now: float) -> Trouble | None:
+        if not self._seconds:
+            return None
+        for model in self._models():
+            for batch in model.running():
+                ran = now - max(batch.started, self._awake)
+                if ran > max(self._seconds, _TIMES * batch.seconds):
+                    return Trouble(
+                        "a lane is stuck",
+                        {
+                            "ran_seconds": round(ran, 3),
+                            "predicted_seconds": round(batch.seconds, 3),
+                            "sequences": batch.shape.sequences,
+                            "tokens": batch.shape.tokens,
+                        },
+                    )
+        return None
+
+    def _breach(self) -> Trouble | None:
+        """Memory beyond its limit, at this look and the one before."""
+        if not self._limit:
+            return None
+        resident = self._resident()
+        over, self._over = self._over, resident > self._limit
+        if not (over and self._over):
+            return None
+        return Trouble(
+            "memory beyond its limit",
+            {
+                "resident": format_bytes(resident),
+                "limit": format_bytes(self._limit / _MARGIN),
+                "remedy": "raise --memory-limit, or lower --lanes or --cache-bytes",
+            },
+        )
+
+
+def resident_bytes(suspicious: float) -> Callable[[], int]:
+    """Measures this process's memory, closely only where a quick look finds it suspicious.
+
+    The quick look counts pages twice that are mapped twice, so it never says too little.
+    """
+
+    def measured() -> int:
+        try:
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        except OSError:  # only Linux has it
+            return memory.resident_bytes()
+        quick = pages * os.sysconf("SC_PAGE_SIZE")
+        return quick if quick <= suspicious else memory.resident_bytes()
+
+    return measured

@@ -1,0 +1,1 @@
+"""What every RPC passes before its handler: watching, keys, decoding."""

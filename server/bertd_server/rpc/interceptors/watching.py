@@ -1,0 +1,217 @@
+"""Watches every RPC from outside: counted, and with an id, a line in the log, a span, if wanted.
+
+::
+
+    RPC ──> watched ──> other interceptors ──> behaviour
+               └── at its end: RpcCounts, access log, span
+
+A server that has nothing to count, log or trace does not have this interceptor at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Container
+from types import TracebackType
+from typing import Any, Protocol
+
+import grpc
+
+from bertd_server.system.calls import (
+    CURRENT,
+    REQUEST_ID,
+    RpcCounts,
+    Trace,
+    Watched,
+    given_id,
+    made_id,
+)
+
+_OK = grpc.StatusCode.OK.value[0]
+_CANCELLED = grpc.StatusCode.CANCELLED.value[0]
+_UNKNOWN = grpc.StatusCode.UNKNOWN.value[0]
+# Probes, reflection, channelz: counted, but not worth a line or a span each.
+_STANDARD = "/grpc."
+
+Behaviour = Callable[[Any, Any], Any]
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
+
+
+class Logs(Protocol):
+    """What writes the access log."""
+
+    @property
+    def texts(self) -> bool:
+        """Whether lines have what was asked."""
+
+    def write(self, watched: Watched, code: int) -> None:
+        """Write the line of an RPC, or leave it out."""
+
+
+class Traces(Protocol):
+    """What begins the span of an RPC."""
+
+    def begin(self, rpc: str, metadata: Any, request_id: str) -> Trace:
+        """Begin it, below the caller's."""
+
+
+class WatchingInterceptor(grpc.aio.ServerInterceptor):
+    """Stands before all other interceptors, so that what they refuse is seen too."""
+
+    def __init__(
+        self,
+        counts: RpcCounts,
+        methods: Container[str],
+        logs: Logs | None = None,
+        traces: Traces | None = None,
+    ) -> None:
+        """Take what wants to know; without log and traces an RPC is merely counted.
+
+        Args:
+            counts: of RPCs.
+            methods: paths of those that there are. Others are refused, perhaps by an interceptor,
+                and leave nothing behind: their names are as many as a stranger makes up.
+            logs: the access log.
+            traces: begins spans.
+        """
+        self._counts = counts
+        self._methods = methods
+        self._logs = logs
+        self._traces = traces
+        self._wrapped: dict[str, tuple[Any, Any]] = {}  # handlers are the same for each call
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        """Wrap the handler, unless there is none or it only refuses."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method not in self._methods:
+            return handler
+        known = self._wrapped.get(method)
+        if known is None or known[0] is not handler:
+            known = self._wrapped[method] = handler, self._wrap(handler, method)
+        return known[1]
+
+    def _wrap(self, handler: Any, method: str) -> Any:
+        if handler.request_streaming:
+            behaviour = handler.stream_stream or handler.stream_unary
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.response_streaming
+                else grpc.stream_unary_rpc_method_handler
+            )
+        else:
+            behaviour = handler.unary_stream or handler.unary_unary
+            make = (
+                grpc.unary_stream_rpc_method_handler
+                if handler.response_streaming
+                else grpc.unary_unary_rpc_method_handler
+            )
+        wrapped = self._watch(behaviour, method)
+        if wrapped is None:
+            return handler
+        return make(
+            wrapped,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _watch(self, behaviour: Behaviour, method: str) -> Behaviour | None:
+        """The same kind of behaviour, watched; None for one that is not asynchronous."""
+        rpc, full = method[1:], not method.startswith(_STANDARD)
+        whole = full and (self._logs is not None or self._traces is not None)
+
+        def watch(context: Any) -> _Watch:
+            return _Watch(self, rpc, context, whole=whole)
+
+        if inspect.isasyncgenfunction(behaviour):
+
+            async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+                with watch(context):
+                    responses = behaviour(request, context)
+                    try:
+                        async for response in responses:
+                            yield response
+                    finally:
+                        await responses.aclose()
+
+            return stream
+        if inspect.iscoroutinefunction(behaviour):
+
+            async def answer(request: Any, context: Any) -> Any:
+                with watch(context):
+                    return await behaviour(request, context)
+
+            return answer
+        return None
+
+    def begin(self, rpc: str, context: Any) -> Watched:
+        """Watch an RPC whose log or trace somebody wants."""
+        metadata = context.invocation_metadata()
+        request_id = given_id(metadata) or made_id()
+        watched = Watched(
+            request_id,
+            rpc,
+            context.peer(),
+            self._traces.begin(rpc, metadata, request_id) if self._traces else None,
+            keep_inputs=self._logs is not None and self._logs.texts,
+        )
+        CURRENT.set(watched)  # each RPC has a task of its own
+        context.set_trailing_metadata(((REQUEST_ID, request_id),))
+        return watched
+
+    def end(self, watched: Watched, code: int) -> None:
+        """Log and trace how it ended."""
+        if watched.trace is not None:
+            watched.trace.end(code, watched.reason)
+        if self._logs is not None:
+            self._logs.write(watched, code)
+
+    def started(self, rpc: str) -> None:
+        """Count an RPC that runs."""
+        self._counts.running[rpc] += 1
+
+    def ended(self, rpc: str, code: int) -> None:
+        """Count it as ended."""
+        self._counts.running[rpc] -= 1
+        self._counts.ended[rpc, code] += 1
+
+
+class _Watch:
+    """Around one RPC."""
+
+    __slots__ = ("_by", "_context", "_rpc", "_watched", "_whole")
+
+    def __init__(self, by: WatchingInterceptor, rpc: str, context: Any, *, whole: bool) -> None:
+        self._by = by
+        self._rpc = rpc
+        self._context = context
+        self._whole = whole
+        self._watched: Watched | None = None
+
+    def __enter__(self) -> None:
+        self._by.started(self._rpc)
+        if self._whole:
+            self._watched = self._by.begin(self._rpc, self._context)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        code = _code(error, self._context)
+        self._by.ended(self._rpc, code)
+        if self._watched is not None:
+            self._by.end(self._watched, code)
+
+
+def _code(error: BaseException | None, context: Any) -> int:
+    """The status code with which an RPC has ended."""
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return _CANCELLED
+    code = context.code()
+    number: int = code.value[0] if isinstance(code, grpc.StatusCode) else code or _OK
+    return number if error is None or number != _OK else _UNKNOWN

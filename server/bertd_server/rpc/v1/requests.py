@@ -1,0 +1,201 @@
+"""What requests of bertd.v1 say, as plain values; what they must not say is refused by field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+from bertd.v1 import inference_pb2
+
+from bertd_server.errors import InvalidInput
+from bertd_server.rpc.enums import known_value
+from bertd_server.scheduling.scheduler import BULK, INTERACTIVE
+from bertd_server.tasks.ask import Caller
+from bertd_server.tasks.classification import ScoreFunction
+from bertd_server.tasks.tagging import Aggregation
+from bertd_server.tokenization.cutting import Side
+from bertd_server.tokenization.reading import Fit, Input, LongText
+
+# Of Tokenize and Detokenize, which hold something for each character, or id, of a call.
+MOST_CHARACTERS = 1_000_000
+
+_PRIORITIES: dict[int, int] = {
+    inference_pb2.PRIORITY_UNSPECIFIED: INTERACTIVE,
+    inference_pb2.PRIORITY_INTERACTIVE: INTERACTIVE,
+    inference_pb2.PRIORITY_BULK: BULK,
+}
+_POLICIES: dict[int, LongText] = {
+    inference_pb2.LONG_TEXT_POLICY_UNSPECIFIED: "error",
+    inference_pb2.LONG_TEXT_POLICY_ERROR: "error",
+    inference_pb2.LONG_TEXT_POLICY_TRUNCATE: "truncate",
+    inference_pb2.LONG_TEXT_POLICY_WINDOW: "window",
+}
+_SIDES: dict[int, Side] = {
+    inference_pb2.TRUNCATION_SIDE_UNSPECIFIED: "right",
+    inference_pb2.TRUNCATION_SIDE_RIGHT: "right",
+    inference_pb2.TRUNCATION_SIDE_LEFT: "left",
+}
+_AGGREGATIONS: dict[int, Aggregation] = {
+    inference_pb2.AGGREGATION_UNSPECIFIED: "simple",
+    inference_pb2.AGGREGATION_NONE: "none",
+    inference_pb2.AGGREGATION_SIMPLE: "simple",
+    inference_pb2.AGGREGATION_FIRST: "first",
+    inference_pb2.AGGREGATION_AVERAGE: "average",
+    inference_pb2.AGGREGATION_MAX: "max",
+}
+_SCORE_FUNCTIONS: dict[int, ScoreFunction] = {
+    inference_pb2.SCORE_FUNCTION_UNSPECIFIED: "default",
+    inference_pb2.SCORE_FUNCTION_SOFTMAX: "softmax",
+    inference_pb2.SCORE_FUNCTION_SIGMOID: "sigmoid",
+    inference_pb2.SCORE_FUNCTION_NONE: "none",
+}
+
+
+class _Context(Protocol):
+    def time_remaining(self) -> float | None: ...
+
+
+def caller(request: Any, context: _Context) -> Caller:
+    """How long the caller waits, and how urgently."""
+    remaining = context.time_remaining()
+    within = math.inf if remaining is None else remaining
+    priority = known_value("priority", request.priority, _PRIORITIES, inference_pb2.Priority)
+    return Caller.within(within, priority)
+
+
+def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
+    """What to do with long inputs.
+
+    Args:
+        request: with the fields long_text, truncation_side, and stride where it takes windows.
+        windows: whether it does.
+        second_only: whether of a pair the second text alone is cut.
+    """
+    stride = request.stride if windows else 0
+    return _fit(request.long_text, request.truncation_side, stride, windows, second_only)
+
+
+@lru_cache(maxsize=64)  # nearly all requests ask for the same
+def _fit(
+    long_text: int, truncation_side: int, stride: int, windows: bool, second_only: bool
+) -> Fit:
+    policy = known_value("long_text", long_text, _POLICIES, inference_pb2.LongTextPolicy)
+    if policy == "window" and not windows:
+        raise InvalidInput(
+            "long_text is LONG_TEXT_POLICY_WINDOW, which Embed, EmbedTokens, Rerank, TagTokens and "
+            "Answer take: use LONG_TEXT_POLICY_TRUNCATE here",
+            field="long_text",
+            reason="unknown_value",
+        )
+    side = known_value("truncation_side", truncation_side, _SIDES, inference_pb2.TruncationSide)
+    return Fit(policy, side, stride, second_only=second_only)
+
+
+def aggregation(request: inference_pb2.TagTokensRequest) -> Aggregation:
+    """How tokens become entities."""
+    return known_value("aggregation", request.aggregation, _AGGREGATIONS, inference_pb2.Aggregation)
+
+
+def score_function(request: Any, *, softmax: bool) -> ScoreFunction:
+    """How logits become scores."""
+    function = known_value(
+        "score_function",
+        request.score_function,
+        _SCORE_FUNCTIONS,
+        inference_pb2.ScoreFunction,
+    )
+    if function == "softmax" and not softmax:
+        raise InvalidInput(
+            "score_function is SCORE_FUNCTION_SOFTMAX, and a single logit has no others to share "
+            "a probability with: use SCORE_FUNCTION_SIGMOID or SCORE_FUNCTION_NONE",
+            field="score_function",
+            reason="unknown_value",
+        )
+    return function
+
+
+def inputs(given: Sequence[inference_pb2.TextInput]) -> list[Input]:
+    """Texts and pairs of a request."""
+    return [
+        Input(
+            one.text,
+            one.text_pair if one.HasField("text_pair") else None,
+            f"inputs[{number}].text",
+            f"inputs[{number}].text_pair",
+        )
+        for number, one in enumerate(given)
+    ]
+
+
+def questions(given: Sequence[inference_pb2.QuestionInput]) -> list[Input]:
+    """Questions of a request, each with its context."""
+    return [
+        Input(one.question, one.context, f"inputs[{number}].question", f"inputs[{number}].context")
+        for number, one in enumerate(given)
+    ]
+
+
+def documents(query: str, given: Sequence[str]) -> list[Input]:
+    """Pairs of the query with each document."""
+    return [
+        Input(query, document, "query", f"documents[{number}]")
+        for number, document in enumerate(given)
+    ]
+
+
+def check_count(count: int, limit: int, field: str, what: str = "entries") -> None:
+    """Refuse a call without inputs, or with too many."""
+    if not count:
+        raise InvalidInput(f"{field} is empty: send at least one", field=field, reason="empty")
+    if count > limit:
+        raise InvalidInput(
+            f"{field} has {count} {what}, a call takes at most {limit}: "
+            "split it into several calls",
+            field=field,
+            reason="too_many",
+            limit=limit,
+        )
+
+
+def check_characters(given: Sequence[Input], field: str) -> None:
+    """Refuse a call whose every token is to be described, if its texts are too long together."""
+    characters = sum(one.characters for one in given)
+    if characters > MOST_CHARACTERS:
+        raise InvalidInput(
+            f"{field} have {characters} characters, a call takes at most {MOST_CHARACTERS} "
+            "together: split it into several calls",
+            field=field,
+            reason="too_many",
+            limit=MOST_CHARACTERS,
+        )
+
+
+def token_ids(
+    given: Sequence[inference_pb2.TokenIds], vocabulary: int
+) -> list[list[int] | InvalidInput]:
+    """Token ids of a request, of which there are `vocabulary`, each sequence with its outcome."""
+    total = sum(len(one.ids) for one in given)
+    if total > MOST_CHARACTERS:
+        raise InvalidInput(
+            f"sequences have {total} ids, a call takes at most {MOST_CHARACTERS} together: "
+            "split it into several calls",
+            field="sequences",
+            reason="too_many",
+            limit=MOST_CHARACTERS,
+        )
+    return [_ids(list(one.ids), vocabulary, number) for number, one in enumerate(given)]
+
+
+def _ids(ids: list[int], vocabulary: int, number: int) -> list[int] | InvalidInput:
+    largest = max(ids, default=0)
+    if largest < vocabulary:
+        return ids
+    field = f"sequences[{number}].ids[{ids.index(largest)}]"
+    return InvalidInput(
+        f"{field} is {largest}: the vocabulary has ids below {vocabulary}",
+        field=field,
+        reason="out_of_range",
+        limit=vocabulary - 1,
+    )

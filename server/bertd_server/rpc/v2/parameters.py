@@ -1,0 +1,159 @@
+"""Parameters of requests: which there are, of what kind, and what they may be.
+
+A parameter that is not known is refused: whoever sends one expects it to do something.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bertd_server.errors import InvalidInput
+from bertd_server.scheduling.scheduler import BULK, INTERACTIVE
+from bertd_server.tasks.ask import Caller
+from bertd_server.tokenization.reading import Fit
+
+Options = Mapping[str, Any]
+
+_CHOICES = {
+    "int64_param": int,
+    "uint64_param": int,
+    "bool_param": bool,
+    "string_param": str,
+    "double_param": float,
+}
+_KINDS = {int: "an integer", bool: "a truth value", str: "a string"}
+_FINAL = "triton_enable_empty_final_response"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter.
+
+    Attributes:
+        kind: int, bool or str.
+        meaning: in a few words.
+        least: of an integer.
+        choices: of a string; empty for any.
+    """
+
+    kind: type
+    meaning: str
+    least: int = 0
+    choices: tuple[str, ...] = ()
+
+
+WAITING = {
+    "priority": Parameter(int, "0: as 1; 1: goes first; 2 and more: bulk work"),
+    "timeout": Parameter(int, "microseconds until the answer is no longer wanted; 0: no limit"),
+}
+READING = {
+    "long_text": Parameter(
+        str, "what to do with a text that is too long", choices=("error", "truncate")
+    ),
+    "truncate": Parameter(bool, "the same as long_text = truncate"),
+    "truncation_side": Parameter(str, "the end that is cut", choices=("right", "left")),
+}
+WINDOWS = READING | {
+    "long_text": Parameter(
+        str, "what to do with a text that is too long", choices=("error", "truncate", "window")
+    ),
+    "stride": Parameter(int, "tokens that neighbouring windows share"),
+}
+
+
+def options(given: Mapping[str, Any], known: Mapping[str, Parameter], *, stream: bool) -> Options:
+    """The parameters of a request, checked.
+
+    Args:
+        given: `InferParameter` by name.
+        known: those of the task.
+        stream: whether the request came on a stream.
+
+    Raises:
+        InvalidInput: one is unknown, or has a value that it cannot have.
+    """
+    found = {}
+    for name in sorted(given):
+        choice = given[name].WhichOneof("parameter_choice")
+        if stream and name == _FINAL:
+            continue  # each response is the final one of its request, and says so
+        if name not in known:
+            raise InvalidInput(_unknown(name, known), field=f"parameters.{name}")
+        found[name] = _value(name, choice and getattr(given[name], choice), choice, known[name])
+    return found
+
+
+def caller(options: Options, remaining: float | None) -> Caller:
+    """How long the caller waits from now on, and how urgently.
+
+    Args:
+        options: of the request.
+        remaining: seconds until the call's own deadline; None without one.
+    """
+    timeout = options.get("timeout", 0)
+    return Caller.within(
+        min(math.inf if remaining is None else remaining, timeout / 1e6 if timeout else math.inf),
+        BULK if options.get("priority", 0) > 1 else INTERACTIVE,
+    )
+
+
+def fit(options: Options, *, second_only: bool = False) -> Fit:
+    """What to do with long inputs.
+
+    Args:
+        options: of the request.
+        second_only: whether of a pair the second text alone is cut.
+    """
+    policy = options.get("long_text")
+    if options.get("truncate"):
+        if policy not in (None, "truncate"):
+            raise InvalidInput(
+                f"truncate is true and long_text is {policy!r}: send one of them",
+                field="parameters.truncate",
+            )
+        policy = "truncate"
+    return Fit(
+        policy or "error",
+        options.get("truncation_side", "right"),
+        options.get("stride", 0),
+        second_only=second_only,
+        remedy="long_text = truncate",
+    )
+
+
+def _unknown(name: str, known: Mapping[str, Parameter]) -> str:
+    there = f"the model takes {', '.join(sorted(known))}"
+    if name.startswith("sequence_"):
+        return (
+            f"parameter {name!r} is not known: answers do not depend on earlier requests, so leave "
+            f"out all of sequence_id, sequence_start and sequence_end; {there}"
+        )
+    if name.startswith(("shared_memory", "binary_data")):
+        return (
+            f"parameter {name!r} is not known: tensors are sent in the request and in the "
+            f"response, in raw or typed contents; {there}"
+        )
+    return f"parameter {name!r} is not known; {there}"
+
+
+def _value(name: str, value: Any, choice: str | None, parameter: Parameter) -> Any:
+    field = f"parameters.{name}"
+    if choice is None or _CHOICES[choice] is not parameter.kind:
+        raise InvalidInput(
+            f"parameter {name} is {'empty' if choice is None else repr(value)}: send "
+            f"{_KINDS[parameter.kind]}",
+            field=field,
+        )
+    if parameter.kind is int and value < parameter.least:
+        raise InvalidInput(
+            f"parameter {name} is {value}: send {parameter.least} or more", field=field
+        )
+    if parameter.choices and value not in parameter.choices:
+        raise InvalidInput(
+            f"parameter {name} is {value!r}: send one of {', '.join(parameter.choices)}",
+            field=field,
+        )
+    return value

@@ -1,0 +1,235 @@
+"""Which tensors and parameters a model has, by its task: what requests are checked against.
+
+A request sends `inputs` and gets `outputs`. That is what metadata and configuration list, so that
+load generators, which send all that is listed and ask for all of it, do what a caller would.
+What may be sent or asked for besides is in `more_inputs` and `more_outputs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from bertd.bundle import Manifest, Task
+
+from bertd_server.rpc.v2.parameters import READING, WAITING, WINDOWS, Parameter
+from bertd_server.rpc.v2.tensors import BYTES, FP32, INT64, TEXT
+from bertd_server.rpc.v2.tensors import TOKENS as TOKEN_TYPES
+
+FIRST = ("text", "question", "query")
+SECOND = ("text_pair", "context", "document")
+INPUT_IDS, TYPES, MASK = "input_ids", "token_type_ids", "attention_mask"
+LABELS = "labels"
+START_BYTE, END_BYTE = "start_byte", "end_byte"
+ANY = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A tensor: type, axes after that of the batch (-1 for any length), and what it says."""
+
+    datatype: str
+    dims: tuple[int, ...]
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """What requests to a model may hold.
+
+    Attributes:
+        inputs: that each request sends, unless it sends `more_inputs` instead.
+        more_inputs: that it may send.
+        outputs: that it gets, unless it names others.
+        more_outputs: that it may name.
+        parameters: that it may set.
+    """
+
+    inputs: Mapping[str, Slot]
+    more_inputs: Mapping[str, Slot]
+    outputs: Mapping[str, Slot]
+    more_outputs: Mapping[str, Slot]
+    parameters: Mapping[str, Parameter]
+
+    @property
+    def takes(self) -> Mapping[str, Collection[str]]:
+        """Names of all inputs, and the datatypes that each may have."""
+        return {
+            name: TEXT if slot.datatype == BYTES else TOKEN_TYPES
+            for name, slot in {**self.inputs, **self.more_inputs}.items()
+        }
+
+    @property
+    def gives(self) -> Mapping[str, Slot]:
+        """All outputs by name."""
+        return {**self.outputs, **self.more_outputs}
+
+
+_TEXT = {"text": Slot(BYTES, (1,), "the text, UTF-8")}
+_PAIR = {"text_pair": Slot(BYTES, (1,), "a second text, UTF-8")}
+_QUESTION = {
+    "question": Slot(BYTES, (1,), "the question, UTF-8; one for all contexts, or one for each"),
+    "context": Slot(BYTES, (1,), "the text that may hold the answer, UTF-8"),
+}
+_QUERY = {
+    "query": Slot(BYTES, (1,), "the query, UTF-8; one for all documents, or one for each"),
+    "document": Slot(BYTES, (1,), "the document, UTF-8"),
+}
+_LABELS = {LABELS: Slot(BYTES, (ANY,), "labels to choose from, the same for all texts")}
+_TOKENS = {
+    INPUT_IDS: Slot(INT64, (ANY,), "tokens instead of texts, special ones included"),
+    TYPES: Slot(INT64, (ANY,), "their types; all 0 by default"),
+    MASK: Slot(INT64, (ANY,), "1 for each token, 0 for padding before and after"),
+}
+_COUNTS = {
+    "token_count": Slot(INT64, (1,), "tokens of the input"),
+    "tokens_read": Slot(INT64, (1,), "of them, those that the model has read"),
+    "windows": Slot(INT64, (1,), "windows in which it has read them"),
+}
+_TOP = Parameter(int, "how many, best first; 1 by default", least=1)
+_SCORES = Parameter(
+    str,
+    "how logits become scores; as the checkpoint says by default",
+    choices=("default", "softmax", "sigmoid", "none"),
+)
+_LABELLED = {
+    "label": Slot(BYTES, (ANY,), "the best labels, top_k of them, best first"),
+    "score": Slot(FP32, (ANY,), "their scores"),
+}
+
+
+def _embedding(manifest: Manifest) -> Surface:
+    return Surface(
+        _TEXT,
+        _TOKENS,
+        {"sentence_embedding": Slot(FP32, (manifest.dimensions,), "the vector of the text")},
+        {
+            "token_embeddings": Slot(
+                FP32, (ANY, manifest.hidden_size), "the vectors of its tokens, then zeros"
+            ),
+            "token_ids": Slot(INT64, (ANY,), "its tokens, special ones included, then zeros"),
+            MASK: Slot(INT64, (ANY,), "1 for each token, 0 after them"),
+            **_COUNTS,
+        },
+        {
+            **WAITING,
+            **WINDOWS,
+            "prompt_name": Parameter(str, "a prompt of the model; empty for none"),
+        },
+    )
+
+
+def _classification(manifest: Manifest) -> Surface:
+    scores = Slot(FP32, (len(manifest.labels),), "of every label, in the model's order")
+    return Surface(
+        _TEXT,
+        {**_PAIR, **_TOKENS},
+        {**_LABELLED, "scores": scores},
+        _COUNTS,
+        {**WAITING, **READING, "top_k": _TOP, "score_function": _SCORES},
+    )
+
+
+def _zero_shot(_manifest: Manifest) -> Surface:
+    scores = Slot(FP32, (ANY,), "of every label, in the order of the labels")
+    return Surface(
+        {**_TEXT, **_LABELS},
+        {**_PAIR, **_TOKENS},
+        {**_LABELLED, "scores": scores},
+        _COUNTS,
+        {
+            **WAITING,
+            **READING,
+            "top_k": _TOP,
+            "score_function": _SCORES,
+            LABELS: Parameter(str, "a JSON list, instead of the input labels"),
+            "hypothesis_template": Parameter(str, "with {} where the label goes"),
+            "multi_label": Parameter(bool, "whether each label is judged by itself"),
+        },
+    )
+
+
+def _ranking(_manifest: Manifest) -> Surface:
+    function = Parameter(str, _SCORES.meaning, choices=("default", "sigmoid", "none"))
+    return Surface(
+        _QUERY,
+        {**_TEXT, **_PAIR, **_TOKENS},
+        {"score": Slot(FP32, (1,), "relevance: the higher the more relevant")},
+        _COUNTS,
+        {**WAITING, **WINDOWS, "score_function": function},
+    )
+
+
+def _tagging(_manifest: Manifest) -> Surface:
+    return Surface(
+        _TEXT,
+        _TOKENS,
+        {"entities": Slot(BYTES, (1,), "a JSON list of entities")},
+        _COUNTS,
+        {
+            **WAITING,
+            **WINDOWS,
+            "aggregation": Parameter(
+                str,
+                "how tokens become entities; simple by default",
+                choices=("none", "simple", "first", "average", "max"),
+            ),
+            "include_outside": Parameter(bool, "whether to give what is labelled O too"),
+        },
+    )
+
+
+def _answering(_manifest: Manifest) -> Surface:
+    return Surface(
+        _QUESTION,
+        {**_TEXT, **_PAIR, **_TOKENS},
+        {
+            "answer": Slot(BYTES, (ANY,), "the best answers, top_k of them, best first"),
+            "score": Slot(FP32, (ANY,), "their probabilities"),
+            "start": Slot(INT64, (ANY,), "their first code points in the context"),
+            "end": Slot(INT64, (ANY,), "the code points after their last ones"),
+        },
+        {
+            START_BYTE: Slot(INT64, (ANY,), "their first bytes in the context's UTF-8"),
+            END_BYTE: Slot(INT64, (ANY,), "the bytes after their last ones"),
+            **_COUNTS,
+        },
+        {
+            **WAITING,
+            **WINDOWS,
+            "top_k": _TOP,
+            "max_answer_tokens": Parameter(int, "longest answer; 15 by default", least=1),
+            "allow_no_answer": Parameter(bool, "whether the absence of an answer competes"),
+        },
+    )
+
+
+def _filling(_manifest: Manifest) -> Surface:
+    return Surface(
+        _TEXT,
+        _TOKENS,
+        {"masks": Slot(BYTES, (1,), "a JSON list of masks with what fits them")},
+        _COUNTS,
+        {
+            **WAITING,
+            **READING,
+            "top_k": Parameter(int, "tokens for each mask, best first; 5 by default", least=1),
+        },
+    )
+
+
+_BY_TASK = {
+    "feature-extraction": _embedding,
+    "text-classification": _classification,
+    "zero-shot-classification": _zero_shot,
+    "text-ranking": _ranking,
+    "token-classification": _tagging,
+    "question-answering": _answering,
+    "fill-mask": _filling,
+}
+TASKS: tuple[Task, ...] = tuple(_BY_TASK)  # type: ignore[arg-type]
+
+
+def surface_of(manifest: Manifest) -> Surface:
+    """The surface of a model."""
+    return _BY_TASK[manifest.task](manifest)

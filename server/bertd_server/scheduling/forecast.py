@@ -1,0 +1,119 @@
+"""What batches will cost, as known now: a model of the lanes, one of the wide session, the policy.
+
+::
+
+    measurements of the start ──> trackers ──> Costs, Policy ──> line, admission
+    batches that ran ────────────────^           (the budget is the knee of the newest model)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from bertd_server.scheduling.batching import Costs, Policy, budget
+from bertd_server.scheduling.cost import CostTracker, Measurement, Shape
+
+_STALE_SECONDS = 10.0  # without a batch; then live batches say little about the next one
+_TYPICAL_TOKENS = 32  # of a text, before any was seen
+_MARGIN = 2.0  # of the mean overrun: an error that falls either way is twice as large
+_MEMORY = 0.99  # of the mean length, from one batch to the next
+
+
+class Measured(Protocol):
+    """Batches that ran at the start, on this machine."""
+
+    @property
+    def lane(self) -> Sequence[Measurement]:
+        """On a lane."""
+
+    @property
+    def wide(self) -> Sequence[Measurement]:
+        """On the wide session; none where there is no such session."""
+
+
+class Forecast:
+    """Predictions that follow the machine. Use it on one event loop.
+
+    Attributes:
+        costs: the newest models.
+        policy: limits of batches; its budget and margin are those of the newest model of a lane.
+        full: shape of a batch that is worth no more waiting.
+    """
+
+    def __init__(self, measured: Measured, policy: Policy) -> None:
+        """Fit models to what was measured; the policy's budget and margin are computed here."""
+        self._lane = CostTracker(measured.lane)
+        self._wide = CostTracker(measured.wide) if measured.wide else None
+        self._trackers = [self._lane, *([self._wide] if self._wide else [])]
+        self._length = float(_TYPICAL_TOKENS)
+        self._last = dict.fromkeys(self._trackers, -math.inf)
+        self.policy = policy
+        self.costs = Costs(self._lane.model)
+        self._renew()
+        self._at_start = self.costs
+
+    @property
+    def error(self) -> float:
+        """Mean relative error of recent predictions on the lanes."""
+        return self._lane.error
+
+    @property
+    def overrun(self) -> float:
+        """Seconds by which recent batches took longer than predicted, where it is more."""
+        return max(tracker.overrun for tracker in self._trackers)
+
+    @property
+    def refits(self) -> int:
+        """How often live batches have changed a model."""
+        return sum(tracker.refits for tracker in self._trackers)
+
+    def observe(
+        self, shape: Shape, seconds: float, now: float, *, wide: bool, way: float = 0.0
+    ) -> None:
+        """Take in a batch that ran.
+
+        Args:
+            shape: of it.
+            seconds: that the engine took.
+            now: on the clock of :meth:`idle`.
+            wide: it ran on the wide session.
+            way: seconds from its start here to its end here, without those of the engine.
+        """
+        self._length += (1 - _MEMORY) * (shape.tokens / shape.sequences - self._length)
+        tracker = self._wide if wide and self._wide else self._lane
+        self._last[tracker] = now
+        if seconds > 0:
+            tracker.observe(Measurement(shape, seconds), way)
+            self._forget_stale(now)
+            if [tracker.model for tracker in self._trackers] != self._known:
+                self._renew()
+
+    def idle(self, now: float) -> None:
+        """Nothing runs and nothing waits: after a while, return to the measurements of the start.
+
+        A model that had become too slow would refuse the very batches that could correct it.
+        """
+        if self.costs != self._at_start and self._forget_stale(now):
+            self._renew()
+
+    def _forget_stale(self, now: float) -> bool:
+        """Return models to the start that have seen no batch for a while; True if any has.
+
+        A wide session that was slow while all lanes were busy would never be tried again.
+        """
+        stale = [t for t in self._trackers if now - self._last[t] > _STALE_SECONDS]
+        for tracker in stale:
+            tracker.forget()
+            self._last[tracker] = now
+        return bool(stale)
+
+    def _renew(self) -> None:
+        self._known = [tracker.model for tracker in self._trackers]
+        self.costs = Costs(self._lane.model, self._wide.model if self._wide else None)
+        typical = max(1, round(self._length))
+        self.full = self.costs.lane.knee(typical, self.policy.max_tokens)
+        seconds = budget(self.costs.lane, self.full)
+        self.policy = replace(self.policy, budget_seconds=seconds, margin=_MARGIN * self.overrun)

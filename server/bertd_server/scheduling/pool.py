@@ -1,0 +1,176 @@
+"""The lanes of a server, which its models share: who of those that wait gets the lane that is free.
+
+::
+
+    dispatcher of a model ──schedule──> pool ──once a turn of the loop──> the one furthest behind
+            ^                             │                                its share takes a step
+            └──── step: one batch <───────┘            batch ──run──> lanes
+
+Fair shares: each model is charged the lane seconds of its batches, divided by its share, and the
+one that was charged least goes first. One that comes back after a pause starts level with the
+others, so that nothing is saved up. A model alone has all lanes. Everything belongs to the event
+loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from bertd_server.scheduling.batching import Lanes as Free
+from bertd_server.scheduling.flights import Batch
+from bertd_server.scheduling.lanes import Job, Lanes, unheard
+
+
+class Member(Protocol):
+    """A model's dispatcher, as the pool sees it."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything waits for a lane."""
+
+    def backlog_seconds(self) -> float:
+        """Predicted lane seconds of what waits."""
+
+    def step(self, lanes: Free, *, alone: bool) -> bool:
+        """Start a batch, or settle what needs none; False if there is nothing to do now.
+
+        Args:
+            lanes: at least one is idle.
+            alone: nothing of other members waits, so that a batch may take all lanes.
+        """
+
+    def rest(self) -> None:
+        """Hear that all that could be started was."""
+
+
+@dataclass(slots=True)
+class _Account:
+    """What a member may have, and has had: lane seconds over its share."""
+
+    share: float
+    charged: float = 0.0
+
+
+class Pool:
+    """Lanes, and who uses them. Construct and use it on one event loop."""
+
+    def __init__(
+        self,
+        lanes: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        niceness: int = 0,
+        on_lanes: Callable[[int], None] = unheard,
+    ) -> None:
+        """Start the lanes.
+
+        Args:
+            lanes: how many.
+            clock: seconds, monotonic.
+            niceness: how far they step back behind the event loop.
+            on_lanes: told how many lanes are alive, whenever that changes.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._on_lanes = on_lanes
+        self._accounts: dict[Member, _Account] = {}
+        self._level = 0.0  # what the member was charged that went last
+        self._running: set[Batch] = set()
+        self._due = False
+        self._lanes = Lanes(lanes, clock=clock, changed=self._lanes_changed, niceness=niceness)
+
+    @property
+    def alive(self) -> int:
+        """Lanes that can run batches."""
+        return self._lanes.alive
+
+    def join(self, member: Member, share: float = 1.0) -> None:
+        """Let a member use the lanes, as much as its share beside those of others that do."""
+        self._accounts[member] = _Account(share, self._level)
+
+    def leave(self, member: Member) -> None:
+        """A member needs no lane any more; what it runs ends on its own."""
+        self._accounts.pop(member, None)
+
+    def wake(self, member: Member) -> None:
+        """A member has work again after it had none."""
+        account = self._accounts.get(member)
+        if account is not None:
+            account.charged = max(account.charged, self._level)
+
+    def schedule(self) -> None:
+        """Dispatch once this turn of the loop is over, so that its other calls join the batch."""
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self.dispatch)
+
+    def dispatch(self) -> None:
+        """Give lanes that are free to members that wait."""
+        self._due = False
+        waiting = [member for member in self._accounts if member.waits]
+        while waiting and (free := self._free()).idle:
+            member = waiting[0]
+            if len(waiting) > 1:
+                member = min(waiting, key=lambda one: self._accounts[one].charged)
+            self._level = max(self._level, self._accounts[member].charged)
+            if not member.step(free, alone=len(waiting) == 1) or not member.waits:
+                waiting.remove(member)
+        for member in tuple(self._accounts):
+            member.rest()
+
+    def run(self, member: Member, batch: Batch, job: Job) -> None:
+        """Hand a member's batch to a lane, and charge it."""
+        self._running.add(batch)
+        self._charge(member, batch, batch.seconds)
+        self._lanes.run(job)
+
+    def ended(self, member: Member, batch: Batch, seconds: float) -> None:
+        """A batch has ended, after so many seconds."""
+        self._running.remove(batch)
+        self._charge(member, batch, seconds - batch.seconds)
+
+    def busy(self, now: float) -> list[float]:
+        """Seconds that each living lane still needs for what it runs, as predicted.
+
+        A batch that is overdue is taken to need as long again: the machine may be slow or stalled,
+        and calls must not be told to come back at once.
+        """
+        needs = [
+            abs(batch.started + batch.seconds - now)
+            for batch in self._running
+            for _ in range(self.alive if batch.wide else 1)
+        ]
+        return [*needs, *[0.0] * (self.alive - len(needs))]
+
+    def rivals(self, member: Member) -> list[tuple[float, float]]:
+        """For each other member that waits: its lane seconds, and its share over this one's."""
+        if len(self._accounts) == 1:
+            return []
+        share = self._accounts[member].share if member in self._accounts else 1.0
+        return [
+            (other.backlog_seconds(), account.share / share)
+            for other, account in self._accounts.items()
+            if other is not member and other.waits
+        ]
+
+    def close(self, *, wait: bool = True) -> None:
+        """End the lanes; without `wait`, one that never comes back is left behind."""
+        self._lanes.close(wait=wait)
+
+    def _free(self) -> Free:
+        total = self._lanes.alive
+        wide = any(batch.wide for batch in self._running)
+        return Free(0 if wide else max(0, total - len(self._running)), total)
+
+    def _charge(self, member: Member, batch: Batch, seconds: float) -> None:
+        account = self._accounts.get(member)
+        if account is not None:
+            lanes = max(1, self._lanes.alive) if batch.wide else 1
+            account.charged += seconds * lanes / account.share
+
+    def _lanes_changed(self, alive: int) -> None:
+        self.schedule()
+        self._on_lanes(alive)

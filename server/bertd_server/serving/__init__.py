@@ -1,0 +1,1 @@
+"""A server put together: models, services, addresses, what guards and what observes it."""

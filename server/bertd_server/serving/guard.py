@@ -1,0 +1,77 @@
+"""All of this package that one server needs, from its settings.
+
+What is not asked for is not imported.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+
+from bertd_server.config.settings import Settings
+from bertd_server.security import exposure, transport
+from bertd_server.security.management import Management
+
+if TYPE_CHECKING:
+    from bertd_server.rpc.interceptors.authentication import KeyInterceptor
+    from bertd_server.security.certificates import Certificates
+    from bertd_server.security.keys import KeyRing
+
+
+class Guard:
+    """Opens ports, and says what stands on the way of a call.
+
+    Attributes:
+        interceptors: of every gRPC server, outermost; none where there are no keys.
+        options: of every gRPC server.
+        management: the policy of the main address.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Read certificates and keys.
+
+        Raises:
+            CannotServeError: they are not there, or the settings would serve strangers.
+        """
+        exposure.check(settings)
+        self._certificates: Certificates | None = None
+        if settings.tls_certificate is not None and settings.tls_key is not None:
+            from bertd_server.security.certificates import Certificates  # noqa: PLC0415
+
+            self._certificates = Certificates(
+                settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+            )
+        self._keys: KeyRing | None = None
+        self.interceptors: list[KeyInterceptor] = []
+        if settings.api_keys is not None:
+            from bertd_server.rpc.interceptors.authentication import KeyInterceptor  # noqa: PLC0415
+            from bertd_server.security.keys import KeyRing  # noqa: PLC0415
+
+            self._keys = KeyRing(settings.api_keys)
+            self.interceptors = [KeyInterceptor(self._keys)]
+        self.options = transport.options(settings)
+        self.management = Management.of(
+            elsewhere=bool(settings.management_address), keys=self._keys is not None
+        )
+
+    def listen(self, server: grpc.aio.Server, address: str) -> int:
+        """Open a port of a server, with TLS where there is a certificate; returns its number.
+
+        Raises:
+            RuntimeError: gRPC cannot.
+        """
+        if self._certificates is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, self._certificates.credentials())
+
+    def reload(self) -> bool:
+        """Read certificates and keys now; what cannot be read stays as it was.
+
+        Returns:
+            whether all could be.
+        """
+        kept = [] if self._certificates is None else [self._certificates.reload()]
+        if self._keys is not None:
+            kept.append(self._keys.reload())
+        return all(kept)

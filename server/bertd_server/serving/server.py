@@ -1,0 +1,258 @@
+"""A server: models, services, and the addresses on which they answer.
+
+::
+
+    settings ──> guard: certificates, keys      ─┐
+             ──> services over a catalogue      ─┼──> gRPC servers: --address, --management-address
+             ──> observing: metrics, logs, spans ┘
+             ──> loader, keeper ──> catalogue of models
+
+It takes no signals and ends no process: :mod:`bertd_server.process.app` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import grpc
+
+from bertd_server.config.reloading import Reloading
+from bertd_server.config.settings import ON, UNIX, Settings
+from bertd_server.errors import CannotServeError
+from bertd_server.models.catalogue import Catalogue
+from bertd_server.models.keeper import Keeper
+from bertd_server.models.loading import Loader
+from bertd_server.models.model import Model, Start
+from bertd_server.models.startup import start
+from bertd_server.rpc.composing import METHODS, SERVICE_NAMES, Limits, Services
+from bertd_server.rpc.health import HealthService
+from bertd_server.security.management import Management
+from bertd_server.serving.assembly import Observing, add_channelz
+from bertd_server.serving.guard import Guard
+from bertd_server.system.exits import Exit
+from bertd_server.system.logs import get_logger
+
+log = get_logger("bertd")
+
+# A batch that still runs when the calls' time is up may take so long to end.
+LAST_BATCH_SECONDS = 1.0
+
+
+class CannotListenError(RuntimeError):
+    """The address cannot be listened on."""
+
+
+class Server:
+    """A gRPC server over one bundle, or over a repository. Use it on one event loop.
+
+    Attributes:
+        catalogue: the models that answer.
+        guard: its certificates and keys; `guard.reload()` reads them anew.
+        reloading: what SIGHUP reads again; parts of the server register there.
+        observing: metrics, traces and the access log.
+        management_port: of the management address, once it listens.
+    """
+
+    management_port = 0
+
+    def __init__(self, folder: Path | None, settings: Settings, start: Start = start) -> None:
+        """Load a bundle; a repository is loaded by :meth:`start`.
+
+        Args:
+            folder: the bundle; None for the repository of the settings.
+            settings: of the server.
+            start: makes the engine; a measurement of all else gives one that answers at once.
+        """
+        self._settings = settings
+        self.reloading = Reloading(settings)
+        self.reloading.on_settings(self._relimit)
+        self.guard = Guard(settings)
+        if settings.tls_certificate or settings.api_keys:
+            self.reloading.add("certificates and keys", self.guard.reload)
+        self.catalogue = Catalogue(settings.default_model)
+        self._services = Services(
+            self.catalogue,
+            Limits(
+                settings.max_texts_per_call,
+                settings.max_message_bytes,
+                caches=settings.cache_bytes > 0,
+            ),
+            HealthService(SERVICE_NAMES, settings.max_health_watches),
+        )
+        self._health = self._services.health
+        self._loader = Loader(
+            settings, on_lanes=lambda alive: self._health.report(serving=alive > 0), start=start
+        )
+        self._keeper: Keeper | None = None
+        if folder is not None:
+            self.catalogue.put(self._loader.load(folder))
+        elif settings.repository is not None:
+            self._keep(settings.repository)
+        else:
+            raise CannotServeError("nothing to serve: give a bundle, or --repository")
+        self.observing = Observing(
+            settings,
+            self._health,
+            self.catalogue.models,
+            METHODS,
+        )
+        self._grpc = self._grpc_server()
+        self._services.add_to(self._grpc, self.guard.management)
+        self._services.add_health_to(self._grpc)
+        channelz = [add_channelz(self._grpc)] if settings.channelz == ON else []
+        self._services.add_reflection_to(self._grpc, *channelz)
+        self._managed: grpc.aio.Server | None = None
+        if settings.management_address:
+            self._managed = self._grpc_server()
+            self._services.add_tensors_to(self._managed, Management())
+            self._services.add_health_to(self._managed)
+
+    def _keep(self, root: Path) -> None:
+        settings = self._settings
+        self._keeper = Keeper(
+            root,
+            self.catalogue,
+            self._loader,
+            mode=settings.model_control,
+            poll_seconds=settings.poll_seconds,
+            drain_seconds=lambda: self.reloading.settings.drain_seconds,
+        )
+        self._services.repository = self._keeper
+        if settings.model_control == "poll":
+            self.reloading.add("repository", self._keeper.refresh)
+
+    def _grpc_server(self) -> grpc.aio.Server:
+        """A gRPC server with the limits of the settings, which answers nothing yet."""
+        return grpc.aio.server(
+            interceptors=[
+                *self.observing.interceptors,
+                *self.guard.interceptors,
+                self._services.interceptor(),
+            ],
+            options=[
+                ("grpc.max_receive_message_length", self._settings.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+                *self.guard.options,
+            ],
+        )
+
+    @property
+    def model(self) -> Model:
+        """The only model, or the default one."""
+        return self.catalogue.find("")
+
+    def models(self) -> list[Model]:
+        """All that are loaded, those included that answer no new calls any more."""
+        return [*self.catalogue.models(), *(self._keeper.retiring if self._keeper else ())]
+
+    @property
+    def serving(self) -> bool:
+        """Whether calls can be answered now."""
+        return self._health.serving
+
+    @property
+    def loading(self) -> bool:
+        """Whether a thread reads a bundle of the repository; it cannot be told to stop."""
+        return self._loader.busy
+
+    async def start(self) -> int:
+        """Load the repository, if there is one, and listen; returns the port.
+
+        Raises:
+            CannotListenError: an address is taken, or not one of this machine.
+            CannotServeError: the repository has nothing to serve.
+        """
+        if self._keeper is not None:
+            names = self._settings.load_models
+            await self._keeper.start(filter(None, map(str.strip, names.split(","))))
+        port = self._listen(self._grpc, self._settings.address, "--address")
+        if self._managed is not None:
+            address = self._settings.management_address
+            self.management_port = self._listen(self._managed, address, "--management-address")
+            await self._managed.start()
+            log.info("management", address=listening(address, self.management_port))
+        try:
+            self.observing.listen()
+        except OSError as error:
+            raise CannotListenError(
+                f"cannot listen on {self._settings.http_address}: {error.strerror or error}; "
+                "choose another with --http-address, or off"
+            ) from error
+        await self._grpc.start()
+        return port
+
+    def _listen(self, server: grpc.aio.Server, address: str, flag: str) -> int:
+        try:
+            return self.guard.listen(server, address)
+        except RuntimeError as error:
+            raise CannotListenError(
+                f"cannot listen on {address}: {_obstacle(address)}; choose another with {flag}"
+            ) from error
+
+    async def drain(self) -> Exit:
+        """Report NOT_SERVING, wait for balancers, finish in-flight calls, stop.
+
+        Returns:
+            `FINISHED`, `CANCELLED`, or `NEVER_ENDED`: then a batch still runs.
+        """
+        loop, settings = asyncio.get_running_loop(), self.reloading.settings
+        self._health.leave()
+        if settings.drain_delay_seconds:
+            await asyncio.sleep(settings.drain_delay_seconds)
+        if self._keeper is not None:
+            self._keeper.stop_looking()
+        models = self.models()
+        cancelled = sum(model.statistics.cancelled for model in models)
+        limit = settings.drain_seconds
+        end = loop.time() + limit
+        self._health.drain()
+        self._services.closing.set()
+        servers = [self._grpc] if self._managed is None else [self._grpc, self._managed]
+        await asyncio.gather(*(server.stop(limit) for server in servers))
+        late = loop.time() >= end
+        end = max(end, loop.time() + LAST_BATCH_SECONDS)
+        if self._keeper is not None:
+            await self._keeper.close(end - loop.time())
+        left = max(0.0, end - loop.time())
+        ended = await asyncio.gather(*(model.drain(left) for model in models))
+        finished = all(ended)
+        self._loader.close(wait=finished)
+        await self.observing.stop()
+        cut = sum(model.statistics.cancelled for model in models) - cancelled
+        if late and cut:
+            log.warning(
+                "calls were cancelled",
+                texts=cut,
+                limit_seconds=limit,
+                remedy="a larger --drain-seconds gives them time",
+            )
+        if not finished:
+            return Exit.NEVER_ENDED
+        return Exit.CANCELLED if late and cut else Exit.FINISHED
+
+    def _relimit(self, settings: Settings) -> None:
+        """Put reloaded limits into effect."""
+        self._loader.settings = settings
+        self._loader.relimit(self.catalogue.models())
+
+
+def listening(address: str, port: int) -> str:
+    """The address with the port that was taken where 0 was asked for."""
+    return address if address.startswith(UNIX) else f"{address.rpartition(':')[0]}:{port}"
+
+
+def _obstacle(address: str) -> str:
+    """Why nothing can listen there, in the system's words; gRPC does not say."""
+    if not address.startswith(UNIX):
+        host, _, port = address.rpartition(":")
+        try:
+            places = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+            for family, kind, protocol, _, place in places:
+                with socket.socket(family, kind, protocol) as probe:
+                    probe.bind(place)
+        except OSError as error:
+            return error.strerror or str(error)
+    return "it may be in use"

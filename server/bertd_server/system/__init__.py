@@ -1,0 +1,1 @@
+"""What the machine and the process are: cores, cgroups, logs, cache folder, exit codes."""

@@ -1,0 +1,1 @@
+"""Texts and pairs of texts to token sequences: queue, reader, truncation, windows."""

@@ -1,0 +1,68 @@
+"""The benchmarks' own arithmetic: exact texts, fair turns, right percentiles."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import pytest
+from bertd_bench.cli import bench
+from bertd_bench.harness import texts, timing
+from click.testing import CliRunner
+from helpers.small_tokenizer import small_tokenizer
+
+
+@pytest.mark.parametrize("tokens", [3, 8, 32, 128])
+def test_a_text_has_exactly_so_many_tokens(tokens: int) -> None:
+    """Special tokens count."""
+    tokenizer = small_tokenizer()
+    encoding = tokenizer.encode(texts.build_text(tokenizer, tokens, random.Random(1)))
+    assert len(encoding) == tokens
+    assert "[UNK]" not in encoding.tokens
+
+
+def test_a_length_that_cannot_be_met_is_an_error() -> None:
+    """Two tokens are the special ones alone."""
+    with pytest.raises(ValueError, match="exactly 2 tokens"):
+        texts.build_text(small_tokenizer(), 2, random.Random(1))
+
+
+def test_percentiles_of_known_samples() -> None:
+    """0 to 100 ms: each percentile is its own number."""
+    samples = [number * 1_000_000 for number in range(101)]
+    random.Random(0).shuffle(samples)
+    summary = timing.summarize(samples)
+    assert (summary.median, summary.p90, summary.p99) == pytest.approx((50.0, 90.0, 99.0))
+
+
+def test_no_samples_are_no_summary() -> None:
+    """Nothing measured is no zero."""
+    with pytest.raises(ValueError, match="no samples"):
+        timing.summarize([])
+
+
+def test_every_contestant_has_one_turn_in_every_round() -> None:
+    """Turns interleave in a changing order, and none is lost."""
+    called: list[str] = []
+    schedule = timing.Schedule(rounds=20, repeats=3, warmups=1, pause_seconds=0)
+    names = ["a", "b", "c"]
+    calls = {name: partial(called.append, name) for name in names}
+    samples = timing.measure(calls, schedule, random.Random(0))
+
+    assert {name: len(values) for name, values in samples.items()} == dict.fromkeys(names, 60)
+    assert Counter(called) == dict.fromkeys(names, 80)
+    turns = called[::4]
+    assert [name for name in turns for _ in range(4)] == called  # a turn is not interrupted
+    rounds = [tuple(turns[start : start + 3]) for start in range(0, len(turns), 3)]
+    assert all(sorted(each) == names for each in rounds)
+    assert len(set(rounds)) > 1  # the order changes
+
+
+def test_results_that_could_not_be_written_are_refused_before_measuring(tmp_path: Path) -> None:
+    """A minute of measuring is not lost to a folder that is not there."""
+    target = tmp_path / "missing" / "results.json"
+    result = CliRunner().invoke(bench, ["compare", "--json", str(target)])
+    assert result.exit_code == 2
+    assert "is not a folder" in result.output

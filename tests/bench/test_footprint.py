@@ -1,0 +1,201 @@
+"""A serving install in an environment of its own: what is in it, and that it serves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from importlib.metadata import distribution
+from pathlib import Path
+
+import bertd
+import pytest
+from bertd_bench.cli import bench
+from bertd_bench.contestants.eager import BenchError
+from bertd_bench.docs import sections
+from bertd_bench.install import footprint
+from click.testing import CliRunner
+from helpers.deployed import copied, image_environment
+from helpers.paths import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+RESULT = ROOT / "benchmarks/results/footprint.json"
+BEGIN = sections.begin("footprint-docs")
+FOREIGN = {"torch", "transformers", "onnx", "onnxscript", "safetensors", "pytest", "psutil"}
+
+
+@pytest.fixture(scope="module")
+def recorded() -> footprint.Footprint:
+    return footprint.read(RESULT)
+
+
+@pytest.mark.parametrize(
+    ("document", "link", "render"),
+    [
+        ("README.md", "benchmarks/results/footprint.json", footprint.sentence),
+        ("docs/deployment.md", "../benchmarks/results/footprint.json", footprint.table),
+    ],
+)
+def test_documents_say_what_was_measured(
+    recorded: footprint.Footprint,
+    document: str,
+    link: str,
+    render: Callable[[footprint.Footprint, str], str],
+) -> None:
+    """`bertd bench footprint-docs` would change nothing."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    assert text == sections.replaced(text, BEGIN, render(recorded, link))
+
+
+def test_the_list_is_what_the_requirements_ask_for(recorded: footprint.Footprint) -> None:
+    """Followed from pyproject.toml through what is installed here, in the pinned versions."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    left = [*project["dependencies"], *project["optional-dependencies"][footprint.EXTRA]]
+    names: set[str] = {"bertd"}
+    while left:
+        wanted = Requirement(left.pop())
+        name = canonicalize_name(wanted.name)
+        extras = wanted.extras or {""}
+        if name not in names and (wanted.marker is None or wanted.marker.evaluate({"extra": ""})):
+            names.add(name)
+            for text in distribution(name).requires or ():
+                marker = Requirement(text).marker
+                if marker is None or any(marker.evaluate({"extra": each}) for each in extras):
+                    left.append(text.partition(";")[0])
+    assert {package.name for package in recorded.packages} == names
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins: dict[str, str] = {
+        canonicalize_name(n): v for n, _, v in (x.partition("==") for x in lines[1:])
+    }
+    listed = {package.name: package.version for package in recorded.packages}
+    assert listed == {
+        "bertd": bertd.__version__,
+        **{name: pins[name] for name in names if name != "bertd"},
+    }
+    assert not FOREIGN & listed.keys()
+
+
+# --- a fresh environment ---
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The Python of an environment with `.[server]`, from what the Containerfile copies alone."""
+    folder = tmp_path_factory.mktemp("fresh")
+    source = folder / "source"
+    source.mkdir()
+    for name in copied():
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, source / name, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, source / name)
+    probe = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries", "0"]
+    probe += ["--timeout", "15", "--dest", str(folder), "-c", str(ROOT / "constraints.txt")]
+    asked = subprocess.run([*probe, "typing-extensions"], capture_output=True, check=False)
+    if asked.returncode:
+        pytest.skip("pip has no package index here")
+    yield footprint.install(source, folder / "environment")
+    shutil.rmtree(folder)
+
+
+def test_a_fresh_install_is_what_is_listed(fresh: Path, recorded: footprint.Footprint) -> None:
+    """Its size too, where Python and platform are those that were measured."""
+    found = footprint.packages(fresh)
+    assert not FOREIGN & {package.name for package in found}
+    here = f"{sys.version_info.major}.{sys.version_info.minor}."
+    measured = recorded.machine
+    if not measured.versions["python"].startswith(here) or os.uname().machine != (
+        measured.architecture
+    ):
+        pytest.skip(f"the list is for Python {measured.versions['python']}")
+    versions = [[(one.name, one.version) for one in each] for each in (found, recorded.packages)]
+    assert versions[0] == versions[1]
+    ratio = sum(package.bytes for package in found) / 1e6 / recorded.megabytes
+    assert ratio == pytest.approx(1, rel=0.02), "measure again: make footprint"
+
+
+def test_a_fresh_install_serves_and_asks(fresh: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    """With the image's variables, from another folder; its own client gets an answer."""
+    command = str(fresh.parent / "bertd")
+    environment = {
+        "PATH": os.defpath,
+        "HOME": str(tmp_path / "home"),
+        **image_environment(),
+        "BERTD_ADDRESS": "127.0.0.1:0",
+        "BERTD_HTTP_ADDRESS": "127.0.0.1:0",
+        "BERTD_CACHE_FOLDER": str(tmp_path / "cache"),
+        "BERTD_CALIBRATION_SECONDS": "0.1",
+        "BERTD_WARMUP_SECONDS": "0",
+    }
+    with subprocess.Popen(
+        [command, "serve", str(tiny_bundle)],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        try:
+            assert server.stderr is not None
+            _, started = (json.loads(server.stderr.readline()) for _ in range(2))
+            asked = subprocess.run(
+                [command, "embed", "hello", "--format", "jsonl", "--address", started["address"]],
+                env={"PATH": os.defpath},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert asked.returncode == 0, asked.stderr
+            assert json.loads(asked.stdout)["text"] == "hello"
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(60) == 0
+            assert not (tmp_path / "home").exists()  # all that it keeps is in the cache folder
+        finally:
+            server.kill()
+    missing = subprocess.run(
+        [command, "export", "model", "--output", "out"],
+        cwd=tmp_path,
+        env={"PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert missing.returncode != 0
+    assert "bertd[export]" in missing.stderr
+
+
+def test_it_says_which_documents_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """README.md is as it should be here; docs/deployment.md has lost its table."""
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "README.md", tmp_path)
+    text = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
+    (tmp_path / "docs/deployment.md").write_text(sections.replaced(text, BEGIN, ""))
+    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(bench, ["footprint-docs"])
+    assert done.output == "README.md is unchanged\ndocs/deployment.md is rewritten\n"
+    assert (tmp_path / "docs/deployment.md").read_text(encoding="utf-8") == text
+
+
+def test_what_pip_says_is_told(tmp_path: Path) -> None:
+    """In one line."""
+    (tmp_path / "pyproject.toml").write_text("no toml\n", encoding="utf-8")
+    (tmp_path / "constraints.txt").touch()
+    with pytest.raises(BenchError, match="pip could not install"):
+        footprint.install(tmp_path, tmp_path / "environment")
+
+
+def test_no_result_is_said_so(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text("{}", encoding="utf-8")
+    asked = CliRunner().invoke(bench, ["footprint-docs", "--json", str(path)])
+    assert asked.exit_code == 1
+    assert "is no result of `bertd bench footprint`" in asked.output

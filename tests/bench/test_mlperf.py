@@ -1,0 +1,174 @@
+"""LoadGen over systems of known delay, its real logs, and bertd under it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bertd_bench.cli import bench
+from bertd_bench.contestants.checkpoints import save_random
+from bertd_bench.docs import sections
+from bertd_bench.mlperf import accuracy, loadgen, logs, peak, results
+from bertd_bench.mlperf.loadgen import Loop, RefusedError
+from bertd_bench.mlperf.settings import Expected, Run, Scenario
+from bertd_export.bundle import export_model
+from click.testing import CliRunner
+from helpers.paths import ROOT
+
+LIBRARY = 32
+
+
+class Delayed:
+    """Answers with the number of the sample, after a while; refuses the first call."""
+
+    texts_per_call = 8
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.refused = False
+
+    async def ask(self, samples: Sequence[int]) -> list[bytes]:
+        if not self.refused:
+            self.refused = True
+            raise RefusedError
+        await asyncio.sleep(self.seconds)
+        return [bytes([sample]) * 4 for sample in samples]
+
+
+def a_run(scenario: Scenario, *, accuracy_: bool = False, limit: float = 10.0) -> Run:
+    return Run(
+        scenario=scenario,
+        accuracy=accuracy_,
+        seconds=0.3,
+        queries=8,
+        samples=LIBRARY,
+        limit=limit,
+        rate=2000.0,
+        expected=Expected(single=0.001, multi=0.001, offline=40_000.0),
+    )
+
+
+def ran(run: Run, folder: Path, seconds: float = 0.002) -> int:
+    with Loop() as loop:
+        return loadgen.execute(loop, Delayed(seconds), run, LIBRARY, folder)
+
+
+@pytest.mark.parametrize("scenario", ["SingleStream", "Server"])
+def test_a_valid_run_is_read_from_real_logs(scenario: Scenario, tmp_path: Path) -> None:
+    """Percentiles are no less than the delay, and a refused call was made again."""
+    assert ran(a_run(scenario), tmp_path) == 1
+    seen = logs.read_performance(tmp_path)
+    assert (seen.scenario, seen.verdict, seen.valid) == (scenario, "VALID", True)
+    assert seen.percentiles["50.00"] >= 2_000_000
+    assert seen.rate > 0
+    assert seen.values["effective_min_query_count"] == 8
+    assert "Result is : VALID" in seen.summary
+
+
+@pytest.mark.parametrize("scenario", ["MultiStream", "Server"])
+def test_an_invalid_run_says_why(scenario: Scenario, tmp_path: Path) -> None:
+    """Too few queries for the percentile of MultiStream; a limit below Server's delay."""
+    ran(a_run(scenario, limit=0.001), tmp_path)
+    seen = logs.read_performance(tmp_path)
+    assert not seen.valid
+    assert seen.reason or seen.early_stopping
+    assert "Result is : INVALID" in seen.summary
+
+
+def test_every_answer_of_an_accuracy_run_is_in_the_log(tmp_path: Path) -> None:
+    """A wrong one is found, and so is one that is missing."""
+    ran(a_run("Offline", accuracy_=True), tmp_path)
+    answers = logs.read_answers(tmp_path)
+    reference = [bytes([sample]) * 4 for sample in range(LIBRARY)]
+    assert accuracy.check(answers, reference, LIBRARY, None).passed
+    assert not accuracy.check(answers, [b"?", *reference[1:]], LIBRARY, None).passed
+    del answers[3]
+    assert not accuracy.check(answers, reference, LIBRARY, None).passed
+
+
+def test_vectors_may_be_as_far_from_eager_as_the_tolerance_says() -> None:
+    """Whatever their length; a vector of another shape is far away."""
+    vectors = np.eye(4, dtype=np.float32)
+    answers = {row: (2 * vectors[row]).tobytes() for row in range(4)}
+    reference = [answers[row] for row in range(4)]
+    assert accuracy.check(answers, reference, 4, vectors).difference == 0
+    shifted = accuracy.check(answers, reference, 4, np.roll(vectors, 1, axis=0))
+    assert not shifted.passed
+    assert not accuracy.check(answers, reference, 4, vectors[:, :3]).passed
+
+
+def test_logs_that_are_not_whole_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(logs.LogError, match="cannot be read"):
+        logs.read_performance(tmp_path)
+    (tmp_path / "mlperf_log_detail.txt").write_text(':::MLLOG {"key": "a", "value": 1}\n')
+    (tmp_path / "mlperf_log_summary.txt").write_text("")
+    (tmp_path / "mlperf_log_accuracy.json").write_text('[{"qsl_idx": 0}]')
+    with pytest.raises(logs.LogError, match="result_validity"):
+        logs.read_performance(tmp_path)
+    with pytest.raises(logs.LogError, match="not LoadGen's log of answers"):
+        logs.read_answers(tmp_path)
+
+
+@pytest.mark.parametrize("start", [20.0, 95.0, 700.0])
+def test_the_search_finds_the_highest_valid_rate(start: float) -> None:
+    tried = peak.search(lambda rate: rate <= 100, start, precision=0.03, most=40)
+    low, high = peak.bounds(tried)
+    assert low <= 100 < high <= low * 1.03
+
+
+def test_a_search_without_a_valid_rate_ends() -> None:
+    tried = peak.search(lambda _: False, 100, precision=0.1, most=6)
+    assert len(tried) == 6
+    assert peak.bounds(tried)[0] == 0
+    assert tried[-1].rate < 50
+
+
+def invoked(folder: Path, target: Path, *further: str) -> results.MlperfReport:
+    """A run of the command; so short a one may be invalid, but no answer may be wrong."""
+    arguments = ["mlperf", str(folder), "--seconds", "0.2", "--queries", "8", "--texts", "64"]
+    done = CliRunner().invoke(
+        bench, [*arguments, "--threads", "1", "--json", str(target), *further]
+    )
+    assert target.exists(), done.output
+    report = results.MlperfReport.model_validate_json(target.read_bytes())
+    assert results.to_markdown(report) in done.output
+    assert (done.exit_code == 0) == (not report.failed)
+    return report
+
+
+def test_bertd_answers_every_scenario_both_ways(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Every answer bit for bit the engine's, and near eager's."""
+    checkpoint = str(tiny_bundle.parent / "checkpoint")
+    further = ("--checkpoint", checkpoint, "--logs", str(tmp_path / "logs"))
+    report = invoked(tiny_bundle, tmp_path / "mlperf.json", *further)
+    assert [len(each.scenarios) for each in report.systems] == [4, 4]
+    for each in (scenario for system in report.systems for scenario in system.scenarios):
+        assert each.accuracy.passed
+        assert each.performance.verdict in {"VALID", "INVALID"}
+        assert each.performance.scenario == each.name
+        assert bool(each.search) == (each.name == "Server")
+    assert not report.official
+    assert any((tmp_path / "logs").rglob("mlperf_log_detail.txt"))
+
+
+def test_a_classifier_answers_too(tmp_path: Path) -> None:
+    """Over gRPC by ModelInfer, at a rate that is given."""
+    save_random("bert", "text-classification", "tiny", tmp_path / "checkpoint")
+    export_model(str(tmp_path / "checkpoint"), tmp_path / "bundle", task="text-classification")
+    further = ("--scenario", "Server", "--rate", "100")
+    report = invoked(tmp_path / "bundle", tmp_path / "mlperf.json", *further)
+    assert all(each.scenarios[0].accuracy.passed for each in report.systems)
+    assert all(each.scenarios[0].target == 100 for each in report.systems)
+
+
+def test_the_document_says_what_was_measured() -> None:
+    """`bertd bench mlperf-docs` would change nothing."""
+    root = ROOT
+    measured = (root / "benchmarks/results/mlperf.json").read_bytes()
+    report = results.MlperfReport.model_validate_json(measured)
+    text = (root / "docs/lab/mlperf.md").read_text(encoding="utf-8")
+    section = results.to_markdown(report).strip()
+    assert sections.replaced(text, sections.begin("mlperf-docs"), section) == text

@@ -1,0 +1,179 @@
+"""Regressions: caught when work doubles, not when it does not; and two results side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bertd_bench.cli import bench
+from bertd_bench.harness import intervals
+from bertd_bench.harness.rounds import Schedule
+from bertd_bench.regression import baseline, cases
+from bertd_bench.regression.baseline import Baseline
+from click.testing import CliRunner, Result
+from helpers.paths import ROOT
+
+RESULTS = ROOT / "benchmarks/results"
+LANE = "16 mixed, a lane"
+
+
+def rounds_of(rng: np.random.Generator, median: float, spread: float) -> list[list[float]]:
+    return [list(median * rng.lognormal(0, spread, 5)) for _ in range(8)]
+
+
+def test_a_change_is_sure_only_beyond_its_noise() -> None:
+    """Twice the work is sure in quiet runs, and not in runs that are all noise."""
+    rng = np.random.default_rng(0)
+    for spread, sure in ((0.02, True), (1.5, False)):
+        kernel, judged, slower = (rounds_of(rng, median, spread) for median in (1, 10, 20))
+        change = intervals.change_interval((judged, kernel), (slower, kernel))
+        assert change is not None
+        assert 2 in change
+        assert (change.low > 1.1) is sure
+        same = intervals.change_interval((judged, kernel), (judged, kernel))
+        assert same is not None
+        assert 1 in same
+
+
+def test_a_faster_machine_of_the_kind_is_no_change() -> None:
+    """Kernel and case fall together."""
+    kernel, judged = [[1.0, 1.1]] * 4, [[10.0, 10.5]] * 4
+    halved = [[[sample / 2 for sample in each] for each in rounds] for rounds in (judged, kernel)]
+    change = intervals.change_interval((judged, kernel), (halved[0], halved[1]))
+    assert change is not None
+    assert (change.low, change.high) == pytest.approx((1, 1))
+    assert intervals.change_interval(([[1.0]], [[1.0]]), ([[1.0]], [[1.0]])) is None
+    with pytest.raises(ValueError, match="4 rounds cannot be paired with 1"):
+        intervals.change_interval((judged, [[1.0]]), (judged, kernel))
+
+
+def twice(call: Callable[[], object]) -> Callable[[], object]:
+    """An engine that does everything two times."""
+
+    def both() -> None:
+        call()
+        call()
+
+    return both
+
+
+def test_an_engine_that_works_twice_as_much_is_caught(tiny_bundle: Path) -> None:
+    """And an equal one is not. A machine that is busy with others gets a second and third try."""
+    schedule = Schedule(8, repeats=6, pause_seconds=0)
+    for _ in range(3):
+        before, equal = (cases.measure(tiny_bundle, 1, schedule) for _ in range(2))
+        slowed = cases.measure(tiny_bundle, 1, schedule, wrap=twice)
+        same = {each.name: each for each in baseline.changes(before, equal)}
+        slow = {each.name: each for each in baseline.changes(before, slowed)}
+        if slow[LANE].slower_than(1.1) and not same[LANE].slower_than(1.1):
+            break
+    assert slow[LANE].slower_than(1.1), slow
+    assert not same[LANE].slower_than(1.1), same
+
+
+def regress(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(bench, ["regress", *map(str, arguments), "--rounds", "2"])
+
+
+@pytest.fixture(scope="module")
+def written(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("regress") / "baseline.json"
+    result = regress(tiny_bundle, "--baseline", path, "--update")
+    assert result.exit_code == 0, result.output
+    return path
+
+
+def test_the_command_compares_with_its_baseline(tiny_bundle: Path, written: Path) -> None:
+    """Two rounds prove nothing, so that nothing is slower; a bound of any size is kept."""
+    result = regress(tiny_bundle, "--baseline", written, "--bound", "50")
+    assert result.exit_code == 0, result.output
+    assert LANE in result.output
+
+
+def test_the_command_fails_beyond_the_bound(
+    tiny_bundle: Path, written: Path, tmp_path: Path
+) -> None:
+    """Against a baseline that was a hundred times as fast, after a second look."""
+    found = json.loads(written.read_text(encoding="utf-8"))
+    for case in found["cases"]:
+        case["rounds_ns"] = [[sample // 100 + 1 for sample in each] for each in case["rounds_ns"]]
+    path = tmp_path / "fast.json"
+    path.write_text(json.dumps(found), encoding="utf-8")
+    result = regress(tiny_bundle, "--baseline", path)
+    assert result.exit_code == 1, result.output
+    assert "measuring once more" in result.output
+    assert "slower by more than 10%, twice" in result.output
+    assert LANE in result.output
+
+
+def test_where_nothing_can_be_said_the_command_says_so(
+    tiny_bundle: Path, written: Path, tmp_path: Path
+) -> None:
+    """Exit 2: no baseline, a CPU of another kind, another model, another result."""
+    result = regress(tiny_bundle, "--baseline", tmp_path / "none.json")
+    assert result.exit_code == 2
+    found = baseline.read(written)
+    changed = {
+        "cpu": found.model_copy(
+            update={"machine": found.machine.model_copy(update={"cpu": "another"})}
+        ),
+        "model": found.model_copy(update={"model": "another, fp32"}),
+    }
+    for what, other in changed.items():
+        path = tmp_path / f"{what}.json"
+        baseline.write(other, path)
+        result = regress(tiny_bundle, "--baseline", path)
+        assert result.exit_code == 2, result.output
+        assert "another" in result.output
+        assert "--update" in result.output
+    result = regress(tiny_bundle, "--baseline", RESULTS / "compare.json")
+    assert result.exit_code == 2
+    assert "not a result of `bertd bench regress`" in result.output
+
+
+def diff(*paths: Path) -> Result:
+    return CliRunner().invoke(bench, ["diff", *map(str, paths)])
+
+
+def test_two_cards_stand_side_by_side(card_file: Path, tmp_path: Path) -> None:
+    """More is better for rates, less for costs."""
+    found = json.loads(card_file.read_text(encoding="utf-8"))
+    for way in found["models"][0]["ways"]:
+        way["rounds"] = [2 * rate for rate in way["rounds"]]
+    path = tmp_path / "b.json"
+    path.write_text(json.dumps(found), encoding="utf-8")
+    result = diff(card_file, path)
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    [best] = [line for line in lines if "best sequences/s" in line]
+    assert best.endswith("| 2.00x | B better |")
+    [cost] = [line for line in lines if "cost of a million" in line]
+    assert cost.endswith("| 0.50x | B better |")
+    assert sum(line.endswith("| even |") for line in lines) > 10
+
+
+def test_results_of_one_kind_compare_and_others_do_not(written: Path, card_file: Path) -> None:
+    assert diff(written, written).exit_code == 0
+    result = diff(RESULTS / "engine-minilm.json", RESULTS / "engine-base.json")
+    assert result.exit_code == 0, result.output
+    assert "16 mixed" in result.output
+    assert diff(RESULTS / "compare.json", RESULTS / "compare.json").exit_code == 0
+    result = diff(written, card_file)
+    assert result.exit_code == 1
+    assert "`regress`" in result.output
+    assert "`hardware`" in result.output
+    assert "give two results of one kind" in result.output
+    result = diff(ROOT / "README.md", card_file)
+    assert result.exit_code == 1
+    assert "is no JSON" in result.output
+
+
+def test_the_committed_baseline_is_one() -> None:
+    """Where there is one: every case has a name that the command measures."""
+    path = RESULTS / "baseline.json"
+    if path.exists():
+        found: Baseline = baseline.read(path)
+        assert found.case(LANE) is not None

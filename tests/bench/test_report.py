@@ -1,0 +1,192 @@
+"""The report: made of the committed results, and looked at in Chromium as a reader would."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bertd_bench.cli import bench
+from bertd_bench.docs import sections
+from bertd_bench.hardware.card import read as read_card
+from bertd_bench.load.ramp import Step
+from bertd_bench.load.results import Entry, GoodputReport, Ramp
+from bertd_bench.report import cli, document, sources, style
+from bertd_bench.report.chart import Chart, Missing
+from bertd_bench.report.palette import DARK, LIGHT
+from click.testing import CliRunner
+from helpers.paths import ROOT
+
+RESULTS = ROOT / "benchmarks/results"
+REPORT = ROOT / cli.OUTPUT
+REMEDY = "run `bertd bench report --readme README.md`"
+KINDS = ("speedup", "latency", "load", "padding", "stages", "roofline", "rates")
+PHONE, DESK = 390, 1280
+
+
+def loaded(card_file: Path) -> GoodputReport:
+    """A load of two servers, one of which leaves requests unanswered at the highest rate."""
+    card = read_card(card_file)
+
+    def step(rate: int, slower: float) -> Step:
+        answered = rate if rate < 300 else int(rate * 0.9)
+        return Step(
+            rate=rate,
+            seconds=1,
+            requests=rate,
+            latencies_us=[int(slower * (10_000 + 100 * number)) for number in range(answered)],
+            outcomes={"answered": answered},
+            late_us=100,
+            cores=1.5,
+        )
+
+    return GoodputReport(
+        command="bertd bench load",
+        model="all-MiniLM-L6-v2",
+        threads=2,
+        mean_tokens=24,
+        objective=0.1,
+        seconds=1,
+        machine=card.machine,
+        noise=card.noise,
+        entries=[
+            Entry(
+                name=name,
+                what="a server",
+                difference=0,
+                ramps=[
+                    Ramp(round=0, capacity=300, steps=[step(r, slower) for r in (50, 100, 300)])
+                ],
+            )
+            for name, slower in (("bertd", 1.0), ("eager, same front end", 4.0))
+        ],
+        skipped={},
+    )
+
+
+def committed() -> sources.Results:
+    return sources.read(path for end in ("json", "json.gz") for path in RESULTS.glob(f"*.{end}"))
+
+
+@pytest.fixture(scope="module")
+def made(card_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of every kind of chart: the committed results, a card, and a load."""
+    folder = tmp_path_factory.mktemp("report")
+    (folder / "load.json").write_text(loaded(card_file).model_dump_json(), encoding="utf-8")
+    names = ["compare.json", "engine-minilm.json", "load-minilm.json", "load-base.json"]
+    paths = [*(RESULTS / name for name in names), card_file, folder / "load.json"]
+    output = folder / "page" / "report.html"
+    arguments = ["report", *map(str, paths), "--output", str(output)]
+    result = CliRunner().invoke(bench, arguments)
+    assert result.exit_code == 0, result.output
+    assert "0 not measured yet" in result.output
+    return output
+
+
+def test_the_page_stands_alone(made: Path) -> None:
+    """It names nothing to fetch and runs nothing; every chart has words and a table."""
+    text = made.read_text(encoding="utf-8")
+    assert not re.findall(r"<script|<link(?! rel=\"icon\")|@import|src=", text)
+    addresses = set(re.findall(r"https?://[^\"' <]+", text))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    figures = text.split("<figure")[1:]
+    for kind in KINDS:
+        assert any(f' id="{kind}' in each[:40] for each in figures), kind
+    for each in figures:
+        assert each.count('role="img"') == 1
+        assert "<title id=" in each
+        assert "<desc id=" in each
+        assert "<th scope=" in each
+
+
+def look(page: Path, folder: Path, scheme: str) -> dict[str, Any]:
+    """What Chromium sees of a page on a phone and on a desk."""
+    pytest.importorskip(
+        "PySide6.QtWebEngineCore",
+        reason="Chromium is not installed, or lacks a library of the system: "
+        "pip install '.[browser]'",
+        exc_type=ImportError,
+    )
+    program = ROOT / "tests" / "helpers" / "browser.py"
+    arguments = [str(page), str(folder), scheme, str(PHONE), str(DESK)]
+    done = subprocess.run(
+        [sys.executable, str(program), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize(("scheme", "colours"), [("light", LIGHT), ("dark", DARK)])
+def test_chromium_shows_it(made: Path, tmp_path: Path, scheme: str, colours: Any) -> None:
+    """No overflow, no message, no request but the page; every chart drawn, in its scheme."""
+    seen = look(made, tmp_path, scheme)
+    assert seen["console"] == []
+    assert set(seen["requests"]) <= {made.as_uri(), "data:,"}
+    for width, view in zip((PHONE, DESK), seen["looks"], strict=True):
+        assert view["width"] == width
+        assert view["scroll"] <= width
+        assert view["wide"] == []
+        assert len(view["ids"]) == len(set(view["ids"]))
+        assert view["ground"] == rgb(colours.ground)
+        assert view["ink"] == rgb(colours.ink)
+        assert {each["key"].split("-")[0] for each in view["charts"]} == set(KINDS)
+        for chart in view["charts"]:
+            left, top, right, bottom = chart["box"]
+            assert right - left > 0.7 * min(width, 500), chart["key"]
+            assert bottom - top > 60
+            assert right <= width
+            assert chart["marks"] > 10
+            assert chart["rows"] > 0
+            assert len(chart["says"]) > 40
+            for text, *box, fill in chart["texts"]:
+                assert fill == rgb(colours.ink), text
+                inside = (left <= box[0] + 1, top <= box[1] + 1)
+                assert all((*inside, box[2] <= right + 1, box[3] <= bottom + 1)), text
+        assert (tmp_path / f"{scheme}-{width}.png").stat().st_size > 5000
+
+
+def rgb(colour: str) -> str:
+    """As a browser says it."""
+    return f"rgb({', '.join(str(int(colour[at : at + 2], 16)) for at in (1, 3, 5))})"
+
+
+def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+    """No result is needed: each missing chart names its command, each odd file its fault."""
+    (tmp_path / "load.json").write_text('{"benchmark": "load", "rates": []}', encoding="utf-8")
+    (tmp_path / "other.json").write_text('{"benchmark": "mlperf"}', encoding="utf-8")
+    found = sources.read(tmp_path.glob("*.json"))
+    assert list(found.unread) == ["load.json"]
+    shown = document.charts(found)
+    assert all(isinstance(each, Missing) for each in shown)
+    text = document.html(found, shown)
+    for command in ("compare", "load", "engine", "serve-load", "hardware"):
+        assert f"bertd bench {command} " in text
+    assert "its command is not as this version writes it" in text
+    (tmp_path / "broken.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"broken\.json is no JSON"):
+        sources.read(tmp_path.glob("*.json"))
+
+
+def test_the_committed_report_is_of_the_committed_results() -> None:
+    """Page, pictures and README say what the results say."""
+    shown = document.charts(committed())
+    page = REPORT.read_text(encoding="utf-8")
+    digests = [each.digest for each in shown if isinstance(each, Chart)]
+    assert re.findall(r'data-digest="(\w+)"', page) == digests, REMEDY
+    for chart in document.chosen(shown, cli.README_KEYS):
+        for scheme in style.SCHEMES:
+            picture = REPORT.parent / f"{chart.key}-{scheme}.png"
+            assert style.digest_of(picture) == chart.digest, REMEDY
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    folder = cli.OUTPUT.parent.as_posix()
+    pictures = document.pictures(shown, folder, cli.README_KEYS)
+    assert readme == sections.replaced(readme, document.PICTURES, pictures), REMEDY

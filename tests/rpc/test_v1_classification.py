@@ -1,0 +1,225 @@
+"""Classify, ZeroShotClassify, FillMask and Rerank against the references that people know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bertd_server.errors import InvalidInput
+from bertd_server.tasks import classification, filling, ranking
+from bertd_server.tasks.classification import LabelScore
+from bertd_server.tokenization.reading import Fit, Input, texts_of
+from helpers.sentences import SENTENCES
+from helpers.served import INFERENCE, Served, long_enough, serving
+from sentence_transformers import CrossEncoder
+from transformers import pipeline
+
+PAIRS = list(pairwise((*SENTENCES, SENTENCES[0])))
+TOLERANCE: dict[str, Any] = {"rtol": 0, "atol": 1e-4}
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "single": ("bert", {"num_labels": 4}),
+    "several": (
+        "roberta",
+        {"num_labels": 3, "problem_type": "multi_label_classification"},
+    ),
+    "regression": ("xlm-roberta", {"num_labels": 1, "problem_type": "regression"}),
+}
+
+
+def transformers_pipeline(task: str, served: Served) -> Any:
+    make: Any = pipeline
+    return make(task, model=served.eager, tokenizer=served.tokenizer, device="cpu")
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def classifier(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    family, changes = KINDS[request.param]
+    with serving(tmp_path_factory, family, "text-classification", **changes) as served:
+        yield served
+
+
+def test_labels_of_texts_and_pairs_are_those_of_transformers(classifier: Served) -> None:
+    """50 texts and 50 pairs; all labels in the order of their scores, and the best one alone."""
+    given: list[Any] = [*SENTENCES, *({"text": a, "text_pair": b} for a, b in PAIRS)]
+    expected = transformers_pipeline("text-classification", classifier)(given, top_k=None)
+    inputs = [*texts_of(SENTENCES), *(Input(a, b) for a, b in PAIRS)]
+    ours = classifier.ask(classification.classify(classifier.model, inputs))
+    best = classifier.ask(classification.classify(classifier.model, inputs, top_k=1))
+    for mine, first, reference in zip(ours, best, expected, strict=True):
+        same(mine, [one["label"] for one in reference], [one["score"] for one in reference])
+        assert mine[:1] == first
+
+
+@pytest.mark.parametrize("function", ["softmax", "sigmoid", "none"])
+def test_the_caller_chooses_the_score_function(
+    classifier: Served, function: classification.ScoreFunction
+) -> None:
+    ready = transformers_pipeline("text-classification", classifier)
+    expected = ready(list(SENTENCES[:8]), top_k=None, function_to_apply=function)
+    inputs = texts_of(SENTENCES[:8])
+    asked = classification.classify(classifier.model, inputs, score_function=function)
+    for mine, reference in zip(classifier.ask(asked), expected, strict=True):
+        same(mine, [one["label"] for one in reference], [one["score"] for one in reference])
+
+
+def same(mine: Sequence[LabelScore], labels: Sequence[str], scores: Sequence[float]) -> None:
+    """The same scores of the same labels; of those that all but tie, in any order."""
+    np.testing.assert_allclose([one.score for one in mine], scores, **TOLERANCE)
+    theirs = dict(zip(labels, scores, strict=True))
+    assert {one.label for one in mine} == theirs.keys()
+    for one in mine:
+        assert one.score == pytest.approx(theirs[one.label], abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def nli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """An inference model of three labels."""
+    with serving(
+        tmp_path_factory, "bert", "zero-shot-classification", id2label=INFERENCE
+    ) as served:
+        yield served
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_labels_of_ones_own_are_scored_as_transformers_does(nli: Served, *, several: bool) -> None:
+    labels = ["travel", "요리", "politique", "🎉"]
+    template = "이 글은 {}에 관한 것이다."
+    ready = transformers_pipeline("zero-shot-classification", nli)
+    expected = ready(
+        list(SENTENCES),
+        candidate_labels=labels,
+        hypothesis_template=template,
+        multi_label=several,
+    )
+    asked = classification.classify_zero_shot(
+        nli.model,
+        texts_of(SENTENCES),
+        labels,
+        hypothesis_template=template,
+        multi_label=several,
+    )
+    for mine, reference in zip(nli.ask(asked), expected, strict=True):
+        same(mine, reference["labels"], reference["scores"])
+
+
+def test_of_a_text_and_its_hypothesis_the_text_is_cut(nli: Served) -> None:
+    """Even where the hypothesis is the longer one, as transformers' `only_first` does."""
+    text = "a cat " * 60
+    label = "dog " * 90
+    ready = transformers_pipeline("zero-shot-classification", nli)
+    nli.tokenizer.model_max_length = nli.model.manifest.max_tokens
+    expected = ready(text, candidate_labels=[label, "mat"], multi_label=True)
+    asked = classification.classify_zero_shot(
+        nli.model, texts_of([text]), [label, "mat"], Fit("truncate"), multi_label=True
+    )
+    (mine,) = nli.ask(asked)
+    same(mine, expected["labels"], expected["scores"])
+    (refused,) = nli.runner.run(
+        classification.classify_zero_shot(nli.model, texts_of([text * 3]), ["mat"])
+    )
+    assert isinstance(refused.outcome, InvalidInput)
+    assert refused.outcome.field == "texts[0]"
+
+
+@pytest.fixture(scope="module", params=["bert", "roberta"])
+def filler(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    with serving(tmp_path_factory, request.param, "fill-mask") as served:
+        yield served
+
+
+def test_masks_are_filled_as_transformers_does(filler: Served) -> None:
+    """One to three masks in each of 50 texts: ids, texts and scores of the best 7."""
+    mask = filler.model.mask_token
+    texts = []
+    for number, text in enumerate(SENTENCES):
+        words = text.split(" ")
+        for place in range(number % 3 + 1):
+            words.insert(place * 2, mask)
+        texts.append(" ".join(words))
+    ready = transformers_pipeline("fill-mask", filler)
+    ours = filler.ask(filling.fill_masks(filler.model, texts_of(texts), top_k=7))
+    for number, (text, mine, theirs) in enumerate(
+        zip(texts, ours, ready(texts, top_k=7), strict=True)
+    ):
+        expected = [theirs] if number % 3 == 0 else theirs
+        assert len(mine) == len(expected) == number % 3 + 1
+        for one, best in zip(mine, expected, strict=True):
+            assert text[one.start : one.end] == mask
+            np.testing.assert_allclose(
+                [candidate.score for candidate in one.candidates],
+                [candidate["score"] for candidate in best],
+                **TOLERANCE,
+            )
+            assert [(c.id, c.text) for c in one.candidates] == [
+                (c["token"], c["token_str"]) for c in best
+            ]
+
+
+def test_masks_that_would_fill_the_memory_are_refused(
+    filler: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The logits of a call, and the texts that come with its candidates, are bounded."""
+    mask = filler.model.mask_token
+    texts = texts_of([f"the {mask} sat"] * 3)
+    vocabulary = filler.model.manifest.vocab_size
+
+    def fill() -> list[Any]:
+        replies = filler.runner.run(filling.fill_masks(filler.model, texts, top_k=2))
+        return [one.outcome for one in replies]
+
+    monkeypatch.setattr(filling, "MOST_LOGITS", 2 * vocabulary)
+    first, second, third = fill()
+    assert isinstance(third, InvalidInput)
+    assert (third.field, third.reason, third.limit) == ("texts[2]", "too_many", 2)
+    monkeypatch.setattr(filling, "MOST_CHARACTERS", 2 * len(texts[0].text))
+    again, second, third = fill()
+    assert again == first
+    assert "make top_k smaller" in str(second)
+    assert "make top_k smaller" in str(third)
+
+
+@pytest.fixture(scope="module")
+def ranker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serving(tmp_path_factory, "bert", "text-ranking", num_labels=1) as served:
+        yield served
+
+
+def cross_encoder(source: Path) -> Any:
+    return CrossEncoder(str(source), device="cpu")
+
+
+def test_scores_of_documents_are_those_of_sentence_transformers(ranker: Served) -> None:
+    """50 pairs of query and document."""
+    expected = cross_encoder(ranker.source).predict(PAIRS)
+    ours = ranker.ask(ranking.score_pairs(ranker.model, [Input(a, b) for a, b in PAIRS]))
+    np.testing.assert_allclose(ours, expected, **TOLERANCE)
+
+
+def test_a_long_document_scores_as_its_best_window(ranker: Served) -> None:
+    """3,000 tokens, each window with the whole query, read by PyTorch one by one."""
+    query, stride = "Where does the ferry leave?", 30
+    document, _ = long_enough(ranker, 3_000)
+    first = ranker.tokenizer(query)["input_ids"]
+    second = ranker.tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
+    room = ranker.model.manifest.max_tokens - len(first) - 1
+    scores = []
+    for begin in range(0, len(second), room - stride):
+        part = [*second[begin : begin + room], first[-1]]
+        types = [0] * len(first) + [1] * len(part)
+        logit = ranker.forward([*first, *part], types)["logits"][0]
+        scores.append(1 / (1 + np.exp(-logit)))
+        if begin + room >= len(second):
+            break
+    fit = Fit("window", stride=stride, second_only=True)
+    pair = Input(query, document)
+    (reply,) = ranker.runner.run(ranking.score_pairs(ranker.model, [pair], fit))
+    assert reply.windows == len(scores)
+    assert reply.outcome == pytest.approx(max(scores), abs=1e-4)

@@ -1,0 +1,150 @@
+"""TagTokens against transformers' own pipeline, on the same checkpoint and texts."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from bertd.bundle import heads
+from bertd_server.rpc.v1 import responses
+from bertd_server.tasks import tagging
+from bertd_server.tasks.ask import Reply
+from bertd_server.tasks.tagging import Aggregation, Entity
+from bertd_server.tokenization.reading import Fit, texts_of
+from helpers.sentences import SENTENCES
+from helpers.served import ENTITIES, OF_TASK, Served, long_enough, serving
+from transformers import pipeline
+from transformers.pipelines.token_classification import AggregationStrategy
+
+LABELS = list(ENTITIES.values())
+TEXTS = (*SENTENCES, "spelt out: [UNK] and <unk> and [MASK]<mask> there", "unk<unk>unk [UNK]s")
+
+
+@pytest.fixture(scope="module", params=["bert", "roberta", "camembert"])
+def tagger(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """WordPiece, byte-level BPE and Unigram: each finds words in a way of its own."""
+    with serving(
+        tmp_path_factory, request.param, "token-classification", **OF_TASK["token-classification"]
+    ) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def theirs(tagger: Served) -> tuple[Any, list[Any]]:
+    """The pipeline, and what it has of each text before it aggregates."""
+    make: Any = pipeline
+    ready = make(
+        "token-classification", model=tagger.eager, tokenizer=tagger.tokenizer, device="cpu"
+    )
+    return ready, [
+        [ready.forward(one) for one in ready.preprocess(text, is_split_into_words=False)]
+        for text in TEXTS
+    ]
+
+
+@pytest.mark.parametrize("aggregation", get_args(Aggregation))
+def test_entities_are_those_of_transformers(
+    tagger: Served, theirs: tuple[Any, list[Any]], aggregation: Aggregation
+) -> None:
+    """Label, word, start and end exactly; scores to 1e-4. With what is outside, and without."""
+    ready, outputs = theirs
+    strategy = AggregationStrategy(aggregation)
+    compared = 0
+    for outside in (False, True):
+        ours = tagger.ask(
+            tagging.tag(
+                tagger.model, texts_of(TEXTS), aggregation=aggregation, include_outside=outside
+            )
+        )
+        for text, mine, output in zip(TEXTS, ours, outputs, strict=True):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # it tells that BPE knows no words
+                reference = ready.postprocess(output, strategy, [] if outside else ["O"])
+            assert [plain(one) for one in mine] == [
+                (one.get("entity_group", one.get("entity")), one["word"], one["start"], one["end"])
+                for one in reference
+            ], text
+            np.testing.assert_allclose(
+                [one.score for one in mine], [one["score"] for one in reference], rtol=0, atol=1e-4
+            )
+            compared += len(mine)
+    assert compared > 2 * len(TEXTS)
+
+
+def plain(entity: Entity) -> tuple[str, str, int, int]:
+    return entity.label, entity.word, entity.start, entity.end
+
+
+@pytest.mark.parametrize("stride", [0, 40])
+def test_a_long_text_has_each_token_from_the_window_with_more_context(
+    tagger: Served, stride: int
+) -> None:
+    """3,000 tokens, in windows that PyTorch reads one by one."""
+    text, encoding = long_enough(tagger, 3_000)
+    ids, specials = encoding["input_ids"], encoding["special_tokens_mask"]
+    inner = [place for place, special in enumerate(specials) if not special]
+    room = tagger.model.manifest.max_tokens - 2
+    best: dict[int, tuple[int, np.ndarray]] = {}  # place -> tokens to its nearer side, logits
+    begin, windows = 0, 0
+    while True:
+        places = [0, *inner[begin : begin + room], len(ids) - 1]
+        logits = tagger.forward([ids[place] for place in places], [0] * len(places))["logits"]
+        for row, place in enumerate(places):
+            context = min(row, len(places) - 1 - row)
+            if place not in best or context > best[place][0]:
+                best[place] = (context, logits[row])
+        windows += 1
+        if begin + room >= len(inner):
+            break
+        begin += room - stride
+    (reply,) = tagger.runner.run(
+        tagging.tag(
+            tagger.model,
+            texts_of([text]),
+            Fit("window", stride=stride),
+            aggregation="none",
+            include_outside=True,
+        )
+    )
+    assert (reply.tokens, reply.read, reply.windows) == (len(ids), len(ids), windows)
+    assert isinstance(reply.outcome, list)
+    assert [(one.start, one.end) for one in reply.outcome] == [
+        tuple(encoding["offset_mapping"][place]) for place in inner
+    ]
+    for one, place in zip(reply.outcome, inner, strict=True):
+        scores = heads.softmax(best[place][1])
+        assert one.score == pytest.approx(scores.max(), abs=1e-4)
+        assert scores[LABELS.index(one.label)] == pytest.approx(scores.max(), abs=1e-4)
+
+
+def test_a_call_of_long_texts_leaves_the_event_loop_free(
+    tagger: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is done for each token of many is done in another thread; of a few it is not."""
+    threads: set[bool] = set()
+    real = tagging._entities
+
+    def entities(*given: Any) -> list[Entity]:
+        threads.add(threading.current_thread() is threading.main_thread())
+        return real(*given)
+
+    monkeypatch.setattr(tagging, "_entities", entities)
+    tagger.ask(tagging.tag(tagger.model, texts_of(["ok"])))
+    assert threads == {True}
+    threads.clear()
+    tagger.ask(tagging.tag(tagger.model, texts_of(["the cat sat. " * 15] * 64)))
+    assert threads == {False}
+    replies = [Reply([Entity("PER", 0.5, 0, 1, "a")] * 600)] * 2
+
+    def make(_: Reply[list[Entity]]) -> str:
+        return threading.current_thread().name
+
+    for count, aside in ((1, False), (2, True)):
+        (name,) = set(tagger.runner.run(responses.made(make, replies[:count])))
+        assert (name != threading.main_thread().name) == aside
