@@ -10,6 +10,7 @@
 
 from bertd_client.async_client import AsyncClient
 from bertd_client.client import Client
+from bertd_client.connection.security import Security
 from bertd_client.errors import (
     BertdError,
     Cancelled,
@@ -23,7 +24,7 @@ from bertd_client.errors import (
     Unauthenticated,
     Unavailable,
 )
-from bertd_client.results import (
+from bertd_client.tasks.results import (
     Answers,
     Candidate,
     Classification,
@@ -39,7 +40,6 @@ from bertd_client.results import (
     Token,
     TokenEmbeddings,
 )
-from bertd_client.security import Security
 
 __all__ = [
     "Answers",

@@ -1,7 +1,7 @@
 """The client for ordinary code; :mod:`bertd_client.async_client` is its twin for asyncio.
 
-What a method asks stands in :mod:`bertd_client.calls`, how it is split in
-:mod:`bertd_client.work`; here is only how calls are made.
+What a method asks stands in :mod:`bertd_client.calling.bulk`, how it is split in
+:mod:`bertd_client.calling.work`; here is only how calls are made.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from bertd.v1.inference_pb2_grpc import InferenceServiceStub
 from bertd.v1.models_pb2_grpc import ModelServiceStub
 from numpy.typing import NDArray
 
-from bertd_client import calls, responses, results
-from bertd_client.calls import Job
-from bertd_client.channel import DEFAULT_ADDRESS, target
-from bertd_client.errors import BertdError, from_rpc_error
-from bertd_client.options import (
+from bertd_client.calling import bulk as calls
+from bertd_client.calling import responses
+from bertd_client.calling.bulk import Job
+from bertd_client.calling.options import (
     AnswerOptions,
     CallOptions,
     ClassifyOptions,
@@ -34,9 +33,8 @@ from bertd_client.options import (
     TokenizeOptions,
     ZeroShotOptions,
 )
-from bertd_client.progress import Progress
-from bertd_client.security import OPEN, Security, open_channel
-from bertd_client.work import (
+from bertd_client.calling.progress import Progress
+from bertd_client.calling.work import (
     CALL_BYTES,
     CALL_INPUTS,
     CALLS_AT_ONCE,
@@ -45,6 +43,10 @@ from bertd_client.work import (
     Work,
     at_least_one,
 )
+from bertd_client.connection.channel import DEFAULT_ADDRESS, target
+from bertd_client.connection.security import OPEN, Security, open_channel
+from bertd_client.errors import BertdError, from_rpc_error
+from bertd_client.tasks import results
 
 R = TypeVar("R")
 
@@ -62,7 +64,7 @@ class Client:
 
     Many inputs are split into calls that the server takes, a few of which are made at once; results
     come in the order of the inputs. The options of each method are in
-    :mod:`bertd_client.options`.
+    :mod:`bertd_client.calling.options`.
 
     Args:
         address: Host and port, or any other gRPC target, such as ``unix:/run/bertd.sock``. Calls

@@ -26,7 +26,7 @@ from bertd_client import (
     Ranked,
     ServerError,
 )
-from bertd_client.channel import INFERENCE, target
+from bertd_client.connection.channel import INFERENCE, target
 from conftest import LABELS, RunningServer, quick_settings
 from helpers.tiny import WORDS
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from bertd.bundle import Task
 from bertd_bench.contestants import eager as contestants
+from bertd_client.calling.progress import Progress
 from bertd_client.commands import (
     answer,
     classify,
@@ -31,7 +32,6 @@ from bertd_client.commands import (
     tokenize,
     zero_shot,
 )
-from bertd_client.progress import Progress
 from bertd_export.cli import export
 from bertd_server.config.settings import Settings
 from click.testing import CliRunner, Result

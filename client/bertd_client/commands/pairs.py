@@ -22,7 +22,7 @@ from bertd_client.commands.running import Task, run, task_options, usual, worded
 if TYPE_CHECKING:
     from bertd_client.client import Client
     from bertd_client.errors import BertdError
-    from bertd_client.results import Ranked
+    from bertd_client.tasks.results import Ranked
 
 
 @click.command()

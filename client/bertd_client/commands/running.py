@@ -26,7 +26,7 @@ from bertd_client.commands.securing import given_security, security_options
 if TYPE_CHECKING:
     from bertd_client.client import Client
     from bertd_client.errors import BertdError
-    from bertd_client.results import Answered
+    from bertd_client.tasks.results import Answered
 
 ENTRIES_AT_ONCE = 256
 """They are asked about together, and then written."""
@@ -74,7 +74,7 @@ def connection_options(function: _Function) -> _Function:
 
 def _checked(ctx: click.Context, param: click.Parameter, address: str) -> str:
     """Refuses what gRPC would take for something else."""
-    from bertd_client.channel import target
+    from bertd_client.connection.channel import target
 
     del ctx, param
     try:
@@ -175,7 +175,7 @@ def run(task: Task, inputs: Iterator[Entry], options: dict[str, Any]) -> None:
         inputs: in order.
         options: the command's own, which stay here, and the client's.
     """
-    from bertd_client.progress import Progress
+    from bertd_client.calling.progress import Progress
 
     own = {name: options.pop(name) for name in _OWN}
     asked = {name: value for name, value in options.items() if value is not None}

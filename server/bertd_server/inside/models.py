@@ -22,10 +22,11 @@ from weakref import WeakKeyDictionary
 from bertd.bundle import BundleError, Manifest
 
 from bertd_server.errors import Draining, UnknownModel
-from bertd_server.inside import calls, questions
-from bertd_server.inside.calls import asked
-from bertd_server.inside.given import SettingsError, given, of_model
+from bertd_server.inside import binding as calls
+from bertd_server.inside import methods as questions
+from bertd_server.inside.binding import asked
 from bertd_server.inside.options import OfModel, Running
+from bertd_server.inside.settings import SettingsError, given, of_model
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.models.loading import Loader
 from bertd_server.models.model import Model

@@ -21,8 +21,9 @@ from typing import Any, Self, TypeVar, Unpack
 from bertd.bundle import Manifest
 
 from bertd_server.errors import Draining
-from bertd_server.inside import calls, questions
-from bertd_server.inside.calls import waited
+from bertd_server.inside import binding as calls
+from bertd_server.inside import methods as questions
+from bertd_server.inside.binding import waited
 from bertd_server.inside.models import OpenModel, OpenModels
 from bertd_server.inside.options import OfModel, Running
 from bertd_server.models.model import Model

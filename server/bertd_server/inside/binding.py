@@ -16,8 +16,8 @@ import numpy as np
 
 from bertd_server.engine.engine import Float32Array
 from bertd_server.errors import RequestError
-from bertd_server.inside import questions
-from bertd_server.inside.questions import Ranked
+from bertd_server.inside import methods as questions
+from bertd_server.inside.methods import Ranked
 from bertd_server.models.model import Model
 from bertd_server.tasks.ask import Reply
 

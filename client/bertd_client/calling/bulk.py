@@ -14,9 +14,8 @@ from typing import Any, Generic, TypeVar
 from bertd.v1 import inference_pb2 as pb
 from google.protobuf.message import Message
 
-from bertd_client import requests, responses, results
-from bertd_client.errors import BertdError
-from bertd_client.options import (
+from bertd_client.calling import requests, responses
+from bertd_client.calling.options import (
     AnswerOptions,
     CallOptions,
     ClassifyOptions,
@@ -27,8 +26,10 @@ from bertd_client.options import (
     TokenizeOptions,
     ZeroShotOptions,
 )
-from bertd_client.requests import Prepared
-from bertd_client.responses import Reader
+from bertd_client.calling.requests import Prepared
+from bertd_client.calling.responses import Reader
+from bertd_client.errors import BertdError
+from bertd_client.tasks import results
 
 R = TypeVar("R")
 

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
-from bertd_client.calls import Job
+from bertd_client.calling.bulk import Job
 from bertd_client.errors import BertdError, DeadlineExceeded, InvalidArgument
 
 R = TypeVar("R")

@@ -16,8 +16,8 @@ from bertd.v1 import inference_pb2 as pb
 from bertd.v1 import models_pb2
 from numpy.typing import NDArray
 
-from bertd_client import results
 from bertd_client.errors import BertdError, ServerError, from_status
+from bertd_client.tasks import results
 
 R = TypeVar("R")
 Outcomes = Iterator[tuple[int, R | BertdError]]
