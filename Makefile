@@ -36,9 +36,10 @@ format: $(READY)  ## format the code
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-protos: $(READY)  ## generate the Python code of the .proto files, and docs/api.md's reference
+protos: $(READY)  ## generate the Python code of the .proto files, docs/api.md's reference, the clients' methods
 	$(BIN)/python protos/generate.py
 	$(BIN)/python protos/document.py
+	$(BIN)/python client/generate.py
 
 bench: $(READY)  ## compare with every installed peer on the default model, about 10 minutes
 	$(BIN)/bertd bench compare

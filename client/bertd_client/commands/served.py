@@ -11,7 +11,7 @@ import click
 from bertd_client.commands.running import connected, connection_options
 
 if TYPE_CHECKING:
-    from bertd_client.tasks.results import ModelInfo
+    from bertd_client.results import ModelInfo
 
 
 @click.command()

@@ -15,8 +15,13 @@ from __future__ import annotations
 import ipaddress
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import grpc
+import grpc.aio
+from bertd.v1.inference_pb2_grpc import InferenceServiceStub
+from bertd.v1.models_pb2_grpc import ModelServiceStub
 
 INFERENCE = "bertd.v1.InferenceService"
 MODELS = "bertd.v1.ModelService"
@@ -28,7 +33,7 @@ MAX_PORT = 65_535
 # long again, while the next one is restarted and nobody is left.
 MAX_RECONNECT_MS = 2_000
 
-Options = tuple[tuple[str, str | int], ...]
+ChannelOptions = tuple[tuple[str, str | int], ...]
 
 # Every call only reads, so that repeating one is safe. gRPC adds jitter to the backoff. Where the
 # server says how long to wait (grpc-retry-pushback-ms), that counts; a negative number ends the
@@ -55,7 +60,7 @@ _BALANCING: dict[str, Any] = {
 }
 
 
-def target(address: str | Sequence[str]) -> tuple[str, Options]:
+def target(address: str | Sequence[str]) -> tuple[str, ChannelOptions]:
     """What to open a channel to, and with which options.
 
     Args:
@@ -86,7 +91,12 @@ def target(address: str | Sequence[str]) -> tuple[str, Options]:
     return f"{families.pop()}:{','.join(place for _, place in places)}", _options(balanced=True)
 
 
-def _options(*, balanced: bool) -> Options:
+def stubs(channel: grpc.Channel | grpc.aio.Channel) -> Mapping[str, Any]:
+    """What makes a call of each RPC, by the RPC's name."""
+    return {**vars(InferenceServiceStub(channel)), **vars(ModelServiceStub(channel))}
+
+
+def _options(*, balanced: bool) -> ChannelOptions:
     config = {**_RETRIES, **(_BALANCING if balanced else {})}
     return (
         ("grpc.service_config", json.dumps(config)),

@@ -1,23 +1,21 @@
-"""From questions to methods: each is written once, and four faces have it.
+"""From a function of a model to a method that one class awaits and another waits for.
 
 ::
 
-    question(model, …) ──> Reply of each input        OpenModel.embed_each   SyncModel.embed_each
-         └── values ─────> value, or the first error  OpenModel.embed        SyncModel.embed
+    function(model, …) ──> Reply of each input       OpenModel.embed_each   SyncModel.embed_each
+         └── values ─────> value, or the first error OpenModel.embed        SyncModel.embed
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 import numpy as np
 
 from bertd_server.engine.engine import Float32Array
 from bertd_server.errors import RequestError
-from bertd_server.inside import methods as questions
-from bertd_server.inside.methods import Ranked
 from bertd_server.models.model import Model
 from bertd_server.tasks.ask import Reply
 
@@ -25,11 +23,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-Question = Callable[Concatenate[Model, P], Awaitable[R]]
+ModelFunction = Callable[Concatenate[Model, P], Awaitable[R]]
 
 
 class Asks(Protocol):
-    """What has asynchronous methods: it answers questions with its model."""
+    """What has asynchronous methods: it answers with its model."""
 
     async def ask(self, question: Callable[[Model], Awaitable[R]]) -> R:
         """Answer a question."""
@@ -42,32 +40,57 @@ class Waits(Protocol):
         """Answer a question."""
 
 
-def asked(question: Question[P, R]) -> Callable[Concatenate[Asks, P], Awaitable[R]]:
-    """A question as a method of what :class:`Asks`."""
+class ModelMethod(Generic[P, R]):
+    """A function of a model as a method of what :class:`Asks`, and of what :class:`Waits`."""
 
-    @wraps(question)
-    async def method(self: Asks, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self.ask(lambda model: question(model, *args, **kwargs))
+    def __init__(self, function: ModelFunction[P, R]) -> None:
+        @wraps(function)
+        async def asked(face: Asks, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            return await face.ask(lambda model: function(model, *args, **kwargs))
 
-    return method
+        @wraps(function)
+        def waited(face: Waits, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            return face.wait(lambda model: function(model, *args, **kwargs))
+
+        self._asked = asked
+        self._waited = waited
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        for function in (self._asked, self._waited):
+            function.__name__, function.__qualname__ = name, f"{owner.__qualname__}.{name}"
+
+    @overload
+    def __get__(self, face: None, owner: type) -> Callable[..., Any]: ...
+    @overload
+    def __get__(self, face: Asks, owner: type) -> Callable[P, Awaitable[R]]: ...
+    @overload
+    def __get__(self, face: Waits, owner: type) -> Callable[P, R]: ...
+    def __get__(self, face: Asks | Waits | None, owner: type) -> Callable[..., Any]:
+        """The method of the class that has it, bound if it is asked of an object."""
+        function: Any = self._waited if hasattr(owner, "wait") else self._asked
+        bound: Callable[..., Any] = function.__get__(face, owner)
+        return bound
 
 
-def waited(question: Question[P, R]) -> Callable[Concatenate[Waits, P], R]:
-    """A question as a method of what :class:`Waits`."""
+def values(function: ModelFunction[P, list[Reply[T]]]) -> ModelFunction[P, list[T]]:
+    """The values of a function's replies; it raises the first error among them."""
 
-    @wraps(question)
-    def method(self: Waits, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self.wait(lambda model: question(model, *args, **kwargs))
-
-    return method
-
-
-def values(question: Question[P, list[Reply[T]]]) -> Question[P, list[T]]:
-    """The values of a question's replies; it raises the first error among them."""
-
-    @wraps(question)
+    @wraps(function)
     async def settle(model: Model, /, *args: P.args, **kwargs: P.kwargs) -> list[T]:
-        return settled(await question(model, *args, **kwargs))
+        return settled(await function(model, *args, **kwargs))
+
+    return settle
+
+
+def stacked(
+    function: ModelFunction[P, list[Reply[Float32Array]]],
+) -> ModelFunction[P, Float32Array]:
+    """Vectors as the rows of an array `[texts, dimensions]`; it raises the first error."""
+
+    @wraps(function)
+    async def settle(model: Model, /, *args: P.args, **kwargs: P.kwargs) -> Float32Array:
+        rows = settled(await function(model, *args, **kwargs))
+        return np.stack(rows) if rows else np.empty((0, model.manifest.dimensions), np.float32)
 
     return settle
 
@@ -84,41 +107,3 @@ def settled(replies: Sequence[Reply[T]]) -> list[T]:
             raise reply.outcome
         found.append(reply.outcome)
     return found
-
-
-def stacked(
-    question: Question[P, list[Reply[Float32Array]]],
-) -> Question[P, Float32Array]:
-    """Vectors as the rows of an array `[texts, dimensions]`; it raises the first error."""
-
-    @wraps(question)
-    async def settle(model: Model, /, *args: P.args, **kwargs: P.kwargs) -> Float32Array:
-        rows = settled(await question(model, *args, **kwargs))
-        return np.stack(rows) if rows else np.empty((0, model.manifest.dimensions), np.float32)
-
-    return settle
-
-
-def ranked(question: Question[P, list[Reply[float]]]) -> Question[P, list[Ranked]]:
-    """Documents in the order of their scores: best first, equal ones as given."""
-
-    @wraps(question)
-    async def settle(model: Model, /, *args: P.args, **kwargs: P.kwargs) -> list[Ranked]:
-        scores = settled(await question(model, *args, **kwargs))
-        order = sorted(range(len(scores)), key=lambda place: -scores[place])
-        return [Ranked(place, scores[place]) for place in order]
-
-    return settle
-
-
-embed = stacked(questions.embed)
-embed_tokens = values(questions.embed_tokens)
-embed_sparse = values(questions.embed_sparse)
-classify = values(questions.classify)
-classify_zero_shot = values(questions.classify_zero_shot)
-rerank = ranked(questions.score_documents)
-tag = values(questions.tag)
-answer = values(questions.answer)
-fill_mask = values(questions.fill_mask)
-tokenize = values(questions.tokenize)
-count_tokens = values(questions.count_tokens)

@@ -1,10 +1,11 @@
-"""Every task, asked in Python: texts and options in, a reply for each input out.
+"""The methods of a model in process: texts and options in, a reply for each input out.
 
 ::
 
     texts ──Input──> bertd_server.tasks ──> Reply(outcome: value | RequestError, tokens, trace)
 
 The services ask the same tasks with messages; here are no messages, and no limit of a call's size.
+Each method is written once, as a function, and :class:`ModelMethods` gives it to both faces.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Literal, Unpack
 
 from bertd_server.engine.engine import Float32Array
 from bertd_server.errors import InvalidInput, RequestError
+from bertd_server.inside.binding import ModelMethod, settled, stacked, values
 from bertd_server.inside.options import How, Windowed, caller, fit
 from bertd_server.models.model import Model
 from bertd_server.tasks import (
@@ -51,7 +53,7 @@ class Ranked:
     score: float
 
 
-async def embed(
+async def _embed(
     model: Model,
     texts: Sequence[str],
     *,
@@ -65,7 +67,7 @@ async def embed(
     )
 
 
-async def embed_tokens(
+async def _embed_tokens(
     model: Model,
     texts: Sequence[str],
     *,
@@ -79,7 +81,7 @@ async def embed_tokens(
     )
 
 
-async def embed_sparse(
+async def _embed_sparse(
     model: Model, texts: Sequence[str], *, prompt_name: str | None = None, **how: Unpack[How]
 ) -> list[Reply[SparseVector]]:
     """Weigh the vocabulary for each text, as SPLADE does; of models for fill-mask."""
@@ -87,7 +89,7 @@ async def embed_sparse(
     return await sparse.embed_sparse(model, inputs, fit(how), caller(how), prompt_name=prompt_name)
 
 
-async def classify(
+async def _classify(
     model: Model,
     inputs: Sequence[TextOrPair],
     *,
@@ -106,7 +108,7 @@ async def classify(
     )
 
 
-async def classify_zero_shot(
+async def _classify_zero_shot(
     model: Model,
     texts: Sequence[str],
     labels: Sequence[str],
@@ -127,7 +129,7 @@ async def classify_zero_shot(
     )
 
 
-async def score_documents(
+async def _score_documents(
     model: Model,
     query: str,
     documents: Sequence[str],
@@ -135,7 +137,7 @@ async def score_documents(
     score_function: Literal["default", "sigmoid", "none"] = "default",
     **how: Unpack[Windowed],
 ) -> list[Reply[float]]:
-    """Score documents by relevance to a query; without `_each`, ordered: best first."""
+    """Score documents by relevance to a query, in their order."""
     pairs = [
         Input(query, document, "query", f"documents[{number}]")
         for number, document in enumerate(_strings(documents, "documents"))
@@ -149,7 +151,23 @@ async def score_documents(
     )
 
 
-async def tag(
+async def _rerank(
+    model: Model,
+    query: str,
+    documents: Sequence[str],
+    *,
+    score_function: Literal["default", "sigmoid", "none"] = "default",
+    **how: Unpack[Windowed],
+) -> list[Ranked]:
+    """Score documents by relevance to a query, best first, equal ones as given."""
+    scores = settled(
+        await _score_documents(model, query, documents, score_function=score_function, **how)
+    )
+    order = sorted(range(len(scores)), key=lambda place: -scores[place])
+    return [Ranked(place, scores[place]) for place in order]
+
+
+async def _tag(
     model: Model,
     texts: Sequence[str],
     *,
@@ -168,7 +186,7 @@ async def tag(
     )
 
 
-async def answer(
+async def _answer(
     model: Model,
     inputs: Sequence[tuple[str, str]],
     *,
@@ -193,7 +211,7 @@ async def answer(
     )
 
 
-async def fill_mask(
+async def _fill_mask(
     model: Model, texts: Sequence[str], *, top_k: int = filling.CANDIDATES, **how: Unpack[How]
 ) -> list[Reply[list[Mask]]]:
     """Find the most probable tokens for each mask of each text, best first."""
@@ -201,7 +219,7 @@ async def fill_mask(
     return await filling.fill_masks(model, inputs, fit(how), caller(how), top_k=top_k)
 
 
-async def tokenize(
+async def _tokenize(
     model: Model, inputs: Sequence[TextOrPair], *, special_tokens: bool = True
 ) -> list[Reply[list[Token]]]:
     """Turn texts or pairs into tokens, as the model reads them; none is cut off."""
@@ -219,10 +237,35 @@ async def tokenize(
     return describe() if parts <= _INLINE_PARTS else await asyncio.to_thread(describe)
 
 
-async def count_tokens(model: Model, inputs: Sequence[TextOrPair]) -> list[Reply[int]]:
+async def _count_tokens(model: Model, inputs: Sequence[TextOrPair]) -> list[Reply[int]]:
     """Count the tokens of texts or pairs, special tokens included."""
     counts = await model.count(_texts_or_pairs(inputs))
     return [Reply(one, one if isinstance(one, int) else one.tokens) for one in counts]
+
+
+async def _detokenize(
+    model: Model, sequences: Sequence[Sequence[int]], *, special_tokens: bool = False
+) -> list[str]:
+    """Write token ids as texts."""
+    known = model.manifest.vocab_size
+    for number, ids in enumerate(sequences):
+        wrong = next((id_ for id_ in ids if not 0 <= id_ < known), None)
+        if wrong is not None:
+            raise InvalidInput(
+                f"sequences[{number}] has the id {wrong}: ids go from 0 to {known - 1}",
+                field=f"sequences[{number}]",
+                reason="out_of_range",
+                limit=known - 1,
+            )
+
+    def decode() -> list[str]:
+        texts: list[str] = model.tokenizer.decode_batch(
+            list(map(list, sequences)), skip_special_tokens=not special_tokens
+        )
+        return texts
+
+    many = sum(map(len, sequences)) > _INLINE_PARTS
+    return await asyncio.to_thread(decode) if many else decode()
 
 
 def _strings(given: Sequence[str], field: str) -> list[str]:
@@ -250,26 +293,29 @@ def _input(one: Any, number: int) -> Input:
     raise TypeError(f"inputs[{number}] is {type(one).__name__}: give a str, or two of them")
 
 
-async def detokenize(
-    model: Model, sequences: Sequence[Sequence[int]], *, special_tokens: bool = False
-) -> list[str]:
-    """Write token ids as texts."""
-    known = model.manifest.vocab_size
-    for number, ids in enumerate(sequences):
-        wrong = next((id_ for id_ in ids if not 0 <= id_ < known), None)
-        if wrong is not None:
-            raise InvalidInput(
-                f"sequences[{number}] has the id {wrong}: ids go from 0 to {known - 1}",
-                field=f"sequences[{number}]",
-                reason="out_of_range",
-                limit=known - 1,
-            )
+class ModelMethods:
+    """What a model can be asked; the twins with `_each` give a reply for each input."""
 
-    def decode() -> list[str]:
-        texts: list[str] = model.tokenizer.decode_batch(
-            list(map(list, sequences)), skip_special_tokens=not special_tokens
-        )
-        return texts
-
-    many = sum(map(len, sequences)) > _INLINE_PARTS
-    return await asyncio.to_thread(decode) if many else decode()
+    embed = ModelMethod(stacked(_embed))
+    embed_each = ModelMethod(_embed)
+    embed_tokens = ModelMethod(values(_embed_tokens))
+    embed_tokens_each = ModelMethod(_embed_tokens)
+    embed_sparse = ModelMethod(values(_embed_sparse))
+    embed_sparse_each = ModelMethod(_embed_sparse)
+    classify = ModelMethod(values(_classify))
+    classify_each = ModelMethod(_classify)
+    classify_zero_shot = ModelMethod(values(_classify_zero_shot))
+    classify_zero_shot_each = ModelMethod(_classify_zero_shot)
+    rerank = ModelMethod(_rerank)
+    rerank_each = ModelMethod(_score_documents)
+    tag = ModelMethod(values(_tag))
+    tag_each = ModelMethod(_tag)
+    answer = ModelMethod(values(_answer))
+    answer_each = ModelMethod(_answer)
+    fill_mask = ModelMethod(values(_fill_mask))
+    fill_mask_each = ModelMethod(_fill_mask)
+    tokenize = ModelMethod(values(_tokenize))
+    tokenize_each = ModelMethod(_tokenize)
+    count_tokens = ModelMethod(values(_count_tokens))
+    count_tokens_each = ModelMethod(_count_tokens)
+    detokenize = ModelMethod(_detokenize)

@@ -4,8 +4,8 @@
 
     How            timeout, priority, long_text, truncation_side
       Windowed     stride
-    Running        lanes, memory, batches, queue: a part of bertd_server.config.settings
-    OfModel        the limits of one model
+    OpenOptions    lanes, memory, batches, queue: a part of bertd_server.config.settings
+    LoadOptions    the limits of one model
 
 The words are those of the client and of `bertd.v1`, so that a program can move from one to the
 other. Each option may be left out.
@@ -54,7 +54,7 @@ class Windowed(How, total=False):
     """Tokens that neighbouring windows share; 0 by default."""
 
 
-class Running(TypedDict, total=False):
+class OpenOptions(TypedDict, total=False):
     """How models are run: settings of docs/configuration.md, with its defaults but for two.
 
     `max_request_seconds` is 0, no limit, and nothing is read from the environment.
@@ -83,7 +83,7 @@ class Running(TypedDict, total=False):
     default_model: str
 
 
-class OfModel(TypedDict, total=False):
+class LoadOptions(TypedDict, total=False):
     """What a model may have of its own, as in `model.toml`; the rest is that of all."""
 
     share: float

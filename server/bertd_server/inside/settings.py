@@ -11,17 +11,17 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from bertd_server.config.settings import Settings
-from bertd_server.inside.options import Running
+from bertd_server.inside.options import OpenOptions
 from bertd_server.models.layout import ModelSettings
 
-_NAMES: frozenset[str] = Running.__optional_keys__
+_NAMES: frozenset[str] = OpenOptions.__optional_keys__
 
 
 class SettingsError(ValueError):
     """A setting is unknown or cannot have its value; the message says which it could have."""
 
 
-class _Given(Settings):
+class _ArgumentSettings(Settings):
     """Settings without an environment: the host's variables are for the host."""
 
     @classmethod
@@ -37,7 +37,7 @@ class _Given(Settings):
         return (init_settings,)
 
 
-def given(values: Mapping[str, Any]) -> Settings:
+def settings_of(values: Mapping[str, Any]) -> Settings:
     """Settings of what runs inside somebody else's process.
 
     Args:
@@ -52,10 +52,10 @@ def given(values: Mapping[str, Any]) -> Settings:
             known = ", ".join(near or sorted(_NAMES))
             raise SettingsError(f"there is no setting {name!r}: use {known}")
     with _explained():
-        return _Given(**{"max_request_seconds": 0.0, **values})
+        return _ArgumentSettings(**{"max_request_seconds": 0.0, **values})
 
 
-def of_model(own: Mapping[str, Any]) -> ModelSettings:
+def model_settings(own: Mapping[str, Any]) -> ModelSettings:
     """What one model has of its own.
 
     Raises:

@@ -1,10 +1,10 @@
-"""One job as calls that the server takes, and their outcomes back in order.
+"""A bulk request as calls that the server takes, and their outcomes back in order.
 
 ::
 
-    Job ──take──> Chunk, places of inputs ──the client's call──> answer(chunk, response)
-                    ^                       │               └──> refuse(chunk, error)
-                    └── halves of what was too much, and what is left without the inputs at fault
+    BulkRequest ──take──> Chunk, places of inputs ──the client's call──> answer(chunk, response)
+                   ^                        │                       └──> refuse(chunk, error)
+                   └── halves of what was too much, and what is left without the inputs at fault
 
 It makes no call itself: both clients drive it, each in its own way.
 """
@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
-from bertd_client.calling.bulk import Job
+from bertd_client.calling.asking import BulkRequest
 from bertd_client.errors import BertdError, DeadlineExceeded, InvalidArgument
 
 R = TypeVar("R")
@@ -35,11 +35,11 @@ _TOO_MANY = "TOO_MANY"
 _TOO_MUCH_TO_WAIT = ("CALL_TOKENS", "CALL_CHARACTERS")
 
 Chunk = Sequence[int]
-"""Places of a job's inputs that one call asks about."""
+"""Places of the inputs that one call asks about."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CallLimits:
     """What a call may have."""
 
     inputs: int
@@ -58,33 +58,35 @@ def at_least_one(name: str, value: int) -> int:
 
 
 class Work(Generic[R]):
-    """The state of one job."""
+    """The state of one bulk request."""
 
-    def __init__(self, job: Job[R], limits: Limits, done: Callable[[int], None]) -> None:
-        """Begin a job.
+    def __init__(
+        self, request: BulkRequest[R], limits: CallLimits, done: Callable[[int], None]
+    ) -> None:
+        """Begin it.
 
         Args:
-            job: what there is to ask.
+            request: what there is to ask.
             limits: of a call, until the server says that it takes less.
             done: told how many inputs have got their outcome.
         """
-        self._job = job
-        self._most_inputs = max(1, limits.inputs // job.weight)
-        if job.at_once is not None:
-            self._most_inputs = min(self._most_inputs, job.at_once)
+        self._request = request
+        self._most_inputs = max(1, limits.inputs // request.weight)
+        if request.at_once is not None:
+            self._most_inputs = min(self._most_inputs, request.at_once)
         self._most_bytes = limits.message_bytes
         self._done = done
         self._again: deque[Chunk] = deque()
         self._outcomes: dict[int, R | BertdError] = {}
         self._askable: list[int] = []
-        for place, one in enumerate(job.inputs):
+        for place, one in enumerate(request.inputs):
             if isinstance(one, BertdError):
-                self._outcomes[place] = one.at(place, job.field)
+                self._outcomes[place] = one.at(place, request.field)
             else:
                 self._askable.append(place)
         self._next = 0
         self._begin = time.monotonic()
-        if not job.inputs:  # the server says what is wrong with that
+        if not request.inputs:  # the server says what is wrong with that
             self._again.append(())
         done(len(self._outcomes))
 
@@ -112,15 +114,16 @@ class Work(Generic[R]):
         Raises:
             DeadlineExceeded: none are left.
         """
-        if self._job.timeout is None:
+        timeout = self._request.timeout
+        if timeout is None:
             return None
-        left = self._begin + self._job.timeout - time.monotonic()
-        if left <= 0 < self._job.timeout:
+        left = self._begin + timeout - time.monotonic()
+        if left <= 0 < timeout:
             raise DeadlineExceeded(
                 grpc.StatusCode.DEADLINE_EXCEEDED,
-                f"the timeout of {self._job.timeout:g} s passed when {len(self._outcomes)} of "
-                f"{len(self._job.inputs)} inputs had their answers: allow more time, or ask about "
-                "fewer",
+                f"the timeout of {timeout:g} s passed when {len(self._outcomes)} of "
+                f"{len(self._request.inputs)} inputs had their answers: allow more time, or ask "
+                "about fewer",
             )
         return max(0.0, left)
 
@@ -132,12 +135,12 @@ class Work(Generic[R]):
         """
         asked = {place: index for index, place in enumerate(chunk)}
         beyond = []
-        for place, outcome in self._job.read(response, chunk):
+        for place, outcome in self._request.read(response, chunk):
             if isinstance(outcome, BertdError):
                 if len(chunk) > 1 and self._is_beyond(outcome, asked[place]):
                     beyond.append(place)
                     continue
-                outcome = outcome.at(place, self._job.field, asked[place])  # noqa: PLW2901
+                outcome = outcome.at(place, self._request.field, asked[place])  # noqa: PLW2901
             self._outcomes[place] = outcome
         if beyond:
             self._halve(chunk, beyond)
@@ -165,11 +168,12 @@ class Work(Generic[R]):
             self._again.append(rest)
 
     def outcomes(self) -> list[R | BertdError]:
-        """What became of each input, in order; without those that the call left out (top_n)."""
-        return [outcome for _, outcome in sorted(self._outcomes.items(), key=lambda one: one[0])]
+        """What became of each input; without those that the call left out (top_n)."""
+        found = [outcome for _, outcome in sorted(self._outcomes.items(), key=lambda one: one[0])]
+        return found if self._request.arrange is None else self._request.arrange(found)
 
     def _size(self, place: int) -> int:
-        one = self._job.inputs[place]
+        one = self._request.inputs[place]
         return one[1] + 8 if isinstance(one, tuple) else 0  # its tag and length
 
     def _halve(self, chunk: Chunk, rest: Chunk) -> None:
@@ -185,16 +189,16 @@ class Work(Generic[R]):
         if not isinstance(error, InvalidArgument):
             return False
         return error.code is grpc.StatusCode.RESOURCE_EXHAUSTED or (
-            error.reason == _TOO_MANY and _names(error, self._job.field)
+            error.reason == _TOO_MANY and _names(error, self._request.field)
         )
 
     def _is_beyond(self, error: BertdError, index: int) -> bool:
         """Whether an input may do in a smaller call: those before it have left no room for it."""
-        return error.reason == _TOO_MANY and _names(error, f"{self._job.field}[{index}]")
+        return error.reason == _TOO_MANY and _names(error, f"{self._request.field}[{index}]")
 
     def _guilty(self, chunk: Chunk, error: BertdError) -> dict[int, R | BertdError]:
         """The inputs that a call failed for, each with its error; none if there is more to it."""
-        field = self._job.field
+        field = self._request.field
         if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and isinstance(error, InvalidArgument):
             return {place: error.at(place, field, index) for index, place in enumerate(chunk)}
         guilty: dict[int, R | BertdError] = {}
