@@ -172,7 +172,7 @@ def _method(
 def results(found: list[TaskModule]) -> str:
     """The module of all results."""
     lines = [f'"""What both clients give: plain values.\n\n{NOTE}\n"""\n\n']
-    names = []
+    names: list[str] = []
     for task in found:
         lines += [f"from bertd_client.tasks.{task.name} import {one}\n" for one in task.results()]
         names += task.results()
@@ -182,7 +182,7 @@ def results(found: list[TaskModule]) -> str:
 def formatted(code: str) -> str:
     """The code with its imports in order, in the project's style."""
     for command in (["check", "--select=I,F401", "--fix-only", "--quiet"], ["format", "--quiet"]):
-        given = [RUFF, *command, f"--stdin-filename={PACKAGE / 'methods.py'}", "-"]
+        given = [str(RUFF), *command, f"--stdin-filename={PACKAGE / 'methods.py'}", "-"]
         code = subprocess.run(given, input=code, capture_output=True, text=True, check=True).stdout  # noqa: S603 - our own linter
     return code
 
