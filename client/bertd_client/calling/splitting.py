@@ -158,12 +158,12 @@ class Work(Generic[R]):
         if len(chunk) > 1 and self._is_too_much(error):
             self._halve(chunk, chunk)
             return
-        guilty = self._guilty(chunk, error)
-        if not guilty:
+        at_fault = self._at_fault(chunk, error)
+        if not at_fault:
             raise error
-        self._outcomes |= guilty
-        self._done(len(guilty))
-        rest = [place for place in chunk if place not in guilty]
+        self._outcomes |= at_fault
+        self._done(len(at_fault))
+        rest = [place for place in chunk if place not in at_fault]
         if rest:
             self._again.append(rest)
 
@@ -196,21 +196,21 @@ class Work(Generic[R]):
         """Whether an input may do in a smaller call: those before it have left no room for it."""
         return error.reason == _TOO_MANY and _names(error, f"{self._request.field}[{index}]")
 
-    def _guilty(self, chunk: Chunk, error: BertdError) -> dict[int, R | BertdError]:
+    def _at_fault(self, chunk: Chunk, error: BertdError) -> dict[int, R | BertdError]:
         """The inputs that a call failed for, each with its error; none if there is more to it."""
         field = self._request.field
         if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and isinstance(error, InvalidArgument):
             return {place: error.at(place, field, index) for index, place in enumerate(chunk)}
-        guilty: dict[int, R | BertdError] = {}
+        at_fault: dict[int, R | BertdError] = {}
         for violation in error.violations:
             match = re.match(rf"{field}\[(\d+)\]", violation.field)
             index = int(match[1]) if match else len(chunk)
             if index >= len(chunk):
                 return {}
-            reason = "" if guilty else error.reason  # the first one's is that of the call
+            reason = "" if at_fault else error.reason  # the first one's is that of the call
             own = type(error)(error.code, violation.description, (violation,), reason=reason)
-            guilty.setdefault(chunk[index], own.at(chunk[index], field, index))
-        return guilty
+            at_fault.setdefault(chunk[index], own.at(chunk[index], field, index))
+        return at_fault
 
 
 def _names(error: BertdError, field: str) -> bool:
