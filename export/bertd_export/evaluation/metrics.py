@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+from bertd.bundle.arrays import Float64Array
 
 Labels = AbstractSet[Hashable]
 OUTSIDE = "O"
@@ -24,13 +24,13 @@ class Entity(NamedTuple):
     last: int
 
 
-def ranks(values: Sequence[float]) -> npt.NDArray[np.float64]:
+def ranks(values: Sequence[float]) -> Float64Array:
     """Ranks from 0; equal values share the mean of theirs."""
     _, inverse, counts = np.unique(
         np.array(values, np.float64), return_inverse=True, return_counts=True
     )
     last = np.cumsum(counts)
-    means: npt.NDArray[np.float64] = (last - (counts + 1) / 2)[inverse]
+    means: Float64Array = (last - (counts + 1) / 2)[inverse]
     return means
 
 

@@ -15,12 +15,13 @@ from typing import Protocol
 import numpy as np
 import tokenizers
 from bertd.bundle import LOGITS, SENTENCE_EMBEDDING, heads
+from bertd.bundle.arrays import Float32Array
 
 from bertd_export.checkpoint.loading import Checkpoint
 from bertd_export.errors import ExportError
 from bertd_export.evaluation import metrics
 from bertd_export.evaluation.examples import Examples, Line, one_of
-from bertd_export.parity.agreement import Floats, cosine
+from bertd_export.parity.agreement import cosine
 from bertd_export.parity.cases import Text
 from bertd_export.parity.parity import Answer
 
@@ -73,7 +74,7 @@ class Encoder:
         return self.text(self.encoding(line, text, pair))
 
 
-def joined_logits(run: Run, texts: list[Text]) -> Floats:
+def joined_logits(run: Run, texts: list[Text]) -> Float32Array:
     """The logits of sequence heads, `[texts, labels]`."""
     return np.concatenate([answer[LOGITS] for answer in run(texts)])
 

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-
-Floats = npt.NDArray[np.float32]
+from bertd.bundle.arrays import Float32Array
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Agreement:
         return ranked[:count]
 
 
-def cosine(expected: Floats, got: Floats) -> float:
+def cosine(expected: Float32Array, got: Float32Array) -> float:
     """Cosine of two vectors, or the mean over the rows of two matrices. Not finite counts as -1."""
     a, b = (np.atleast_2d(x).astype(np.float64) for x in (expected, got))
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
@@ -46,12 +44,12 @@ def cosine(expected: Floats, got: Floats) -> float:
     return value if np.isfinite(value) else -1.0
 
 
-def agreement(expected: Sequence[Floats], got: Sequence[Floats]) -> Agreement:
+def agreement(expected: Sequence[Float32Array], got: Sequence[Float32Array]) -> Agreement:
     """Compare the answers of two graphs to the same texts."""
     return Agreement(tuple(cosine(a, b) for a, b in zip(expected, got, strict=True)))
 
 
-def logit_agreement(expected: Sequence[Floats], got: Sequence[Floats]) -> Agreement:
+def logit_agreement(expected: Sequence[Float32Array], got: Sequence[Float32Array]) -> Agreement:
     """Compare logits on the scale of a cosine.
 
     A single logit has no cosine, and logits have an offset that says nothing. So the error of a

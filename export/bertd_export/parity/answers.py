@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 from bertd.bundle import SENTENCE_EMBEDDING
+from bertd.bundle.arrays import Float32Array
 
 from bertd_export.checkpoint.loading import Checkpoint
-from bertd_export.parity.agreement import Floats
 from bertd_export.parity.cases import Text
 from bertd_export.parity.parity import Answer, run_packed
 
@@ -23,11 +23,13 @@ def batches(texts: list[Text]) -> list[list[Text]]:
     return found
 
 
-def judged(answer: Answer) -> Floats:
+def judged(answer: Answer) -> Float32Array:
     """What of a text's answer is compared: the sentence embedding, or all logits side by side."""
     if SENTENCE_EMBEDDING in answer:
         return answer[SENTENCE_EMBEDDING]
-    rows: Floats = np.concatenate([part.reshape(len(part), -1) for part in answer.values()], axis=1)
+    rows: Float32Array = np.concatenate(
+        [part.reshape(len(part), -1) for part in answer.values()], axis=1
+    )
     return rows
 
 
@@ -36,6 +38,6 @@ def answers(run: Any, checkpoint: Checkpoint, texts: list[Text]) -> list[Answer]
     return [answer for batch in batches(texts) for answer in run_packed(run, checkpoint, batch)]
 
 
-def judged_answers(run: Any, checkpoint: Checkpoint, texts: list[Text]) -> list[Floats]:
+def judged_answers(run: Any, checkpoint: Checkpoint, texts: list[Text]) -> list[Float32Array]:
     """The compared part of the answer to each text, in order."""
     return [judged(answer) for answer in answers(run, checkpoint, texts)]

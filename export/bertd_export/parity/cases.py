@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from bertd.bundle.arrays import Int64Array
 from bertd.bundle.runs import SHORT_TOKENS
 
 from bertd_export.checkpoint.loading import Checkpoint
@@ -27,15 +27,13 @@ CHARACTERS = (
 _MASKED_SHARE = 0.15
 _TWIN = 128  # tokens; of a text this long, and of the longest, there are two
 
-_Ints = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class Text:
     """Token ids and token types of one sequence, int64 ``[tokens]`` each."""
 
-    ids: _Ints
-    types: _Ints
+    ids: Int64Array
+    types: Int64Array
 
 
 def texts(checkpoint: Checkpoint) -> dict[str, Text]:
@@ -62,10 +60,10 @@ def batches(texts: Mapping[str, Text]) -> list[list[str]]:
     return [[name] for name in names] + [names, names[::-1], runs, [*names[:4]] * 8, [first] * 33]
 
 
-def _vocabulary(checkpoint: Checkpoint) -> _Ints:
+def _vocabulary(checkpoint: Checkpoint) -> Int64Array:
     """Every token id but padding's."""
     ids = np.arange(int(checkpoint.model.config.vocab_size), dtype=np.int64)
-    kept: _Ints = ids[ids != checkpoint.pad_token_id]
+    kept: Int64Array = ids[ids != checkpoint.pad_token_id]
     return kept
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 from bertd.bundle import (
@@ -22,6 +21,7 @@ from bertd.bundle import (
     TOKEN_TYPE_IDS,
     Parity,
 )
+from bertd.bundle.arrays import Float32Array, Int64Array
 from bertd.bundle.positions import number_positions
 from bertd.bundle.runs import arrange
 
@@ -33,8 +33,7 @@ from bertd_export.graph.trace import quiet
 from bertd_export.parity import cases
 from bertd_export.parity.cases import Text
 
-_Floats = npt.NDArray[np.float32]
-Answer = dict[str, _Floats]
+Answer = dict[str, Float32Array]
 
 
 def _count(nodes: Iterable[onnx.NodeProto], *, inside: bool) -> int:
@@ -128,9 +127,7 @@ def _arranged(texts: list[Text]) -> list[int]:
     return [int(n) for n in arrange(np.array([len(text.ids) for text in texts])).order]
 
 
-def feed_of(
-    run: Any, checkpoint: Checkpoint, texts: list[Text]
-) -> dict[str, npt.NDArray[np.int64]]:
+def feed_of(run: Any, checkpoint: Checkpoint, texts: list[Text]) -> dict[str, Int64Array]:
     """The packed batch of these texts, by the inputs that the session's graph has."""
     texts = [texts[number] for number in _arranged(texts)]
     lengths = np.array([len(text.ids) for text in texts], np.int64)
@@ -170,7 +167,7 @@ def run_packed(run: Any, checkpoint: Checkpoint, texts: list[Text]) -> list[Answ
     return [answers[number] for number in range(len(texts))]
 
 
-def _difference(got: _Floats, want: _Floats, case: str) -> float:
+def _difference(got: Float32Array, want: Float32Array, case: str) -> float:
     """The largest absolute difference; 0 where there is nothing to compare."""
     if got.shape != want.shape:
         raise ExportError(f"shape {got.shape} instead of PyTorch's {want.shape}: {case}")

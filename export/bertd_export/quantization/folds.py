@@ -18,9 +18,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from bertd.bundle.arrays import Float32Array
 from onnx import numpy_helper
 
-from bertd_export.quantization.activations import Floats, smoothing
+from bertd_export.quantization.activations import smoothing
 from bertd_export.quantization.linears import Linear, behind, is_attention
 
 _ATTENTION_ALPHA = 0.6  # nearer to 1, unseen rows would leave the range of quiet channels
@@ -30,19 +31,19 @@ _ATTENTION_ALPHA = 0.6  # nearer to 1, unseen rows would leave the range of quie
 class Range:
     """The least and the largest value of each channel, ``[channels]``."""
 
-    low: Floats
-    high: Floats
+    low: Float32Array
+    high: Float32Array
 
     @property
-    def centre(self) -> Floats:
+    def centre(self) -> Float32Array:
         """Half-way between the two."""
-        middle: Floats = (self.low + self.high) / np.float32(2)
+        middle: Float32Array = (self.low + self.high) / np.float32(2)
         return middle
 
     @property
-    def magnitude(self) -> Floats:
+    def magnitude(self) -> Float32Array:
         """Half the distance between the two."""
-        half: Floats = (self.high - self.low) / np.float32(2)
+        half: Float32Array = (self.high - self.low) / np.float32(2)
         return half
 
 
@@ -67,11 +68,11 @@ class _Graph:
         """Whether each is a weight that one node alone reads."""
         return all(name in self._tensors and self._uses[name] == 1 for name in names if name)
 
-    def __getitem__(self, name: str) -> Floats:
-        array: Floats = numpy_helper.to_array(self._tensors[name])
+    def __getitem__(self, name: str) -> Float32Array:
+        array: Float32Array = numpy_helper.to_array(self._tensors[name])
         return array
 
-    def __setitem__(self, name: str, value: Floats) -> None:
+    def __setitem__(self, name: str, value: Float32Array) -> None:
         new = numpy_helper.from_array(np.asarray(value, np.float32), name)
         self._tensors[name].CopyFrom(new)
 
@@ -118,7 +119,9 @@ def _centre(
         graph[bias] = graph[bias] + seen.centre
 
 
-def _scale(graph: _Graph, norm: onnx.NodeProto, group: Sequence[Linear], largest: Floats) -> None:
+def _scale(
+    graph: _Graph, norm: onnx.NodeProto, group: Sequence[Linear], largest: Float32Array
+) -> None:
     """Divide rows that only linear layers read; their weights take it on."""
     if not graph.own(*norm.input[1:], *(linear.weight for linear in group)):
         return

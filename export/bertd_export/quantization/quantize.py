@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
+from bertd.bundle.arrays import Float32Array, Int64Array
 from onnx import helper, numpy_helper
 
 from bertd_export.graph.runtime import session
-from bertd_export.quantization.activations import Floats, Quantizer, Statistics, choose
+from bertd_export.quantization.activations import Quantizer, Statistics, choose
 from bertd_export.quantization.folds import Range
 from bertd_export.quantization.gptq import Int8s, compensation, round_weight
 from bertd_export.quantization.linears import Linear, find_linears
 
-Feed = Mapping[str, npt.NDArray[np.int64]]
+Feed = Mapping[str, Int64Array]
 Group = list[list[Linear]]  # the linear layers that read each of some tensors, with equal weights
 
 _ROW_BYTES = 1 << 30  # rows held at once; more are collected in further passes
@@ -43,13 +43,13 @@ class RoundedLinear:
     linear: Linear
     quantizer: Quantizer
     levels: Int8s
-    scales: Floats
-    bias: Floats | None
+    scales: Float32Array
+    bias: Float32Array | None
     error: float
 
 
-def _tensor(tensors: Mapping[str, onnx.TensorProto], name: str, folder: Path) -> Floats:
-    array: Floats = numpy_helper.to_array(tensors[name], base_dir=str(folder))
+def _tensor(tensors: Mapping[str, onnx.TensorProto], name: str, folder: Path) -> Float32Array:
+    array: Float32Array = numpy_helper.to_array(tensors[name], base_dir=str(folder))
     return array
 
 
@@ -99,7 +99,7 @@ def _watch(graph: Path, names: Sequence[str]) -> Any:
     return run
 
 
-def _rows(graph: Path, names: Sequence[str], feeds: Iterable[Feed]) -> Iterator[list[Floats]]:
+def _rows(graph: Path, names: Sequence[str], feeds: Iterable[Feed]) -> Iterator[list[Float32Array]]:
     """What the tensors are in each feed, float32 ``[tokens, width]`` each."""
     run = _watch(graph, names)
     accepted = {entry.name for entry in run.get_inputs()}

@@ -23,9 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertd.bundle import ProblemType, RankingActivation
-
-Float32Array = NDArray[np.float32]
-Int64Array = NDArray[np.int64]
+from bertd.bundle.arrays import Float32Array, Int64Array
 
 
 @dataclass(frozen=True, slots=True)
