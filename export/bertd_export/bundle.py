@@ -31,10 +31,10 @@ from bertd_export.checkpoint import loading as checkpoints
 from bertd_export.checkpoint.families import attention_calls, describe_family
 from bertd_export.checkpoint.source import safe_name
 from bertd_export.errors import ExportError
-from bertd_export.evaluation.evaluation import DEFAULT_MAX_DROP, Evaluator
-from bertd_export.files.saving import save_graph
+from bertd_export.evaluation.evaluator import DEFAULT_MAX_DROP, Evaluator
 from bertd_export.files.staging import publish, staged
 from bertd_export.graph.operators import OPSET
+from bertd_export.graph.saving import save_graph
 from bertd_export.graph.trace import quiet, trace
 from bertd_export.parity.parity import check_fusion, compare, measure
 from bertd_export.quantization.fp16 import Fp16Options, Halved, to_fp16
@@ -83,7 +83,7 @@ def _write(graph: onnx.ModelProto, tokenizer: tokenizers.Tokenizer, folder: Path
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PrecisionRecord:
     """What the manifest says of a bundle's precision."""
 
     quantization: Quantization | None = None
@@ -103,11 +103,11 @@ def describe(
     name: str,
     parity: dict[str, Parity],
     files: dict[str, FileRecord],
-    outcome: Outcome | None = None,
+    outcome: PrecisionRecord | None = None,
 ) -> Manifest:
     """The manifest of a bundle of this checkpoint; without an outcome, of one in fp32."""
     config = checkpoint.model.config
-    outcome = outcome or Outcome()
+    outcome = outcome or PrecisionRecord()
     return Manifest(
         format_version=FORMAT_VERSION,
         name=name,
@@ -145,7 +145,7 @@ def _parity(
     graph: Path,
     checkpoint: checkpoints.Checkpoint,
     tolerance: float,
-    outcome: Outcome,
+    outcome: PrecisionRecord,
     halved: Halved | None,
 ) -> dict[str, Parity]:
     if halved is not None:
@@ -203,16 +203,16 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
         progress(describe_family(checkpoint.model.config))
         progress(f"tracing {type(checkpoint.model).__name__}")
         graph = trace(checkpoint)
-        outcome, halved = Outcome(), None
+        outcome, halved = PrecisionRecord(), None
         if int8 is not None:
             graph, quantization, evaluation = to_int8(
                 graph, checkpoint, int8, tolerance, staging, progress, evaluator
             )
-            outcome = Outcome(quantization, evaluation=evaluation)
+            outcome = PrecisionRecord(quantization, evaluation=evaluation)
         elif fp16 is not None:
             halved = to_fp16(graph, checkpoint, fp16, tolerance, staging, progress, evaluator)
             graph = halved.graph
-            outcome = Outcome(half=halved.record, evaluation=halved.evaluation)
+            outcome = PrecisionRecord(half=halved.record, evaluation=halved.evaluation)
         progress("writing the graph, its weights and the tokenizer")
         _write(graph, checkpoint.tokenizer, staging)
         progress("checking the fused attention")
@@ -221,7 +221,7 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
         parity = _parity(staging / GRAPH_NAME, checkpoint, tolerance, outcome, halved)
         if evaluator is not None and outcome.precision == "fp32":
             progress("measuring on the labelled examples")
-            outcome = Outcome(evaluation=evaluator.compare({"fp32": staging / GRAPH_NAME}))
+            outcome = PrecisionRecord(evaluation=evaluator.compare({"fp32": staging / GRAPH_NAME}))
         files = {path.name: file_record(path) for path in sorted(staging.iterdir())}
         served = name or safe_name(checkpoint.name)
         manifest = describe(checkpoint, served, parity, files, outcome)

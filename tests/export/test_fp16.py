@@ -15,10 +15,10 @@ from bertd_export.cli import export
 from bertd_export.errors import ExportError
 from bertd_export.graph.runtime import session
 from bertd_export.graph.trace import trace
-from bertd_export.parity.cases import Text
+from bertd_export.parity.cases import TokenizedText
 from bertd_export.parity.parity import check_fusion, eager_answers, run_packed
 from bertd_export.quantization.fp16 import Fp16Options, to_fp16
-from bertd_export.verification.verification import verify
+from bertd_export.verification.verify import verify
 from bertd_server.engine.engine import Engine
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.models.model import ModelOptions
@@ -137,7 +137,9 @@ def test_every_layout_runs_in_fp16(family: str, calls: int, tmp_path: Path) -> N
     onnx.save(halved.graph, str(path))
     check_fusion(path, calls)
     texts = [  # two kernels, and a run of two texts for each
-        Text(np.random.default_rng(n).integers(5, VOCABULARY, size), np.zeros(size, np.int64))
+        TokenizedText(
+            np.random.default_rng(n).integers(5, VOCABULARY, size), np.zeros(size, np.int64)
+        )
         for n, size in enumerate((300, 20, 300, 20, 257))
     ]
     expected = eager_answers(checkpoint, texts)

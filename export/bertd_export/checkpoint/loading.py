@@ -8,7 +8,7 @@ from typing import Any
 import tokenizers
 import torch
 import transformers
-from bertd.bundle import Pooling, Rows, Task
+from bertd.bundle import FirstAxis, Pooling, Task
 from transformers import AutoConfig
 
 from bertd_export.checkpoint import tasks
@@ -19,7 +19,7 @@ from bertd_export.checkpoint.preflight import (
     check_unexpected,
     check_vocabulary,
 )
-from bertd_export.checkpoint.sentence import Normalize, read_sentence
+from bertd_export.checkpoint.sentence_transformers import Normalize, read_sentence
 from bertd_export.checkpoint.source import locate, read_object
 from bertd_export.checkpoint.tokenizer import load_tokenizer
 from bertd_export.errors import ExportError
@@ -44,7 +44,7 @@ class Checkpoint:
     pad_token_id: int | None
     task: Task
     head: tasks.Head
-    outputs: dict[str, Rows]
+    outputs: dict[str, FirstAxis]
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
 

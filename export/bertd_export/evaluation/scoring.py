@@ -20,18 +20,18 @@ from bertd.bundle.arrays import Float32Array
 from bertd_export.checkpoint.loading import Checkpoint
 from bertd_export.errors import ExportError
 from bertd_export.evaluation import metrics
-from bertd_export.evaluation.examples import Examples, Line, one_of
+from bertd_export.evaluation.examples import ExampleLine, Examples, one_of
 from bertd_export.parity.agreement import cosine
-from bertd_export.parity.cases import Text
-from bertd_export.parity.parity import Answer
+from bertd_export.parity.cases import TokenizedText
+from bertd_export.parity.parity import TextOutputs
 
 HYPOTHESIS = "This example is {}."
 
-Run = Callable[[list[Text]], list[Answer]]
+Predict = Callable[[list[TokenizedText]], list[TextOutputs]]
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvaluationResult:
     """Metrics by name, and for each example how good the answer is, larger being better."""
 
     metrics: dict[str, float]
@@ -41,7 +41,7 @@ class Measured:
 class Scoring(Protocol):
     """The labelled examples of one task."""
 
-    def measure(self, run: Run) -> Measured:
+    def measure(self, run: Predict) -> EvaluationResult:
         """Score the graph behind `run` on all examples."""
         ...
 
@@ -54,7 +54,9 @@ class Encoder:
         self._tokenizer.enable_truncation(checkpoint.max_tokens, strategy=cut)
         self._types = checkpoint.type_vocab_size
 
-    def encoding(self, line: Line, text: str, pair: str | None = None) -> tokenizers.Encoding:
+    def encoding(
+        self, line: ExampleLine, text: str, pair: str | None = None
+    ) -> tokenizers.Encoding:
         """What the tokenizer makes of a line's text or pair."""
         try:
             encoding = self._tokenizer.encode(text, pair)
@@ -64,17 +66,17 @@ class Encoder:
             raise ExportError(f"{line.place} leaves no tokens: remove it")
         return encoding
 
-    def text(self, encoding: tokenizers.Encoding) -> Text:
+    def text(self, encoding: tokenizers.Encoding) -> TokenizedText:
         """The ids and types of an encoding."""
         types = np.minimum(np.array(encoding.type_ids, np.int64), self._types - 1)
-        return Text(np.array(encoding.ids, np.int64), types)
+        return TokenizedText(np.array(encoding.ids, np.int64), types)
 
-    def __call__(self, line: Line, text: str, pair: str | None = None) -> Text:
+    def __call__(self, line: ExampleLine, text: str, pair: str | None = None) -> TokenizedText:
         """The ids and types of a line's text or pair."""
         return self.text(self.encoding(line, text, pair))
 
 
-def joined_logits(run: Run, texts: list[Text]) -> Float32Array:
+def joined_logits(run: Predict, texts: list[TokenizedText]) -> Float32Array:
     """The logits of sequence heads, `[texts, labels]`."""
     return np.concatenate([answer[LOGITS] for answer in run(texts)])
 
@@ -88,16 +90,16 @@ def _scores(examples: Examples) -> list[float]:
     return found
 
 
-def _correlation(predicted: Sequence[float], scores: Sequence[float]) -> Measured:
+def _correlation(predicted: Sequence[float], scores: Sequence[float]) -> EvaluationResult:
     """Spearman's correlation; an example is as good as its rank is near that of its score."""
     away = np.abs(metrics.ranks(predicted) - metrics.ranks(scores)) / len(scores)
-    return Measured({"spearman": metrics.spearman(predicted, scores)}, (-away).tolist())
+    return EvaluationResult({"spearman": metrics.spearman(predicted, scores)}, (-away).tolist())
 
 
-def accuracy(predicted: Sequence[int], expected: Sequence[int]) -> Measured:
+def accuracy(predicted: Sequence[int], expected: Sequence[int]) -> EvaluationResult:
     """Accuracy; an answer is right or wrong."""
     right = [float(a == b) for a, b in zip(predicted, expected, strict=True)]
-    return Measured({"accuracy": float(np.mean(right))}, right)
+    return EvaluationResult({"accuracy": float(np.mean(right))}, right)
 
 
 class Similarity:
@@ -113,7 +115,7 @@ class Similarity:
         ]
         self._scores = _scores(examples)
 
-    def measure(self, run: Run) -> Measured:
+    def measure(self, run: Predict) -> EvaluationResult:
         """Score the graph behind `run`."""
         vectors = [answer[SENTENCE_EMBEDDING] for answer in run(self._texts)]
         half = len(self._scores)
@@ -142,7 +144,7 @@ class Scores:
         ]
         self._scores = _scores(examples)
 
-    def measure(self, run: Run) -> Measured:
+    def measure(self, run: Predict) -> EvaluationResult:
         """Score the graph behind `run`."""
         return _correlation(joined_logits(run, self._texts)[:, 0].tolist(), self._scores)
 
@@ -158,7 +160,7 @@ class Classes:
         ]
         self._labels = [line.label("label", checkpoint.head.labels) for line in examples.lines]
 
-    def measure(self, run: Run) -> Measured:
+    def measure(self, run: Predict) -> EvaluationResult:
         """Score the graph behind `run`."""
         scores = heads.class_scores(joined_logits(run, self._texts), "single_label_classification")
         return accuracy(scores.argmax(axis=1).tolist(), self._labels)
@@ -179,11 +181,11 @@ class LabelSets:
         ]
         self._labels = [set(line.each_label("labels", self._names)) for line in examples.lines]
 
-    def measure(self, run: Run) -> Measured:
+    def measure(self, run: Predict) -> EvaluationResult:
         """Score the graph behind `run`."""
         scores = heads.class_scores(joined_logits(run, self._texts), "multi_label_classification")
         found = [{self._names[n] for n in np.flatnonzero(row >= 0.5)} for row in scores]
-        return Measured(
+        return EvaluationResult(
             {
                 "micro_f1": metrics.micro_f1(self._labels, found),
                 "macro_f1": metrics.macro_f1(self._labels, found),
@@ -198,7 +200,7 @@ class ZeroShot:
     def __init__(self, examples: Examples, checkpoint: Checkpoint) -> None:
         encode = Encoder(checkpoint, cut="only_first")
         self._entailment = checkpoint.head.entailment_label or 0
-        self._texts: list[Text] = []
+        self._texts: list[TokenizedText] = []
         self._counts: list[int] = []
         self._labels: list[int] = []
         for line in examples.lines:
@@ -215,7 +217,7 @@ class ZeroShot:
             self._counts.append(len(candidates))
             self._labels.append(candidates.index(line.text("label")))
 
-    def measure(self, run: Run) -> Measured:
+    def measure(self, run: Predict) -> EvaluationResult:
         """Score the graph behind `run`."""
         logits = np.split(joined_logits(run, self._texts), np.cumsum(self._counts)[:-1])
         scores = [heads.zero_shot_scores(rows, self._entailment) for rows in logits]

@@ -21,9 +21,9 @@ from bertd_export.checkpoint.families import check_attention_calls, supported
 from bertd_export.checkpoint.loading import Checkpoint
 from bertd_export.errors import ExportError
 from bertd_export.graph.attention import packed_attention, packed_first_attention, take_runs
-from bertd_export.graph.biased import biased_attention_function, trace_bias
+from bertd_export.graph.biased_attention import biased_attention_function, trace_bias
 from bertd_export.graph.first_rows import TOKENS, resolve_first_rows
-from bertd_export.graph.local import local_attention
+from bertd_export.graph.local_attention import local_attention
 from bertd_export.graph.operators import (
     OPSET,
     PACKED_ATTENTION,
@@ -32,7 +32,7 @@ from bertd_export.graph.operators import (
     PACKED_LOCAL_ATTENTION,
     add_functions,
 )
-from bertd_export.graph.packed import IMPLEMENTATION, PackedEmbedder, PackedHead, PackedModel
+from bertd_export.graph.packed_model import IMPLEMENTATION, PackedEmbedder, PackedHead, PackedModel
 from bertd_export.graph.rewrite import (
     drop_metadata,
     drop_unused_inputs,

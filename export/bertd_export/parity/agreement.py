@@ -8,7 +8,7 @@ from bertd.bundle.arrays import Float32Array
 
 
 @dataclass(frozen=True)
-class Agreement:
+class CosineScores:
     """Agreement of one output over some texts.
 
     Attributes:
@@ -44,12 +44,12 @@ def cosine(expected: Float32Array, got: Float32Array) -> float:
     return value if np.isfinite(value) else -1.0
 
 
-def agreement(expected: Sequence[Float32Array], got: Sequence[Float32Array]) -> Agreement:
+def agreement(expected: Sequence[Float32Array], got: Sequence[Float32Array]) -> CosineScores:
     """Compare the answers of two graphs to the same texts."""
-    return Agreement(tuple(cosine(a, b) for a, b in zip(expected, got, strict=True)))
+    return CosineScores(tuple(cosine(a, b) for a, b in zip(expected, got, strict=True)))
 
 
-def logit_agreement(expected: Sequence[Float32Array], got: Sequence[Float32Array]) -> Agreement:
+def logit_agreement(expected: Sequence[Float32Array], got: Sequence[Float32Array]) -> CosineScores:
     """Compare logits on the scale of a cosine.
 
     A single logit has no cosine, and logits have an offset that says nothing. So the error of a
@@ -66,4 +66,4 @@ def logit_agreement(expected: Sequence[Float32Array], got: Sequence[Float32Array
     for a, b in zip(expected, got, strict=True):
         lost = float(np.sqrt(np.mean(np.square(a.astype(np.float64) - b))) / spread)
         scores.append(1 - lost**2 / 2 if np.isfinite(lost) else -1.0)
-    return Agreement(tuple(scores))
+    return CosineScores(tuple(scores))

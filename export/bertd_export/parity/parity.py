@@ -31,9 +31,9 @@ from bertd_export.graph.operators import ATTENTION, FUSED_ATTENTION
 from bertd_export.graph.runtime import CPU, optimized, session
 from bertd_export.graph.trace import quiet
 from bertd_export.parity import cases
-from bertd_export.parity.cases import Text
+from bertd_export.parity.cases import TokenizedText
 
-Answer = dict[str, Float32Array]
+TextOutputs = dict[str, Float32Array]
 
 
 def _count(nodes: Iterable[onnx.NodeProto], *, inside: bool) -> int:
@@ -69,7 +69,7 @@ def check_fusion(graph: Path, calls: int) -> None:
         )
 
 
-def _embeddings(checkpoint: Checkpoint, output: Any) -> Answer:
+def _embeddings(checkpoint: Checkpoint, output: Any) -> TextOutputs:
     """Pooling in plain PyTorch, and what follows it."""
     rows = output.last_hidden_state[0]
     vectors = []
@@ -93,7 +93,7 @@ def _embeddings(checkpoint: Checkpoint, output: Any) -> Answer:
     return answer
 
 
-def _eager(checkpoint: Checkpoint, text: Text) -> Answer:
+def _eager(checkpoint: Checkpoint, text: TokenizedText) -> TextOutputs:
     """The stock model on one text, with its own positions: `[rows, …]` for each output."""
     ids = torch.from_numpy(text.ids)[None]
     options = {"attention_mask": torch.ones_like(ids)}
@@ -112,7 +112,7 @@ def _eager(checkpoint: Checkpoint, text: Text) -> Answer:
     return answer
 
 
-def eager_answers(checkpoint: Checkpoint, texts: Iterable[Text]) -> list[Answer]:
+def eager_answers(checkpoint: Checkpoint, texts: Iterable[TokenizedText]) -> list[TextOutputs]:
     """Every output of the stock model for each text, in order, one text at a time."""
     with quiet():
         try:
@@ -122,12 +122,12 @@ def eager_answers(checkpoint: Checkpoint, texts: Iterable[Text]) -> list[Answer]
         return [_eager(checkpoint, text) for text in texts]
 
 
-def _arranged(texts: list[Text]) -> list[int]:
+def _arranged(texts: list[TokenizedText]) -> list[int]:
     """Numbers of the texts in the order in which they lie in a batch."""
     return [int(n) for n in arrange(np.array([len(text.ids) for text in texts])).order]
 
 
-def feed_of(run: Any, checkpoint: Checkpoint, texts: list[Text]) -> dict[str, Int64Array]:
+def feed_of(run: Any, checkpoint: Checkpoint, texts: list[TokenizedText]) -> dict[str, Int64Array]:
     """The packed batch of these texts, by the inputs that the session's graph has."""
     texts = [texts[number] for number in _arranged(texts)]
     lengths = np.array([len(text.ids) for text in texts], np.int64)
@@ -149,7 +149,7 @@ def feed_of(run: Any, checkpoint: Checkpoint, texts: list[Text]) -> dict[str, In
     return {name: value for name, value in feed.items() if name in accepted}
 
 
-def run_packed(run: Any, checkpoint: Checkpoint, texts: list[Text]) -> list[Answer]:
+def run_packed(run: Any, checkpoint: Checkpoint, texts: list[TokenizedText]) -> list[TextOutputs]:
     """Every output of each text, run as one packed batch."""
     feed = feed_of(run, checkpoint, texts)
     names = list(checkpoint.outputs)
@@ -158,7 +158,7 @@ def run_packed(run: Any, checkpoint: Checkpoint, texts: list[Text]) -> list[Answ
     edges = {"sequences": np.arange(len(texts) + 1), "tokens": boundaries}
     if MASK_POSITIONS in feed:
         edges["masks"] = np.searchsorted(feed[MASK_POSITIONS], boundaries)
-    answers: dict[int, Answer] = {}
+    answers: dict[int, TextOutputs] = {}
     for place, number in enumerate(_arranged(texts)):
         answers[number] = {
             name: results[name][slice(*edges[rows][place : place + 2])]
@@ -223,7 +223,7 @@ def observe(
     run = session(graph, provider=provider)
     texts = cases.texts(checkpoint)
     expected = dict(zip(texts, eager_answers(checkpoint, texts.values()), strict=True))
-    alone: dict[str, Answer] = {}
+    alone: dict[str, TextOutputs] = {}
     varying: str | None = None
     worst = dict.fromkeys(checkpoint.outputs, (-1.0, ""))
     count = 0

@@ -27,7 +27,7 @@ _SPLITS = (96, 48, 24)  # one copy for so many channels of Gelu, at most; the ch
 _LEAST_STEP = 2.5  # a copy of Gelu shifted by less would not be zero where the channel is small
 
 
-class Statistics:
+class CalibrationRows:
     """The rows that entered a linear layer during calibration."""
 
     def __init__(self) -> None:
@@ -191,7 +191,7 @@ def activation_error(
 
 def choose(
     producer: str,
-    statistics: Statistics,
+    statistics: CalibrationRows,
     weights: Sequence[Float32Array],
     *,
     may_split: bool = False,

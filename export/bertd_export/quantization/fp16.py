@@ -30,15 +30,15 @@ from onnx import TensorProto, numpy_helper
 
 from bertd_export.checkpoint.loading import Checkpoint
 from bertd_export.errors import ExportError, shortened
-from bertd_export.evaluation.evaluation import Evaluator
-from bertd_export.files.saving import save_graph
+from bertd_export.evaluation.evaluator import Evaluator
 from bertd_export.graph.runtime import session
-from bertd_export.parity.agreement import Agreement, agreement, logit_agreement
+from bertd_export.graph.saving import save_graph
+from bertd_export.parity.agreement import CosineScores, agreement, logit_agreement
 from bertd_export.parity.answers import answers, judged
-from bertd_export.parity.cases import Text
-from bertd_export.parity.parity import Answer, feed_of, measure
+from bertd_export.parity.cases import TokenizedText
+from bertd_export.parity.parity import TextOutputs, feed_of, measure
 from bertd_export.quantization.calibration import read_sample, tokenized
-from bertd_export.quantization.half import LARGEST, rounding, to_half
+from bertd_export.quantization.fp16_graph import LARGEST, rounding, to_half
 
 DEFAULT_MIN_COSINE = 0.9999
 ON_A_CPU = (
@@ -77,7 +77,7 @@ class _Ranges:
 
 
 def _ranges(
-    graph: onnx.ModelProto, path: Path, checkpoint: Checkpoint, texts: list[Text]
+    graph: onnx.ModelProto, path: Path, checkpoint: Checkpoint, texts: list[TokenizedText]
 ) -> _Ranges:
     """Run the graph with every value as an output."""
     probe = deepcopy(graph)
@@ -135,7 +135,7 @@ def _exceptions(graph: onnx.GraphProto, ranges: _Ranges) -> tuple[set[str], list
     return excepted | {node.output[0] for node in large}, large
 
 
-def _refuse(found: Agreement, least: float, texts: list[str]) -> ExportError:
+def _refuse(found: CosineScores, least: float, texts: list[str]) -> ExportError:
     worst = []
     for number, score in found.worst(_WORST):
         text = texts[number]
@@ -147,7 +147,7 @@ def _refuse(found: Agreement, least: float, texts: list[str]) -> ExportError:
     )
 
 
-def _largest_difference(expected: list[Answer], got: list[Answer]) -> dict[str, float]:
+def _largest_difference(expected: list[TextOutputs], got: list[TextOutputs]) -> dict[str, float]:
     return {
         name: max(
             float(np.abs(a[name] - b[name]).max(initial=0.0))

@@ -20,22 +20,27 @@ from bertd.bundle import (
 from bertd_export.checkpoint.families import attention_calls
 from bertd_export.checkpoint.loading import Checkpoint
 from bertd_export.errors import ExportError, shortened
-from bertd_export.evaluation.evaluation import Evaluator
-from bertd_export.files.saving import save_graph
+from bertd_export.evaluation.evaluator import Evaluator
 from bertd_export.graph.runtime import optimized, session
-from bertd_export.parity.agreement import Agreement, agreement, logit_agreement
+from bertd_export.graph.saving import save_graph
+from bertd_export.parity.agreement import CosineScores, agreement, logit_agreement
 from bertd_export.parity.answers import batches, judged, judged_answers
-from bertd_export.parity.cases import Text
+from bertd_export.parity.cases import TokenizedText
 from bertd_export.parity.parity import check_fusion, compare, feed_of, measure, run_packed
-from bertd_export.quantization.calibration import Sample, for_calibration, read_sample, tokenized
-from bertd_export.quantization.folds import fold
-from bertd_export.quantization.integer_graph import INTEGER_PRODUCT, write_int8
-from bertd_export.quantization.linears import (
+from bertd_export.quantization.calibration import (
+    CalibrationTexts,
+    for_calibration,
+    read_sample,
+    tokenized,
+)
+from bertd_export.quantization.folding import fold
+from bertd_export.quantization.int8_graph import INTEGER_PRODUCT, write_int8
+from bertd_export.quantization.linear_layers import (
     find_linears,
     share_equal_weights,
     split_residual_biases,
 )
-from bertd_export.quantization.quantize import Feed, RoundedLinear, ranges, round_linears
+from bertd_export.quantization.rounding import Feed, RoundedLinear, ranges, round_linears
 
 SCHEME = 2
 DEFAULT_MIN_COSINE = 0.99
@@ -73,7 +78,11 @@ class _Candidates:
     """Int8 graphs that differ in which linear layers stay in fp32, and how good each is."""
 
     def __init__(
-        self, graph: Path, checkpoint: Checkpoint, rounded: list[RoundedLinear], judge: list[Text]
+        self,
+        graph: Path,
+        checkpoint: Checkpoint,
+        rounded: list[RoundedLinear],
+        judge: list[TokenizedText],
     ) -> None:
         self.path = graph.with_name("int8.onnx")  # beside the fp32 weights that it refers to
         self._fp32 = onnx.load(str(graph), load_external_data=False)
@@ -82,7 +91,7 @@ class _Candidates:
         self._judge = judge
         self._expected = judged_answers(session(graph), checkpoint, judge)
 
-    def judge(self, kept: set[str]) -> Agreement:
+    def judge(self, kept: set[str]) -> CosineScores:
         """Write the graph with these linear layers in fp32, and compare it with the fp32 graph."""
         chosen = [one for one in self._rounded if one.linear.name not in kept]
         self.path.write_bytes(write_int8(self._fp32, chosen).SerializeToString())
@@ -93,7 +102,7 @@ class _Candidates:
 
 def _search(
     candidates: _Candidates, asked: set[str], rounded: list[RoundedLinear], least: float
-) -> tuple[set[str], Agreement]:
+) -> tuple[set[str], CosineScores]:
     """Keep the fewest linear layers in fp32, worst first, that reach the mean cosine.
 
     Returns:
@@ -136,7 +145,7 @@ def _matched(patterns: tuple[str, ...], names: list[str]) -> set[str]:
     return kept
 
 
-def _refuse(found: Agreement, least: float, kept: int, texts: list[str]) -> ExportError:
+def _refuse(found: CosineScores, least: float, kept: int, texts: list[str]) -> ExportError:
     summary = (
         f"int8 agrees with fp32 to a mean cosine of {found.mean:.5f} (lowest {found.lowest:.5f}), "
         f"less than --min-cosine {least:g}, even with {kept} linear layers kept in fp32; "
@@ -150,7 +159,7 @@ def _refuse(found: Agreement, least: float, kept: int, texts: list[str]) -> Expo
     return ExportError("\n".join(lines))
 
 
-def _check(graph: Path, checkpoint: Checkpoint, products: int, judge: list[Text]) -> None:
+def _check(graph: Path, checkpoint: Checkpoint, products: int, judge: list[TokenizedText]) -> None:
     """Check what the cosine does not show: the operators, and equal bits however a text is run."""
     check_fusion(graph, attention_calls(checkpoint.model.config))
     found = count_integer_products(graph)
@@ -168,7 +177,7 @@ def _check(graph: Path, checkpoint: Checkpoint, products: int, judge: list[Text]
             )
 
 
-def _feeds(graph: Path, checkpoint: Checkpoint, sample: Sample) -> list[Feed]:
+def _feeds(graph: Path, checkpoint: Checkpoint, sample: CalibrationTexts) -> list[Feed]:
     run = session(graph)
     packed = batches(for_calibration(checkpoint, sample))
     return [feed_of(run, checkpoint, batch) for batch in packed]
@@ -178,7 +187,7 @@ def _quantize(
     graph: Path,
     checkpoint: Checkpoint,
     options: Int8Options,
-    sample: Sample,
+    sample: CalibrationTexts,
     progress: Callable[[str], None],
 ) -> tuple[Path, Quantization]:
     skeleton = onnx.load(str(graph), load_external_data=False)
@@ -208,7 +217,9 @@ def _quantize(
     return candidates.path, record
 
 
-def _prepare(fp32: onnx.ModelProto, path: Path, checkpoint: Checkpoint, sample: Sample) -> None:
+def _prepare(
+    fp32: onnx.ModelProto, path: Path, checkpoint: Checkpoint, sample: CalibrationTexts
+) -> None:
     """Give the graph the form that int8 starts from, and write it; its answers stay the same."""
     share_equal_weights(fp32.graph)
     split_residual_biases(fp32.graph)

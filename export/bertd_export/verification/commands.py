@@ -154,10 +154,10 @@ def verify(bundle: Path, model: str, **options: Any) -> None:
     from bertd.bundle import BundleError
 
     from bertd_export.errors import ExportError
-    from bertd_export.verification import verification
+    from bertd_export.verification.verify import verify as verify_bundle
 
     try:
-        found = verification.verify(bundle, model, **options)
+        found = verify_bundle(bundle, model, **options)
     except (BundleError, ExportError) as error:
         raise click.ClickException(str(error)) from error
     for output, parity in found.parity.items():

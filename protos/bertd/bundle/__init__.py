@@ -74,6 +74,9 @@ from bertd.bundle.manifest import (
     FileRecord as FileRecord,
 )
 from bertd.bundle.manifest import (
+    FirstAxis as FirstAxis,
+)
+from bertd.bundle.manifest import (
     HalfPrecision as HalfPrecision,
 )
 from bertd.bundle.manifest import (
@@ -96,9 +99,6 @@ from bertd.bundle.manifest import (
 )
 from bertd.bundle.manifest import (
     RankingActivation as RankingActivation,
-)
-from bertd.bundle.manifest import (
-    Rows as Rows,
 )
 from bertd.bundle.manifest import (
     Source as Source,

@@ -11,8 +11,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from bertd_export.checkpoint.loading import Checkpoint
 from bertd_export.errors import ExportError
-from bertd_export.graph.hidden import Reads, hidden_source, probe, replaced_rows
-from bertd_export.graph.layouts import BiasedLayer, biased_attention
+from bertd_export.graph.hidden_state import Reads, hidden_source, probe, replaced_rows
 from bertd_export.graph.operators import (
     DOMAIN,
     FIRST_ROWS,
@@ -22,6 +21,7 @@ from bertd_export.graph.operators import (
     PACKED_MAX,
     PACKED_MEAN,
 )
+from bertd_export.graph.position_bias import BiasedLayer, biased_attention
 
 IMPLEMENTATION = "bertd_packed"
 

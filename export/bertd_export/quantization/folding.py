@@ -22,7 +22,7 @@ from bertd.bundle.arrays import Float32Array
 from onnx import numpy_helper
 
 from bertd_export.quantization.activations import smoothing
-from bertd_export.quantization.linears import Linear, behind, is_attention
+from bertd_export.quantization.linear_layers import LinearLayer, behind, is_attention
 
 _ATTENTION_ALPHA = 0.6  # nearer to 1, unseen rows would leave the range of quiet channels
 
@@ -88,7 +88,7 @@ class _Graph:
         return biases[0] if len(biases) == 1 and self.own(*biases) else None
 
 
-def _fold_norm(graph: _Graph, group: Sequence[Linear], seen: Range) -> None:
+def _fold_norm(graph: _Graph, group: Sequence[LinearLayer], seen: Range) -> None:
     source = group[0].source
     norm = graph.producers.get(source)
     if norm is None or norm.op_type != "LayerNormalization" or not graph.inner(source):
@@ -105,7 +105,11 @@ def _fold_norm(graph: _Graph, group: Sequence[Linear], seen: Range) -> None:
 
 
 def _centre(
-    graph: _Graph, norm: onnx.NodeProto, group: Sequence[Linear], branches: list[str], seen: Range
+    graph: _Graph,
+    norm: onnx.NodeProto,
+    group: Sequence[LinearLayer],
+    branches: list[str],
+    seen: Range,
 ) -> None:
     """Take the centres off the rows and add what they contribute to the biases behind."""
     beta = norm.input[2]
@@ -120,7 +124,7 @@ def _centre(
 
 
 def _scale(
-    graph: _Graph, norm: onnx.NodeProto, group: Sequence[Linear], largest: Float32Array
+    graph: _Graph, norm: onnx.NodeProto, group: Sequence[LinearLayer], largest: Float32Array
 ) -> None:
     """Divide rows that only linear layers read; their weights take it on."""
     if not graph.own(*norm.input[1:], *(linear.weight for linear in group)):
@@ -133,7 +137,7 @@ def _scale(
 
 
 def _fold_attention(
-    graph: _Graph, group: Sequence[Linear], by_output: Mapping[str, Linear], seen: Range
+    graph: _Graph, group: Sequence[LinearLayer], by_output: Mapping[str, LinearLayer], seen: Range
 ) -> None:
     if len(group) > 1:
         return
@@ -164,7 +168,9 @@ def _fold_attention(
     graph[linear.weight] = weight * smooth[:, None]
 
 
-def fold(graph: onnx.GraphProto, linears: Sequence[Linear], ranges: Mapping[str, Range]) -> None:
+def fold(
+    graph: onnx.GraphProto, linears: Sequence[LinearLayer], ranges: Mapping[str, Range]
+) -> None:
     """Fold what can be folded, in place.
 
     Args:
@@ -174,7 +180,7 @@ def fold(graph: onnx.GraphProto, linears: Sequence[Linear], ranges: Mapping[str,
     """
     wrapped = _Graph(graph)
     by_output = {linear.output: linear for linear in linears}
-    groups: dict[str, list[Linear]] = {}
+    groups: dict[str, list[LinearLayer]] = {}
     for linear in linears:
         groups.setdefault(linear.source, []).append(linear)
     for source, group in groups.items():

@@ -10,8 +10,8 @@ from bertd_export.errors import ExportError, shortened
 from bertd_export.evaluation.examples import Examples, read_examples
 from bertd_export.evaluation.scoring import (
     Classes,
+    EvaluationResult,
     LabelSets,
-    Measured,
     Scores,
     Scoring,
     Similarity,
@@ -66,7 +66,7 @@ class Evaluator:
         self._checkpoint = checkpoint
         self._max_drop = max_drop
 
-    def _measure(self, graph: Path) -> Measured:
+    def _measure(self, graph: Path) -> EvaluationResult:
         run = session(graph)
         return self._scoring.measure(lambda texts: answers(run, self._checkpoint, texts))
 
@@ -89,7 +89,7 @@ class Evaluator:
             },
         )
 
-    def _check(self, precision: Precision, fp32: Measured, other: Measured) -> None:
+    def _check(self, precision: Precision, fp32: EvaluationResult, other: EvaluationResult) -> None:
         drops = [
             f"{name} is {other.metrics[name]:.4f}, {figure - other.metrics[name]:.4f} below fp32's "
             f"{figure:.4f}"
