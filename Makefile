@@ -24,13 +24,15 @@ serve: $(READY)  ## export the default model once, then serve it in the foregrou
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: $(READY)  ## check style, types, import direction
+lint: $(READY)  ## check style, types, import direction, rooms, owners of names
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy tests
 	$(BIN)/mypy examples
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tests/tools/owners.py
+	$(BIN)/python tests/tools/rooms.py
 
 format: $(READY)  ## format the code
 	$(BIN)/ruff check --fix-only --quiet .
