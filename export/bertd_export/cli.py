@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bertd_export.checkpoint.options import allow_pickle
+
 if TYPE_CHECKING:
     from bertd_export.bundle import ExportSummary
 
@@ -71,12 +73,7 @@ if TYPE_CHECKING:
     "nothing is written (default: 0.01).",
 )
 @click.option("--revision", help="Branch, tag or commit of a hub id; the manifest pins the commit.")
-@click.option(
-    "--allow-pickle",
-    is_flag=True,
-    help="Read pytorch_model.bin where there are no safetensors. It is unpickled by a loader that "
-    "makes tensors only and runs no code.",
-)
+@allow_pickle
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 def export(model: str, output: Path, **options: Any) -> None:
     """Export MODEL, a folder or a hub id, to a bundle that `bertd serve` reads.

@@ -14,14 +14,13 @@ from bertd_export.bundle import export_model
 from bertd_export.checkpoint import loading as checkpoints
 from bertd_export.checkpoint.loading import Checkpoint
 from bertd_export.checkpoint.tasks import Head
+from bertd_export.checkpoint.texts import TextOutputs, TokenizedText
 from bertd_export.cli import export
 from bertd_export.errors import ExportError
 from bertd_export.evaluation import evaluator as evaluation
 from bertd_export.evaluation.evaluator import Evaluator
 from bertd_export.evaluation.examples import read_examples
 from bertd_export.evaluation.scoring import EvaluationResult
-from bertd_export.parity.cases import TokenizedText
-from bertd_export.parity.parity import TextOutputs
 from bertd_export.quantization.calibration import read_sample, tokenized
 from click.testing import CliRunner
 from helpers.checkpoints import MASK, WORDS, save_checkpoint

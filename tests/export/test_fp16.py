@@ -11,12 +11,14 @@ import pytest
 import torch
 from bertd.bundle import GRAPH_NAME, TOKEN_EMBEDDINGS, WEIGHTS_NAME, read_manifest, verify_files
 from bertd_export.checkpoint import loading as checkpoints
+from bertd_export.checkpoint.texts import TokenizedText
 from bertd_export.cli import export
 from bertd_export.errors import ExportError
+from bertd_export.graph.fusion import check_fusion
 from bertd_export.graph.runtime import session
 from bertd_export.graph.trace import trace
-from bertd_export.parity.cases import TokenizedText
-from bertd_export.parity.parity import check_fusion, eager_answers, run_packed
+from bertd_export.parity.packed_batch import run_packed
+from bertd_export.parity.reference import eager_outputs
 from bertd_export.quantization.fp16 import Fp16Options, to_fp16
 from bertd_export.verification.verify import verify
 from bertd_server.engine.engine import Engine
@@ -142,7 +144,7 @@ def test_every_layout_runs_in_fp16(family: str, calls: int, tmp_path: Path) -> N
         )
         for n, size in enumerate((300, 20, 300, 20, 257))
     ]
-    expected = eager_answers(checkpoint, texts)
+    expected = eager_outputs(checkpoint, texts)
     for answer, want in zip(run_packed(session(path), checkpoint, texts), expected, strict=True):
         np.testing.assert_allclose(
             answer[TOKEN_EMBEDDINGS], want[TOKEN_EMBEDDINGS], rtol=0, atol=0.05

@@ -13,6 +13,7 @@ from bertd.bundle import GRAPH_NAME, SENTENCE_EMBEDDING, Quantization, read_mani
 from bertd.bundle.arrays import Float32Array
 from bertd_export.bundle import export_model
 from bertd_export.checkpoint.loading import load
+from bertd_export.checkpoint.texts import TokenizedText
 from bertd_export.cli import export
 from bertd_export.errors import ExportError
 from bertd_export.graph.operators import OPSET
@@ -20,8 +21,7 @@ from bertd_export.graph.rewrite import fold_transposes
 from bertd_export.graph.runtime import session
 from bertd_export.graph.trace import trace
 from bertd_export.parity.agreement import agreement
-from bertd_export.parity.cases import TokenizedText
-from bertd_export.parity.parity import feed_of, run_packed
+from bertd_export.parity.packed_batch import feed_of, run_packed
 from bertd_export.quantization import int8
 from bertd_export.quantization.activations import (
     CalibrationRows,

@@ -2,7 +2,7 @@
 
 ::
 
-    modules.json ──> Transformer (a folder) ─> Pooling ─> Dense, Normalize, …   read_sentence
+    modules.json ──> Transformer (a folder) ─> Pooling ─> Dense, Normalize, …   read_sentence_config
     config_sentence_transformers.json, sentence_bert_config.json ──> prompts, limit, lower case
 """
 
@@ -125,7 +125,7 @@ def _dense_weights(folder: Path, *, allow_pickle: bool) -> tuple[Path, dict[str,
         raise ExportError(f"{pickled} cannot be loaded: {error}") from error
 
 
-def read_sentence(folder: Path, *, allow_pickle: bool) -> SentenceConfig:
+def read_sentence_config(folder: Path, *, allow_pickle: bool) -> SentenceConfig:
     """Read what the folder says; of a plain model, little.
 
     Args:

@@ -1,10 +1,21 @@
-"""How well the answers of two graphs agree, text by text."""
+"""How well two graphs, or a graph and PyTorch, agree text by text: a cosine for each text.
+
+::
+
+    outputs of a text ──compared_output──> embedding or logits ──agreement──> scores, worst texts
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from bertd.bundle import SENTENCE_EMBEDDING, Task
 from bertd.bundle.arrays import Float32Array
+
+from bertd_export.checkpoint.texts import TextOutputs
+from bertd_export.errors import shortened
+
+_WORST = 3  # texts shown with a refusal
 
 
 @dataclass(frozen=True)
@@ -30,10 +41,19 @@ class CosineScores:
         """Least score."""
         return min(self.scores)
 
-    def worst(self, count: int) -> list[tuple[int, float]]:
-        """Number and score of the texts with the least scores, least first."""
-        ranked = sorted(enumerate(self.scores), key=lambda pair: pair[1])
-        return ranked[:count]
+    def worst(self, texts: Sequence[str], digits: int) -> list[str]:
+        """The texts with the least scores, least first, each with its score before it."""
+        ranked = sorted(zip(self.scores, texts, strict=True), key=lambda pair: pair[0])
+        return [f"{score:.{digits}f} {shortened(text)}" for score, text in ranked[:_WORST]]
+
+
+def compared_output(outputs: TextOutputs) -> Float32Array:
+    """What is compared of a text: the sentence embedding, or all logits side by side."""
+    if SENTENCE_EMBEDDING in outputs:
+        return outputs[SENTENCE_EMBEDDING]
+    columns = [part.reshape(len(part), -1) for part in outputs.values()]
+    rows: Float32Array = np.concatenate(columns, axis=1)
+    return rows
 
 
 def cosine(expected: Float32Array, got: Float32Array) -> float:
@@ -67,3 +87,17 @@ def logit_agreement(expected: Sequence[Float32Array], got: Sequence[Float32Array
         lost = float(np.sqrt(np.mean(np.square(a.astype(np.float64) - b))) / spread)
         scores.append(1 - lost**2 / 2 if np.isfinite(lost) else -1.0)
     return CosineScores(tuple(scores))
+
+
+def task_agreement(
+    task: Task, expected: Sequence[Float32Array], got: Sequence[Float32Array]
+) -> CosineScores:
+    """Compare embeddings by their cosine, logits on its scale.
+
+    Args:
+        task: says which of the two the texts have.
+        expected: :func:`compared_output` of each text.
+        got: the same of the other graph.
+    """
+    compare = agreement if task == "feature-extraction" else logit_agreement
+    return compare(expected, got)

@@ -7,13 +7,13 @@ and odd characters find inputs that a model, or its packed form, treats otherwis
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from bertd.bundle.arrays import Int64Array
 from bertd.bundle.runs import SHORT_TOKENS
 
 from bertd_export.checkpoint.loading import Checkpoint
+from bertd_export.checkpoint.texts import TokenizedText, as_read
 
 LENGTHS = (2, 3, 7, 16, 33, 128, SHORT_TOKENS, SHORT_TOKENS + 1)  # two kernels meet at the end
 LONGEST = 512  # attention over thousands of tokens would need gigabytes
@@ -26,14 +26,6 @@ CHARACTERS = (
 
 _MASKED_SHARE = 0.15
 _TWIN = 128  # tokens; of a text this long, and of the longest, there are two
-
-
-@dataclass(frozen=True)
-class TokenizedText:
-    """Token ids and token types of one sequence, int64 ``[tokens]`` each."""
-
-    ids: Int64Array
-    types: Int64Array
 
 
 def texts(checkpoint: Checkpoint) -> dict[str, TokenizedText]:
@@ -120,12 +112,8 @@ def _real(checkpoint: Checkpoint) -> dict[str, TokenizedText]:
     encode = checkpoint.tokenizer.encode
     found = {f"text {text!r}": encode(text) for text in CHARACTERS}
     found[f"pair {CHARACTERS[0]!r}, {CHARACTERS[1]!r}"] = encode(CHARACTERS[0], CHARACTERS[1])
-    cut = slice(checkpoint.max_tokens)
     return {
-        name: TokenizedText(
-            np.array(encoding.ids[cut], np.int64),
-            np.minimum(np.array(encoding.type_ids[cut], np.int64), checkpoint.type_vocab_size - 1),
-        )
+        name: as_read(encoding, checkpoint)
         for name, encoding in found.items()
         if encoding.ids and max(encoding.ids) < int(checkpoint.model.config.vocab_size)
     }

@@ -191,7 +191,7 @@ def activation_error(
 
 def choose(
     producer: str,
-    statistics: CalibrationRows,
+    calibration: CalibrationRows,
     weights: Sequence[Float32Array],
     *,
     may_split: bool = False,
@@ -200,11 +200,11 @@ def choose(
 
     Args:
         producer: the operator that computed the input.
-        statistics: what calibration saw.
+        calibration: the rows that calibration saw.
         weights: of the linear layers that read it, ``[inputs, outputs]`` each.
         may_split: whether channels of the input can be computed again with a shift.
     """
-    rows = statistics.rows
+    rows = calibration.rows
     ones = np.ones(rows.shape[1], np.float32)
     if producer == "Gelu":
         channel_max = np.maximum(rows.max(axis=0), 0) * _ROOM
@@ -220,7 +220,7 @@ def choose(
     else:
         cheaper = [_static(rows, ones)]
         careful = Quantizer("row", 1 / 127, ROW_ZERO, ones)
-    sample = statistics.sample
+    sample = calibration.sample
     limit = max(_AS_GOOD * activation_error(careful, sample, weights), _GOOD_ENOUGH)
     for quantizer in cheaper:
         if activation_error(quantizer, sample, weights) <= limit:

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
-
 from bertd_export.checkpoint.loading import Checkpoint
+from bertd_export.checkpoint.texts import TokenizedText, as_read
 from bertd_export.errors import ExportError, shortened
 from bertd_export.files.lines import split_lines
-from bertd_export.parity.cases import TokenizedText
 
 BUILT_IN = "built-in"
 _EVERY = 3  # each third text judges, the others calibrate
@@ -87,7 +85,6 @@ def tokenized(checkpoint: Checkpoint, texts: list[str]) -> list[TokenizedText]:
     Raises:
         ExportError: the tokenizer makes no token of a text.
     """
-    limit = min(checkpoint.max_tokens, _LONGEST)
     found = []
     for text in texts:
         encoding = checkpoint.tokenizer.encode(text)
@@ -96,11 +93,10 @@ def tokenized(checkpoint: Checkpoint, texts: list[str]) -> list[TokenizedText]:
                 f"the tokenizer makes no token of the calibration text {shortened(text)!r}: "
                 f"remove it"
             )
-        ids = np.array(encoding.ids[:limit], np.int64)
-        types = np.array(encoding.type_ids[:limit], np.int64)
+        text_read = as_read(encoding, checkpoint, longest=_LONGEST)
         if checkpoint.head.mask_token_id is not None:
-            ids[len(ids) // 2] = checkpoint.head.mask_token_id
-        found.append(TokenizedText(ids, np.minimum(types, checkpoint.type_vocab_size - 1)))
+            text_read.ids[len(text_read.ids) // 2] = checkpoint.head.mask_token_id
+        found.append(text_read)
     return found
 
 

@@ -10,29 +10,27 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
-from bertd.bundle import (
-    GRAPH_NAME,
-    Evaluation,
-    Parity,
-    Quantization,
-)
+from bertd.bundle import GRAPH_NAME, Evaluation, Parity, Quantization
+from bertd.bundle.arrays import Float32Array
 
 from bertd_export.checkpoint.families import attention_calls
 from bertd_export.checkpoint.loading import Checkpoint
-from bertd_export.errors import ExportError, shortened
+from bertd_export.checkpoint.texts import TokenizedText
+from bertd_export.errors import ExportError
 from bertd_export.evaluation.evaluator import Evaluator
+from bertd_export.graph.fusion import check_fusion
 from bertd_export.graph.runtime import optimized, session
 from bertd_export.graph.saving import save_graph
-from bertd_export.parity.agreement import CosineScores, agreement, logit_agreement
-from bertd_export.parity.answers import batches, judged, judged_answers
-from bertd_export.parity.cases import TokenizedText
-from bertd_export.parity.parity import check_fusion, compare, feed_of, measure, run_packed
+from bertd_export.parity.agreement import CosineScores, compared_output, task_agreement
+from bertd_export.parity.comparison import compare, within_tolerance
+from bertd_export.parity.packed_batch import batches_of, feed_of, run_packed, run_texts
 from bertd_export.quantization.calibration import (
     CalibrationTexts,
     for_calibration,
     read_sample,
     tokenized,
 )
+from bertd_export.quantization.conversion import PrecisionRecord
 from bertd_export.quantization.folding import fold
 from bertd_export.quantization.int8_graph import INTEGER_PRODUCT, write_int8
 from bertd_export.quantization.linear_layers import (
@@ -44,7 +42,6 @@ from bertd_export.quantization.rounding import Feed, RoundedLinear, ranges, roun
 
 SCHEME = 2
 DEFAULT_MIN_COSINE = 0.99
-_WORST = 3  # examples shown with a refusal
 _ROOM = 1.25  # by how much another machine's differences may exceed those of the export
 
 
@@ -69,6 +66,10 @@ def _one_thread(graph: Path) -> Any:
     return session(graph, options)
 
 
+def _compared(graph: Any, checkpoint: Checkpoint, texts: list[TokenizedText]) -> list[Float32Array]:
+    return [compared_output(outputs) for outputs in run_texts(graph, checkpoint, texts)]
+
+
 def count_integer_products(graph: Path) -> int:
     """How many integer matrix products ONNX Runtime runs, after its own rewriting."""
     return sum(node.op_type == INTEGER_PRODUCT for node in optimized(graph).graph.node)
@@ -89,15 +90,14 @@ class _Candidates:
         self._checkpoint = checkpoint
         self._rounded = rounded
         self._judge = judge
-        self._expected = judged_answers(session(graph), checkpoint, judge)
+        self._expected = _compared(session(graph), checkpoint, judge)
 
     def judge(self, kept: set[str]) -> CosineScores:
         """Write the graph with these linear layers in fp32, and compare it with the fp32 graph."""
         chosen = [one for one in self._rounded if one.linear.name not in kept]
         self.path.write_bytes(write_int8(self._fp32, chosen).SerializeToString())
-        answers = judged_answers(session(self.path), self._checkpoint, self._judge)
-        score = agreement if self._checkpoint.task == "feature-extraction" else logit_agreement
-        return score(self._expected, answers)
+        answers = _compared(session(self.path), self._checkpoint, self._judge)
+        return task_agreement(self._checkpoint.task, self._expected, answers)
 
 
 def _search(
@@ -145,18 +145,13 @@ def _matched(patterns: tuple[str, ...], names: list[str]) -> set[str]:
     return kept
 
 
-def _refuse(found: CosineScores, least: float, kept: int, texts: list[str]) -> ExportError:
-    summary = (
+def _refusal(found: CosineScores, least: float, kept: int, texts: list[str]) -> ExportError:
+    return ExportError(
         f"int8 agrees with fp32 to a mean cosine of {found.mean:.5f} (lowest {found.lowest:.5f}), "
         f"less than --min-cosine {least:g}, even with {kept} linear layers kept in fp32; "
         f"calibrate on texts like those that will be served (--calibration FILE), lower "
-        f"--min-cosine, or export fp32. Worst texts:"
+        f"--min-cosine, or export fp32. Worst texts: {' '.join(found.worst(texts, 5))}"
     )
-    lines = [summary]
-    for number, score in found.worst(_WORST):
-        text = texts[number]
-        lines.append(f"  {score:.5f}  {shortened(text)}")
-    return ExportError("\n".join(lines))
 
 
 def _check(graph: Path, checkpoint: Checkpoint, products: int, judge: list[TokenizedText]) -> None:
@@ -167,10 +162,10 @@ def _check(graph: Path, checkpoint: Checkpoint, products: int, judge: list[Token
         raise ExportError(
             f"ONNX Runtime runs {found} integer matrix products for {products} linear layers"
         )
-    batched = judged_answers(session(graph), checkpoint, judge)
+    batched = _compared(session(graph), checkpoint, judge)
     single = _one_thread(graph)
     for text, answer in zip(judge, batched, strict=True):
-        if not np.array_equal(answer, judged(run_packed(single, checkpoint, [text])[0])):
+        if not np.array_equal(answer, compared_output(run_packed(single, checkpoint, [text])[0])):
             raise ExportError(
                 f"the answer to a text of {len(text.ids)} tokens is not bit-identical "
                 f"batched and alone on one thread"
@@ -179,7 +174,7 @@ def _check(graph: Path, checkpoint: Checkpoint, products: int, judge: list[Token
 
 def _feeds(graph: Path, checkpoint: Checkpoint, sample: CalibrationTexts) -> list[Feed]:
     run = session(graph)
-    packed = batches(for_calibration(checkpoint, sample))
+    packed = batches_of(for_calibration(checkpoint, sample))
     return [feed_of(run, checkpoint, batch) for batch in packed]
 
 
@@ -201,7 +196,7 @@ def _quantize(
     candidates = _Candidates(graph, checkpoint, rounded, judge)
     kept, found = _search(candidates, asked, rounded, options.min_cosine)
     if found.mean < options.min_cosine:
-        raise _refuse(found, options.min_cosine, len(kept), sample.judge)
+        raise _refusal(found, options.min_cosine, len(kept), sample.judge)
     progress("checking the int8 operators")
     _check(candidates.path, checkpoint, len(names) - len(kept), judge)
     record = Quantization(
@@ -231,6 +226,37 @@ def _prepare(
     save_graph(fp32, path)
 
 
+@dataclass(frozen=True)
+class Int8Conversion:
+    """An int8 graph and what was measured.
+
+    Attributes:
+        graph: the model.
+        record: for the manifest.
+        evaluation: on the user's labelled data, where there is any.
+    """
+
+    graph: onnx.ModelProto
+    record: Quantization
+    evaluation: Evaluation | None
+
+    def described(self) -> PrecisionRecord:
+        """What the manifest says of it."""
+        return PrecisionRecord(quantization=self.record, evaluation=self.evaluation)
+
+    def held(self, found: dict[str, Parity]) -> dict[str, Parity]:
+        """What was found, with a tolerance that leaves room for another machine.
+
+        The cosine has judged the graph already.
+        """
+        return {
+            output: parity.model_copy(
+                update={"tolerance": max(parity.tolerance, _ROOM * parity.max_abs_diff)}
+            )
+            for output, parity in found.items()
+        }
+
+
 def to_int8(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
     fp32: onnx.ModelProto,
     checkpoint: Checkpoint,
@@ -239,7 +265,7 @@ def to_int8(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
     scratch: Path,
     progress: Callable[[str], None],
     evaluator: Evaluator | None = None,
-) -> tuple[onnx.ModelProto, Quantization, Evaluation | None]:
+) -> Int8Conversion:
     """Quantise the packed graph.
 
     Args:
@@ -261,22 +287,7 @@ def to_int8(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
         progress("folding the spread of activations into weights")
         _prepare(fp32, path, checkpoint, sample)
         progress("comparing the fp32 graph with PyTorch")
-        measure(path, checkpoint, tolerance)
+        within_tolerance(compare(path, checkpoint, tolerance))
         chosen, record = _quantize(path, checkpoint, options, sample, progress)
         evaluation = evaluator.compare({"fp32": path, "int8": chosen}) if evaluator else None
-        return onnx.load(str(chosen)), record, evaluation
-
-
-def parity_of(graph: Path, checkpoint: Checkpoint, tolerance: float) -> dict[str, Parity]:
-    """How far the int8 graph is from PyTorch eager, by output.
-
-    The cosine has judged the graph already. What is measured here becomes, with some room, the
-    tolerance to which a later comparison holds the bundle.
-
-    Raises:
-        ExportError: an answer is not finite, or depends on its batch.
-    """
-    return {
-        output: found.model_copy(update={"tolerance": max(tolerance, _ROOM * found.max_abs_diff)})
-        for output, found in compare(graph, checkpoint, tolerance).items()
-    }
+        return Int8Conversion(onnx.load(str(chosen)), record, evaluation)

@@ -142,14 +142,14 @@ def round_linears(
     for part in _parts(_grouped(linears), tensors, tokens):
         sources = {members[0].source: number for number, g in enumerate(part) for members in g}
         progress(f"calibrating {len(sources)} inputs of linear layers")
-        statistics = [CalibrationRows() for _ in part]
+        collected = [CalibrationRows() for _ in part]
         for rows in _rows(graph, list(sources), feeds):
             for number, values in zip(sources.values(), rows, strict=True):
-                statistics[number].add(values)
+                collected[number].add(values)
         progress(f"rounding the weights behind {len(sources)} inputs")
-        statistics.reverse()
+        collected.reverse()
         for group in part:
-            for one in _round(group, statistics.pop(), tensors, graph.parent, outputs):
+            for one in _round(group, collected.pop(), tensors, graph.parent, outputs):
                 rounded[one.linear.name] = one
     return [rounded[linear.name] for linear in linears]
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bertd_export.checkpoint.options import allow_pickle
+
 if TYPE_CHECKING:
     from bertd_export.verification.graph_summary import GraphSummary, Value
 
@@ -138,12 +140,7 @@ def _print(title: str, lines: list[tuple[str, str]]) -> None:
     "--revision",
     help="Branch, tag or commit of a hub id.  [default: the commit in the manifest]",
 )
-@click.option(
-    "--allow-pickle",
-    is_flag=True,
-    help="Read pytorch_model.bin where there are no safetensors. It is unpickled by a loader that "
-    "makes tensors only and runs no code.",
-)
+@allow_pickle
 def verify(bundle: Path, model: str, **options: Any) -> None:
     """Repeat BUNDLE's comparison with PyTorch on this machine.
 

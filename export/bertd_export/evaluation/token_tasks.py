@@ -1,10 +1,11 @@
-"""Labelled examples of the tasks that answer inside a text: tags, answers to questions, masks."""
+"""Tasks that answer inside a text: tags of its words, answers to questions, masks."""
 
 import numpy as np
 import tokenizers
 from bertd.bundle import END_LOGITS, LOGITS, START_LOGITS, heads
 
 from bertd_export.checkpoint.loading import Checkpoint
+from bertd_export.checkpoint.texts import TextOutputs, TokenizedText
 from bertd_export.evaluation import metrics
 from bertd_export.evaluation.examples import Examples
 from bertd_export.evaluation.scoring import (
@@ -14,8 +15,6 @@ from bertd_export.evaluation.scoring import (
     accuracy,
     joined_logits,
 )
-from bertd_export.parity.cases import TokenizedText
-from bertd_export.parity.parity import TextOutputs
 
 ANSWER_TOKENS = 30  # longest answer of question-answering, as in SQuAD's reference
 
@@ -43,10 +42,10 @@ class Tags:
             self._places.append(_first_tokens(words, encoding))
             self._tags.append(tags)
 
-    def measure(self, run: Predict) -> EvaluationResult:
-        """Score the graph behind `run`."""
+    def measure(self, predict: Predict) -> EvaluationResult:
+        """Score the graph behind `predict`."""
         found = []
-        for answer, places in zip(run(self._texts), self._places, strict=True):
+        for answer, places in zip(predict(self._texts), self._places, strict=True):
             best, _ = heads.token_labels(answer[LOGITS])
             found.append([metrics.OUTSIDE if n is None else self._names[best[n]] for n in places])
         pairs = [
@@ -114,9 +113,9 @@ class Questions:
         offsets = encoding.offsets
         return self._contexts[number][offsets[best.start][0] : offsets[best.end][1]]
 
-    def measure(self, run: Predict) -> EvaluationResult:
-        """Score the graph behind `run`."""
-        found = [self._answer(*each) for each in enumerate(run(self._texts))]
+    def measure(self, predict: Predict) -> EvaluationResult:
+        """Score the graph behind `predict`."""
+        found = [self._answer(*each) for each in enumerate(predict(self._texts))]
         exact = list(map(metrics.exact_match, self._answers, found))
         f1 = list(map(metrics.answer_f1, self._answers, found))
         return EvaluationResult(
@@ -152,9 +151,9 @@ class Masks:
             self._texts.append(text)
             self._answers.append(allowed)
 
-    def measure(self, run: Predict) -> EvaluationResult:
-        """Score the graph behind `run`."""
-        best, _ = heads.top_tokens(joined_logits(run, self._texts), 1)
+    def measure(self, predict: Predict) -> EvaluationResult:
+        """Score the graph behind `predict`."""
+        best, _ = heads.top_tokens(joined_logits(predict, self._texts), 1)
         right = [
             int(token in allowed)
             for token, allowed in zip(best[:, 0].tolist(), self._answers, strict=True)
