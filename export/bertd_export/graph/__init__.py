@@ -2,7 +2,8 @@
 
 ::
 
-    Checkpoint ──packed_model──> one row of tokens, attention as one operator ──trace──> graph
+    Checkpoint ──packed_model──> the stock forward on one row of tokens ──trace──> graph
+      traced_operators attention and reductions by sequence, one operator each
       hidden_state     hands a head only the rows that it reads
       position_bias    the attention modules of MPNet and DeBERTa
     graph ──first_rows, rotary, rewrite──> fewer and larger operators
