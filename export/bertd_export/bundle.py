@@ -41,7 +41,12 @@ from bertd_export.graph.operators import OPSET
 from bertd_export.graph.saving import save_graph
 from bertd_export.graph.trace import quiet, trace
 from bertd_export.parity.comparison import compare
-from bertd_export.quantization.conversion import Conversion, Fp32Conversion, PrecisionRecord
+from bertd_export.quantization.conversion import (
+    Conversion,
+    Fp32Conversion,
+    PrecisionRecord,
+    QualityGate,
+)
 from bertd_export.quantization.fp16 import Fp16Options, to_fp16
 from bertd_export.quantization.int8 import Int8Options, to_int8
 
@@ -182,12 +187,12 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
         progress(describe_family(checkpoint.model.config))
         progress(f"tracing {type(checkpoint.model).__name__}")
         traced = trace(checkpoint)
-        common = (tolerance, staging, progress, evaluator)
+        gate = QualityGate(checkpoint, tolerance, evaluator)
         conversion: Conversion = Fp32Conversion(traced)
         if int8 is not None:
-            conversion = to_int8(traced, checkpoint, int8, *common)
+            conversion = to_int8(traced, int8, gate, staging, progress)
         elif fp16 is not None:
-            conversion = to_fp16(traced, checkpoint, fp16, *common)
+            conversion = to_fp16(traced, fp16, gate, staging, progress)
         progress("writing the graph, its weights and the tokenizer")
         graph = _write(conversion.graph, checkpoint.tokenizer, staging)
         progress("checking the fused attention")
@@ -197,7 +202,7 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
         record = conversion.described()
         if evaluator is not None and record.evaluation is None:
             progress("measuring on the labelled examples")
-            record = replace(record, evaluation=evaluator.compare({"fp32": graph}))
+            record = replace(record, evaluation=gate.evaluate({"fp32": graph}))
         files = {path.name: file_record(path) for path in sorted(staging.iterdir())}
         manifest = describe(checkpoint, name or safe_name(checkpoint.name), parity, files, record)
         write_manifest(staging, manifest)

@@ -19,6 +19,7 @@ from bertd_export.graph.runtime import session
 from bertd_export.graph.trace import trace
 from bertd_export.parity.packed_batch import run_packed
 from bertd_export.parity.reference import eager_outputs
+from bertd_export.quantization.conversion import QualityGate
 from bertd_export.quantization.fp16 import Fp16Options, to_fp16
 from bertd_export.verification.verify import verify
 from bertd_server.engine.engine import Engine
@@ -130,7 +131,9 @@ def test_every_layout_runs_in_fp16(family: str, calls: int, tmp_path: Path) -> N
     """ALBERT's layers share weights, ModernBERT has local attention, DeBERTa a position bias."""
     source = save_tiny(tmp_path / "source", family, max_position_embeddings=302)
     checkpoint = checkpoints.load(str(source))
-    halved = to_fp16(trace(checkpoint), checkpoint, LENIENT, 1e-4, tmp_path, lambda _: None)
+    halved = to_fp16(
+        trace(checkpoint), LENIENT, QualityGate(checkpoint, 1e-4), tmp_path, lambda _: None
+    )
     assert halved.record.mean_cosine > 0.999
     functions = [function.name for function in halved.graph.functions]
     assert any(name.endswith("AttentionHalf") for name in functions)
@@ -178,7 +181,9 @@ def test_what_leaves_the_range_stays_in_fp32(
 ) -> None:
     folder = spoil(source, tmp_path / "large", name, factor)
     checkpoint = checkpoints.load(str(folder))
-    halved = to_fp16(trace(checkpoint), checkpoint, LENIENT, 1e-3, tmp_path, lambda _: None)
+    halved = to_fp16(
+        trace(checkpoint), LENIENT, QualityGate(checkpoint, 1e-3), tmp_path, lambda _: None
+    )
     assert halved.record.keep_fp32
     assert halved.record.largest > 65504 / 4
     assert halved.record.mean_cosine > 0.999

@@ -7,13 +7,48 @@
                  ──to_fp16──> Fp16Conversion   ┘ found, with some room, becomes the tolerance
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import onnx
 from bertd.bundle import Evaluation, HalfPrecision, Parity, Precision, Quantization
 
-from bertd_export.parity.comparison import within_tolerance
+from bertd_export.checkpoint.loading import Checkpoint
+from bertd_export.evaluation.evaluator import Evaluator
+from bertd_export.parity.comparison import compare, within_tolerance
+
+
+@dataclass(frozen=True)
+class QualityGate:
+    """What a graph has to hold against: PyTorch in fp32, the task's metrics in every precision.
+
+    Attributes:
+        checkpoint: the model that PyTorch runs.
+        tolerance: largest absolute difference of the fp32 graph from PyTorch eager.
+        evaluator: measures graphs on the user's labelled data, if there is any.
+    """
+
+    checkpoint: Checkpoint
+    tolerance: float
+    evaluator: Evaluator | None = None
+
+    def check_fp32(self, graph: Path) -> None:
+        """Compare the fp32 graph, from which another is made, with PyTorch.
+
+        Raises:
+            ExportError: they differ by more than the tolerance.
+        """
+        within_tolerance(compare(graph, self.checkpoint, self.tolerance))
+
+    def evaluate(self, graphs: Mapping[Precision, Path]) -> Evaluation | None:
+        """The metrics of fp32 and, where it is another, of the bundle's precision.
+
+        Raises:
+            ExportError: a metric drops by more than was allowed.
+        """
+        return self.evaluator.compare(graphs) if self.evaluator else None
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,12 @@ from bertd.bundle import GRAPH_NAME, Evaluation, HalfPrecision, Parity
 from bertd_export.checkpoint.loading import Checkpoint
 from bertd_export.checkpoint.texts import TextOutputs
 from bertd_export.errors import ExportError
-from bertd_export.evaluation.evaluator import Evaluator
 from bertd_export.graph.runtime import session
 from bertd_export.graph.saving import save_copy
 from bertd_export.parity.agreement import CosineScores, compared_output, task_agreement
-from bertd_export.parity.comparison import compare, within_tolerance
 from bertd_export.parity.packed_batch import run_texts
 from bertd_export.quantization.calibration import read_sample, tokenized
-from bertd_export.quantization.conversion import PrecisionRecord
+from bertd_export.quantization.conversion import PrecisionRecord, QualityGate
 from bertd_export.quantization.fp16_exceptions import exceptions, measure_magnitudes
 from bertd_export.quantization.fp16_graph import write_fp16, write_rounded
 
@@ -109,25 +107,21 @@ class Fp16Conversion:
         }
 
 
-def to_fp16(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
+def to_fp16(
     fp32: onnx.ModelProto,
-    checkpoint: Checkpoint,
     options: Fp16Options,
-    tolerance: float,
+    gate: QualityGate,
     scratch: Path,
     progress: Callable[[str], None],
-    evaluator: Evaluator | None = None,
 ) -> Fp16Conversion:
     """Store the packed graph's weights and values in fp16.
 
     Args:
         fp32: the packed graph.
-        checkpoint: what it was traced from.
         options: what the user asks for.
-        tolerance: largest difference of the fp32 graph from PyTorch eager.
+        gate: what both graphs are compared with.
         scratch: folder in which a temporary one is made; it needs room for the weights.
         progress: told what happens next.
-        evaluator: measures both graphs on labelled data.
 
     Raises:
         ExportError: a file of the user's is wrong, the fp32 graph is not right, or fp16 does not
@@ -135,6 +129,7 @@ def to_fp16(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
     """
     progress(ON_A_CPU)
     sample = read_sample(options.calibration)
+    checkpoint = gate.checkpoint
     judge = tokenized(checkpoint, sample.judge)
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         folder = Path(name)
@@ -143,7 +138,7 @@ def to_fp16(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
         )
         save_copy(fp32, plain)
         progress("comparing the fp32 graph with PyTorch")
-        within_tolerance(compare(plain, checkpoint, tolerance))
+        gate.check_fp32(plain)
         progress("measuring the range of every value")
         everything = tokenized(checkpoint, [*sample.calibrate, *sample.judge])
         magnitudes = measure_magnitudes(fp32, folder / "probe.onnx", checkpoint, everything)
@@ -159,7 +154,7 @@ def to_fp16(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
         for scores in (found, _agreement(checkpoint, expected, run)):
             if scores.mean < options.min_cosine:
                 raise _refusal(scores, options.min_cosine, sample.judge)
-        evaluation = evaluator.compare({"fp32": plain, "fp16": rounded}) if evaluator else None
+        evaluation = gate.evaluate({"fp32": plain, "fp16": rounded})
     record = HalfPrecision(
         keep_fp32=tuple(f"{node.op_type} {node.name or node.output[0]}" for node in large),
         largest=max(magnitudes.values.values(), default=0.0),

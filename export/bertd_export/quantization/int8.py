@@ -17,12 +17,10 @@ from bertd_export.checkpoint.families import attention_calls
 from bertd_export.checkpoint.loading import Checkpoint
 from bertd_export.checkpoint.texts import TokenizedText
 from bertd_export.errors import ExportError
-from bertd_export.evaluation.evaluator import Evaluator
 from bertd_export.graph.fusion import check_fusion
 from bertd_export.graph.runtime import optimized, session
 from bertd_export.graph.saving import save_graph
 from bertd_export.parity.agreement import CosineScores, compared_output, task_agreement
-from bertd_export.parity.comparison import compare, within_tolerance
 from bertd_export.parity.packed_batch import batches_of, feed_of, run_packed, run_texts
 from bertd_export.quantization.calibration import (
     CalibrationTexts,
@@ -30,7 +28,7 @@ from bertd_export.quantization.calibration import (
     read_sample,
     tokenized,
 )
-from bertd_export.quantization.conversion import PrecisionRecord
+from bertd_export.quantization.conversion import PrecisionRecord, QualityGate
 from bertd_export.quantization.folding import fold
 from bertd_export.quantization.int8_graph import INTEGER_PRODUCT, write_int8
 from bertd_export.quantization.linear_layers import (
@@ -257,25 +255,21 @@ class Int8Conversion:
         }
 
 
-def to_int8(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
+def to_int8(
     fp32: onnx.ModelProto,
-    checkpoint: Checkpoint,
     options: Int8Options,
-    tolerance: float,
+    gate: QualityGate,
     scratch: Path,
     progress: Callable[[str], None],
-    evaluator: Evaluator | None = None,
 ) -> Int8Conversion:
     """Quantise the packed graph.
 
     Args:
         fp32: the packed graph; its tensors are moved to a temporary file.
-        checkpoint: what it was traced from.
         options: what the user asks for.
-        tolerance: largest difference of the fp32 graph from PyTorch eager.
+        gate: what both graphs are compared with.
         scratch: folder in which a temporary one is made; it needs room for the weights.
         progress: told what happens next.
-        evaluator: measures both graphs on labelled data.
 
     Raises:
         ExportError: a file of the user's is wrong, the fp32 graph is not right, or int8 does not
@@ -285,9 +279,9 @@ def to_int8(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         path = Path(name) / GRAPH_NAME
         progress("folding the spread of activations into weights")
-        _prepare(fp32, path, checkpoint, sample)
+        _prepare(fp32, path, gate.checkpoint, sample)
         progress("comparing the fp32 graph with PyTorch")
-        within_tolerance(compare(path, checkpoint, tolerance))
-        chosen, record = _quantize(path, checkpoint, options, sample, progress)
-        evaluation = evaluator.compare({"fp32": path, "int8": chosen}) if evaluator else None
+        gate.check_fp32(path)
+        chosen, record = _quantize(path, gate.checkpoint, options, sample, progress)
+        evaluation = gate.evaluate({"fp32": path, "int8": chosen})
         return Int8Conversion(onnx.load(str(chosen)), record, evaluation)
