@@ -32,6 +32,7 @@ from bertd_export.quantization.activations import (
 from bertd_export.quantization.calibration import for_calibration, read_sample, tokenized
 from bertd_export.quantization.gptq import LEVELS, compensation, round_weight
 from bertd_export.quantization.int8 import Int8Options
+from bertd_export.quantization.int8_exceptions import Candidates
 from bertd_export.quantization.int8_graph import write_int8
 from bertd_export.quantization.linear_layers import find_linears, split_residual_biases
 from bertd_export.quantization.rounding import ranges, round_linears
@@ -267,7 +268,7 @@ def test_the_search_keeps_few_layers(graph: Path, tiny: Path, texts: Path, bundl
         ranked = sorted(rounded, key=lambda one: -one.error)
         fewer = {one.linear.name for one in ranked[: len(kept) - 1]}
         judge = tokenized(checkpoint, sample.judge)
-        found = int8._Candidates(graph, checkpoint, rounded, judge).judge(fewer)
+        found = Candidates(graph, checkpoint, rounded, judge).judge(fewer)
         assert found.mean < least
 
 

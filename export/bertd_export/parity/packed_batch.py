@@ -17,12 +17,13 @@ from bertd.bundle import (
     SHORT_RUNS,
     TOKEN_TYPE_IDS,
 )
-from bertd.bundle.arrays import Int64Array
+from bertd.bundle.arrays import Float32Array, Int64Array
 from bertd.bundle.positions import number_positions
 from bertd.bundle.runs import arrange
 
 from bertd_export.checkpoint.loading import Checkpoint
 from bertd_export.checkpoint.texts import TextOutputs, TokenizedText
+from bertd_export.parity.agreement import compared_output
 
 _BATCH_TOKENS = 1024
 
@@ -92,3 +93,10 @@ def run_texts(
     """Every output of each text, in order, in batches of at most 1024 tokens."""
     batches = batches_of(texts)
     return [outputs for batch in batches for outputs in run_packed(session, checkpoint, batch)]
+
+
+def compared_outputs(
+    session: Any, checkpoint: Checkpoint, texts: list[TokenizedText]
+) -> list[Float32Array]:
+    """The compared part of the answer to each text, in order."""
+    return [compared_output(outputs) for outputs in run_texts(session, checkpoint, texts)]

@@ -3,7 +3,8 @@
 ::
 
     calibration   texts that set scales, and texts that judge
-    int8:  linear_layers ──folding──> activations, gptq ──rounding──> int8_graph ──> cosine to fp32
-    fp16:  largest value of each node ──fp16_exceptions──> fp16_graph ──> cosine to fp32
-    conversion    what either hands to the bundle: graph, record, tolerances
+    int8          linear_layers ──folding──> activations, gptq ──rounding──> rounded layers
+                  ──int8_exceptions──> int8_graph ──> cosine to fp32
+    fp16          largest values ──fp16_exceptions──> fp16_graph ──> cosine to fp32
+    conversion    what either is held against, and hands to the bundle
 """

@@ -1,9 +1,14 @@
-"""From the packed fp32 graph to an int8 one that is good enough, or a refusal."""
+"""From the packed fp32 graph to an int8 one that is good enough, or a refusal.
+
+::
+
+    fp32 graph ──folding──> the same answers, even rows ──calibration texts──> rounded layers
+               ──search──> int8 graph, fewest layers in fp32 ──> cosine to fp32 ──> gate
+"""
 
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +16,6 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from bertd.bundle import GRAPH_NAME, Evaluation, Parity, Quantization
-from bertd.bundle.arrays import Float32Array
 
 from bertd_export.checkpoint.families import attention_calls
 from bertd_export.checkpoint.loading import Checkpoint
@@ -20,8 +24,8 @@ from bertd_export.errors import ExportError
 from bertd_export.graph.fusion import check_fusion
 from bertd_export.graph.runtime import optimized, session
 from bertd_export.graph.saving import save_graph
-from bertd_export.parity.agreement import CosineScores, compared_output, task_agreement
-from bertd_export.parity.packed_batch import batches_of, feed_of, run_packed, run_texts
+from bertd_export.parity.agreement import CosineScores, compared_output
+from bertd_export.parity.packed_batch import batches_of, compared_outputs, feed_of, run_packed
 from bertd_export.quantization.calibration import (
     CalibrationTexts,
     for_calibration,
@@ -30,13 +34,14 @@ from bertd_export.quantization.calibration import (
 )
 from bertd_export.quantization.conversion import PrecisionRecord, QualityGate
 from bertd_export.quantization.folding import fold
-from bertd_export.quantization.int8_graph import INTEGER_PRODUCT, write_int8
+from bertd_export.quantization.int8_exceptions import Candidates, matched, search
+from bertd_export.quantization.int8_graph import INTEGER_PRODUCT
 from bertd_export.quantization.linear_layers import (
     find_linears,
     share_equal_weights,
     split_residual_biases,
 )
-from bertd_export.quantization.rounding import Feed, RoundedLinear, ranges, round_linears
+from bertd_export.quantization.rounding import Feed, ranges, round_linears
 
 SCHEME = 2
 DEFAULT_MIN_COSINE = 0.99
@@ -64,83 +69,9 @@ def _one_thread(graph: Path) -> Any:
     return session(graph, options)
 
 
-def _compared(graph: Any, checkpoint: Checkpoint, texts: list[TokenizedText]) -> list[Float32Array]:
-    return [compared_output(outputs) for outputs in run_texts(graph, checkpoint, texts)]
-
-
 def count_integer_products(graph: Path) -> int:
     """How many integer matrix products ONNX Runtime runs, after its own rewriting."""
     return sum(node.op_type == INTEGER_PRODUCT for node in optimized(graph).graph.node)
-
-
-class _Candidates:
-    """Int8 graphs that differ in which linear layers stay in fp32, and how good each is."""
-
-    def __init__(
-        self,
-        graph: Path,
-        checkpoint: Checkpoint,
-        rounded: list[RoundedLinear],
-        judge: list[TokenizedText],
-    ) -> None:
-        self.path = graph.with_name("int8.onnx")  # beside the fp32 weights that it refers to
-        self._fp32 = onnx.load(str(graph), load_external_data=False)
-        self._checkpoint = checkpoint
-        self._rounded = rounded
-        self._judge = judge
-        self._expected = _compared(session(graph), checkpoint, judge)
-
-    def judge(self, kept: set[str]) -> CosineScores:
-        """Write the graph with these linear layers in fp32, and compare it with the fp32 graph."""
-        chosen = [one for one in self._rounded if one.linear.name not in kept]
-        self.path.write_bytes(write_int8(self._fp32, chosen).SerializeToString())
-        answers = _compared(session(self.path), self._checkpoint, self._judge)
-        return task_agreement(self._checkpoint.task, self._expected, answers)
-
-
-def _search(
-    candidates: _Candidates, asked: set[str], rounded: list[RoundedLinear], least: float
-) -> tuple[set[str], CosineScores]:
-    """Keep the fewest linear layers in fp32, worst first, that reach the mean cosine.
-
-    Returns:
-        The layers kept and the agreement; below ``least`` if half of the layers do not suffice.
-    """
-    ranked = sorted(
-        (one for one in rounded if one.linear.name not in asked), key=lambda one: -one.error
-    )
-    names = [one.linear.name for one in ranked]
-    found = candidates.judge(asked)
-    if found.mean >= least:
-        return asked, found
-    low, high = 0, len(names) // 2  # low is known to fail
-    best = asked | set(names[:high])
-    reached = candidates.judge(best)
-    if reached.mean < least:
-        return best, reached
-    while high - low > 1:
-        middle = (low + high) // 2
-        kept = asked | set(names[:middle])
-        found = candidates.judge(kept)
-        if found.mean >= least:
-            high, best, reached = middle, kept, found
-        else:
-            low = middle
-    return best, candidates.judge(best)  # the file on disk is now the chosen one
-
-
-def _matched(patterns: tuple[str, ...], names: list[str]) -> set[str]:
-    kept: set[str] = set()
-    for pattern in patterns:
-        found = {name for name in names if fnmatchcase(name, pattern)}
-        if not found:
-            raise ExportError(
-                f"--keep-fp32 {pattern} matches no linear layer; there are: {', '.join(names)}"
-            )
-        kept |= found
-    if len(kept) == len(names):
-        raise ExportError("--keep-fp32 keeps every linear layer: export with --precision fp32")
-    return kept
 
 
 def _refusal(found: CosineScores, least: float, kept: int, texts: list[str]) -> ExportError:
@@ -160,7 +91,7 @@ def _check(graph: Path, checkpoint: Checkpoint, products: int, judge: list[Token
         raise ExportError(
             f"ONNX Runtime runs {found} integer matrix products for {products} linear layers"
         )
-    batched = _compared(session(graph), checkpoint, judge)
+    batched = compared_outputs(session(graph), checkpoint, judge)
     single = _one_thread(graph)
     for text, answer in zip(judge, batched, strict=True):
         if not np.array_equal(answer, compared_output(run_packed(single, checkpoint, [text])[0])):
@@ -187,12 +118,12 @@ def _quantize(
     names = [linear.name for linear in find_linears(skeleton.graph)]
     if not names:
         raise ExportError("the graph has no linear layers that int8 could replace")
-    asked = _matched(options.keep_fp32, names)
+    asked = matched(options.keep_fp32, names)
     rounded = round_linears(graph, _feeds(graph, checkpoint, sample), progress)
     progress("comparing int8 with fp32")
     judge = tokenized(checkpoint, sample.judge)
-    candidates = _Candidates(graph, checkpoint, rounded, judge)
-    kept, found = _search(candidates, asked, rounded, options.min_cosine)
+    candidates = Candidates(graph, checkpoint, rounded, judge)
+    kept, found = search(candidates, asked, rounded, options.min_cosine)
     if found.mean < options.min_cosine:
         raise _refusal(found, options.min_cosine, len(kept), sample.judge)
     progress("checking the int8 operators")

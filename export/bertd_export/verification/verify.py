@@ -33,7 +33,7 @@ from bertd_export.graph.trace import quiet
 from bertd_export.parity.agreement import compared_output, task_agreement
 from bertd_export.parity.cases import CHARACTERS
 from bertd_export.parity.comparison import observe
-from bertd_export.parity.packed_batch import run_texts
+from bertd_export.parity.packed_batch import compared_outputs
 from bertd_export.parity.reference import eager_outputs
 from bertd_export.quantization import fp16, int8
 from bertd_export.quantization.calibration import read_sample, tokenized
@@ -170,7 +170,7 @@ def _cosine(graph: Path, checkpoint: Checkpoint, provider: str) -> float:
     texts = tokenized(checkpoint, read_sample(None).judge)
     expected = [compared_output(outputs) for outputs in eager_outputs(checkpoint, texts)]
     run = session(graph, provider=provider)
-    got = [compared_output(outputs) for outputs in run_texts(run, checkpoint, texts)]
+    got = compared_outputs(run, checkpoint, texts)
     return task_agreement(checkpoint.task, expected, got).mean
 
 
