@@ -47,7 +47,7 @@ _HARMLESS = frozenset(
 
 
 @dataclass
-class PackedBatch:
+class TracedBatch:
     """The batch that is being traced.
 
     Attributes:
@@ -59,13 +59,13 @@ class PackedBatch:
     calls: int = 0
 
 
-_current: ContextVar[PackedBatch] = ContextVar("bertd_packed_batch")
+_current: ContextVar[TracedBatch] = ContextVar("bertd_traced_batch")
 
 
 @contextmanager
-def traced_on(cu_seqlens: torch.Tensor) -> Iterator[PackedBatch]:
+def traced_on(cu_seqlens: torch.Tensor) -> Iterator[TracedBatch]:
     """Within the context, attention is that of a batch with these boundaries."""
-    batch = PackedBatch(cu_seqlens)
+    batch = TracedBatch(cu_seqlens)
     token = _current.set(batch)
     try:
         yield batch
