@@ -24,7 +24,7 @@ serve: $(READY)  ## export the default model once, then serve it in the foregrou
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: $(READY)  ## check style, types, import direction, rooms, owners of names
+lint: $(READY)  ## check style, types, import direction
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
