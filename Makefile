@@ -31,6 +31,8 @@ lint: $(READY)  ## check style, types, import direction
 	$(BIN)/mypy tests
 	$(BIN)/mypy examples
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tests/tools/owners.py
+	$(BIN)/python tests/tools/rooms.py
 
 format: $(READY)  ## format the code
 	$(BIN)/ruff check --fix-only --quiet .

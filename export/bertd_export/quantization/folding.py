@@ -18,10 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from bertd.bundle.arrays import Float32Array
 from onnx import numpy_helper
 
-from bertd_export.quantization.activations import Floats, smoothing
-from bertd_export.quantization.linears import Linear, behind, is_attention
+from bertd_export.quantization.activations import smoothing
+from bertd_export.quantization.linear_layers import LinearLayer, behind, is_attention
 
 _ATTENTION_ALPHA = 0.6  # nearer to 1, unseen rows would leave the range of quiet channels
 
@@ -30,19 +31,19 @@ _ATTENTION_ALPHA = 0.6  # nearer to 1, unseen rows would leave the range of quie
 class Range:
     """The least and the largest value of each channel, ``[channels]``."""
 
-    low: Floats
-    high: Floats
+    low: Float32Array
+    high: Float32Array
 
     @property
-    def centre(self) -> Floats:
+    def centre(self) -> Float32Array:
         """Half-way between the two."""
-        middle: Floats = (self.low + self.high) / np.float32(2)
+        middle: Float32Array = (self.low + self.high) / np.float32(2)
         return middle
 
     @property
-    def magnitude(self) -> Floats:
+    def magnitude(self) -> Float32Array:
         """Half the distance between the two."""
-        half: Floats = (self.high - self.low) / np.float32(2)
+        half: Float32Array = (self.high - self.low) / np.float32(2)
         return half
 
 
@@ -67,11 +68,11 @@ class _Graph:
         """Whether each is a weight that one node alone reads."""
         return all(name in self._tensors and self._uses[name] == 1 for name in names if name)
 
-    def __getitem__(self, name: str) -> Floats:
-        array: Floats = numpy_helper.to_array(self._tensors[name])
+    def __getitem__(self, name: str) -> Float32Array:
+        array: Float32Array = numpy_helper.to_array(self._tensors[name])
         return array
 
-    def __setitem__(self, name: str, value: Floats) -> None:
+    def __setitem__(self, name: str, value: Float32Array) -> None:
         new = numpy_helper.from_array(np.asarray(value, np.float32), name)
         self._tensors[name].CopyFrom(new)
 
@@ -87,7 +88,7 @@ class _Graph:
         return biases[0] if len(biases) == 1 and self.own(*biases) else None
 
 
-def _fold_norm(graph: _Graph, group: Sequence[Linear], seen: Range) -> None:
+def _fold_norm(graph: _Graph, group: Sequence[LinearLayer], seen: Range) -> None:
     source = group[0].source
     norm = graph.producers.get(source)
     if norm is None or norm.op_type != "LayerNormalization" or not graph.inner(source):
@@ -104,7 +105,11 @@ def _fold_norm(graph: _Graph, group: Sequence[Linear], seen: Range) -> None:
 
 
 def _centre(
-    graph: _Graph, norm: onnx.NodeProto, group: Sequence[Linear], branches: list[str], seen: Range
+    graph: _Graph,
+    norm: onnx.NodeProto,
+    group: Sequence[LinearLayer],
+    branches: list[str],
+    seen: Range,
 ) -> None:
     """Take the centres off the rows and add what they contribute to the biases behind."""
     beta = norm.input[2]
@@ -118,7 +123,9 @@ def _centre(
         graph[bias] = graph[bias] + seen.centre
 
 
-def _scale(graph: _Graph, norm: onnx.NodeProto, group: Sequence[Linear], largest: Floats) -> None:
+def _scale(
+    graph: _Graph, norm: onnx.NodeProto, group: Sequence[LinearLayer], largest: Float32Array
+) -> None:
     """Divide rows that only linear layers read; their weights take it on."""
     if not graph.own(*norm.input[1:], *(linear.weight for linear in group)):
         return
@@ -130,7 +137,7 @@ def _scale(graph: _Graph, norm: onnx.NodeProto, group: Sequence[Linear], largest
 
 
 def _fold_attention(
-    graph: _Graph, group: Sequence[Linear], by_output: Mapping[str, Linear], seen: Range
+    graph: _Graph, group: Sequence[LinearLayer], by_output: Mapping[str, LinearLayer], seen: Range
 ) -> None:
     if len(group) > 1:
         return
@@ -161,7 +168,9 @@ def _fold_attention(
     graph[linear.weight] = weight * smooth[:, None]
 
 
-def fold(graph: onnx.GraphProto, linears: Sequence[Linear], ranges: Mapping[str, Range]) -> None:
+def fold(
+    graph: onnx.GraphProto, linears: Sequence[LinearLayer], ranges: Mapping[str, Range]
+) -> None:
     """Fold what can be folded, in place.
 
     Args:
@@ -171,7 +180,7 @@ def fold(graph: onnx.GraphProto, linears: Sequence[Linear], ranges: Mapping[str,
     """
     wrapped = _Graph(graph)
     by_output = {linear.output: linear for linear in linears}
-    groups: dict[str, list[Linear]] = {}
+    groups: dict[str, list[LinearLayer]] = {}
     for linear in linears:
         groups.setdefault(linear.source, []).append(linear)
     for source, group in groups.items():

@@ -22,7 +22,7 @@ from onnx import helper, numpy_helper
 
 from bertd_export.graph.operators import FUSED_DOMAIN
 from bertd_export.quantization.activations import Quantizer
-from bertd_export.quantization.quantize import RoundedLinear
+from bertd_export.quantization.rounding import RoundedLinear
 
 INTEGER_PRODUCT = "MatMulIntegerToFloat"
 

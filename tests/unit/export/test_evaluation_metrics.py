@@ -6,7 +6,7 @@ import pytest
 from bertd_export.errors import ExportError
 from bertd_export.evaluation import metrics
 from bertd_export.evaluation.examples import read_examples
-from bertd_export.evaluation.metrics import Entity
+from bertd_export.evaluation.metrics import TaggedSpan
 
 
 def test_spearman_shares_ranks_of_equal_values() -> None:
@@ -29,15 +29,15 @@ def test_f1_of_label_sets() -> None:
 @pytest.mark.parametrize(
     ("tags", "expected"),
     [
-        (["B-PER", "I-PER", "O", "B-LOC"], {Entity("PER", 0, 1), Entity("LOC", 3, 3)}),
-        (["B-PER", "B-PER"], {Entity("PER", 0, 0), Entity("PER", 1, 1)}),
-        (["I-PER", "I-LOC", "I-LOC"], {Entity("PER", 0, 0), Entity("LOC", 1, 2)}),
-        (["B-PER", "O", "I-PER"], {Entity("PER", 0, 0), Entity("PER", 2, 2)}),
-        (["NOUN", "NOUN", "O"], {Entity("NOUN", 0, 0), Entity("NOUN", 1, 1)}),
+        (["B-PER", "I-PER", "O", "B-LOC"], {TaggedSpan("PER", 0, 1), TaggedSpan("LOC", 3, 3)}),
+        (["B-PER", "B-PER"], {TaggedSpan("PER", 0, 0), TaggedSpan("PER", 1, 1)}),
+        (["I-PER", "I-LOC", "I-LOC"], {TaggedSpan("PER", 0, 0), TaggedSpan("LOC", 1, 2)}),
+        (["B-PER", "O", "I-PER"], {TaggedSpan("PER", 0, 0), TaggedSpan("PER", 2, 2)}),
+        (["NOUN", "NOUN", "O"], {TaggedSpan("NOUN", 0, 0), TaggedSpan("NOUN", 1, 1)}),
         (["O"], set()),
     ],
 )
-def test_entities_of_tags(tags: list[str], expected: set[Entity]) -> None:
+def test_entities_of_tags(tags: list[str], expected: set[TaggedSpan]) -> None:
     assert metrics.entities(tags) == expected
 
 

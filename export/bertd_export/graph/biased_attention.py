@@ -7,7 +7,6 @@ from bertd.bundle import CU_SEQLENS
 from onnx import helper, numpy_helper
 
 from bertd_export.errors import ExportError
-from bertd_export.graph.layouts import BiasedAttention
 from bertd_export.graph.operators import (
     OPSET,
     PACKED_BIASED_ATTENTION,
@@ -16,6 +15,7 @@ from bertd_export.graph.operators import (
     per_sequence,
     query_key_value,
 )
+from bertd_export.graph.position_bias import BiasedAttention
 
 _PREFIX = "bias_"
 

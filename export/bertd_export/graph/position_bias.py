@@ -4,7 +4,7 @@ While the model is traced, the forward of its attention modules alone is replace
 projected on packed rows, and one operator takes them together with the layer's *tables*, from
 which the bias is made. What does not depend on the text, stock code computes at export. The rest is
 traced by itself, once per model, as a function of q, k and the tables of one sequence
-(:mod:`bertd_export.graph.biased`).
+(:mod:`bertd_export.graph.biased_attention`).
 """
 
 from collections.abc import Callable, Iterator

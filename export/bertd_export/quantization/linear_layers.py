@@ -13,7 +13,7 @@ _SHAPE_ONLY = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Identity"})
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearLayer:
     """A MatMul with a constant weight, and the constant bias that is added to it, if any.
 
     Attributes:
@@ -91,7 +91,7 @@ def _producer(name: str, producers: Mapping[str, onnx.NodeProto]) -> str:
     return "Attention" if is_attention(node) else node.op_type
 
 
-def find_linears(graph: onnx.GraphProto) -> list[Linear]:
+def find_linears(graph: onnx.GraphProto) -> list[LinearLayer]:
     """The linear layers inside the encoder's layers, in the graph's order.
 
     Embeddings and heads are left out: they are small or sensitive, and stay in fp32.
@@ -126,7 +126,7 @@ def find_linears(graph: onnx.GraphProto) -> list[Linear]:
             before = activation.input[0]
             widened = before if len(consumers[before]) == 1 else None
         linears.append(
-            Linear(
+            LinearLayer(
                 name=name,
                 source=source,
                 product=product,

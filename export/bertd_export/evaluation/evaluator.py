@@ -8,18 +8,17 @@ from bertd.bundle import Evaluation, Precision
 from bertd_export.checkpoint.loading import Checkpoint
 from bertd_export.errors import ExportError, shortened
 from bertd_export.evaluation.examples import Examples, read_examples
-from bertd_export.evaluation.scoring import (
+from bertd_export.evaluation.scoring import EvaluationResult, Scoring
+from bertd_export.evaluation.sequence_tasks import (
     Classes,
     LabelSets,
-    Measured,
     Scores,
-    Scoring,
     Similarity,
     ZeroShot,
 )
-from bertd_export.evaluation.scoring_tokens import Masks, Questions, Tags
+from bertd_export.evaluation.token_tasks import Masks, Questions, Tags
 from bertd_export.graph.runtime import session
-from bertd_export.parity.answers import answers
+from bertd_export.parity.packed_batch import run_texts
 
 DEFAULT_MAX_DROP = 0.01
 _WORST = 3  # examples shown with a refusal
@@ -66,9 +65,9 @@ class Evaluator:
         self._checkpoint = checkpoint
         self._max_drop = max_drop
 
-    def _measure(self, graph: Path) -> Measured:
+    def _measure(self, graph: Path) -> EvaluationResult:
         run = session(graph)
-        return self._scoring.measure(lambda texts: answers(run, self._checkpoint, texts))
+        return self._scoring.measure(lambda texts: run_texts(run, self._checkpoint, texts))
 
     def compare(self, graphs: Mapping[Precision, Path]) -> Evaluation:
         """Measure fp32 and, where it is another, the bundle's precision.
@@ -89,7 +88,7 @@ class Evaluator:
             },
         )
 
-    def _check(self, precision: Precision, fp32: Measured, other: Measured) -> None:
+    def _check(self, precision: Precision, fp32: EvaluationResult, other: EvaluationResult) -> None:
         drops = [
             f"{name} is {other.metrics[name]:.4f}, {figure - other.metrics[name]:.4f} below fp32's "
             f"{figure:.4f}"

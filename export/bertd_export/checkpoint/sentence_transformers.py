@@ -2,7 +2,7 @@
 
 ::
 
-    modules.json ──> Transformer (a folder) ─> Pooling ─> Dense, Normalize, …   read_sentence
+    modules.json ──> Transformer (a folder) ─> Pooling ─> Dense, Normalize, …   read_sentence_config
     config_sentence_transformers.json, sentence_bert_config.json ──> prompts, limit, lower case
 """
 
@@ -45,7 +45,7 @@ class Normalize(torch.nn.Module):
 
 
 @dataclass
-class Sentence:
+class SentenceConfig:
     """What the sentence-transformers files say; the defaults hold for a plain model."""
 
     transformer: Path
@@ -125,7 +125,7 @@ def _dense_weights(folder: Path, *, allow_pickle: bool) -> tuple[Path, dict[str,
         raise ExportError(f"{pickled} cannot be loaded: {error}") from error
 
 
-def read_sentence(folder: Path, *, allow_pickle: bool) -> Sentence:
+def read_sentence_config(folder: Path, *, allow_pickle: bool) -> SentenceConfig:
     """Read what the folder says; of a plain model, little.
 
     Args:
@@ -139,7 +139,7 @@ def read_sentence(folder: Path, *, allow_pickle: bool) -> Sentence:
     if (folder / "config_sentence_transformers.json").is_file():
         settings = read_object(folder / "config_sentence_transformers.json")
     if not (folder / "modules.json").is_file():
-        return Sentence(folder, settings=settings)
+        return SentenceConfig(folder, settings=settings)
     modules = read_json(folder / "modules.json")
     if not isinstance(modules, list) or not all(
         isinstance(module, dict) and {"type", "path"} <= module.keys() for module in modules
@@ -148,14 +148,14 @@ def read_sentence(folder: Path, *, allow_pickle: bool) -> Sentence:
     kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
     allowed = ("Dense", "Normalize")
     if kinds == ["Transformer"] and settings.get("model_type") == "CrossEncoder":
-        return _described(Sentence(inside(folder, modules[0]["path"]), settings=settings))
+        return _described(SentenceConfig(inside(folder, modules[0]["path"]), settings=settings))
     if kinds[:2] != ["Transformer", "Pooling"] or any(kind not in allowed for kind in kinds[2:]):
         raise ExportError(
             f"modules.json lists {', '.join(kinds)}; supported: Transformer, Pooling, "
             f"then any of {', '.join(allowed)}"
         )
     paths = [inside(folder, module["path"]) for module in modules]
-    sentence = Sentence(paths[0], _pooling(read_object(paths[1] / "config.json")), settings)
+    sentence = SentenceConfig(paths[0], _pooling(read_object(paths[1] / "config.json")), settings)
     for kind, path in zip(kinds[2:], paths[2:], strict=True):
         sentence.after.append(
             _dense(path, allow_pickle=allow_pickle) if kind == "Dense" else Normalize()
@@ -163,7 +163,7 @@ def read_sentence(folder: Path, *, allow_pickle: bool) -> Sentence:
     return _described(sentence)
 
 
-def _described(sentence: Sentence) -> Sentence:
+def _described(sentence: SentenceConfig) -> SentenceConfig:
     """Add the limit and the prompts that sentence-transformers' settings name."""
     path = sentence.transformer / "sentence_bert_config.json"
     if path.is_file():

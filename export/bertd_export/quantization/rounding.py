@@ -2,7 +2,7 @@
 
 Rows that enter a linear layer are collected first; :mod:`.activations` then chooses how
 they become uint8, and :mod:`.gptq` rounds the weight to 7 bits for just such rows.
-:mod:`bertd_export.quantization.integer_graph` writes what comes out.
+:mod:`bertd_export.quantization.int8_graph` writes what comes out.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
+from bertd.bundle.arrays import Float32Array, Int64Array
 from onnx import helper, numpy_helper
 
 from bertd_export.graph.runtime import session
-from bertd_export.quantization.activations import Floats, Quantizer, Statistics, choose
-from bertd_export.quantization.folds import Range
+from bertd_export.quantization.activations import CalibrationRows, Quantizer, choose
+from bertd_export.quantization.folding import Range
 from bertd_export.quantization.gptq import Int8s, compensation, round_weight
-from bertd_export.quantization.linears import Linear, find_linears
+from bertd_export.quantization.linear_layers import LinearLayer, find_linears
 
-Feed = Mapping[str, npt.NDArray[np.int64]]
-Group = list[list[Linear]]  # the linear layers that read each of some tensors, with equal weights
+Feed = Mapping[str, Int64Array]
+Group = list[
+    list[LinearLayer]
+]  # the linear layers that read each of some tensors, with equal weights
 
 _ROW_BYTES = 1 << 30  # rows held at once; more are collected in further passes
 
@@ -40,26 +42,26 @@ class RoundedLinear:
         error: relative error of its products on calibration rows.
     """
 
-    linear: Linear
+    linear: LinearLayer
     quantizer: Quantizer
     levels: Int8s
-    scales: Floats
-    bias: Floats | None
+    scales: Float32Array
+    bias: Float32Array | None
     error: float
 
 
-def _tensor(tensors: Mapping[str, onnx.TensorProto], name: str, folder: Path) -> Floats:
-    array: Floats = numpy_helper.to_array(tensors[name], base_dir=str(folder))
+def _tensor(tensors: Mapping[str, onnx.TensorProto], name: str, folder: Path) -> Float32Array:
+    array: Float32Array = numpy_helper.to_array(tensors[name], base_dir=str(folder))
     return array
 
 
-def _grouped(linears: Iterable[Linear]) -> list[Group]:
+def _grouped(linears: Iterable[LinearLayer]) -> list[Group]:
     """Linear layers that are rounded together.
 
     They read the same tensor, or have the same weights where layers share them (ALBERT): then
     one rounding serves all of them.
     """
-    by_source: dict[str, list[Linear]] = {}
+    by_source: dict[str, list[LinearLayer]] = {}
     for linear in linears:
         by_source.setdefault(linear.source, []).append(linear)
     groups: dict[tuple[str, ...], Group] = {}
@@ -99,7 +101,7 @@ def _watch(graph: Path, names: Sequence[str]) -> Any:
     return run
 
 
-def _rows(graph: Path, names: Sequence[str], feeds: Iterable[Feed]) -> Iterator[list[Floats]]:
+def _rows(graph: Path, names: Sequence[str], feeds: Iterable[Feed]) -> Iterator[list[Float32Array]]:
     """What the tensors are in each feed, float32 ``[tokens, width]`` each."""
     run = _watch(graph, names)
     accepted = {entry.name for entry in run.get_inputs()}
@@ -108,7 +110,7 @@ def _rows(graph: Path, names: Sequence[str], feeds: Iterable[Feed]) -> Iterator[
         yield [value.reshape(-1, value.shape[-1]) for value in values]
 
 
-def ranges(graph: Path, linears: Sequence[Linear], feeds: Sequence[Feed]) -> dict[str, Range]:
+def ranges(graph: Path, linears: Sequence[LinearLayer], feeds: Sequence[Feed]) -> dict[str, Range]:
     """The least and the largest value of each channel of each tensor that a linear layer reads."""
     names = list(dict.fromkeys(linear.source for linear in linears))
     found: dict[str, Range] = {}
@@ -140,21 +142,21 @@ def round_linears(
     for part in _parts(_grouped(linears), tensors, tokens):
         sources = {members[0].source: number for number, g in enumerate(part) for members in g}
         progress(f"calibrating {len(sources)} inputs of linear layers")
-        statistics = [Statistics() for _ in part]
+        collected = [CalibrationRows() for _ in part]
         for rows in _rows(graph, list(sources), feeds):
             for number, values in zip(sources.values(), rows, strict=True):
-                statistics[number].add(values)
+                collected[number].add(values)
         progress(f"rounding the weights behind {len(sources)} inputs")
-        statistics.reverse()
+        collected.reverse()
         for group in part:
-            for one in _round(group, statistics.pop(), tensors, graph.parent, outputs):
+            for one in _round(group, collected.pop(), tensors, graph.parent, outputs):
                 rounded[one.linear.name] = one
     return [rounded[linear.name] for linear in linears]
 
 
 def _round(
     group: Group,
-    seen: Statistics,
+    seen: CalibrationRows,
     tensors: Mapping[str, onnx.TensorProto],
     folder: Path,
     outputs: set[str],

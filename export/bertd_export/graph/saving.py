@@ -1,5 +1,6 @@
 """Writes graphs, their weights in a file beside each, so that no graph meets protobuf's 2 GiB."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import onnx
@@ -28,3 +29,8 @@ def save_graph(graph: onnx.ModelProto, path: Path, weights: str = WEIGHTS_NAME) 
         location=weights,
         size_threshold=_SMALLEST,
     )
+
+
+def save_copy(graph: onnx.ModelProto, path: Path) -> None:
+    """Write a graph and its weights, which stay in the graph as well."""
+    save_graph(deepcopy(graph), path, f"{path.name}.data")

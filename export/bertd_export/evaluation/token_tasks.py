@@ -1,15 +1,20 @@
-"""Labelled examples of the tasks that answer inside a text: tags, answers to questions, masks."""
+"""Tasks that answer inside a text: tags of its words, answers to questions, masks."""
 
 import numpy as np
 import tokenizers
 from bertd.bundle import END_LOGITS, LOGITS, START_LOGITS, heads
 
 from bertd_export.checkpoint.loading import Checkpoint
+from bertd_export.checkpoint.texts import TextOutputs, TokenizedText
 from bertd_export.evaluation import metrics
 from bertd_export.evaluation.examples import Examples
-from bertd_export.evaluation.scoring import Encoder, Measured, Run, accuracy, joined_logits
-from bertd_export.parity.cases import Text
-from bertd_export.parity.parity import Answer
+from bertd_export.evaluation.scoring import (
+    Encoder,
+    EvaluationResult,
+    Predict,
+    accuracy,
+    joined_logits,
+)
 
 ANSWER_TOKENS = 30  # longest answer of question-answering, as in SQuAD's reference
 
@@ -24,7 +29,7 @@ class Tags:
     def __init__(self, examples: Examples, checkpoint: Checkpoint) -> None:
         encode = Encoder(checkpoint)
         self._names = checkpoint.head.labels
-        self._texts: list[Text] = []
+        self._texts: list[TokenizedText] = []
         self._places: list[list[int | None]] = []
         self._tags: list[list[str]] = []
         for line in examples.lines:
@@ -37,10 +42,10 @@ class Tags:
             self._places.append(_first_tokens(words, encoding))
             self._tags.append(tags)
 
-    def measure(self, run: Run) -> Measured:
-        """Score the graph behind `run`."""
+    def measure(self, predict: Predict) -> EvaluationResult:
+        """Score the graph behind `predict`."""
         found = []
-        for answer, places in zip(run(self._texts), self._places, strict=True):
+        for answer, places in zip(predict(self._texts), self._places, strict=True):
             best, _ = heads.token_labels(answer[LOGITS])
             found.append([metrics.OUTSIDE if n is None else self._names[best[n]] for n in places])
         pairs = [
@@ -51,7 +56,7 @@ class Tags:
             [metrics.entities(tags) for tags in self._tags],
             [metrics.entities(tags) for tags in found],
         )
-        return Measured(
+        return EvaluationResult(
             {"entity_f1": f1, "accuracy": float(np.mean(np.concatenate(pairs)))},
             [float(np.mean(right)) for right in pairs],
         )
@@ -94,7 +99,7 @@ class Questions:
         self._answers = [line.texts("answers") for line in lines]
         self._none_allowed = not all(self._answers)
 
-    def _answer(self, number: int, answer: Answer) -> str:
+    def _answer(self, number: int, answer: TextOutputs) -> str:
         encoding = self._encodings[number]
         (best,) = heads.best_spans(
             answer[START_LOGITS],
@@ -108,12 +113,14 @@ class Questions:
         offsets = encoding.offsets
         return self._contexts[number][offsets[best.start][0] : offsets[best.end][1]]
 
-    def measure(self, run: Run) -> Measured:
-        """Score the graph behind `run`."""
-        found = [self._answer(*each) for each in enumerate(run(self._texts))]
+    def measure(self, predict: Predict) -> EvaluationResult:
+        """Score the graph behind `predict`."""
+        found = [self._answer(*each) for each in enumerate(predict(self._texts))]
         exact = list(map(metrics.exact_match, self._answers, found))
         f1 = list(map(metrics.answer_f1, self._answers, found))
-        return Measured({"exact_match": float(np.mean(exact)), "f1": float(np.mean(f1))}, f1)
+        return EvaluationResult(
+            {"exact_match": float(np.mean(exact)), "f1": float(np.mean(f1))}, f1
+        )
 
 
 class Masks:
@@ -124,7 +131,7 @@ class Masks:
         tokenizer = checkpoint.tokenizer
         mask = checkpoint.head.mask_token_id
         name = tokenizer.id_to_token(mask) if mask is not None else None
-        self._texts: list[Text] = []
+        self._texts: list[TokenizedText] = []
         self._answers: list[set[int]] = []
         for line in examples.lines:
             text = encode(line, line.text("text"))
@@ -144,9 +151,9 @@ class Masks:
             self._texts.append(text)
             self._answers.append(allowed)
 
-    def measure(self, run: Run) -> Measured:
-        """Score the graph behind `run`."""
-        best, _ = heads.top_tokens(joined_logits(run, self._texts), 1)
+    def measure(self, predict: Predict) -> EvaluationResult:
+        """Score the graph behind `predict`."""
+        best, _ = heads.top_tokens(joined_logits(predict, self._texts), 1)
         right = [
             int(token in allowed)
             for token, allowed in zip(best[:, 0].tolist(), self._answers, strict=True)

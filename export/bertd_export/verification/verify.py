@@ -24,15 +24,17 @@ from bertd.bundle import (
 )
 
 from bertd_export.bundle import describe
-from bertd_export.checkpoint import loading as checkpoints
 from bertd_export.checkpoint.families import attention_calls
+from bertd_export.checkpoint.loading import Checkpoint, load
 from bertd_export.errors import ExportError
+from bertd_export.graph.fusion import check_fusion
 from bertd_export.graph.runtime import CPU, session
 from bertd_export.graph.trace import quiet
-from bertd_export.parity.agreement import agreement, logit_agreement
-from bertd_export.parity.answers import answers, judged
+from bertd_export.parity.agreement import compared_output, task_agreement
 from bertd_export.parity.cases import CHARACTERS
-from bertd_export.parity.parity import check_fusion, eager_answers, observe
+from bertd_export.parity.comparison import observe
+from bertd_export.parity.packed_batch import compared_outputs
+from bertd_export.parity.reference import eager_outputs
 from bertd_export.quantization import fp16, int8
 from bertd_export.quantization.calibration import read_sample, tokenized
 
@@ -132,9 +134,7 @@ def verify(  # noqa: PLR0913 - all but two are options by keyword
     if revision is None and model == manifest.source.name and not Path(model).is_dir():
         revision = manifest.source.revision
     with quiet():
-        checkpoint = checkpoints.load(
-            model, manifest.task, revision=revision, allow_pickle=allow_pickle
-        )
+        checkpoint = load(model, manifest.task, revision=revision, allow_pickle=allow_pickle)
     _check_fit(manifest, checkpoint)
     _check_tokenizer(folder, checkpoint)
     graph = folder / GRAPH_NAME
@@ -165,16 +165,16 @@ def _held(manifest: Manifest, found: Mapping[str, Parity]) -> dict[str, Parity]:
     }
 
 
-def _cosine(graph: Path, checkpoint: checkpoints.Checkpoint, provider: str) -> float:
+def _cosine(graph: Path, checkpoint: Checkpoint, provider: str) -> float:
     """Mean agreement with PyTorch over the built-in texts that calibration does not see."""
     texts = tokenized(checkpoint, read_sample(None).judge)
-    expected = eager_answers(checkpoint, texts)
-    got = answers(session(graph, provider=provider), checkpoint, texts)
-    score = agreement if checkpoint.task == "feature-extraction" else logit_agreement
-    return score([*map(judged, expected)], [*map(judged, got)]).mean
+    expected = [compared_output(outputs) for outputs in eager_outputs(checkpoint, texts)]
+    run = session(graph, provider=provider)
+    got = compared_outputs(run, checkpoint, texts)
+    return task_agreement(checkpoint.task, expected, got).mean
 
 
-def _check_fit(manifest: Manifest, checkpoint: checkpoints.Checkpoint) -> None:
+def _check_fit(manifest: Manifest, checkpoint: Checkpoint) -> None:
     """Refuse a checkpoint that the exporter would describe otherwise."""
     expected = describe(checkpoint, manifest.name, manifest.parity, manifest.files)
     differing = [
@@ -186,7 +186,7 @@ def _check_fit(manifest: Manifest, checkpoint: checkpoints.Checkpoint) -> None:
         raise ExportError(f"the checkpoint does not fit the bundle: {'; '.join(differing)}")
 
 
-def _check_tokenizer(folder: Path, checkpoint: checkpoints.Checkpoint) -> None:
+def _check_tokenizer(folder: Path, checkpoint: Checkpoint) -> None:
     """Refuse a tokenizer with another vocabulary, or that splits odd texts otherwise."""
     path = folder / TOKENIZER_NAME
     try:

@@ -130,7 +130,7 @@ class _Writer:
                 self.cast(node.output[index], name, TensorProto.FLOAT)
 
 
-def to_half(
+def write_fp16(
     fp32: onnx.ModelProto, floats: Collection[str], excepted: Collection[str]
 ) -> onnx.ModelProto:
     """A copy of the graph in fp16.
@@ -164,10 +164,10 @@ def to_half(
     return result
 
 
-def rounding(
+def write_rounded(
     fp32: onnx.ModelProto, floats: Collection[str], excepted: Collection[str]
 ) -> onnx.ModelProto:
-    """The graph of :func:`to_half` in fp32 arithmetic: what is stored in fp16 is rounded to it.
+    """The graph of :func:`write_fp16` in fp32 arithmetic: what is stored in fp16 is rounded to it.
 
     ONNX Runtime's CPU provider computes an fp16 graph in fp32 and removes most of the casts on the
     way, so that it hides what an accelerator rounds between nodes. Here each value is rounded
@@ -176,7 +176,7 @@ def rounding(
     Args:
         fp32: the packed graph, with its weights.
         floats: names of its values that are float32, weights aside.
-        excepted: as for :func:`to_half`.
+        excepted: as for :func:`write_fp16`.
     """
     result = deepcopy(fp32)
     graph = result.graph
