@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bertd_server.scheduling.admission import Backlog, Bounds, Demand, Outlook, Place, refusal
-from bertd_server.scheduling.batching import Costs, Policy
+from bertd_server.scheduling.batching import BatchPolicy, Costs
 from bertd_server.scheduling.cost import Shape
 from bertd_server.scheduling.line import Line
 
@@ -25,7 +25,7 @@ class Ours:
     """What bertd does, with the live scheduler's own parts: `Line`, `form_batch`, `refusal`."""
 
     def __init__(
-        self, policy: Policy, costs: Costs, *, refuses: bool = True, overrun: float = 0.0
+        self, policy: BatchPolicy, costs: Costs, *, refuses: bool = True, overrun: float = 0.0
     ) -> None:
         """A scheduler with nothing in line.
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from bertd_server.scheduling.batching import Costs, Policy, budget
+from bertd_server.scheduling.batching import BatchPolicy, Costs, budget
 from pydantic import BaseModel
 
 from bertd_bench.harness.machine import Machine
@@ -118,7 +118,7 @@ class Stage:
         typical = self.typical(drawn)
         window = lone(self.costs, typical)
         seconds = budget(self.costs.lane, self.costs.lane.knee(typical, _MAX_TOKENS))
-        limits = Policy(_MAX_TOKENS, _MAX_SEQUENCES, seconds)
+        limits = BatchPolicy(_MAX_TOKENS, _MAX_SEQUENCES, seconds)
         make: dict[str, Callable[[], Scheduler]] = {
             OURS: lambda: Ours(limits, self.costs),
             UNSURE: lambda: Ours(limits, self.costs, overrun=_OVERRUN * limits.budget_seconds),

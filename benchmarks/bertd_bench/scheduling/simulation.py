@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-from bertd_server.scheduling.batching import Costs, Lanes
+from bertd_server.scheduling.batching import Costs, FreeLanes
 from bertd_server.scheduling.cost import NOTHING, Shape
 
 from bertd_bench.scheduling.traffic import Arrival
@@ -90,7 +90,7 @@ class State:
 
     now: float
     waiting: Sequence[Request]
-    lanes: Lanes
+    lanes: FreeLanes
     free_at: Sequence[float]
 
 
@@ -224,7 +224,7 @@ class _World:
     def _state(self) -> State:
         idle = self._lanes - len(self._busy)
         expected = [when for _, when in self._busy]
-        return State(self.now, self.waiting, Lanes(idle, self._lanes), expected)
+        return State(self.now, self.waiting, FreeLanes(idle, self._lanes), expected)
 
 
 def packed(batch: Sequence[Request]) -> Shape:

@@ -21,17 +21,15 @@ from typing import Any
 import numpy as np
 from bertd import bundle
 from bertd.bundle import heads
-from numpy.typing import NDArray
+from bertd.bundle.arrays import Float32Array, Int64Array
 
 from bertd_server.engine import sessions
-from bertd_server.engine.packing import Int64Array, PackedBatch, TokenSequence, pack
+from bertd_server.engine.packing import PackedBatch, TokenSequence, pack
 from bertd_server.engine.prepacking import prepacked
 from bertd_server.engine.sessions import SessionOptions
 from bertd_server.system import cpu
 from bertd_server.system.logs import get_logger
 from bertd_server.system.values import Profile, Provider
-
-Float32Array = NDArray[np.float32]
 
 _NOWHERE: Int64Array = np.empty(0, np.int64)
 NO_LIMIT = 2**62  # tokens: more than any batch has

@@ -13,8 +13,8 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
+from bertd.bundle.arrays import Float32Array
 
-from bertd_server.engine.engine import Float32Array
 from bertd_server.errors import RequestError
 from bertd_server.inside import questions
 from bertd_server.inside.questions import Ranked

@@ -25,15 +25,15 @@ from bertd_server.engine.engine import EngineOptions
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import InvalidInput
 from bertd_server.models.startup import StartOptions, start
-from bertd_server.scheduling.flights import Batch, Outcome
-from bertd_server.scheduling.forecast import Measured
-from bertd_server.scheduling.lanes import Runs, unheard
+from bertd_server.scheduling.deduplication import Batch, Completion
+from bertd_server.scheduling.forecast import StartMeasurements
+from bertd_server.scheduling.lanes import BatchEngine, unheard
 from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.scheduler import Scheduler, SchedulerOptions
 from bertd_server.scheduling.statistics import Gauges, Statistics
 from bertd_server.system.calls import Stages
 from bertd_server.system.logs import get_logger
-from bertd_server.tokenization.reading import Fit, Input, Reader, Reading
+from bertd_server.tokenization.reader import Fit, Input, Reader, Reading
 from bertd_server.tokenization.text_queue import TextOptions, TextQueue
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ log = get_logger("bertd")
 CPU = "CPUExecutionProvider"
 
 
-class Ready(Runs, Protocol):
+class Ready(BatchEngine, Protocol):
     """What a model needs of a :class:`bertd_server.engine.engine.Engine`."""
 
     @property
@@ -59,7 +59,9 @@ class Ready(Runs, Protocol):
         """What runs the graph."""
 
 
-Start = Callable[[Path, bundle.Manifest, EngineOptions, StartOptions], tuple[Ready, Measured]]
+Start = Callable[
+    [Path, bundle.Manifest, EngineOptions, StartOptions], tuple[Ready, StartMeasurements]
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class Loaded:
     manifest: bundle.Manifest
     reader: Reader
     engine: Ready
-    measured: Measured
+    measured: StartMeasurements
 
     @classmethod
     def read(cls, folder: Path, options: ModelOptions, start: Start = start) -> Loaded:
@@ -270,7 +272,7 @@ class Model:
         priority: int,
         outputs: Sequence[str],
         stages: Stages | None = None,
-    ) -> list[Outcome]:
+    ) -> list[Completion]:
         """Compute outputs of the graph for sequences, each with its own outcome, in order.
 
         Args:

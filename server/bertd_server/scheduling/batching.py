@@ -46,7 +46,7 @@ _BEYOND_KNEE = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class BatchPolicy:
     """What batches may be like.
 
     Attributes:
@@ -83,7 +83,7 @@ class Costs:
 
 
 @dataclass(frozen=True, slots=True)
-class Lanes:
+class FreeLanes:
     """Lanes that are free, of all there are."""
 
     idle: int
@@ -120,7 +120,7 @@ def turn(text: Waiting) -> float:
 
 
 def form_batch(
-    waiting: Sequence[W], policy: Policy, costs: Costs, lanes: Lanes, now: float
+    waiting: Sequence[W], policy: BatchPolicy, costs: Costs, lanes: FreeLanes, now: float
 ) -> Decision[W]:
     """Form the best batch of what waits.
 
@@ -171,7 +171,7 @@ def _total(texts: Sequence[Waiting]) -> Shape:
 
 
 def _fastest(
-    ordered: Sequence[W], policy: Policy, costs: Costs, lanes: Lanes, now: float
+    ordered: Sequence[W], policy: BatchPolicy, costs: Costs, lanes: FreeLanes, now: float
 ) -> CostModel:
     """The wide session if it is done with all that waits before the lanes, sharing it, would be."""
     lane, wide = costs.lane, costs.wide
@@ -191,7 +191,7 @@ def _fastest(
 
 
 def _fill(
-    ordered: Sequence[W], policy: Policy, model: CostModel, enough: float, now: float
+    ordered: Sequence[W], policy: BatchPolicy, model: CostModel, enough: float, now: float
 ) -> list[W]:
     """The longest prefix that is worth running as one batch; it ends with `enough` work."""
     first = ordered[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from bertd_server.engine.engine import Float32Array
+from bertd.bundle.arrays import Float32Array
 
 Outputs = Mapping[str, Float32Array]
 

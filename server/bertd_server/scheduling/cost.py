@@ -24,15 +24,13 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
+from bertd.bundle.arrays import Float64Array
 
 _BENDS = (0, 8, 16, 32, 64, 128, 256, 512, 1024)  # tokens at which the line may bend
 _KNEE = 1.05  # at the knee a token costs at most this multiple of the cheapest
 _SMOOTHNESS = 0.1  # error, as a share, for which a token's cost may double at a bend
 _FEW = 8  # live batches that say how fast the machine is, and as many more that say it anew
 _FLOOR = 1e-7  # seconds; nothing is predicted to be free
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,7 @@ def _features(shape: Shape) -> list[float]:
     return [1.0, float(shape.sequences), float(shape.pairs), *stretches]
 
 
-def _non_negative_least_squares(matrix: Floats, target: Floats) -> Floats:
+def _non_negative_least_squares(matrix: Float64Array, target: Float64Array) -> Float64Array:
     """`argmin |matrix @ x - target|` over `x >= 0`: the active-set method of Lawson and Hanson."""
     unknowns = matrix.shape[1]
     solution, free = np.zeros(unknowns), np.zeros(unknowns, bool)

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 
 from bertd_server.scheduling import batching
 from bertd_server.scheduling.cache import ResultCache
+from bertd_server.scheduling.completion import Landing
 from bertd_server.scheduling.cost import Shape
-from bertd_server.scheduling.flights import Batch, Flight
+from bertd_server.scheduling.deduplication import Batch, InFlightRequest
 from bertd_server.scheduling.forecast import Forecast
-from bertd_server.scheduling.landing import Landing
-from bertd_server.scheduling.lanes import Job, Result, Runs
+from bertd_server.scheduling.lanes import BatchEngine, BatchJob, BatchResult
 from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.statistics import Statistics
 from bertd_server.scheduling.waiting_room import WaitingRoom
@@ -52,7 +52,7 @@ class Dispatcher:
     """
 
     def __init__(
-        self, engine: Runs, floor: Floor, pool: Pool, *, share: float, max_delay: float
+        self, engine: BatchEngine, floor: Floor, pool: Pool, *, share: float, max_delay: float
     ) -> None:
         """Join a pool; construct this on the event loop.
 
@@ -70,7 +70,7 @@ class Dispatcher:
         self._landing = Landing(floor.room, floor.cache, floor.statistics)
         self._max_delay = max_delay
         self._loop = asyncio.get_running_loop()
-        self._retries: deque[list[Flight]] = deque()
+        self._retries: deque[list[InFlightRequest]] = deque()
         self._running: set[Batch] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._closed = False
@@ -138,7 +138,7 @@ class Dispatcher:
         )
         self._retries.clear()
 
-    def step(self, lanes: batching.Lanes, *, alone: bool) -> bool:
+    def step(self, lanes: batching.FreeLanes, *, alone: bool) -> bool:
         """Start a batch, or settle what needs none; False if there is nothing to do now."""
         now = self._floor.clock()
         if self._retries:
@@ -177,7 +177,7 @@ class Dispatcher:
         self._alarm = self._loop.call_later(due - now, self.schedule)
         return True
 
-    def _take(self, lanes: batching.Lanes, now: float, *, alone: bool) -> None:
+    def _take(self, lanes: batching.FreeLanes, now: float, *, alone: bool) -> None:
         """Form a batch of what waits and start it."""
         known = self._forecast.costs
         costs = known if alone else batching.Costs(known.lane)  # all lanes are not for one of many
@@ -189,7 +189,7 @@ class Dispatcher:
         if decision.batch:
             self._start(Batch(decision.batch, decision.wide, decision.seconds, now))
 
-    def _retry(self, flights: list[Flight], now: float) -> None:
+    def _retry(self, flights: list[InFlightRequest], now: float) -> None:
         """Start a part of a batch that failed, without those who cannot wait or have gone.
 
         Where the part is too slow for one that could be in time with less beside it, the part is
@@ -209,7 +209,7 @@ class Dispatcher:
     def _start(self, batch: Batch) -> None:
         self._running.add(batch)
         sequences = [flight.sequence for flight in batch.flights]
-        job = Job(
+        job = BatchJob(
             self._engine,
             sequences,
             batch.outputs,
@@ -218,7 +218,7 @@ class Dispatcher:
         )
         self._pool.run(self, batch, job)
 
-    def _finish(self, batch: Batch, result: Result) -> None:
+    def _finish(self, batch: Batch, result: BatchResult) -> None:
         self._running.remove(batch)
         self._pool.ended(self, batch, result.seconds)
         self._statistics.started_late += sum(
@@ -269,7 +269,7 @@ class Dispatcher:
                 self._retries.append(kept)
 
 
-def _halves(flights: list[Flight]) -> list[list[Flight]]:
+def _halves(flights: list[InFlightRequest]) -> list[list[InFlightRequest]]:
     """One flight stays whole."""
     middle = (len(flights) + 1) // 2
     return [part for part in (flights[:middle], flights[middle:]) if part]

@@ -2,7 +2,7 @@
 
 ::
 
-    measurements of the start ──> trackers ──> Costs, Policy ──> line, admission
+    measurements of the start ──> trackers ──> Costs, BatchPolicy ──> line, admission
     batches that ran ────────────────^           (the budget is the knee of the newest model)
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from bertd_server.scheduling.batching import Costs, Policy, budget
+from bertd_server.scheduling.batching import BatchPolicy, Costs, budget
 from bertd_server.scheduling.cost import CostTracker, Measurement, Shape
 
 _STALE_SECONDS = 10.0  # without a batch; then live batches say little about the next one
@@ -22,7 +22,7 @@ _MARGIN = 2.0  # of the mean overrun: an error that falls either way is twice as
 _MEMORY = 0.99  # of the mean length, from one batch to the next
 
 
-class Measured(Protocol):
+class StartMeasurements(Protocol):
     """Batches that ran at the start, on this machine."""
 
     @property
@@ -43,7 +43,7 @@ class Forecast:
         full: shape of a batch that is worth no more waiting.
     """
 
-    def __init__(self, measured: Measured, policy: Policy) -> None:
+    def __init__(self, measured: StartMeasurements, policy: BatchPolicy) -> None:
         """Fit models to what was measured; the policy's budget and margin are computed here."""
         self._lane = CostTracker(measured.lane)
         self._wide = CostTracker(measured.wide) if measured.wide else None

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from typing import Generic
 
 from bertd_server.scheduling.batching import (
+    BatchPolicy,
     Costs,
     Decision,
-    Lanes,
-    Policy,
+    FreeLanes,
     W,
     form_batch,
     rank,
@@ -67,7 +67,7 @@ class Line(Generic[W]):
         del self._by_rank[bisect_left(self._by_rank, (rank(text), number))]
         del self._by_turn[bisect_left(self._by_turn, (turn(text), number))]
 
-    def take(self, policy: Policy, costs: Costs, lanes: Lanes, now: float) -> Decision[W]:
+    def take(self, policy: BatchPolicy, costs: Costs, lanes: FreeLanes, now: float) -> Decision[W]:
         """Form a batch of the front, and take it and what is late out of the line.
 
         `remaining` of the decision is what was looked at and stays.
@@ -81,7 +81,7 @@ class Line(Generic[W]):
                 eldest.passed_over += 1
         return decision
 
-    def _front(self, policy: Policy, costs: Costs, lanes: Lanes) -> list[W]:
+    def _front(self, policy: BatchPolicy, costs: Costs, lanes: FreeLanes) -> list[W]:
         """As many texts, first ones first, as could fill every idle lane."""
         if not self._texts:
             return []

@@ -20,9 +20,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from bertd_server.scheduling.batching import Lanes as Free
-from bertd_server.scheduling.flights import Batch
-from bertd_server.scheduling.lanes import Job, Lanes, unheard
+from bertd_server.scheduling.batching import FreeLanes
+from bertd_server.scheduling.deduplication import Batch
+from bertd_server.scheduling.lanes import BatchJob, Lanes, unheard
 
 
 class Member(Protocol):
@@ -35,7 +35,7 @@ class Member(Protocol):
     def backlog_seconds(self) -> float:
         """Predicted lane seconds of what waits."""
 
-    def step(self, lanes: Free, *, alone: bool) -> bool:
+    def step(self, lanes: FreeLanes, *, alone: bool) -> bool:
         """Start a batch, or settle what needs none; False if there is nothing to do now.
 
         Args:
@@ -121,7 +121,7 @@ class Pool:
         for member in tuple(self._accounts):
             member.rest()
 
-    def run(self, member: Member, batch: Batch, job: Job) -> None:
+    def run(self, member: Member, batch: Batch, job: BatchJob) -> None:
         """Hand a member's batch to a lane, and charge it."""
         self._running.add(batch)
         self._charge(member, batch, batch.seconds)
@@ -160,10 +160,10 @@ class Pool:
         """End the lanes; without `wait`, one that never comes back is left behind."""
         self._lanes.close(wait=wait)
 
-    def _free(self) -> Free:
+    def _free(self) -> FreeLanes:
         total = self._lanes.alive
         wide = any(batch.wide for batch in self._running)
-        return Free(0 if wide else max(0, total - len(self._running)), total)
+        return FreeLanes(0 if wide else max(0, total - len(self._running)), total)
 
     def _charge(self, member: Member, batch: Batch, seconds: float) -> None:
         account = self._accounts.get(member)

@@ -22,13 +22,13 @@ from typing import cast
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import Draining, NoLane
 from bertd_server.scheduling import admission
-from bertd_server.scheduling.batching import Policy
+from bertd_server.scheduling.batching import BatchPolicy
 from bertd_server.scheduling.cache import ResultCache
 from bertd_server.scheduling.cost import Shape
+from bertd_server.scheduling.deduplication import Batch, Completion, Computed, Submission, key_of
 from bertd_server.scheduling.dispatcher import Dispatcher, Floor
-from bertd_server.scheduling.flights import Answer, Batch, Call, Outcome, key_of
-from bertd_server.scheduling.forecast import Forecast, Measured
-from bertd_server.scheduling.lanes import Runs, unheard
+from bertd_server.scheduling.forecast import Forecast, StartMeasurements
+from bertd_server.scheduling.lanes import BatchEngine, unheard
 from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.statistics import Gauges, Statistics
 from bertd_server.scheduling.waiting_room import Text, WaitingRoom
@@ -63,8 +63,8 @@ class Scheduler:
 
     def __init__(  # noqa: PLR0913 - by keyword
         self,
-        engine: Runs,
-        measured: Measured,
+        engine: BatchEngine,
+        measured: StartMeasurements,
         options: SchedulerOptions,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -91,7 +91,7 @@ class Scheduler:
         self._cache = ResultCache(options.cache_bytes)
         self._forecast = Forecast(
             measured,
-            Policy(
+            BatchPolicy(
                 options.max_batch_tokens,
                 options.max_batch_sequences,
                 max_passed_over=options.max_passed_over,
@@ -118,7 +118,7 @@ class Scheduler:
         priority: int = INTERACTIVE,
         outputs: Sequence[str] = (),
         stages: Stages | None = None,
-    ) -> list[Outcome]:
+    ) -> list[Completion]:
         """Answer sequences, each with its own outcome, in order.
 
         Cancelling the call takes its sequences out of the line before they cost anything.
@@ -141,7 +141,9 @@ class Scheduler:
         if self._draining:
             self.statistics.refused["draining"] += 1
             raise Draining("the server is shutting down: send the request to another one")
-        call = Call(deadline, priority, now, [None] * len(sequences), self._loop.create_future())
+        call = Submission(
+            deadline, priority, now, [None] * len(sequences), self._loop.create_future()
+        )
         call.stages = stages
         unanswered = self._answer_from_cache(call, sequences, tuple(outputs))
         if unanswered:
@@ -152,7 +154,7 @@ class Scheduler:
             self.statistics.deduplicated += self._room.board(call, unanswered, costs, now)
             self._dispatcher.schedule()
             await self._landing(call)
-        return cast("list[Outcome]", call.outcomes)  # none is missing now
+        return cast("list[Completion]", call.outcomes)  # none is missing now
 
     async def drain(self, within: float = math.inf) -> bool:
         """Take no new work, finish what was taken, and end the lanes, if they are its own.
@@ -201,7 +203,7 @@ class Scheduler:
             cache_bytes=self._cache.bytes,
         )
 
-    async def _landing(self, call: Call) -> None:
+    async def _landing(self, call: Submission) -> None:
         """Wait until a call has all its outcomes; whoever cancels this cancels the call."""
         try:
             await call.done
@@ -212,7 +214,7 @@ class Scheduler:
             raise
 
     def _answer_from_cache(
-        self, call: Call, sequences: Sequence[TokenSequence], outputs: tuple[str, ...]
+        self, call: Submission, sequences: Sequence[TokenSequence], outputs: tuple[str, ...]
     ) -> list[Text]:
         """Settle what was computed before; returns the rest."""
         rest = []
@@ -222,10 +224,10 @@ class Scheduler:
             if found is None:
                 rest.append(Text(index, key, sequence, outputs, Shape.single(len(sequence))))
             else:
-                call.settle(index, Answer(found, 0, 0, 0, 0))
+                call.settle(index, Computed(found, 0, 0, 0, 0))
         return rest
 
-    def _admit(self, call: Call, texts: Sequence[Text], now: float) -> None:
+    def _admit(self, call: Submission, texts: Sequence[Text], now: float) -> None:
         """Refuse a call that would wait too long. What is in flight already costs nothing more."""
         if not self._pool.alive:
             self.statistics.refused["no_lane"] += 1

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.scheduling.admission import Backlog
-from bertd_server.scheduling.batching import Costs, Decision, Lanes, Policy
+from bertd_server.scheduling.batching import BatchPolicy, Costs, Decision, FreeLanes
 from bertd_server.scheduling.cost import Shape
-from bertd_server.scheduling.flights import Call, Flight
+from bertd_server.scheduling.deduplication import InFlightRequest, Submission
 from bertd_server.scheduling.line import Line
 
 
@@ -45,20 +45,20 @@ class WaitingRoom:
     def __init__(self, horizon: float) -> None:
         """Tell deadlines apart up to `horizon` seconds from now."""
         self.backlog = Backlog(horizon)
-        self._line: Line[Flight] = Line()
-        self._flights: dict[bytes, Flight] = {}
+        self._line: Line[InFlightRequest] = Line()
+        self._flights: dict[bytes, InFlightRequest] = {}
 
     def __len__(self) -> int:
         """How many flights stand in line."""
         return len(self._line)
 
     @property
-    def first(self) -> Flight:
+    def first(self) -> InFlightRequest:
         """The flight that goes next in the ordinary order; there must be one."""
         return next(iter(self._line))
 
     @property
-    def eldest(self) -> Flight:
+    def eldest(self) -> InFlightRequest:
         """The flight in line with the earliest turn; there must be one."""
         return self._line.eldest
 
@@ -66,7 +66,7 @@ class WaitingRoom:
         """Those of `texts` that are not in flight, each sequence once."""
         return list({t.key: t for t in texts if t.key not in self._flights}.values())
 
-    def board(self, call: Call, texts: Sequence[Text], costs: Costs, now: float) -> int:
+    def board(self, call: Submission, texts: Sequence[Text], costs: Costs, now: float) -> int:
         """Put texts on flights, those in flight or new ones; returns how many joined another's.
 
         Each text's turn comes after the work of the call's texts before it, as if they arrived one
@@ -76,7 +76,7 @@ class WaitingRoom:
         for text in texts:
             flight = self._flights.get(text.key)
             if flight is None:
-                flight = Flight(text.key, text.sequence, text.outputs, text.shape, turn)
+                flight = InFlightRequest(text.key, text.sequence, text.outputs, text.shape, turn)
                 self._flights[text.key] = flight
                 flight.board(call, text.index)
                 self.enter(flight, costs, now)
@@ -89,7 +89,7 @@ class WaitingRoom:
                     self.enter(flight, costs, now)
         return joined
 
-    def withdraw(self, call: Call, costs: Costs, now: float) -> None:
+    def withdraw(self, call: Submission, costs: Costs, now: float) -> None:
         """Forget a call; a flight that waits for nobody else goes."""
         for flight in call.flights:
             waits = self._exit(flight)
@@ -99,14 +99,16 @@ class WaitingRoom:
             elif waits:
                 self.land(flight)
 
-    def take(self, policy: Policy, costs: Costs, lanes: Lanes, now: float) -> Decision[Flight]:
+    def take(
+        self, policy: BatchPolicy, costs: Costs, lanes: FreeLanes, now: float
+    ) -> Decision[InFlightRequest]:
         """Form a batch; it and what is late leave the line."""
         decision = self._line.take(policy, costs, lanes, now)
         for flight in (*decision.batch, *decision.late):
             self._uncount(flight)
         return decision
 
-    def enter(self, flight: Flight, costs: Costs, now: float) -> None:
+    def enter(self, flight: InFlightRequest, costs: Costs, now: float) -> None:
         """Let a flight stand in line."""
         flight.place = self.backlog.add(
             flight.priority,
@@ -118,21 +120,21 @@ class WaitingRoom:
         )
         self._line.add(flight)
 
-    def land(self, flight: Flight) -> list[tuple[Call, int]]:
+    def land(self, flight: InFlightRequest) -> list[tuple[Submission, int]]:
         """A flight is over: nobody can board it any more; returns whom it carried."""
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
         passengers, flight.passengers = flight.passengers, []
         return passengers
 
-    def clear(self) -> list[Flight]:
+    def clear(self) -> list[InFlightRequest]:
         """Empty the line; returns all flights that have not landed, those that run included."""
         flights = list(self._flights.values())
         for flight in flights:
             self._exit(flight)
         return flights
 
-    def _exit(self, flight: Flight) -> bool:
+    def _exit(self, flight: InFlightRequest) -> bool:
         """Take a flight out of the line; False if it does not stand there."""
         if flight.place is None:
             return False
@@ -140,7 +142,7 @@ class WaitingRoom:
         self._uncount(flight)
         return True
 
-    def _uncount(self, flight: Flight) -> None:
+    def _uncount(self, flight: InFlightRequest) -> None:
         if flight.place is not None:
             self.backlog.remove(flight.place)
             flight.place = None

@@ -13,18 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from bertd_server.engine.engine import Float32Array
+from bertd.bundle.arrays import Float32Array
+
 from bertd_server.errors import DeadlineMissed, InvalidInput, RequestError, WrongTask
 from bertd_server.models.model import Model
-from bertd_server.scheduling.flights import Answer
+from bertd_server.scheduling.deduplication import Computed
 from bertd_server.scheduling.scheduler import INTERACTIVE
 from bertd_server.system.calls import CURRENT, Stages
-from bertd_server.tokenization.reading import Fit, Input, Reading
+from bertd_server.tokenization.reader import Fit, Input, Reading
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Outputs = Mapping[str, Float32Array]
-_Landed = tuple[Reading | InvalidInput, list[Answer | RequestError]]
+_Landed = tuple[Reading | InvalidInput, list[Computed | RequestError]]
 
 # What a task does with the outputs of a call holds the event loop up for some ms if it is worth
 # more than this: bytes of outputs where they are merely copied. What looks at each token, or sorts
@@ -35,7 +36,7 @@ _SORTED = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class CallContext:
     """How long a caller waits, and how urgently.
 
     Make it as the request arrives: whatever is asked for it, in turn or at once, shares the time.
@@ -51,16 +52,16 @@ class Caller:
     arrived: float = math.inf
 
     @classmethod
-    def within(cls, seconds: float, priority: int = INTERACTIVE) -> Caller:
+    def within(cls, seconds: float, priority: int = INTERACTIVE) -> CallContext:
         """One who waits so many seconds from now."""
         now = time.monotonic()
         return cls(now + seconds, priority, now)
 
 
-CALLER = Caller()
+NO_DEADLINE = CallContext()
 
 
-class Trace(NamedTuple):
+class Timings(NamedTuple):
     """How an answer came about; durations in ns. Of several windows, the longest of each.
 
     Attributes:
@@ -96,11 +97,11 @@ class Reply(Generic[T]):
     tokens: int = 0
     read: int = 0
     windows: int = 0
-    trace: Trace | None = None
+    trace: Timings | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Question(Generic[T_co]):
+class TaskQuery(Generic[T_co]):
     """What a task wants to know of each input.
 
     Attributes:
@@ -132,7 +133,7 @@ def require(model: Model, call: str, *tasks: str) -> None:
 
 
 async def ask(
-    model: Model, inputs: Sequence[Input], fit: Fit, caller: Caller, question: Question[T]
+    model: Model, inputs: Sequence[Input], fit: Fit, caller: CallContext, question: TaskQuery[T]
 ) -> list[Reply[T]]:
     """Ask a model a question about inputs, each with its own reply, in order.
 
@@ -160,7 +161,7 @@ async def ask(
     return replies
 
 
-def _seconds_left(model: Model, caller: Caller) -> float | None:
+def _seconds_left(model: Model, caller: CallContext) -> float | None:
     """The server's own limit of a request's time, if it ends the call before its deadline does.
 
     It is not made the call's deadline: calls with a deadline go before those without, and one that
@@ -175,8 +176,8 @@ async def _ask(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it
     model: Model,
     inputs: Sequence[Input],
     fit: Fit,
-    caller: Caller,
-    question: Question[T],
+    caller: CallContext,
+    question: TaskQuery[T],
     stages: Stages | None,
 ) -> list[Reply[T]]:
     begin = time.perf_counter_ns()
@@ -213,7 +214,7 @@ async def _ask(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it
 
 
 def _landed(
-    readings: Sequence[Reading | InvalidInput], answers: Sequence[Answer | RequestError]
+    readings: Sequence[Reading | InvalidInput], answers: Sequence[Computed | RequestError]
 ) -> list[_Landed]:
     """Each reading with the outcomes of its windows."""
     rest = iter(answers)
@@ -223,9 +224,9 @@ def _landed(
     ]
 
 
-def _heft(question: Question[T], landed: Sequence[_Landed]) -> int:
+def _heft(question: TaskQuery[T], landed: Sequence[_Landed]) -> int:
     """How much there is to conclude, in bytes of outputs that are merely copied."""
-    outputs = [one.outputs for _, mine in landed for one in mine if isinstance(one, Answer)]
+    outputs = [one.outputs for _, mine in landed for one in mine if isinstance(one, Computed)]
     size = sum(array.nbytes for each in outputs for array in each.values())
     if not question.offsets:
         return size
@@ -234,9 +235,9 @@ def _heft(question: Question[T], landed: Sequence[_Landed]) -> int:
 
 
 def _value(
-    question: Question[T],
+    question: TaskQuery[T],
     reading: Reading | InvalidInput,
-    outcomes: Sequence[Answer | RequestError],
+    outcomes: Sequence[Computed | RequestError],
 ) -> T | RequestError:
     """What a task makes of an input, or the first error that it has met."""
     if isinstance(reading, InvalidInput):
@@ -254,20 +255,20 @@ def _value(
 
 def _reply(
     reading: Reading | InvalidInput,
-    outcomes: Sequence[Answer | RequestError],
+    outcomes: Sequence[Computed | RequestError],
     value: T | RequestError,
     tokenize_ns: int,
     total_ns: int,
 ) -> Reply[T]:
     if isinstance(reading, InvalidInput) or isinstance(value, RequestError):
         return Reply(value, reading.tokens)
-    good = [one for one in outcomes if isinstance(one, Answer)]
+    good = [one for one in outcomes if isinstance(one, Computed)]
     last = good[-1]
     queue_ns, compute_ns = last.queue_ns, last.compute_ns
     if len(good) > 1:
         queue_ns = max(one.queue_ns for one in good)
         compute_ns = max(one.compute_ns for one in good)
-    trace = Trace(
+    trace = Timings(
         tokenize_ns, queue_ns, compute_ns, total_ns, last.batch_sequences, last.batch_tokens
     )
     return Reply(value, reading.tokens, reading.read, len(good), trace)

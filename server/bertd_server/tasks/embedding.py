@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from bertd import bundle
+from bertd.bundle.arrays import Float32Array, Int64Array
 
-from bertd_server.engine.engine import Float32Array
-from bertd_server.engine.packing import Int64Array
 from bertd_server.models.model import Model
-from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
+from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Outputs, Reply, TaskQuery, ask, require
 from bertd_server.tasks.windows import owners
-from bertd_server.tokenization.reading import FIT, Fit, Input, Reading
+from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 from bertd_server.tokenization.tokens import Token, tokens_of
 
 _TASK = "feature-extraction"
@@ -31,7 +30,7 @@ async def embed(
     model: Model,
     texts: Sequence[Input],
     fit: Fit = FIT,
-    caller: Caller = CALLER,
+    caller: CallContext = NO_DEADLINE,
     *,
     prompt_name: str | None = None,
 ) -> list[Reply[Float32Array]]:
@@ -61,7 +60,7 @@ async def embed(
         mean = np.average(vectors, axis=0, weights=_news(reading)).astype(np.float32)
         return mean / np.linalg.norm(mean) if model.manifest.normalized else mean
 
-    question = Question((bundle.SENTENCE_EMBEDDING,), conclude, prompt=model.prompt(prompt_name))
+    question = TaskQuery((bundle.SENTENCE_EMBEDDING,), conclude, prompt=model.prompt(prompt_name))
     return await ask(model, texts, fit, caller, question)
 
 
@@ -69,7 +68,7 @@ async def embed_tokens(
     model: Model,
     texts: Sequence[Input],
     fit: Fit = FIT,
-    caller: Caller = CALLER,
+    caller: CallContext = NO_DEADLINE,
     *,
     prompt_name: str | None = None,
 ) -> list[Reply[TokenVectors]]:
@@ -96,7 +95,7 @@ async def embed_tokens(
         tokens = tokens_of(reading.encoding, shift=len(prompt), vocabulary=model.tokenizer)
         return TokenVectors(vectors[rows], [tokens[place] for place in places.tolist()])
 
-    question = Question((bundle.TOKEN_EMBEDDINGS,), conclude, offsets=True, prompt=prompt)
+    question = TaskQuery((bundle.TOKEN_EMBEDDINGS,), conclude, offsets=True, prompt=prompt)
     return await ask(model, texts, fit, caller, question)
 
 

@@ -10,8 +10,8 @@ from bertd.bundle import heads
 
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
-from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
-from bertd_server.tokenization.reading import FIT, Fit, Input, Reading
+from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Outputs, Reply, TaskQuery, ask, require
+from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 MOST_CANDIDATES = 1_000
 CANDIDATES = 5
@@ -44,7 +44,7 @@ async def fill_masks(
     model: Model,
     texts: Sequence[Input],
     fit: Fit = FIT,
-    caller: Caller = CALLER,
+    caller: CallContext = NO_DEADLINE,
     *,
     top_k: int = CANDIDATES,
 ) -> list[Reply[list[Mask]]]:
@@ -101,7 +101,7 @@ async def fill_masks(
             for place, mine, values in zip(places.tolist(), ids, scores, strict=True)
         ]
 
-    question = Question((bundle.LOGITS,), conclude, offsets=True, check=problem)
+    question = TaskQuery((bundle.LOGITS,), conclude, offsets=True, check=problem)
     return await ask(model, texts, fit, caller, question)
 
 

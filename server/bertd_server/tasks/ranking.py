@@ -9,16 +9,16 @@ from bertd import bundle
 from bertd.bundle import heads
 
 from bertd_server.models.model import Model
-from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
+from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Outputs, Reply, TaskQuery, ask, require
 from bertd_server.tasks.classification import ScoreFunction, scored
-from bertd_server.tokenization.reading import FIT, Fit, Input, Reading
+from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 
 async def score_pairs(
     model: Model,
     pairs: Sequence[Input],
     fit: Fit = FIT,
-    caller: Caller = CALLER,
+    caller: CallContext = NO_DEADLINE,
     *,
     score_function: ScoreFunction = "default",
 ) -> list[Reply[float]]:
@@ -48,4 +48,4 @@ async def score_pairs(
         )
         return float(scores.max())
 
-    return await ask(model, pairs, fit, caller, Question((bundle.LOGITS,), conclude))
+    return await ask(model, pairs, fit, caller, TaskQuery((bundle.LOGITS,), conclude))

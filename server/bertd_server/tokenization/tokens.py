@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from bertd.bundle.arrays import Int64Array
 from tokenizers import Encoding, Tokenizer
 
-from bertd_server.engine.packing import Int64Array
-from bertd_server.tokenization.given import GivenTokens
+from bertd_server.tokenization.pretokenized import Pretokenized
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Token:
 
 
 def tokens_of(
-    encoding: Encoding | GivenTokens, *, shift: int = 0, vocabulary: Tokenizer | None = None
+    encoding: Encoding | Pretokenized, *, shift: int = 0, vocabulary: Tokenizer | None = None
 ) -> list[Token]:
     """The tokens of an encoding with offsets.
 

@@ -6,7 +6,7 @@ import math
 import random
 from dataclasses import dataclass, field
 
-from bertd_server.scheduling.batching import Costs, Lanes, Policy, form_batch, rank
+from bertd_server.scheduling.batching import BatchPolicy, Costs, FreeLanes, form_batch, rank
 from bertd_server.scheduling.cost import CostModel, Shape
 from bertd_server.scheduling.line import Line
 from hypothesis import assume, given, settings
@@ -50,7 +50,7 @@ def lines(passed_over: SearchStrategy[int]) -> SearchStrategy[list[Text]]:
 
 texts = lines(st.just(0))
 policies = st.builds(
-    Policy,
+    BatchPolicy,
     max_tokens=st.integers(1, 2048),
     max_sequences=st.integers(1, 32),
     budget_seconds=st.sampled_from([1e-3, 1e-2, 0.1, math.inf]),
@@ -58,12 +58,14 @@ policies = st.builds(
     margin=st.sampled_from([0.0, 0.002]),
 )
 costs = st.sampled_from([Costs(LANE), Costs(LANE, WIDE)])
-lanes = st.sampled_from([Lanes(1, 1), Lanes(1, 2), Lanes(2, 2), Lanes(3, 4), Lanes(4, 4)])
+lanes = st.sampled_from(
+    [FreeLanes(1, 1), FreeLanes(1, 2), FreeLanes(2, 2), FreeLanes(3, 4), FreeLanes(4, 4)]
+)
 
 
 @given(lines(st.integers(0, 4)), policies, costs, lanes)
 def test_every_text_goes_to_exactly_one_place(
-    waiting: list[Text], policy: Policy, cost: Costs, lane: Lanes
+    waiting: list[Text], policy: BatchPolicy, cost: Costs, lane: FreeLanes
 ) -> None:
     """Batch, late and remaining hold each text once; something runs unless all are late."""
     decision = form_batch(waiting, policy, cost, lane, NOW)
@@ -74,7 +76,7 @@ def test_every_text_goes_to_exactly_one_place(
 
 @given(texts, policies, costs, lanes)
 def test_a_batch_is_the_front_of_the_order(
-    waiting: list[Text], policy: Policy, cost: Costs, lane: Lanes
+    waiting: list[Text], policy: BatchPolicy, cost: Costs, lane: FreeLanes
 ) -> None:
     """Priority, then deadline, then turn; no text overtakes another for being smaller."""
     decision = form_batch(waiting, policy, cost, lane, NOW)
@@ -85,7 +87,7 @@ def test_a_batch_is_the_front_of_the_order(
 
 @given(lines(st.integers(0, 4)), policies, costs, lanes)
 def test_a_text_passed_over_too_often_makes_the_batch_go_by_turn(
-    waiting: list[Text], policy: Policy, cost: Costs, lane: Lanes
+    waiting: list[Text], policy: BatchPolicy, cost: Costs, lane: FreeLanes
 ) -> None:
     decision = form_batch(waiting, policy, cost, lane, NOW)
     ordered = [*decision.batch, *decision.remaining]
@@ -95,7 +97,7 @@ def test_a_text_passed_over_too_often_makes_the_batch_go_by_turn(
 
 @given(texts, policies, costs, lanes)
 def test_a_batch_keeps_its_limits(
-    waiting: list[Text], policy: Policy, cost: Costs, lane: Lanes
+    waiting: list[Text], policy: BatchPolicy, cost: Costs, lane: FreeLanes
 ) -> None:
     """Only a single text may be larger than a limit, or take longer than the budget."""
     decision = form_batch(waiting, policy, cost, lane, NOW)
@@ -107,7 +109,7 @@ def test_a_batch_keeps_its_limits(
 
 @given(texts, policies, costs, lanes)
 def test_nothing_late_is_computed_and_nobody_is_made_late(
-    waiting: list[Text], policy: Policy, cost: Costs, lane: Lanes
+    waiting: list[Text], policy: BatchPolicy, cost: Costs, lane: FreeLanes
 ) -> None:
     """The whole batch is done before the deadline of each of its texts; late ones have no way.
 
@@ -123,7 +125,7 @@ def test_nothing_late_is_computed_and_nobody_is_made_late(
 
 @given(texts, policies, lanes)
 def test_the_wide_session_is_taken_only_when_every_lane_is_idle(
-    waiting: list[Text], policy: Policy, lane: Lanes
+    waiting: list[Text], policy: BatchPolicy, lane: FreeLanes
 ) -> None:
     decision = form_batch(waiting, policy, Costs(LANE, WIDE), lane, NOW)
     assert not decision.wide or lane.idle == lane.total
@@ -135,10 +137,10 @@ def test_the_wide_session_is_taken_only_when_every_lane_is_idle(
 def test_idle_lanes_share_what_waits(tokens: list[int], count: int) -> None:
     """One batch for each: the first ones have their even part, and the last takes the rest."""
     waiting = [Text(n, turn=i) for i, n in enumerate(tokens)]
-    policy = Policy(100_000, 100)
+    policy = BatchPolicy(100_000, 100)
     work = sum(LANE.share(t.shape) for t in waiting)
     for idle in range(count, 0, -1):
-        decision = form_batch(waiting, policy, Costs(LANE), Lanes(idle, count), NOW)
+        decision = form_batch(waiting, policy, Costs(LANE), FreeLanes(idle, count), NOW)
         taken = sum(LANE.share(t.shape) for t in decision.batch)
         even = sum(LANE.share(t.shape) for t in waiting) / idle
         assert (
@@ -153,7 +155,7 @@ def test_idle_lanes_share_what_waits(tokens: list[int], count: int) -> None:
 
 def test_a_lone_long_text_goes_wide_and_many_short_ones_do_not() -> None:
     """Short ones are done sooner on the lanes, which have less overhead."""
-    policy, all_idle = Policy(2048, 64), Lanes(4, 4)
+    policy, all_idle = BatchPolicy(2048, 64), FreeLanes(4, 4)
     long = form_batch([Text(512)], policy, Costs(LANE, WIDE), all_idle, NOW)
     short = form_batch([Text(8) for _ in range(8)], policy, Costs(LANE, WIDE), all_idle, NOW)
     assert (long.wide, short.wide, len(short.batch)) == (True, False, 2)
@@ -163,14 +165,16 @@ def test_a_text_that_no_lane_can_answer_in_time_goes_wide() -> None:
     """The wide session is there for its deadline, whatever waits behind it."""
     tight = Text(512, deadline=NOW + 0.025)
     others = [Text(200, turn=1.0) for _ in range(50)]
-    decision = form_batch([*others, tight], Policy(2048, 64), Costs(LANE, WIDE), Lanes(2, 2), NOW)
+    decision = form_batch(
+        [*others, tight], BatchPolicy(2048, 64), Costs(LANE, WIDE), FreeLanes(2, 2), NOW
+    )
     assert decision.wide
     assert decision.batch[0] is tight
 
 
 @given(texts, policies, costs, lanes, st.integers(0, 3))
 def test_the_line_decides_as_if_it_looked_at_all(
-    waiting: list[Text], policy: Policy, cost: Costs, lane: Lanes, passed_over: int
+    waiting: list[Text], policy: BatchPolicy, cost: Costs, lane: FreeLanes, passed_over: int
 ) -> None:
     """The same batch, late ones and session, unless its front was cut.
 
@@ -206,7 +210,7 @@ def test_no_text_starves(seed: int) -> None:
     for itself.
     """
     rng = random.Random(seed)
-    policy = Policy(max_tokens=64, max_sequences=4, max_passed_over=3)
+    policy = BatchPolicy(max_tokens=64, max_sequences=4, max_passed_over=3)
     line: Line[Text] = Line()
     before: dict[int, int] = {}  # texts in line when one arrived, and batches that had run
     born: dict[int, int] = {}
@@ -221,7 +225,7 @@ def test_no_text_starves(seed: int) -> None:
             )
             before[arrived], born[arrived] = len(line), batch
             line.add(text)
-        for text in line.take(policy, Costs(LANE), Lanes(1, 1), NOW).batch:
+        for text in line.take(policy, Costs(LANE), FreeLanes(1, 1), NOW).batch:
             place = int(text.turn)
             assert batch - born[place] <= (before[place] + 1) * (policy.max_passed_over + 1)
 
@@ -245,8 +249,8 @@ def test_forming_a_batch_looks_at_the_front_alone() -> None:
     for turn in range(10_000):
         line.add(Watched(16, turn=turn))
     Watched.looks = 0
-    policy = Policy(2048, 256, budget_seconds=0.02)
-    decision = line.take(policy, Costs(LANE), Lanes(2, 2), NOW)
+    policy = BatchPolicy(2048, 256, budget_seconds=0.02)
+    decision = line.take(policy, Costs(LANE), FreeLanes(2, 2), NOW)
     assert 10 < len(decision.batch) < 30
     assert Watched.looks < 20 * len(decision.batch)
 

@@ -10,14 +10,14 @@ import pytest
 from bertd_server.errors import DeadlineMissed, Draining, EngineFailure, NoLane, Overloaded
 from bertd_server.scheduling.cache import ResultCache
 from bertd_server.scheduling.cost import Shape
-from bertd_server.scheduling.flights import Answer, Outcome
+from bertd_server.scheduling.deduplication import Completion, Computed
 from bertd_server.scheduling.forecast import Forecast
 from bertd_server.scheduling.lanes import Lanes
 from bertd_server.scheduling.scheduler import BULK
 from helpers.held import LANE, Clock, HeldEngine, scheduler, sequences, values
 
 
-def start(work: object) -> asyncio.Task[list[Outcome]]:
+def start(work: object) -> asyncio.Task[list[Completion]]:
     """Begin a call; it is submitted when the loop has turned once."""
     return asyncio.create_task(work)  # type: ignore[arg-type]
 
@@ -52,9 +52,9 @@ async def test_the_count_of_waiting_tokens_is_their_sum() -> None:
     assert any(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
     assert any(isinstance(outcome, Overloaded) for outcome in outcomes)
     single = [one for outcome in outcomes if isinstance(outcome, list) for one in outcome]
-    assert {type(one) for one in single} == {Answer, EngineFailure, DeadlineMissed}
+    assert {type(one) for one in single} == {Computed, EngineFailure, DeadlineMissed}
     statistics = it.statistics
-    assert statistics.answered == sum(isinstance(one, Answer) for one in single)
+    assert statistics.answered == sum(isinstance(one, Computed) for one in single)
     assert statistics.failed == sum(isinstance(one, EngineFailure) for one in single)
 
 
@@ -273,8 +273,8 @@ async def test_results_are_kept_if_there_is_a_budget() -> None:
     engine.let_go()
     (fresh,) = await it.submit(sequences(5))
     (kept,) = await it.submit(sequences(5))
-    assert isinstance(fresh, Answer)
-    assert isinstance(kept, Answer)
+    assert isinstance(fresh, Computed)
+    assert isinstance(kept, Computed)
     assert kept.outputs["value"].tobytes() == fresh.outputs["value"].tobytes()
     assert (kept.compute_ns, kept.batch_sequences, fresh.batch_sequences) == (0, 0, 1)
     assert values(await it.submit(sequences(5, 6))) == [5, 6]
@@ -318,7 +318,7 @@ async def test_statistics_and_timings_tell_the_same_story() -> None:
     engine.let_go()
     await running
     for outcome in await waiting:
-        assert isinstance(outcome, Answer)
+        assert isinstance(outcome, Computed)
         assert outcome.queue_ns == 250_000_000
         assert (outcome.batch_sequences, outcome.batch_tokens) == (2, 11)
     await it.drain()

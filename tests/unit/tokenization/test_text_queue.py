@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from bertd import bundle
 from bertd_server.errors import DeadlineMissed, Draining, InvalidInput, Overloaded
-from bertd_server.tokenization.reading import Fit, Input, Outcome, Reader, Reading, texts_of
+from bertd_server.tokenization.reader import Fit, Input, Outcome, Reader, Reading, texts_of
 from bertd_server.tokenization.text_queue import (
     INLINE_CHARACTERS,
     SLICE_CHARACTERS,

@@ -2,8 +2,8 @@
 
 ::
 
-    Call ── texts ──> Flight (one sequence) ──> line ──> batch ──> outputs
-    Call ── texts ──────┘  passengers: (call, index of the text)     │
+    Submission ── texts ──> InFlightRequest (one sequence) ──> line ──> batch ──> outputs
+    Submission ── texts ──────┘  passengers: (call, index of the text)     │
       ^───────────────── settle(index, outcome) ─────────────────────┘
 
 A flight is as urgent as its most urgent passenger. When the last one leaves before it has started,
@@ -26,7 +26,7 @@ from bertd_server.scheduling.cost import Shape
 from bertd_server.system.calls import Stages
 
 
-class Answer(NamedTuple):
+class Computed(NamedTuple):
     """One text's outputs and how they came about; durations in ns.
 
     Attributes:
@@ -44,11 +44,11 @@ class Answer(NamedTuple):
     batch_tokens: int
 
 
-Outcome = Answer | RequestError
+Completion = Computed | RequestError
 
 
 @dataclass(slots=True, eq=False)
-class Call:
+class Submission:
     """The texts of one call, and who waits for them. Times on the scheduler's clock.
 
     Attributes:
@@ -58,16 +58,16 @@ class Call:
     deadline: float
     priority: int
     arrived: float
-    outcomes: list[Outcome | None]
+    outcomes: list[Completion | None]
     done: asyncio.Future[None]
-    flights: set[Flight] = field(default_factory=set)
+    flights: set[InFlightRequest] = field(default_factory=set)
     missing: int = 0
     stages: Stages | None = None
 
     def __post_init__(self) -> None:
         self.missing = len(self.outcomes)
 
-    def settle(self, index: int, outcome: Outcome) -> None:
+    def settle(self, index: int, outcome: Completion) -> None:
         """Give a text its outcome; the last one ends the call."""
         self.outcomes[index] = outcome
         self.missing -= 1
@@ -76,7 +76,7 @@ class Call:
 
 
 @dataclass(slots=True, eq=False)
-class Flight:
+class InFlightRequest:
     """A sequence that is to be computed. It is what :mod:`.batching` calls a text.
 
     Attributes:
@@ -91,14 +91,14 @@ class Flight:
     outputs: tuple[str, ...]
     shape: Shape
     turn: float
-    passengers: list[tuple[Call, int]] = field(default_factory=list)
+    passengers: list[tuple[Submission, int]] = field(default_factory=list)
     priority: int = 0
     deadline: float = math.inf
     passed_over: int = 0
     place: Place | None = None
     deaths: int = 0
 
-    def board(self, call: Call, index: int) -> None:
+    def board(self, call: Submission, index: int) -> None:
         """Carry a text of a call too."""
         self.passengers.append((call, index))
         call.flights.add(self)
@@ -107,12 +107,12 @@ class Flight:
         else:
             self.priority, self.deadline = call.priority, call.deadline
 
-    def leave(self, call: Call) -> None:
+    def leave(self, call: Submission) -> None:
         """Carry nothing of a call any more."""
         self.passengers = [(other, index) for other, index in self.passengers if other is not call]
         self.urge()
 
-    def strand(self, arrival: float) -> list[tuple[Call, int]]:
+    def strand(self, arrival: float) -> list[tuple[Submission, int]]:
         """Leave behind, and return, those for whom `arrival` is too late."""
         stranded = [one for one in self.passengers if one[0].deadline <= arrival]
         self.passengers = [one for one in self.passengers if one[0].deadline > arrival]
@@ -132,7 +132,7 @@ class Batch:
     `span` belongs to whatever traces its calls; None where nothing does.
     """
 
-    flights: list[Flight]
+    flights: list[InFlightRequest]
     wide: bool
     seconds: float
     started: float

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 
 from bertd_server.errors import DeadlineMissed, Draining, EngineFailure
 from bertd_server.scheduling.cache import Outputs, ResultCache
-from bertd_server.scheduling.flights import Answer, Batch, Flight
-from bertd_server.scheduling.lanes import Result
+from bertd_server.scheduling.deduplication import Batch, Computed, InFlightRequest
+from bertd_server.scheduling.lanes import BatchResult
 from bertd_server.scheduling.statistics import Statistics
 from bertd_server.scheduling.waiting_room import WaitingRoom
 from bertd_server.system.logs import get_logger
@@ -31,7 +31,7 @@ class Landing:
         self._cache = cache
         self._statistics = statistics
 
-    def answer(self, batch: Batch, result: Result) -> None:
+    def answer(self, batch: Batch, result: BatchResult) -> None:
         """Hand out the answers of a batch, and keep them if there is room."""
         statistics, shape = self._statistics, batch.shape
         statistics.compute.observe(result.seconds)
@@ -49,20 +49,22 @@ class Landing:
                     call.stages.landed(call, batch, result)
                 call.settle(
                     index,
-                    Answer(outputs, round(queued * 1e9), compute_ns, shape.sequences, shape.tokens),
+                    Computed(
+                        outputs, round(queued * 1e9), compute_ns, shape.sequences, shape.tokens
+                    ),
                 )
         if batch.span is not None:
             batch.span.end()
         self._keep(batch, result)
 
-    def fail(self, flights: Iterable[Flight], error: BaseException) -> None:
+    def fail(self, flights: Iterable[InFlightRequest], error: BaseException) -> None:
         """Tell the passengers that the model failed on their text."""
         for flight in flights:
             for call, index in self._room.land(flight):
                 self._statistics.failed += 1
                 call.settle(index, EngineFailure(f"the model failed on this text: {error}"))
 
-    def strand(self, flight: Flight, arrival: float) -> bool:
+    def strand(self, flight: InFlightRequest, arrival: float) -> bool:
         """Tell those for whom `arrival` is too late; False if the flight then carries nobody."""
         for call, index in flight.strand(arrival):
             self._statistics.expired += 1
@@ -74,7 +76,7 @@ class Landing:
         self._room.land(flight)
         return False
 
-    def abandon(self, flights: Iterable[Flight]) -> int:
+    def abandon(self, flights: Iterable[InFlightRequest]) -> int:
         """Tell the passengers that the server stops without an answer; returns how many."""
         texts = 0
         for flight in flights:
@@ -87,7 +89,7 @@ class Landing:
         self._statistics.abandoned += texts
         return texts
 
-    def _keep(self, batch: Batch, result: Result) -> None:
+    def _keep(self, batch: Batch, result: BatchResult) -> None:
         """Put answers into the cache. They have been given: a cache that fails costs no caller."""
         if not self._cache.budget:
             return
@@ -98,6 +100,6 @@ class Landing:
             log.warning("results not cached", error=repr(error), sequences=batch.shape.sequences)
 
 
-def _wanted(flight: Flight, computed: Outputs) -> Outputs:
+def _wanted(flight: InFlightRequest, computed: Outputs) -> Outputs:
     """What a flight wants of all that its batch has computed."""
     return {name: computed[name] for name in flight.outputs} or computed

@@ -19,12 +19,19 @@ from typing import Literal, Self
 
 import numpy as np
 from bertd import bundle
+from bertd.bundle.arrays import Int64Array
 from tokenizers import Encoding, Tokenizer
 
-from bertd_server.engine.packing import Int64Array, TokenSequence
+from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import InvalidInput
-from bertd_server.tokenization.cutting import Side, cut, longest_first, overlapping, stretch
-from bertd_server.tokenization.given import GivenTokens
+from bertd_server.tokenization.pretokenized import Pretokenized
+from bertd_server.tokenization.truncation import (
+    TruncationSide,
+    cut,
+    longest_first,
+    overlapping,
+    stretch,
+)
 
 LongText = Literal["error", "truncate", "window"]
 
@@ -49,7 +56,7 @@ class Fit:
     """
 
     long_text: LongText = "error"
-    side: Side = "right"
+    side: TruncationSide = "right"
     stride: int = 0
     first_only: bool = False
     second_only: bool = False
@@ -76,7 +83,7 @@ class Input:
     pair: str | None = None
     field: str = "text"
     pair_field: str = "text_pair"
-    tokens: GivenTokens | None = None
+    tokens: Pretokenized | None = None
 
     @property
     def characters(self) -> int:
@@ -110,11 +117,11 @@ class Reading:
 
     windows: tuple[Window, ...]
     tokens: int
-    details: Encoding | GivenTokens | None
+    details: Encoding | Pretokenized | None
     source: str
 
     @property
-    def encoding(self) -> Encoding | GivenTokens:
+    def encoding(self) -> Encoding | Pretokenized:
         """Of the whole input, with offsets.
 
         Raises:
@@ -354,7 +361,7 @@ class Reader:
         )
 
 
-def _given(tokens: GivenTokens, offsets: bool) -> Reading:
+def _given(tokens: Pretokenized, offsets: bool) -> Reading:
     """Tokens that need no tokenizer; what they say is written only for who reads it."""
     window = Window(tokens.sequence, np.arange(len(tokens)))
     return Reading((window,), len(tokens), tokens, tokens.source if offsets else "")
