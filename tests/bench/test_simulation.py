@@ -162,7 +162,7 @@ def test_each_request_has_one_outcome(policy: str, traffic: object) -> None:
         assert sum(2 if b.wide else 1 for b in held) <= 2
         # Nobody is computed whose time has passed, nor, by ours, one who could not make it.
         assert all(request.deadline > batch.begin for request in batch.requests)
-        assert all(request.turn <= batch.begin for request in batch.requests)
+        assert all(request.virtual_arrival <= batch.begin for request in batch.requests)
     if policy == OURS:
         assert all(r.good for r in run.requests if r.answered is not None)
     if policy != UNSURE:

@@ -131,8 +131,8 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
 
     def checked(self: Dispatcher, batch: Any) -> None:
         kept.expired_computed += sum(
-            all(call.deadline <= batch.started for call, _ in flight.passengers)
-            for flight in batch.flights
+            all(call.deadline <= batch.started for call, _ in request.waiters)
+            for request in batch.requests
         )
         start(self, batch)
 
@@ -288,7 +288,7 @@ async def test_nothing_is_lost_and_nothing_is_left(
     assert statistics.wide_batches <= FaultyEngine.wide_runs  # some of them failed
     gauges = scheduler.gauges()
     assert (gauges.waiting, gauges.waiting_tokens, gauges.batches_running) == (0, 0, 0)
-    assert not scheduler._room._flights
+    assert not scheduler._in_flight
     assert not math.isnan(gauges.predicted_wait)
     left = asyncio.all_tasks() - before
     if left:  # what gRPC itself still winds up

@@ -163,7 +163,7 @@ def rows(stage: Stage, load: float, seeds: Sequence[int]) -> list[Row]:
 def _row(stage: Stage, load: float, policy: str, runs: Sequence[Run], unit: float) -> Row:
     requests = [request for run in runs for request in run.requests]
     good = [request for request in requests if request.good]
-    took = [r.answered - r.turn for r in requests if r.answered is not None] or [0.0]
+    took = [r.answered - r.virtual_arrival for r in requests if r.answered is not None] or [0.0]
     p50, p95, p99 = (round(float(p), 2) for p in np.percentile(np.array(took) / unit, [50, 95, 99]))
     batches = [batch.tokens for run in runs for batch in run.batches] or [0]
     total = sum(request.arrival.tokens for request in requests)

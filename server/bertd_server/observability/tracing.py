@@ -172,7 +172,7 @@ class QuestionTrace:
         self._begin = time.time_ns()
         self._batch: Batch | None = None
 
-    def landed(self, call: Submission, batch: Batch, result: BatchResult) -> None:
+    def completed(self, call: Submission, batch: Batch, result: BatchResult) -> None:
         """A text of it was computed; those of one batch come one after the other."""
         if self._batch is batch:
             return
@@ -223,5 +223,5 @@ class _BatchSpan:
         self._ended = ended
 
     def end(self) -> None:
-        """All its texts have landed."""
+        """All its texts are complete."""
         self._span.end(self._ended)

@@ -1,105 +1,119 @@
-"""How flights end: every passenger is told the outcome of its text, once, and counted.
+"""How requests end: every waiter is told the completion of its text, once, and counted.
 
 ::
 
-    batch + result ──> answer ──> passengers first, then the cache
-    flights ─────────> fail, abandon, strand ──> passengers: errors
+    batch + result ──> answer ──> waiters first, then the cache
+    requests ────────> fail, expire, abandon ──> waiters: errors
 
-A flight that has landed carries nobody: to land it again does nothing.
+A completed request has no waiters: to complete it again does nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from bertd_server.engine.engine import GraphOutputs
 from bertd_server.errors import DeadlineMissed, Draining, EngineFailure
-from bertd_server.scheduling.cache import Outputs, ResultCache
-from bertd_server.scheduling.deduplication import Batch, Computed, InFlightRequest
+from bertd_server.scheduling.cache import ResultCache
+from bertd_server.scheduling.deduplication import (
+    Batch,
+    Computed,
+    InFlightRequest,
+    InFlightRequests,
+)
 from bertd_server.scheduling.lanes import BatchResult
 from bertd_server.scheduling.statistics import Statistics
-from bertd_server.scheduling.waiting_room import WaitingRoom
 from bertd_server.system.logs import get_logger
 
 log = get_logger("bertd")
 
 
-class Landing:
-    """Where flights land; it belongs to the event loop."""
+class Completer:
+    """Completes requests; it belongs to the event loop."""
 
-    def __init__(self, room: WaitingRoom, cache: ResultCache, statistics: Statistics) -> None:
-        self._room = room
+    def __init__(
+        self, in_flight: InFlightRequests, cache: ResultCache, statistics: Statistics
+    ) -> None:
+        self._in_flight = in_flight
         self._cache = cache
         self._statistics = statistics
 
-    def answer(self, batch: Batch, result: BatchResult) -> None:
-        """Hand out the answers of a batch, and keep them if there is room."""
+    def count(self, batch: Batch, result: BatchResult, way: float) -> None:
+        """Count a batch that has run, well or not.
+
+        Args:
+            batch: it.
+            result: how it ended.
+            way: seconds from its start here to its end here, without those of the engine.
+        """
         statistics, shape = self._statistics, batch.shape
+        for request in batch.requests:
+            for submission, _ in request.waiters:
+                statistics.started_late += submission.deadline <= result.began
+        if result.error is not None:
+            statistics.batch_failures += 1
+            statistics.lane_deaths += result.died
+            return
+        statistics.cost_ratio.observe((result.seconds + way) / batch.seconds)
         statistics.compute.observe(result.seconds)
         statistics.batch_sequences.observe(shape.sequences)
         statistics.batch_tokens.observe(shape.tokens)
         statistics.wide_batches += batch.wide
+
+    def answer(self, batch: Batch, result: BatchResult) -> None:
+        """Hand out the answers of a batch, and keep them if there is room."""
+        statistics, shape = self._statistics, batch.shape
         compute_ns = round(result.seconds * 1e9)
-        for flight, computed in zip(batch.flights, result.outputs, strict=True):
-            outputs = _wanted(flight, computed)
-            for call, index in self._room.land(flight):
-                queued = max(0.0, batch.started - call.arrived)
+        kept: list[tuple[bytes, GraphOutputs]] = []
+        for request, computed in zip(batch.requests, result.outputs, strict=True):
+            outputs: GraphOutputs = {name: computed[name] for name in request.outputs} or computed
+            for submission, index in self._in_flight.complete(request):
+                queued = max(0.0, batch.started - submission.arrived)
                 statistics.queue.observe(queued)
                 statistics.answered += 1
-                if call.stages is not None:
-                    call.stages.landed(call, batch, result)
-                call.settle(
-                    index,
-                    Computed(
-                        outputs, round(queued * 1e9), compute_ns, shape.sequences, shape.tokens
-                    ),
+                if submission.stages is not None:
+                    submission.stages.completed(submission, batch, result)
+                queue_ns = round(queued * 1e9)
+                submission.complete(
+                    index, Computed(outputs, queue_ns, compute_ns, shape.sequences, shape.tokens)
                 )
+            if self._cache.budget:
+                kept.append((request.key, outputs))
         if batch.span is not None:
             batch.span.end()
-        self._keep(batch, result)
+        try:
+            for key, value in kept:
+                self._cache.put(key, value)
+        except Exception as error:  # noqa: BLE001 - out of memory, most likely; all have answers
+            log.warning("results not cached", error=repr(error), sequences=shape.sequences)
 
-    def fail(self, flights: Iterable[InFlightRequest], error: BaseException) -> None:
-        """Tell the passengers that the model failed on their text."""
-        for flight in flights:
-            for call, index in self._room.land(flight):
+    def fail(self, requests: Iterable[InFlightRequest], error: BaseException) -> None:
+        """Tell the waiters that the model failed on their text."""
+        for request in requests:
+            for submission, index in self._in_flight.complete(request):
                 self._statistics.failed += 1
-                call.settle(index, EngineFailure(f"the model failed on this text: {error}"))
+                submission.complete(index, EngineFailure(f"the model failed on this text: {error}"))
 
-    def strand(self, flight: InFlightRequest, arrival: float) -> bool:
-        """Tell those for whom `arrival` is too late; False if the flight then carries nobody."""
-        for call, index in flight.strand(arrival):
+    def expire(self, request: InFlightRequest, finish: float) -> bool:
+        """Tell those for whom `finish` is too late; False if nobody then waits for the request."""
+        for submission, index in request.expire(finish):
             self._statistics.expired += 1
-            call.settle(
+            submission.complete(
                 index, DeadlineMissed("the deadline came too close before the text was computed")
             )
-        if flight.passengers:
-            return True
-        self._room.land(flight)
-        return False
+        if not request.waiters:
+            self._in_flight.complete(request)
+        return bool(request.waiters)
 
-    def abandon(self, flights: Iterable[InFlightRequest]) -> int:
-        """Tell the passengers that the server stops without an answer; returns how many."""
+    def abandon(self) -> int:
+        """Tell all waiters that the server stops without an answer; returns how many."""
         texts = 0
-        for flight in flights:
-            for call, index in self._room.land(flight):
+        for request in self._in_flight.clear():
+            for submission, index in self._in_flight.complete(request):
                 texts += 1
-                call.settle(
+                submission.complete(
                     index,
                     Draining("the server stopped before it had an answer: send the text again"),
                 )
         self._statistics.abandoned += texts
         return texts
-
-    def _keep(self, batch: Batch, result: BatchResult) -> None:
-        """Put answers into the cache. They have been given: a cache that fails costs no caller."""
-        if not self._cache.budget:
-            return
-        try:
-            for flight, computed in zip(batch.flights, result.outputs, strict=True):
-                self._cache.put(flight.key, _wanted(flight, computed))
-        except Exception as error:  # noqa: BLE001 - out of memory, most likely
-            log.warning("results not cached", error=repr(error), sequences=batch.shape.sequences)
-
-
-def _wanted(flight: InFlightRequest, computed: Outputs) -> Outputs:
-    """What a flight wants of all that its batch has computed."""
-    return {name: computed[name] for name in flight.outputs} or computed

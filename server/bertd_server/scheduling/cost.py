@@ -262,12 +262,15 @@ class CostTracker:
         """
         return _mean(self._overruns)
 
-    def observe(self, measurement: Measurement, way: float = 0.0) -> None:
+    def observe(self, measurement: Measurement, way: float = 0.0) -> bool:
         """Take in a live batch.
 
         Args:
             measurement: what the engine took.
             way: seconds to the lane and back.
+
+        Returns:
+            whether it changed the model.
         """
         self._live.append(measurement)
         self._ways.append(way)
@@ -277,12 +280,14 @@ class CostTracker:
         self._paces.append(measurement.seconds / self._fitted.seconds(measurement.shape))
         self._since += 1
         if self._since % _FEW:
-            return  # medians of a window move little from one batch to the next
+            return False  # medians of a window move little from one batch to the next
+        before = self.model
         if len(self._ratios) == self._ratios.maxlen and self._is_off():
             self._refit()
         else:
             paced = self._fitted.scaled(statistics.median(self._paces))
             self.model = paced.delayed(statistics.median(self._ways))
+        return self.model != before
 
     def _is_off(self) -> bool:
         """Whether most predictions of the window were wrong by more than is tolerated."""

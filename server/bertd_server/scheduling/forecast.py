@@ -2,7 +2,7 @@
 
 ::
 
-    measurements of the start ──> trackers ──> Costs, BatchPolicy ──> line, admission
+    measurements of the start ──> trackers ──> Costs, BatchPolicy ──> queue, admission
     batches that ran ────────────────^           (the budget is the knee of the newest model)
 """
 
@@ -86,9 +86,8 @@ class Forecast:
         tracker = self._wide if wide and self._wide else self._lane
         self._last[tracker] = now
         if seconds > 0:
-            tracker.observe(Measurement(shape, seconds), way)
-            self._forget_stale(now)
-            if [tracker.model for tracker in self._trackers] != self._known:
+            changed = tracker.observe(Measurement(shape, seconds), way)
+            if self._forget_stale(now) or changed:
                 self._renew()
 
     def idle(self, now: float) -> None:
@@ -104,14 +103,15 @@ class Forecast:
 
         A wide session that was slow while all lanes were busy would never be tried again.
         """
-        stale = [t for t in self._trackers if now - self._last[t] > _STALE_SECONDS]
-        for tracker in stale:
-            tracker.forget()
-            self._last[tracker] = now
-        return bool(stale)
+        stale = False
+        for tracker, last in self._last.items():
+            if now - last > _STALE_SECONDS:
+                tracker.forget()
+                self._last[tracker] = now
+                stale = True
+        return stale
 
     def _renew(self) -> None:
-        self._known = [tracker.model for tracker in self._trackers]
         self.costs = Costs(self._lane.model, self._wide.model if self._wide else None)
         typical = max(1, round(self._length))
         self.full = self.costs.lane.knee(typical, self.policy.max_tokens)

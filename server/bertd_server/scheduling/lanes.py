@@ -157,7 +157,8 @@ class Lanes:
         begin = self._clock()
         try:
             outputs = job.engine.answer(job.sequences, job.outputs, wide=job.wide)
-            _check(outputs, job)
+            if len(outputs) != len(job.sequences):  # callers must not wait for ever
+                raise RuntimeError(f"{len(outputs)} answers for {len(job.sequences)} sequences")  # noqa: TRY301
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the batch's
             self._tell(job.done, BatchResult([], begin, self._clock() - begin, error))
         except BaseException as error:  # noqa: BLE001 - the loop must learn of the death
@@ -179,9 +180,3 @@ class Lanes:
         self._changed(self.alive)
         self._start()
         job.done(result)
-
-
-def _check(outputs: Sequence[object], job: BatchJob) -> None:
-    """Whether the engine keeps its word: callers must not wait for answers that never come."""
-    if len(outputs) != len(job.sequences):
-        raise RuntimeError(f"{len(outputs)} answers for {len(job.sequences)} sequences")

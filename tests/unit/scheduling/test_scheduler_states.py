@@ -1,4 +1,4 @@
-"""The scheduler through any history: every text is settled once, and nothing is left over.
+"""The scheduler through any history: every text is completed once, and nothing is left over.
 
 Hypothesis chooses who comes, who leaves, how time passes and how each run ends. Lanes have no
 threads here: a run ends when a rule says so, and a history can be played again.
@@ -87,14 +87,14 @@ class Histories(RuleBasedStateMachine):
         self.asked: list[Asked] = []
         self.cancelled: set[int] = set()
         self.failures = 0
-        settle = Submission.settle
+        complete = Submission.complete
 
         def once(call: Submission, index: int, outcome: Completion) -> None:
-            if call.outcomes[index] is not None:
-                self.broken.append(("settled twice", call, index, outcome))
-            settle(call, index, outcome)
+            if call.completions[index] is not None:
+                self.broken.append(("completed twice", call, index, outcome))
+            complete(call, index, outcome)
 
-        self.watch = patch.object(Submission, "settle", once)
+        self.watch = patch.object(Submission, "complete", once)
         self.watch.start()
 
     @initialize(
@@ -183,7 +183,7 @@ class Histories(RuleBasedStateMachine):
         if not hasattr(self, "it"):
             return
         gauges = self.it.gauges()
-        waiting = [flight.shape.tokens for flight in self.it._room._line]
+        waiting = [request.shape.tokens for request in self.it._queue]
         assert (gauges.waiting, gauges.waiting_tokens) == (len(waiting), sum(waiting))
         assert gauges.batches_running == len(self.lanes.jobs) <= gauges.lanes_alive
         free = gauges.lanes_alive - len(self.lanes.jobs)
@@ -213,7 +213,7 @@ class Histories(RuleBasedStateMachine):
         assert self.loop.run_until_complete(drained)
         assert not self.broken
         assert all(one.task.done() for one in self.asked)
-        assert not self.it._room._flights
+        assert not self.it._in_flight
         assert not self.dispatcher._retries
         gauges = self.it.gauges()
         assert (gauges.waiting, gauges.waiting_tokens, gauges.batches_running) == (0, 0, 0)
