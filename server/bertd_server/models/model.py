@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
@@ -228,7 +229,7 @@ class Model:
         """
         return await self._texts.run(
             inputs,
-            lambda part: self._reader(part, fit, prompt=prompt, offsets=offsets),
+            partial(self._reader, fit=fit, prompt=prompt, offsets=offsets),
             extra=len(prompt),
             deadline=deadline,
         )
@@ -273,7 +274,7 @@ class Model:
         outputs: Sequence[str],
         stages: Stages | None = None,
     ) -> list[Completion]:
-        """Compute outputs of the graph for sequences, each with its own outcome, in order.
+        """Compute outputs of the graph for sequences, each with its own completion, in order.
 
         Args:
             sequences: at least one.
@@ -286,12 +287,6 @@ class Model:
             RequestError: the call as a whole cannot be answered.
         """
         return await self._scheduler.submit(sequences, deadline, priority, outputs, stages)
-
-    def note(self, tokenize_ns: int, total_ns: int) -> None:
-        """Take the durations of a call into the statistics."""
-        self.statistics.tokenize.observe(tokenize_ns / 1e9)
-        self.statistics.total.observe(total_ns / 1e9)
-        self.statistics.last_answer = time.time()
 
     def gauges(self) -> Gauges:
         """How things are at this moment."""

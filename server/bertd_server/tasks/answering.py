@@ -10,9 +10,10 @@ from bertd import bundle
 from bertd.bundle import heads
 from bertd.bundle.arrays import Float32Array, Int64Array
 
+from bertd_server.engine.engine import GraphOutputs
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
-from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Outputs, Reply, TaskQuery, ask, require
+from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 MOST_ANSWERS = 20
@@ -84,7 +85,7 @@ async def answer(  # noqa: PLR0913 - the choices of one call
             limit=MOST_ANSWER_TOKENS,
         )
 
-    def conclude(reading: Reading, outputs: Sequence[Outputs]) -> list[Span]:
+    def conclude(reading: Reading, outputs: Sequence[GraphOutputs]) -> list[Span]:
         return merge(
             reading,
             outputs,
@@ -99,7 +100,7 @@ async def answer(  # noqa: PLR0913 - the choices of one call
 
 def merge(
     reading: Reading,
-    outputs: Sequence[Outputs],
+    outputs: Sequence[GraphOutputs],
     *,
     count: int,
     max_tokens: int,

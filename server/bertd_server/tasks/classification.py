@@ -11,9 +11,10 @@ from bertd import bundle
 from bertd.bundle import heads
 from bertd.bundle.arrays import Float32Array
 
+from bertd_server.engine.engine import GraphOutputs
 from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.models.model import Model
-from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Outputs, Reply, TaskQuery, ask, require
+from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 ScoreFunction = Literal["default", "softmax", "sigmoid", "none"]
@@ -55,7 +56,7 @@ async def classify(  # noqa: PLR0913 - the choices of one call
     require(model, "Classify", "text-classification", "zero-shot-classification")
     problem = model.manifest.problem_type or "single_label_classification"
 
-    def conclude(_reading: Reading, outputs: Sequence[Outputs]) -> list[LabelScore]:
+    def conclude(_reading: Reading, outputs: Sequence[GraphOutputs]) -> list[LabelScore]:
         logits = outputs[0][bundle.LOGITS]
         scores = (
             heads.class_scores(logits, problem)
@@ -114,7 +115,7 @@ async def classify_zero_shot(  # noqa: PLR0913 - the choices of one call
         for number, label in enumerate(labels)
     ]
 
-    def conclude(_reading: Reading, outputs: Sequence[Outputs]) -> Float32Array:
+    def conclude(_reading: Reading, outputs: Sequence[GraphOutputs]) -> Float32Array:
         logits: Float32Array = outputs[0][bundle.LOGITS][0]
         return logits
 

@@ -8,8 +8,9 @@ import numpy as np
 from bertd import bundle
 from bertd.bundle import heads
 
+from bertd_server.engine.engine import GraphOutputs
 from bertd_server.models.model import Model
-from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Outputs, Reply, TaskQuery, ask, require
+from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
 from bertd_server.tasks.classification import ScoreFunction, scored
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
@@ -39,7 +40,7 @@ async def score_pairs(
     require(model, "Rerank", "text-ranking")
     activation = model.manifest.activation or "identity"
 
-    def conclude(_reading: Reading, outputs: Sequence[Outputs]) -> float:
+    def conclude(_reading: Reading, outputs: Sequence[GraphOutputs]) -> float:
         logits = np.concatenate([each[bundle.LOGITS] for each in outputs])
         scores = (
             heads.ranking_scores(logits, activation)

@@ -139,9 +139,6 @@ class Reading:
         return self.tokens
 
 
-Outcome = Reading | InvalidInput
-
-
 def texts_of(texts: Sequence[str], field: str = "texts") -> list[Input]:
     """Texts as inputs, by their index in a field."""
     return [Input(text, field=f"{field}[{number}]") for number, text in enumerate(texts)]
@@ -208,7 +205,7 @@ class Reader:
 
     def __call__(
         self, inputs: Sequence[Input], fit: Fit, *, prompt: str = "", offsets: bool = False
-    ) -> list[Outcome]:
+    ) -> list[Reading | InvalidInput]:
         """Read inputs, each with its own outcome, in order.
 
         Args:
@@ -217,15 +214,18 @@ class Reader:
             prompt: put before each text.
             offsets: whether the encodings shall have them, in code points of prompt and text.
         """
-        outcomes: list[Outcome | None] = [
-            self.refusal(one) if one.tokens is None else _given(one.tokens, offsets)
-            for one in inputs
-        ]
-        good = [one for one, settled in zip(inputs, outcomes, strict=True) if settled is None]
+        settled: dict[int, Reading | InvalidInput] = {}
+        good: list[Input] = []
+        for place, one in enumerate(inputs):
+            known = self.refusal(one) if one.tokens is None else _pretokenized(one.tokens, offsets)
+            if known is None:
+                good.append(one)
+            else:
+                settled[place] = known
         encodings = iter(self.encode(good, prompt, offsets=offsets))
         return [
-            settled or self._read(next(encodings), one, fit, prompt, offsets=offsets)
-            for one, settled in zip(inputs, outcomes, strict=True)
+            settled.get(place) or self._read(next(encodings), one, fit, prompt, offsets=offsets)
+            for place, one in enumerate(inputs)
         ]
 
     def refusal(self, one: Input) -> InvalidInput | None:
@@ -273,7 +273,7 @@ class Reader:
 
     def _read(
         self, encoding: Encoding, one: Input, fit: Fit, prompt: str, *, offsets: bool
-    ) -> Outcome:
+    ) -> Reading | InvalidInput:
         total = len(encoding)
         empty = None if fit.blank and total else _empty(encoding, one)
         if empty is not None:
@@ -361,7 +361,7 @@ class Reader:
         )
 
 
-def _given(tokens: Pretokenized, offsets: bool) -> Reading:
+def _pretokenized(tokens: Pretokenized, offsets: bool) -> Reading:
     """Tokens that need no tokenizer; what they say is written only for who reads it."""
     window = Window(tokens.sequence, np.arange(len(tokens)))
     return Reading((window,), len(tokens), tokens, tokens.source if offsets else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,9 +91,3 @@ def _byte_positions(text: str) -> Int64Array:
     positions = np.zeros(len(text) + 1, np.int64)
     np.cumsum(sizes, out=positions[1:])
     return positions
-
-
-def all_offsets(text: str, stretches: Iterable[tuple[int, int]]) -> list[Offsets]:
-    """Stretches of one text in both units."""
-    places = Places(text)
-    return [places.offsets(start, end) for start, end in stretches]
