@@ -22,7 +22,7 @@ from bertd_server.scheduling.scheduler import BULK, INTERACTIVE
 from bertd_server.system.values import Profile, Provider
 from bertd_server.tasks.ask import CallContext
 from bertd_server.tokenization.reader import Fit, LongText
-from bertd_server.tokenization.truncation import TruncationSide
+from bertd_server.tokenization.truncation import CutSide
 
 Priority = Literal["interactive", "bulk"]
 
@@ -43,7 +43,7 @@ class How(TypedDict, total=False):
     long_text: LongText
     """What to do with an input that is longer than the model reads: "error", the default, refuses
     it; "truncate" cuts it; "window" reads it in windows and merges what they say."""
-    truncation_side: TruncationSide
+    truncation_side: CutSide
     """The end that "truncate" cuts; "right" by default."""
 
 

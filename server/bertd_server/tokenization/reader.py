@@ -26,7 +26,7 @@ from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import InvalidInput
 from bertd_server.tokenization.pretokenized import Pretokenized
 from bertd_server.tokenization.truncation import (
-    TruncationSide,
+    CutSide,
     cut,
     longest_first,
     overlapping,
@@ -56,7 +56,7 @@ class Fit:
     """
 
     long_text: LongText = "error"
-    side: TruncationSide = "right"
+    side: CutSide = "right"
     stride: int = 0
     first_only: bool = False
     second_only: bool = False

@@ -29,7 +29,7 @@ from bertd_server.rpc.status import abort
 from bertd_server.rpc.streams import closed_after_use, in_order
 from bertd_server.tasks.ask import CallContext, Reply
 from bertd_server.tokenization.reader import Fit
-from bertd_server.tokenization.truncation import TruncationSide
+from bertd_server.tokenization.truncation import CutSide
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -40,7 +40,7 @@ S = TypeVar("S", bound="Service")
 IN_WORK = 128
 MODEL_KEY = "bertd-model"  # of the call's metadata; the protocol has no field for it
 
-_SIDES: dict[int, TruncationSide] = {
+_SIDES: dict[int, CutSide] = {
     pb.TRUNCATION_DIRECTION_RIGHT: "right",
     pb.TRUNCATION_DIRECTION_LEFT: "left",
 }

@@ -16,7 +16,7 @@ from bertd_server.tasks.ask import CallContext
 from bertd_server.tasks.classification import ScoreFunction
 from bertd_server.tasks.tagging import Aggregation
 from bertd_server.tokenization.reader import Fit, Input, LongText
-from bertd_server.tokenization.truncation import TruncationSide
+from bertd_server.tokenization.truncation import CutSide
 
 # Of Tokenize and Detokenize, which hold something for each character, or id, of a call.
 MOST_CHARACTERS = 1_000_000
@@ -32,7 +32,7 @@ _POLICIES: dict[int, LongText] = {
     inference_pb2.LONG_TEXT_POLICY_TRUNCATE: "truncate",
     inference_pb2.LONG_TEXT_POLICY_WINDOW: "window",
 }
-_SIDES: dict[int, TruncationSide] = {
+_SIDES: dict[int, CutSide] = {
     inference_pb2.TRUNCATION_SIDE_UNSPECIFIED: "right",
     inference_pb2.TRUNCATION_SIDE_RIGHT: "right",
     inference_pb2.TRUNCATION_SIDE_LEFT: "left",
