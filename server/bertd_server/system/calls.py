@@ -32,7 +32,7 @@ class Stages(Protocol):
         """A text of it was computed: its call in the scheduler, the batch, the lane's result."""
 
     def end(self, tokenize_ns: int, total_ns: int) -> None:
-        """It has its answer; durations as in :class:`bertd_server.tasks.ask.Trace`."""
+        """It has its answer; durations as in :class:`bertd_server.tasks.ask.Timings`."""
 
 
 class Trace(Protocol):
