@@ -151,9 +151,7 @@ def form_batch(
     if not ordered:
         return Decision([], late, [])
     ordered.sort(key=_by_arrival if overdue else urgency)
-    model = costs.lane
-    if costs.wide is not None and _goes_wide(ordered, policy, costs.lane, costs.wide, lanes, now):
-        model = costs.wide
+    model = _fastest(ordered, policy, costs, lanes, now)
     enough = math.inf
     if model is costs.lane and lanes.idle > 1:
         enough = sum(model.share(text.shape) for text in ordered) / lanes.idle
@@ -161,28 +159,26 @@ def form_batch(
     return Decision(ordered[:count], late, ordered[count:], model is costs.wide, seconds, shape)
 
 
-def _goes_wide(  # noqa: PLR0913, PLR0917 - what form_batch knows
-    ordered: Sequence[W],
-    policy: BatchPolicy,
-    lane: CostModel,
-    wide: CostModel,
-    lanes: FreeLanes,
-    now: float,
-) -> bool:
-    """Whether the wide session is done with all that waits before the lanes, sharing it."""
+def _fastest(
+    ordered: Sequence[W], policy: BatchPolicy, costs: Costs, lanes: FreeLanes, now: float
+) -> CostModel:
+    """The wide session if it is done with all that waits before the lanes, sharing it, would be."""
+    lane, wide = costs.lane, costs.wide
+    if wide is None:
+        return lane
     if now + lane.seconds(ordered[0].shape) >= ordered[0].deadline:
-        return True  # no lane is fast enough for the first
+        return wide  # no lane is fast enough for the first
     everything = NOTHING
     for text in ordered:
         everything += text.shape
     if len(ordered) > 1 and (
         everything.tokens > policy.max_tokens or everything.sequences > policy.max_sequences
     ):
-        return False  # more than one batch: the lanes together do more a second
+        return lane  # more than one batch: the lanes together do more a second
     longest = max(lane.seconds(text.shape) for text in ordered)
     work = sum(lane.share(text.shape) for text in ordered)
     shared = max(longest, work / min(lanes.total, len(ordered)))
-    return wide.seconds(everything) < shared
+    return wide if wide.seconds(everything) < shared else lane
 
 
 def _fill(
@@ -213,7 +209,7 @@ def _fill(
 
 
 def budget(model: CostModel, knee: Shape) -> float:
-    """Seconds for `Policy.budget_seconds`: somewhat beyond the knee.
+    """Seconds for `BatchPolicy.budget_seconds`: somewhat beyond the knee.
 
     A batch is closed by the first text that does not fit, so that it ends below its budget by
     half a text or more. A budget at the knee itself makes batches that stay short of it: in
