@@ -11,15 +11,16 @@ import onnx
 import pytest
 import torch
 from bertd.bundle import GRAPH_NAME, Manifest, read_manifest
+from bertd.bundle.arrays import Float32Array
 from bertd_bench.exports.exportcost import measure_export
 from bertd_export.bundle import export_model
 from bertd_export.checkpoint import families
 from bertd_export.checkpoint import loading as checkpoint
 from bertd_export.errors import ExportError
 from bertd_export.verification.verify import verify
-from bertd_server.engine.engine import Engine, Float32Array
+from bertd_server.engine.engine import Engine
 from bertd_server.engine.packing import TokenSequence
-from bertd_server.tokenization.reading import Reader
+from bertd_server.tokenization.reader import Reader
 from helpers.paths import ROOT
 from helpers.tiny import FAMILIES, VOCABULARY, save_tiny
 from transformers import AutoModel, AutoTokenizer

@@ -26,7 +26,7 @@ from bertd_server.engine.engine import Engine
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.models.model import ModelOptions
 from bertd_server.tasks import embedding
-from bertd_server.tokenization.reading import texts_of
+from bertd_server.tokenization.reader import texts_of
 from click.testing import CliRunner
 from helpers.served import open_model
 from helpers.tampering import allow_anything

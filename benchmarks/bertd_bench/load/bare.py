@@ -14,7 +14,7 @@ from bertd import bundle
 from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.system import kept
-from bertd_server.tokenization.reading import Reader
+from bertd_server.tokenization.reader import Reader
 
 from bertd_bench.load.generator import Open
 

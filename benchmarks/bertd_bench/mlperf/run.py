@@ -24,7 +24,7 @@ from bertd import bundle
 from bertd_server.config.settings import Settings
 from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.system import cpu
-from bertd_server.tokenization.reading import Reader
+from bertd_server.tokenization.reader import Reader
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 

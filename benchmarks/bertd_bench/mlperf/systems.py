@@ -25,8 +25,8 @@ from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import InvalidInput, Overloaded, RequestError
 from bertd_server.models.loading import Loader
 from bertd_server.models.model import Model
-from bertd_server.scheduling.flights import Answer
-from bertd_server.tokenization.reading import FIT, Reading, texts_of
+from bertd_server.scheduling.deduplication import Computed
+from bertd_server.tokenization.reader import FIT, Reading, texts_of
 
 from bertd_bench.load.client import EMBED
 from bertd_bench.mlperf.loadgen import RefusedError
@@ -131,7 +131,7 @@ class InProcess:
             raise reading
         return reading.windows[0].sequence
 
-    def _bytes(self, answer: Answer | RequestError) -> bytes:
+    def _bytes(self, answer: Computed | RequestError) -> bytes:
         if isinstance(answer, Overloaded):
             raise RefusedError
         if isinstance(answer, RequestError):

@@ -13,8 +13,8 @@ from functools import wraps
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 import numpy as np
+from bertd.bundle.arrays import Float32Array
 
-from bertd_server.engine.engine import Float32Array
 from bertd_server.errors import RequestError
 from bertd_server.models.model import Model
 from bertd_server.tasks.ask import Reply

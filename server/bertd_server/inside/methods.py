@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack
 
-from bertd_server.engine.engine import Float32Array
+from bertd.bundle.arrays import Float32Array
+
 from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.inside.binding import ModelMethod, settled, stacked, values
 from bertd_server.inside.options import How, Windowed, caller, fit
@@ -36,7 +37,7 @@ from bertd_server.tasks.embedding import TokenVectors
 from bertd_server.tasks.filling import Mask
 from bertd_server.tasks.sparse import SparseVector
 from bertd_server.tasks.tagging import Aggregation, Entity
-from bertd_server.tokenization.reading import Input, texts_of
+from bertd_server.tokenization.reader import Input, texts_of
 from bertd_server.tokenization.tokens import Token, tokens_of
 
 TextOrPair = str | tuple[str, str]

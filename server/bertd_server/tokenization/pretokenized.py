@@ -25,7 +25,7 @@ _WORD_STARTS = ("▁", "Ġ")  # how vocabularies of whole texts mark the beginni
 
 
 @dataclass(frozen=True)
-class GivenTokens:
+class Pretokenized:
     """A sequence of tokens; has what tasks read of a `tokenizers.Encoding`.
 
     Attributes:

@@ -19,12 +19,19 @@ from typing import Literal, Self
 
 import numpy as np
 from bertd import bundle
+from bertd.bundle.arrays import Int64Array
 from tokenizers import Encoding, Tokenizer
 
-from bertd_server.engine.packing import Int64Array, TokenSequence
+from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import InvalidInput
-from bertd_server.tokenization.cutting import Side, cut, longest_first, overlapping, stretch
-from bertd_server.tokenization.given import GivenTokens
+from bertd_server.tokenization.pretokenized import Pretokenized
+from bertd_server.tokenization.truncation import (
+    CutSide,
+    cut,
+    longest_first,
+    overlapping,
+    stretch,
+)
 
 LongText = Literal["error", "truncate", "window"]
 
@@ -49,7 +56,7 @@ class Fit:
     """
 
     long_text: LongText = "error"
-    side: Side = "right"
+    side: CutSide = "right"
     stride: int = 0
     first_only: bool = False
     second_only: bool = False
@@ -76,7 +83,7 @@ class Input:
     pair: str | None = None
     field: str = "text"
     pair_field: str = "text_pair"
-    tokens: GivenTokens | None = None
+    tokens: Pretokenized | None = None
 
     @property
     def characters(self) -> int:
@@ -110,11 +117,11 @@ class Reading:
 
     windows: tuple[Window, ...]
     tokens: int
-    details: Encoding | GivenTokens | None
+    details: Encoding | Pretokenized | None
     source: str
 
     @property
-    def encoding(self) -> Encoding | GivenTokens:
+    def encoding(self) -> Encoding | Pretokenized:
         """Of the whole input, with offsets.
 
         Raises:
@@ -130,9 +137,6 @@ class Reading:
         if len(self.windows) == 1:
             return len(self.windows[0].sequence)
         return self.tokens
-
-
-Outcome = Reading | InvalidInput
 
 
 def texts_of(texts: Sequence[str], field: str = "texts") -> list[Input]:
@@ -201,7 +205,7 @@ class Reader:
 
     def __call__(
         self, inputs: Sequence[Input], fit: Fit, *, prompt: str = "", offsets: bool = False
-    ) -> list[Outcome]:
+    ) -> list[Reading | InvalidInput]:
         """Read inputs, each with its own outcome, in order.
 
         Args:
@@ -210,15 +214,18 @@ class Reader:
             prompt: put before each text.
             offsets: whether the encodings shall have them, in code points of prompt and text.
         """
-        outcomes: list[Outcome | None] = [
-            self.refusal(one) if one.tokens is None else _given(one.tokens, offsets)
-            for one in inputs
-        ]
-        good = [one for one, settled in zip(inputs, outcomes, strict=True) if settled is None]
+        settled: dict[int, Reading | InvalidInput] = {}
+        good: list[Input] = []
+        for place, one in enumerate(inputs):
+            known = self.refusal(one) if one.tokens is None else _pretokenized(one.tokens, offsets)
+            if known is None:
+                good.append(one)
+            else:
+                settled[place] = known
         encodings = iter(self.encode(good, prompt, offsets=offsets))
         return [
-            settled or self._read(next(encodings), one, fit, prompt, offsets=offsets)
-            for one, settled in zip(inputs, outcomes, strict=True)
+            settled.get(place) or self._read(next(encodings), one, fit, prompt, offsets=offsets)
+            for place, one in enumerate(inputs)
         ]
 
     def refusal(self, one: Input) -> InvalidInput | None:
@@ -266,7 +273,7 @@ class Reader:
 
     def _read(
         self, encoding: Encoding, one: Input, fit: Fit, prompt: str, *, offsets: bool
-    ) -> Outcome:
+    ) -> Reading | InvalidInput:
         total = len(encoding)
         empty = None if fit.blank and total else _empty(encoding, one)
         if empty is not None:
@@ -354,7 +361,7 @@ class Reader:
         )
 
 
-def _given(tokens: GivenTokens, offsets: bool) -> Reading:
+def _pretokenized(tokens: Pretokenized, offsets: bool) -> Reading:
     """Tokens that need no tokenizer; what they say is written only for who reads it."""
     window = Window(tokens.sequence, np.arange(len(tokens)))
     return Reading((window,), len(tokens), tokens, tokens.source if offsets else "")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bertd_server.errors import InvalidInput
-from bertd_server.tokenization.cutting import Side
-from bertd_server.tokenization.reading import Fit, Input, Reader, Reading, texts_of
+from bertd_server.tokenization.reader import Fit, Input, Reader, Reading, texts_of
 from bertd_server.tokenization.tokens import Places, tokens_of
+from bertd_server.tokenization.truncation import CutSide
 from helpers.sentences import ALPHABET
 from helpers.tiny import _tokenizer
 from hypothesis import HealthCheck, assume, given, settings
@@ -87,7 +87,7 @@ def test_windows_cover_every_token_and_overlap_by_the_stride(
 @FEW
 @given(TEXTS, st.none() | TEXTS, st.sampled_from(["right", "left"]), st.booleans())
 def test_a_cut_is_that_of_the_tokenizers_library(
-    kind: Kind, text: str, pair: str | None, side: Side, second_only: object
+    kind: Kind, text: str, pair: str | None, side: CutSide, second_only: object
 ) -> None:
     """`longest_first` and `only_second`, from either end: ids and token types."""
     only_second = bool(second_only) and pair is not None
@@ -105,7 +105,7 @@ def test_a_cut_is_that_of_the_tokenizers_library(
 @FEW
 @given(TEXTS, st.sampled_from(["right", "left"]))
 def test_the_first_text_alone_is_cut_where_that_is_asked_for(
-    kind: Kind, text: str, side: Side
+    kind: Kind, text: str, side: CutSide
 ) -> None:
     reading = read(kind, Input(text, "the cat"), Fit("truncate", side, first_only=True))
     kind.library.enable_truncation(LIMIT, strategy="only_first", direction=side)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from tokenizers import Encoding
 
-Side = Literal["right", "left"]
+CutSide = Literal["right", "left"]
 
 
 def stretch(encoding: Encoding, which: int) -> range:
@@ -28,7 +28,7 @@ def stretch(encoding: Encoding, which: int) -> range:
     return range(places[0], places[-1] + 1) if places else range(0)
 
 
-def cut(places: range, keep: int, side: Side) -> range:
+def cut(places: range, keep: int, side: CutSide) -> range:
     """Places that go so that `keep` stay."""
     return places[keep:] if side == "right" else places[: max(0, len(places) - keep)]
 
