@@ -36,7 +36,7 @@ from bertd_server.engine.engine import Engine
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.models import shapes
 from bertd_server.scheduling.cost import Measurement, Shape
-from bertd_server.system import cpu, kept
+from bertd_server.system import cache_folder, cpu
 
 FOLDER = "calibration"
 """Where in the cache folder the measurements are."""
@@ -47,8 +47,8 @@ MAX_TOKENS = 2_048
 _PASSES = 7  # over the grid; the median of each shape counts
 _VERSION = 2
 
-Batch = Sequence[TokenSequence]
-Timed = Callable[[Batch], list[float]]
+_Texts = Sequence[TokenSequence]
+_Timed = Callable[[_Texts], list[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def calibrate(engine: Engine, *, seconds: float, cache: Path | None = None) -> C
     if path is not None:
         known = _read(path, identity, engine)
         if known and (known.seconds >= seconds or _is_whole(known, grid)):
-            kept.touch(path)
+            cache_folder.touch(path)
             lane, wide = _measurements(known.lane), _measurements(known.wide)
             return Calibration(lane, wide, from_cache=True)
     limit = time.perf_counter() + seconds * (0.5 if engine.has_wide else 1.0)
@@ -110,13 +110,13 @@ def calibrate(engine: Engine, *, seconds: float, cache: Path | None = None) -> C
     return measured
 
 
-def _timed(engine: Engine, batch: Batch, *, wide: bool = False) -> float:
+def _timed(engine: Engine, batch: _Texts, *, wide: bool = False) -> float:
     begin = time.perf_counter()
     engine.answer(batch, wide=wide)
     return time.perf_counter() - begin
 
 
-def _on_all_lanes(engine: Engine, batch: Batch) -> list[float]:
+def _on_all_lanes(engine: Engine, batch: _Texts) -> list[float]:
     if engine.lanes == 1:
         return [_timed(engine, batch)]
     start = threading.Barrier(engine.lanes)
@@ -130,7 +130,7 @@ def _on_all_lanes(engine: Engine, batch: Batch) -> list[float]:
 
 
 def _measure(
-    engine: Engine, grid: Sequence[tuple[int, ...]], timed: Timed, limit: float
+    engine: Engine, grid: Sequence[tuple[int, ...]], timed: _Timed, limit: float
 ) -> list[Measurement]:
     """Passes over the grid until the clock reads `limit`; the first time of a shape warms it up.
 

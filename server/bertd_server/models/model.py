@@ -31,7 +31,7 @@ from bertd_server.scheduling.lanes import Runs, unheard
 from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.scheduler import Scheduler, SchedulerOptions
 from bertd_server.scheduling.statistics import Gauges, Statistics
-from bertd_server.system.calls import Stages
+from bertd_server.system.call_metrics import Stages
 from bertd_server.system.logs import get_logger
 from bertd_server.tokenization.reading import Fit, Input, Reader, Reading
 from bertd_server.tokenization.text_queue import TextOptions, TextQueue

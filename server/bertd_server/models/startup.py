@@ -12,9 +12,9 @@ from bertd_server.engine import prepacking
 from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.models import calibration, memory, shapes
 from bertd_server.models.calibration import Calibration
-from bertd_server.system import kept
+from bertd_server.system import cache_folder
 from bertd_server.system.logs import get_logger
-from bertd_server.system.values import format_bytes
+from bertd_server.system.setting_types import format_bytes
 
 log = get_logger("bertd")
 
@@ -65,7 +65,7 @@ def start(
     )
     if starting.cache is not None:  # by now all that this start uses is held or touched
         for kind in (prepacking.FOLDER, calibration.FOLDER):
-            if removed := kept.sweep(starting.cache / kind):
+            if removed := cache_folder.sweep(starting.cache / kind):
                 log.info("unused cache removed", folder=str(starting.cache / kind), names=removed)
     log.info(
         "engine ready",

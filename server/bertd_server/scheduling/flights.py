@@ -23,7 +23,7 @@ from bertd_server.errors import RequestError
 from bertd_server.scheduling.admission import Place
 from bertd_server.scheduling.cache import Outputs
 from bertd_server.scheduling.cost import Shape
-from bertd_server.system.calls import Stages
+from bertd_server.system.call_metrics import Stages
 
 
 class Answer(NamedTuple):

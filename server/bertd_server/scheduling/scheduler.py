@@ -32,7 +32,7 @@ from bertd_server.scheduling.lanes import Runs, unheard
 from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.statistics import Gauges, Statistics
 from bertd_server.scheduling.waiting_room import Text, WaitingRoom
-from bertd_server.system.calls import Stages
+from bertd_server.system.call_metrics import Stages
 
 INTERACTIVE, BULK = 0, 1
 

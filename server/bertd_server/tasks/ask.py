@@ -18,7 +18,7 @@ from bertd_server.errors import DeadlineMissed, InvalidInput, RequestError, Wron
 from bertd_server.models.model import Model
 from bertd_server.scheduling.flights import Answer
 from bertd_server.scheduling.scheduler import INTERACTIVE
-from bertd_server.system.calls import CURRENT, Stages
+from bertd_server.system.call_metrics import CURRENT, Stages
 from bertd_server.tokenization.reading import Fit, Input, Reading
 
 T = TypeVar("T")

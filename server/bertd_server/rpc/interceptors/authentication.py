@@ -18,7 +18,7 @@ import grpc
 from bertd_server.errors import RequestError
 from bertd_server.rpc.status import abort
 from bertd_server.rpc.streams import closed_after_use
-from bertd_server.security.keys import Caller, KeyRing
+from bertd_server.security.keys import KeyHolder, KeyRing
 from bertd_server.security.management import caller_id
 from bertd_server.security.scopes import HEALTH, scope_of
 
@@ -71,7 +71,7 @@ def _refusing(error: RequestError) -> Any:
     return grpc.stream_stream_rpc_method_handler(refuse)
 
 
-def _counted(handler: Any, caller: Caller) -> Any:
+def _counted(handler: Any, caller: KeyHolder) -> Any:
     """The handler, with its calls and the further messages of its streams counted."""
     kinds: dict[tuple[bool, bool], tuple[Any, Any]] = {
         (False, False): (grpc.unary_unary_rpc_method_handler, handler.unary_unary),
@@ -88,7 +88,7 @@ def _counted(handler: Any, caller: Caller) -> Any:
     )
 
 
-def _answering(behaviour: Any, caller: Caller, *, streams: bool) -> Any:
+def _answering(behaviour: Any, caller: KeyHolder, *, streams: bool) -> Any:
     async def answer(request: Any, context: Any) -> Any:
         try:
             with caller.allowance.at_work(caller.entry.id):
@@ -99,7 +99,7 @@ def _answering(behaviour: Any, caller: Caller, *, streams: bool) -> Any:
     return answer
 
 
-def _streaming(behaviour: Any, caller: Caller, *, streams: bool) -> Any:
+def _streaming(behaviour: Any, caller: KeyHolder, *, streams: bool) -> Any:
     async def answer(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
             with caller.allowance.at_work(caller.entry.id):
@@ -117,7 +117,7 @@ def _streaming(behaviour: Any, caller: Caller, *, streams: bool) -> Any:
     return answer
 
 
-async def _paced(requests: AsyncIterator[Any], caller: Caller) -> AsyncIterator[Any]:
+async def _paced(requests: AsyncIterator[Any], caller: KeyHolder) -> AsyncIterator[Any]:
     """Messages of a stream as fast as the key may send them; the call has paid for the first."""
     paid = True
     async for request in requests:

@@ -1,9 +1,9 @@
-"""Watches every RPC from outside: counted, and with an id, a line in the log, a span, if wanted.
+"""Monitors every RPC from outside: counted, and with an id, a line in the log, a span, if wanted.
 
 ::
 
-    RPC ──> watched ──> other interceptors ──> behaviour
-               └── at its end: RpcCounts, access log, span
+    RPC ──> monitored ──> other interceptors ──> behaviour
+              └── at its end: RpcCounts, access log, span
 
 A server that has nothing to count, log or trace does not have this interceptor at all.
 """
@@ -18,12 +18,12 @@ from typing import Any, Protocol
 
 import grpc
 
-from bertd_server.system.calls import (
+from bertd_server.system.call_metrics import (
     CURRENT,
     REQUEST_ID,
     RpcCounts,
-    Trace,
-    Watched,
+    RpcRecord,
+    RpcTrace,
     given_id,
     made_id,
 )
@@ -45,18 +45,18 @@ class Logs(Protocol):
     def texts(self) -> bool:
         """Whether lines have what was asked."""
 
-    def write(self, watched: Watched, code: int) -> None:
+    def write(self, record: RpcRecord, code: int) -> None:
         """Write the line of an RPC, or leave it out."""
 
 
 class Traces(Protocol):
     """What begins the span of an RPC."""
 
-    def begin(self, rpc: str, metadata: Any, request_id: str) -> Trace:
+    def begin(self, rpc: str, metadata: Any, request_id: str) -> RpcTrace:
         """Begin it, below the caller's."""
 
 
-class WatchingInterceptor(grpc.aio.ServerInterceptor):
+class MonitoringInterceptor(grpc.aio.ServerInterceptor):
     """Stands before all other interceptors, so that what they refuse is seen too."""
 
     def __init__(
@@ -109,7 +109,7 @@ class WatchingInterceptor(grpc.aio.ServerInterceptor):
                 if handler.response_streaming
                 else grpc.unary_unary_rpc_method_handler
             )
-        wrapped = self._watch(behaviour, method)
+        wrapped = self._monitor(behaviour, method)
         if wrapped is None:
             return handler
         return make(
@@ -118,18 +118,18 @@ class WatchingInterceptor(grpc.aio.ServerInterceptor):
             response_serializer=handler.response_serializer,
         )
 
-    def _watch(self, behaviour: Behaviour, method: str) -> Behaviour | None:
-        """The same kind of behaviour, watched; None for one that is not asynchronous."""
+    def _monitor(self, behaviour: Behaviour, method: str) -> Behaviour | None:
+        """The same kind of behaviour, monitored; None for one that is not asynchronous."""
         rpc, full = method[1:], not method.startswith(_STANDARD)
         whole = full and (self._logs is not None or self._traces is not None)
 
-        def watch(context: Any) -> _Watch:
-            return _Watch(self, rpc, context, whole=whole)
+        def monitored(context: Any) -> _Monitored:
+            return _Monitored(self, rpc, context, whole=whole)
 
         if inspect.isasyncgenfunction(behaviour):
 
             async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
-                with watch(context):
+                with monitored(context):
                     responses = behaviour(request, context)
                     try:
                         async for response in responses:
@@ -141,33 +141,33 @@ class WatchingInterceptor(grpc.aio.ServerInterceptor):
         if inspect.iscoroutinefunction(behaviour):
 
             async def answer(request: Any, context: Any) -> Any:
-                with watch(context):
+                with monitored(context):
                     return await behaviour(request, context)
 
             return answer
         return None
 
-    def begin(self, rpc: str, context: Any) -> Watched:
-        """Watch an RPC whose log or trace somebody wants."""
+    def begin(self, rpc: str, context: Any) -> RpcRecord:
+        """Record an RPC whose log or trace somebody wants."""
         metadata = context.invocation_metadata()
         request_id = given_id(metadata) or made_id()
-        watched = Watched(
+        record = RpcRecord(
             request_id,
             rpc,
             context.peer(),
             self._traces.begin(rpc, metadata, request_id) if self._traces else None,
             keep_inputs=self._logs is not None and self._logs.texts,
         )
-        CURRENT.set(watched)  # each RPC has a task of its own
+        CURRENT.set(record)  # each RPC has a task of its own
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
-        return watched
+        return record
 
-    def end(self, watched: Watched, code: int) -> None:
+    def end(self, record: RpcRecord, code: int) -> None:
         """Log and trace how it ended."""
-        if watched.trace is not None:
-            watched.trace.end(code, watched.reason)
+        if record.trace is not None:
+            record.trace.end(code, record.reason)
         if self._logs is not None:
-            self._logs.write(watched, code)
+            self._logs.write(record, code)
 
     def started(self, rpc: str) -> None:
         """Count an RPC that runs."""
@@ -179,22 +179,22 @@ class WatchingInterceptor(grpc.aio.ServerInterceptor):
         self._counts.ended[rpc, code] += 1
 
 
-class _Watch:
+class _Monitored:
     """Around one RPC."""
 
-    __slots__ = ("_by", "_context", "_rpc", "_watched", "_whole")
+    __slots__ = ("_by", "_context", "_record", "_rpc", "_whole")
 
-    def __init__(self, by: WatchingInterceptor, rpc: str, context: Any, *, whole: bool) -> None:
+    def __init__(self, by: MonitoringInterceptor, rpc: str, context: Any, *, whole: bool) -> None:
         self._by = by
         self._rpc = rpc
         self._context = context
         self._whole = whole
-        self._watched: Watched | None = None
+        self._record: RpcRecord | None = None
 
     def __enter__(self) -> None:
         self._by.started(self._rpc)
         if self._whole:
-            self._watched = self._by.begin(self._rpc, self._context)
+            self._record = self._by.begin(self._rpc, self._context)
 
     def __exit__(
         self,
@@ -204,8 +204,8 @@ class _Watch:
     ) -> None:
         code = _code(error, self._context)
         self._by.ended(self._rpc, code)
-        if self._watched is not None:
-            self._by.end(self._watched, code)
+        if self._record is not None:
+            self._by.end(self._record, code)
 
 
 def _code(error: BaseException | None, context: Any) -> int:

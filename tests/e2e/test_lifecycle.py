@@ -18,8 +18,8 @@ from bertd_server.config.reloading import Reloading
 from bertd_server.config.settings import RELOADABLE, Settings
 from bertd_server.models import startup
 from bertd_server.models.model import Ready
-from bertd_server.process.notify import SUPERVISOR, Manager, manager
-from bertd_server.process.watch import Watch, resident_bytes
+from bertd_server.process.systemd import SUPERVISOR, Manager, manager
+from bertd_server.process.watchdog import Watchdog, resident_bytes
 from bertd_server.serving.server import Server
 from bertd_server.system.exits import Exit
 from conftest import quick_settings
@@ -145,7 +145,7 @@ async def test_a_batch_that_runs_too_long_is_found() -> None:
     clock = Clock()
     engine = HeldEngine()
     it = scheduler(engine, clock)
-    watch = Watch(lambda: [_Running(it)], seconds=4, memory_limit=0, clock=clock)
+    watch = Watchdog(lambda: [_Running(it)], seconds=4, memory_limit=0, clock=clock)
     call = asyncio.create_task(it.submit(sequences(3)))
     await engine.started()
     assert watch.look() is None
@@ -174,7 +174,7 @@ async def test_memory_beyond_its_limit_twice_in_a_row_is_found() -> None:
     """A tenth more is left to the allocator; the watch then ends."""
     amounts = iter([109, 111, 109, 111, 111])
     clock = Clock()
-    watch = Watch(
+    watch = Watchdog(
         list,
         seconds=0,
         memory_limit=100,

@@ -16,11 +16,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from bertd_server.models.catalogue import Catalogue
-from bertd_server.models.index import Fixed, Models
+from bertd_server.models.repository import Repository, SingleBundle
 from bertd_server.rpc import tei, v2
 from bertd_server.rpc.health import HealthService
 from bertd_server.rpc.interceptors.decoding import DecodingInterceptor, request_classes
-from bertd_server.rpc.reflecting import Pools
+from bertd_server.rpc.reflection import DescriptorPools
 from bertd_server.rpc.v1 import InferenceService, ModelService
 from bertd_server.security.management import Management
 
@@ -42,7 +42,7 @@ METHODS = frozenset(_REQUESTS)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CallLimits:
     """What a call may ask for.
 
     Attributes:
@@ -69,13 +69,13 @@ class Services:
     """
 
     models: Catalogue
-    repository: Models = field(init=False)
-    limits: Limits = field(default_factory=Limits)
+    repository: Repository = field(init=False)
+    limits: CallLimits = field(default_factory=CallLimits)
     health: HealthService = field(default_factory=lambda: HealthService(SERVICE_NAMES))
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self.repository = Fixed(self.models)
+        self.repository = SingleBundle(self.models)
         self.models.when_changed(self._tell_health)
 
     @staticmethod
@@ -100,7 +100,7 @@ class Services:
 
     def add_tensors_to(self, server: grpc.aio.Server, management: Management) -> None:
         """Serve the Open Inference Protocol alone."""
-        service = v2.InferenceService(
+        service = v2.OpenInferenceService(
             self.models,
             self.repository,
             management,
@@ -117,7 +117,7 @@ class Services:
 
     def add_reflection_to(self, server: grpc.aio.Server, *others: str) -> None:
         """Serve reflection, of other services too, whose names are given."""
-        pools = Pools([oip.POOL, descriptor_pool.Default()])
+        pools = DescriptorPools([oip.POOL, descriptor_pool.Default()])
         reflection.enable_server_reflection(
             [*SERVICE_NAMES, *others, health.SERVICE_NAME, reflection.SERVICE_NAME],
             server,
