@@ -46,7 +46,7 @@ class BareEngine:
         manifest = bundle.read_manifest(folder)
         self._reader = Reader.of(folder, manifest)
         self._engine = Engine(
-            folder, manifest, EngineOptions(threads=threads, cache=cache_folder.user_folder())
+            folder, manifest, EngineOptions(threads=threads, cache=cache_folder.user_cache_folder())
         )
         self._wide_wins: dict[int, bool] = {}
 

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bertd_server.system import cgroups, cpu
-from bertd_server.system.cache_folder import user_folder
+from bertd_server.system.cache_folder import user_cache_folder
 from bertd_server.system.setting_types import (
     LogFormat,
     LogLevel,
@@ -119,7 +119,7 @@ class Settings(BaseSettings):
         description="bytes of the process, such as 2GiB; 0 for no limit",
     )
     cache_folder: Path = Field(
-        default_factory=user_folder,
+        default_factory=user_cache_folder,
         description="what a start leaves for the next one: exported default model, prepacked "
         "weights, measurements",
     )

@@ -41,7 +41,7 @@ def checkpoint_folder() -> Path:
 def bundle_folder(cache: Path | None = None) -> Path:
     """Where the exported default model is kept, in the user's cache folder or another."""
     version = f"bertd-{bertd.__version__}-format-{bundle.FORMAT_VERSION}"
-    return (cache or cache_folder.user_folder()) / "bundles" / version / NAME
+    return (cache or cache_folder.user_cache_folder()) / "bundles" / version / NAME
 
 
 def ensure_bundle(cache: Path | None = None) -> Path:
