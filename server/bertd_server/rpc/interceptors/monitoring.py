@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Container
+from collections.abc import Container
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Protocol
 
 import grpc
 
+from bertd_server.rpc.interceptors.handlers import WrappingInterceptor, behaviour_of, wrapped
 from bertd_server.system.call_metrics import (
     CURRENT,
     REQUEST_ID,
@@ -33,9 +35,6 @@ _CANCELLED = grpc.StatusCode.CANCELLED.value[0]
 _UNKNOWN = grpc.StatusCode.UNKNOWN.value[0]
 # Probes, reflection, channelz: counted, but not worth a line or a span each.
 _STANDARD = "/grpc."
-
-Behaviour = Callable[[Any, Any], Any]
-Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
 class Logs(Protocol):
@@ -56,7 +55,7 @@ class Traces(Protocol):
         """Begin it, below the caller's."""
 
 
-class MonitoringInterceptor(grpc.aio.ServerInterceptor):
+class MonitoringInterceptor(WrappingInterceptor):
     """Stands before all other interceptors, so that what they refuse is seen too."""
 
     def __init__(
@@ -75,77 +74,19 @@ class MonitoringInterceptor(grpc.aio.ServerInterceptor):
             logs: the access log.
             traces: begins spans.
         """
+        super().__init__(methods)
         self._counts = counts
-        self._methods = methods
         self._logs = logs
         self._traces = traces
-        self._wrapped: dict[str, tuple[Any, Any]] = {}  # handlers are the same for each call
 
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> Any:
-        """Wrap the handler, unless there is none or it only refuses."""
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or method not in self._methods:
+    def wrap(self, method: str, handler: Any) -> Any:
+        """Monitor the calls of a method, as long as they are asynchronous."""
+        behaviour = behaviour_of(handler)
+        if not (inspect.isasyncgenfunction(behaviour) or inspect.iscoroutinefunction(behaviour)):
             return handler
-        known = self._wrapped.get(method)
-        if known is None or known[0] is not handler:
-            known = self._wrapped[method] = handler, self._wrap(handler, method)
-        return known[1]
-
-    def _wrap(self, handler: Any, method: str) -> Any:
-        if handler.request_streaming:
-            behaviour = handler.stream_stream or handler.stream_unary
-            make = (
-                grpc.stream_stream_rpc_method_handler
-                if handler.response_streaming
-                else grpc.stream_unary_rpc_method_handler
-            )
-        else:
-            behaviour = handler.unary_stream or handler.unary_unary
-            make = (
-                grpc.unary_stream_rpc_method_handler
-                if handler.response_streaming
-                else grpc.unary_unary_rpc_method_handler
-            )
-        wrapped = self._monitor(behaviour, method)
-        if wrapped is None:
-            return handler
-        return make(
-            wrapped,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
-
-    def _monitor(self, behaviour: Behaviour, method: str) -> Behaviour | None:
-        """The same kind of behaviour, monitored; None for one that is not asynchronous."""
         rpc, full = method[1:], not method.startswith(_STANDARD)
         whole = full and (self._logs is not None or self._traces is not None)
-
-        def monitored(context: Any) -> _Monitored:
-            return _Monitored(self, rpc, context, whole=whole)
-
-        if inspect.isasyncgenfunction(behaviour):
-
-            async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
-                with monitored(context):
-                    responses = behaviour(request, context)
-                    try:
-                        async for response in responses:
-                            yield response
-                    finally:
-                        await responses.aclose()
-
-            return stream
-        if inspect.iscoroutinefunction(behaviour):
-
-            async def answer(request: Any, context: Any) -> Any:
-                with monitored(context):
-                    return await behaviour(request, context)
-
-            return answer
-        return None
+        return wrapped(handler, within=lambda context: _Monitored(self, rpc, context, whole=whole))
 
     def begin(self, rpc: str, context: Any) -> RpcRecord:
         """Record an RPC whose log or trace somebody wants."""
@@ -179,7 +120,7 @@ class MonitoringInterceptor(grpc.aio.ServerInterceptor):
         self._counts.ended[rpc, code] += 1
 
 
-class _Monitored:
+class _Monitored(AbstractContextManager[None]):
     """Around one RPC."""
 
     __slots__ = ("_by", "_context", "_record", "_rpc", "_whole")
