@@ -17,7 +17,8 @@ import grpc
 
 from bertd_server.inside.models import OpenModels
 from bertd_server.rpc.health import HealthService
-from bertd_server.rpc.services import SERVICE_NAMES, CallLimits, Services
+from bertd_server.rpc.limits import CallLimits
+from bertd_server.rpc.services import SERVICE_NAMES, Services
 from bertd_server.security.management import Management
 
 # gRPC's own limit of a message that comes in, unless the server was made with another.

@@ -20,6 +20,7 @@ from bertd_server.models.repository import Repository, SingleBundle
 from bertd_server.rpc import tei, v2
 from bertd_server.rpc.health import HealthService
 from bertd_server.rpc.interceptors.decoding import DecodingInterceptor, request_classes
+from bertd_server.rpc.limits import CallLimits
 from bertd_server.rpc.reflection import DescriptorPools
 from bertd_server.rpc.v1 import InferenceService, ModelService
 from bertd_server.security.management import Management
@@ -39,21 +40,6 @@ _STANDARD = (
 _REQUESTS = request_classes(*SERVICES, *_STANDARD)
 METHODS = frozenset(_REQUESTS)
 """Paths of all methods that a server of ours answers, but channelz's."""
-
-
-@dataclass(frozen=True, slots=True)
-class CallLimits:
-    """What a call may ask for.
-
-    Attributes:
-        max_texts: of one call.
-        max_message_bytes: of one message; answers that grow with a stream keep below it too.
-        caches: whether results are kept.
-    """
-
-    max_texts: int = 256
-    max_message_bytes: int = 16 * 1024 * 1024
-    caches: bool = False
 
 
 @dataclass
@@ -90,12 +76,7 @@ class Services:
             InferenceService(self.models, max_texts=limits.max_texts, closing=self.closing), server
         )
         models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self.models), server)
-        tei.add_services(
-            self.models,
-            tei.Limits(limits.max_texts, limits.max_message_bytes),
-            server,
-            self.closing,
-        )
+        tei.add_services(self.models, limits, server, self.closing)
         self.add_tensors_to(server, management)
 
     def add_tensors_to(self, server: grpc.aio.Server, management: Management) -> None:

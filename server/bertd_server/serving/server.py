@@ -27,7 +27,8 @@ from bertd_server.models.loading import Loader
 from bertd_server.models.model import Model, Start
 from bertd_server.models.startup import start
 from bertd_server.rpc.health import HealthService
-from bertd_server.rpc.services import METHODS, SERVICE_NAMES, CallLimits, Services
+from bertd_server.rpc.limits import CallLimits
+from bertd_server.rpc.services import METHODS, SERVICE_NAMES, Services
 from bertd_server.security.management import Management
 from bertd_server.serving.assembly import Observing, add_channelz
 from bertd_server.serving.guard import Guard

@@ -16,8 +16,9 @@ from bertd.bundle import Task
 
 from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.models.model import Model
+from bertd_server.rpc.offload import offloaded
 from bertd_server.rpc.v2 import columns, parameters
-from bertd_server.rpc.v2.columns import OutputTensors, aside
+from bertd_server.rpc.v2.columns import OutputTensors
 from bertd_server.rpc.v2.inputs import Inputs
 from bertd_server.rpc.v2.parameters import RequestParameters
 from bertd_server.rpc.v2.surface import END_BYTE, INPUT_IDS, MASK, START_BYTE
@@ -65,7 +66,7 @@ async def _embed(asked: Asked) -> OutputTensors:
     if of_tokens:
         replies = await embedding.embed_tokens(model, inputs, fit, caller, prompt_name=name)
         tokens = _values(asked, replies)
-        outputs |= await aside(lambda: columns.padded(tokens), parts=sum(map(_length, tokens)))
+        outputs |= await offloaded(lambda: columns.padded(tokens), parts=sum(map(_length, tokens)))
         outputs |= columns.counts(replies)
     if not of_tokens or "sentence_embedding" in asked.wanted:
         vectors = await embedding.embed(model, inputs, fit, caller, prompt_name=name)
@@ -134,7 +135,7 @@ async def _tag(asked: Asked) -> OutputTensors:
         include_outside=asked.options.get("include_outside", False),
     )
     found = _values(asked, replies)
-    rows = await aside(
+    rows = await offloaded(
         lambda: list(map(columns.entities, asked.given.inputs, found)), parts=sum(map(len, found))
     )
     return {"entities": strings("entities", rows), **columns.counts(replies)}
@@ -171,7 +172,7 @@ async def _fill(asked: Asked) -> OutputTensors:
         asked.model, asked.given.inputs, parameters.fit(asked.options), asked.caller, top_k=count
     )
     found = _values(asked, replies)
-    rows = await aside(
+    rows = await offloaded(
         lambda: list(map(columns.masks, asked.given.inputs, found)),
         parts=count * sum(map(len, found)),
     )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -20,16 +19,9 @@ from bertd_server.tasks.tagging import Entity
 from bertd_server.tokenization.reading import Input
 from bertd_server.tokenization.tokens import Places
 
-T = TypeVar("T")
 OutputTensors = dict[str, Tensor]
 
 MOST_PADDED_BYTES = 64 * 2**20  # of token_embeddings, whose rows are as long as the longest
-_INLINE_PARTS = 1_000  # entities, candidates or tokens: what takes some ms
-
-
-async def aside(work: Callable[[], T], *, parts: int) -> T:
-    """What makes so many small parts, off the event loop if they are many."""
-    return work() if parts <= _INLINE_PARTS else await asyncio.to_thread(work)
 
 
 def counts(replies: Sequence[Reply[Any]]) -> OutputTensors:
