@@ -17,7 +17,6 @@ from bertd.v1 import inference_pb2, inference_pb2_grpc
 from bertd_server.config.reloading import Reloading
 from bertd_server.config.settings import RELOADABLE, Settings
 from bertd_server.models import startup
-from bertd_server.models.model import Ready
 from bertd_server.process.systemd import SUPERVISOR, Manager, manager
 from bertd_server.process.watchdog import Watchdog, resident_bytes
 from bertd_server.serving.server import Server
@@ -196,7 +195,7 @@ async def test_a_drain_says_how_it_ended(tiny_bundle: Path, *, ends: bool) -> No
     class Held:
         """The tiny engine, whose runs end once the call is cancelled."""
 
-        def __init__(self, engine: Ready) -> None:
+        def __init__(self, engine: ReadyEngine) -> None:
             self._engine = engine
             self.lanes, self.provider = engine.lanes, engine.provider
             self.max_batch_tokens = engine.max_batch_tokens
@@ -206,7 +205,7 @@ async def test_a_drain_says_how_it_ended(tiny_bundle: Path, *, ends: bool) -> No
             assert cancelled.wait(60)
             return self._engine.answer(batch, outputs, wide=wide)
 
-    def start(folder: Path, manifest: bundle.Manifest, *options: Any) -> tuple[Ready, Any]:
+    def start(folder: Path, manifest: bundle.Manifest, *options: Any) -> tuple[ReadyEngine, Any]:
         engine, measured = startup.start(folder, manifest, *options)
         return Held(engine), measured
 

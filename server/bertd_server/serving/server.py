@@ -24,8 +24,8 @@ from bertd_server.errors import CannotServeError
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.models.keeper import Keeper
 from bertd_server.models.loading import Loader
-from bertd_server.models.model import Model, Start
-from bertd_server.models.startup import start
+from bertd_server.models.model import Model
+from bertd_server.models.startup import Start, start
 from bertd_server.rpc.health import HealthService
 from bertd_server.rpc.limits import CallLimits
 from bertd_server.rpc.services import METHODS, SERVICE_NAMES, Services
