@@ -17,6 +17,7 @@ from bertd.v1 import inference_pb2, inference_pb2_grpc
 from bertd_server.config.reloading import Reloading
 from bertd_server.config.settings import RELOADABLE, Settings
 from bertd_server.models import startup
+from bertd_server.models.startup import ReadyEngine
 from bertd_server.process.systemd import SUPERVISOR, Manager, manager
 from bertd_server.process.watchdog import Watchdog, resident_bytes
 from bertd_server.serving.server import Server
