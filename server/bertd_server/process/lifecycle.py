@@ -1,4 +1,4 @@
-"""The life of the process: what begins its end, what its manager hears, how it exits.
+"""The lifecycle of the process: what begins its end, what its manager hears, how it exits.
 
 ::
 

@@ -37,8 +37,8 @@ class Observing:
     """Metrics, access log and traces of one server.
 
     Attributes:
-        interceptors: to go before all others; none if no RPC needs to be watched.
-        counts: of RPCs, if they are watched.
+        interceptors: to go before all others; none if no RPC needs to be monitored.
+        counts: of RPCs, if they are monitored.
         http_address: where HTTP is served, with the port that was taken; empty if it is not.
     """
 
