@@ -1,1 +1,1 @@
-"""What the machine and the process are: cores, cgroups, logs, cache folder, exit codes; what a call is recorded in."""
+"""What the machine and the process are: cores, cgroups, logs, cache folder, exit codes."""
