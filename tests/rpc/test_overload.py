@@ -18,7 +18,7 @@ from bertd_client import AsyncClient, BertdError, DeadlineExceeded, Overloaded
 from bertd_client.errors import from_rpc_error
 from bertd_server.config.settings import Settings
 from bertd_server.engine.engine import Engine, EngineOptions
-from bertd_server.models.model import ModelOptions
+from bertd_server.models.startup import ModelOptions
 from bertd_server.scheduling.scheduler import SchedulerOptions
 from bertd_server.tasks import embedding
 from bertd_server.tokenization.reader import Reader, texts_of

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from bertd_server.errors import Overloaded
-from bertd_server.rpc.tei.calls import patiently
+from bertd_server.rpc.tei.service import patiently
 from helpers.fresh_tei import FreshClient
 from helpers.tei_served import FAILED, INVALID, LONG, Served, good
 

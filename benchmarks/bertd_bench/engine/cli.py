@@ -74,7 +74,7 @@ def memory(
     bundle: Path | None, batches: int, lanes: int, memory_limit: str, json_path: Path | None
 ) -> None:
     """Run batches of random shapes on lanes and watch the memory of this process."""
-    from bertd_server.system.values import parse_bytes
+    from bertd_server.system.setting_types import parse_bytes
 
     from bertd_bench.engine import document, endurance
 

@@ -14,7 +14,7 @@ import onnx
 import onnxruntime as ort
 from bertd_export.graph.operators import OPSET
 from bertd_server.engine import providers, sessions
-from bertd_server.system.values import Provider
+from bertd_server.system.setting_types import Provider
 from onnx import TensorProto, helper
 
 from bertd_bench.hardware.bandwidth import Bandwidth

@@ -16,7 +16,7 @@ import onnx
 import onnxruntime as ort
 from bertd_export.graph.operators import OPSET
 from bertd_server.engine import providers, sessions
-from bertd_server.system.values import Provider
+from bertd_server.system.setting_types import Provider
 from onnx import TensorProto, helper, numpy_helper
 from pydantic import BaseModel
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from bertd import bundle
 from bertd_server.engine import providers
 from bertd_server.system import cpu
-from bertd_server.system.values import Provider
+from bertd_server.system.setting_types import Provider
 
 from bertd_bench.hardware import (
     bandwidth,

@@ -13,7 +13,7 @@ from pathlib import Path
 from bertd import bundle
 from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.engine.packing import TokenSequence
-from bertd_server.system import kept
+from bertd_server.system import cache_folder
 from bertd_server.tokenization.reader import Reader
 
 from bertd_bench.load.generator import Open
@@ -46,7 +46,7 @@ class BareEngine:
         manifest = bundle.read_manifest(folder)
         self._reader = Reader.of(folder, manifest)
         self._engine = Engine(
-            folder, manifest, EngineOptions(threads=threads, cache=kept.cache_folder())
+            folder, manifest, EngineOptions(threads=threads, cache=cache_folder.user_cache_folder())
         )
         self._wide_wins: dict[int, bool] = {}
 

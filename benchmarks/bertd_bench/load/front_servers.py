@@ -30,7 +30,7 @@ from bertd_server.engine.engine import NO_LIMIT, EngineOptions
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.models.calibration import Calibration
 from bertd_server.models.startup import StartOptions
-from bertd_server.process import process
+from bertd_server.process import runtime
 from bertd_server.process.app import settle
 from bertd_server.scheduling.cost import Measurement, Shape
 from bertd_server.serving.server import Server
@@ -148,9 +148,9 @@ def _run(
     profiler = cProfile.Profile()
     main = serve(connection, *arguments)
     if profile:
-        profiler.runcall(process.run, main)
+        profiler.runcall(runtime.run, main)
     else:
-        process.run(main)
+        runtime.run(main)
     connection.send(_frames(profiler) if profile else [])
 
 

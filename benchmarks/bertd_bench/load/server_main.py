@@ -60,11 +60,11 @@ def main() -> None:
     """What the process does."""
     told = json.loads(sys.argv[1])
     limit_threads(told["threads"])
-    from bertd_server.process import process  # noqa: PLC0415 - after the limits of threads
+    from bertd_server.process import runtime  # noqa: PLC0415 - after the limits of threads
     from bertd_server.system import logs  # noqa: PLC0415 - after the limits of threads
 
     logs.configure("console", "warning")
-    process.run(_serve(told))
+    runtime.run(_serve(told))
 
 
 if __name__ == "__main__":
