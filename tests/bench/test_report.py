@@ -20,6 +20,7 @@ from bertd_bench.report.chart import Chart, Missing
 from bertd_bench.report.palette import DARK, LIGHT
 from click.testing import CliRunner
 from helpers.paths import ROOT
+from helpers.patience import PATIENCE
 
 RESULTS = ROOT / "benchmarks/results"
 REPORT = ROOT / cli.OUTPUT
@@ -117,7 +118,7 @@ def look(page: Path, folder: Path, scheme: str) -> dict[str, Any]:
         [sys.executable, str(program), *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

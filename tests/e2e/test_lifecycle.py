@@ -22,10 +22,11 @@ from bertd_server.process.systemd import SUPERVISOR, Manager, manager
 from bertd_server.process.watchdog import Watchdog, resident_bytes
 from bertd_server.serving.server import Server
 from bertd_server.system.exits import Exit
-from conftest import quick_settings
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from helpers.held import Clock, HeldEngine, scheduler, sequences
 from helpers.paths import ROOT
+from helpers.patience import PATIENCE
+from helpers.running import quick_settings
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -203,7 +204,7 @@ async def test_a_drain_says_how_it_ended(tiny_bundle: Path, *, ends: bool) -> No
 
         def answer(self, batch: Sequence[Any], outputs: Any = None, *, wide: bool = False) -> Any:
             running.set()
-            assert cancelled.wait(60)
+            assert cancelled.wait(PATIENCE)
             return self._engine.answer(batch, outputs, wide=wide)
 
     def start(folder: Path, manifest: bundle.Manifest, *options: Any) -> tuple[ReadyEngine, Any]:

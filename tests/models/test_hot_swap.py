@@ -17,7 +17,7 @@ from bertd_server.models.calibration import Calibration
 from bertd_server.models.startup import ModelOptions, Start, StartOptions
 from bertd_server.serving.server import Server
 from bertd_server.system.exits import Exit
-from conftest import quick_settings
+from helpers.running import quick_settings
 
 Serving = Callable[..., AbstractAsyncContextManager[Server]]
 

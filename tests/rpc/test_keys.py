@@ -24,10 +24,11 @@ from bertd_server.security.allowance import Allowance, KeyLimits
 from bertd_server.security.keys import KeyRing, hashed, new_key
 from bertd_server.security.management import Management
 from click.testing import CliRunner
-from conftest import RunningServer, quick_settings
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from helpers.held import Clock
+from helpers.patience import PATIENCE
+from helpers.running import RunningServer, quick_settings
 
 METHODS = [
     f"/{service.full_name}/{method.name}" for service in SERVICES for method in service.methods
@@ -91,7 +92,7 @@ def bearer(key: str | None) -> Sequence[tuple[str, str]] | None:
 
 def answer(channel: Any, method: str, key: str | None) -> tuple[grpc.StatusCode, str]:
     """Status and reason of a call with an empty message, as a stream: it has all kinds of calls."""
-    call = channel.stream_stream(method)(iter([b""]), metadata=bearer(key), timeout=60)
+    call = channel.stream_stream(method)(iter([b""]), metadata=bearer(key), timeout=PATIENCE)
     try:
         for _ in call:
             pass

@@ -25,10 +25,10 @@ from bertd_server.observability.pages import Pages
 from bertd_server.serving import assembly
 from bertd_server.serving.server import CannotListenError, Server
 from bertd_server.system.call_metrics import RpcCounts
-from conftest import RunningServer, quick_settings
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from helpers.observed import get, samples, scrape, value
 from helpers.paths import ROOT
+from helpers.running import RunningServer, quick_settings
 from prometheus_client.openmetrics import parser
 
 CALLS, TEXTS = 24, 5
