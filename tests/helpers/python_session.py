@@ -29,7 +29,7 @@ def main() -> None:
                     _run(json.loads(line), names, runner)
                 except Exception:  # noqa: BLE001 - whatever it is, the test shows it
                     failure = traceback.format_exc()
-            print(json.dumps([printed.getvalue(), failure]), file=answers, flush=True)  # noqa: T201
+            print(json.dumps([printed.getvalue(), failure]), file=answers, flush=True)
 
 
 def _run(block: str, names: dict[str, Any], runner: asyncio.Runner) -> None:

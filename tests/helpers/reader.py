@@ -29,6 +29,7 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from helpers.markdown import Block
 
@@ -51,7 +52,9 @@ if [ -f "$READER/server.pid" ]; then
   kill "$(cat "$READER/server.pid")" 2>/dev/null
   while kill -0 "$(cat "$READER/server.pid")" 2>/dev/null; do sleep 0.05; done
 fi
-"$REAL_BERTD" "$@" </dev/null >"$READER/server.log" 2>&1 &
+rm -f "$READER/server.log"
+touch "$READER/server.log"
+"$REAL_BERTD" "$@" </dev/null >>"$READER/server.log" 2>&1 &
 echo $! >"$READER/server.pid"
 until grep -q '"event": "serving"' "$READER/server.log"; do
   if ! kill -0 $! 2>/dev/null; then cat "$READER/server.log"; wait $!; exit; fi
@@ -106,7 +109,7 @@ class Reader:
         }
         self._session: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
