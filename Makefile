@@ -7,10 +7,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 SERVES := $(VENV)/.serves
 
-.PHONY: help install serve test lint format protos bench peers report footprint clean
+.PHONY: help install serve test test-fast coverage lint format protos bench peers report footprint clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 # What exporting and serving the default model needs; $(READY) adds the rest.
 $(SERVES): pyproject.toml constraints.txt
@@ -30,6 +30,12 @@ serve: $(SERVES)  ## export the default model once, then serve it in the foregro
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-fast: $(READY)  ## run what needs no export and no server process, under a minute
+	$(BIN)/python -m pytest -q tests/unit
+
+coverage: $(READY)  ## run the tests, and say which lines of each file no test runs
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report term-missing:skip-covered
 
 lint: $(READY)  ## check style, types, import direction
 	$(BIN)/ruff check .

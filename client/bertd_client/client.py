@@ -20,7 +20,7 @@ from bertd_client.calling.splitting import (
     CALL_BYTES,
     CALL_INPUTS,
     CALLS_AT_ONCE,
-    CallLimits,
+    ChunkLimits,
     Chunk,
     Work,
     at_least_one,
@@ -72,7 +72,7 @@ class Client(ClientMethods):
     ) -> None:
         self.address = address
         self._concurrency = at_least_one("concurrency", concurrency)
-        self._limits = CallLimits(
+        self._limits = ChunkLimits(
             inputs=at_least_one("inputs_per_call", inputs_per_call),
             message_bytes=at_least_one("bytes_per_call", bytes_per_call),
         )

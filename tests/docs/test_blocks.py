@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from bertd_server.security.keys import Entry, hashed
+from bertd_server.security.keys import KeyEntry, hashed
 from helpers.markdown import DOCUMENTS, LAB, blocks
 from helpers.once import once
 from helpers.paths import ROOT
@@ -117,7 +117,7 @@ def test_the_lab_says_that_its_commands_are_not_run() -> None:
 def test_the_keys_that_a_document_shows_are_read() -> None:
     (shown,) = (one.text for one in blocks(ROOT / "docs/security.md") if one.language == "toml")
     (key,) = tomllib.loads(shown)["keys"]
-    Entry.model_validate(key | {"hash": hashed("bertd_search_secret")})
+    KeyEntry.model_validate(key | {"hash": hashed("bertd_search_secret")})
 
 
 def test_what_a_document_shows_is_compared() -> None:

@@ -36,11 +36,11 @@ def ask(address, service, method, requests):
         call = getattr(getattr(tei_pb2_grpc, service + "Stub")(channel), method)
         try:
             if rpc.server_streaming:
-                for answer in call(iter(sent), timeout=PATIENCE):
+                for answer in call(iter(sent), timeout=600):
                     answers.append(answer)
             else:
                 argument = iter(sent) if rpc.client_streaming else sent[0]
-                answer, made = call.with_call(argument, timeout=PATIENCE)
+                answer, made = call.with_call(argument, timeout=600)
                 answers.append(answer)
                 headers = dict(made.initial_metadata())
         except grpc.RpcError as error:

@@ -39,7 +39,7 @@ Chunk = Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
-class CallLimits:
+class ChunkLimits:
     """What a call may have."""
 
     inputs: int
@@ -61,7 +61,7 @@ class Work(Generic[R]):
     """The state of one bulk request."""
 
     def __init__(
-        self, request: BulkRequest[R], limits: CallLimits, done: Callable[[int], None]
+        self, request: BulkRequest[R], limits: ChunkLimits, done: Callable[[int], None]
     ) -> None:
         """Begin it.
 

@@ -1,1 +1,9 @@
-"""Settings: one model of them, its sources, its flags, and what may change while it runs."""
+"""Settings of `bertd serve`.
+
+::
+
+    settings        every setting: default, unit, help, limits
+    configuration   flags > `BERTD_…` > TOML file > defaults, and where each value came from
+      flags           the flags, derived from the settings
+    reloading       what SIGHUP reads again
+"""

@@ -1,1 +1,10 @@
-"""A bundle on ONNX Runtime: packing, sessions, providers, prepacked weights."""
+"""A bundle on ONNX Runtime: token sequences in, arrays out.
+
+::
+
+    engine      narrow runs for lanes, a wide one for a batch alone; the same bits from both
+      packing     sequences laid end to end, and answers back in order
+      sessions    ONNX Runtime's options; one arena
+      prepacking  weights prepared once, mapped by every session and server
+      providers   names of what computes, and a clear word where it is not there
+"""

@@ -1,1 +1,18 @@
-"""Which texts are computed when: the queue, batches by predicted cost, lanes, and who is told."""
+"""Which requests are computed when, and who is told.
+
+::
+
+    scheduler      calls come in; each of their texts leaves with its completion
+      admission      can the call be answered in time? a promise, or a refusal at once
+      deduplication  equal requests in flight are one, with several waiters
+      cache          outputs of earlier requests
+    request_queue  WHICH: what waits, in order, and how much work it is
+      batching       the next batch and where it runs; pure
+      cost, forecast   what a batch takes, here and now
+    dispatcher     WHEN: a lane that is free takes the best batch that exists
+      pool, lanes    lanes that models share by weight; threads that run batches
+    completion     every waiter is told, once; failures are counted, results cached
+    statistics     what happened, as plain numbers
+
+All of it but the lanes belongs to the event loop: no locks.
+"""

@@ -1,1 +1,8 @@
-"""A server put together: models, services, addresses, what guards and what observes it."""
+"""A server put together: everything below is seen here alone.
+
+::
+
+    server     models, services, addresses; start, drain
+    guard      certificates, keys, limits of connections
+    assembly   metrics, access log, traces
+"""
