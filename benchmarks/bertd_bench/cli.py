@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from bertd_bench.compare.cli import COMMANDS as COMPARISON_COMMANDS
-from bertd_bench.drills.cli import COMMANDS as DRILL_COMMANDS
-from bertd_bench.engine.cli import COMMANDS as ENGINE_COMMANDS
-from bertd_bench.hardware.cli import COMMANDS as HARDWARE_COMMANDS
+from bertd_bench.drills.cli import drill
+from bertd_bench.engine.cli import engine
+from bertd_bench.hardware.cli import hardware
 from bertd_bench.harness.cli import COMMANDS as HARNESS_COMMANDS
 from bertd_bench.install import commands
-from bertd_bench.load.cli import COMMANDS as GOODPUT_COMMANDS
-from bertd_bench.load.serve_cli import COMMANDS as LOAD_COMMANDS
-from bertd_bench.mlperf.cli import COMMANDS as MLPERF_COMMANDS
+from bertd_bench.load.cli import front_end, load
+from bertd_bench.mlperf.cli import mlperf
 from bertd_bench.regression.cli import COMMANDS as REGRESSION_COMMANDS
 from bertd_bench.report.cli import COMMANDS as PAGE_COMMANDS
+from bertd_bench.scheduling.cli import simulate
 
 if TYPE_CHECKING:
     from bertd_bench.exports.exportcost import Size
@@ -65,19 +65,13 @@ def bench() -> None:
 
 for each in (
     *COMPARISON_COMMANDS,
-    *DRILL_COMMANDS,
-    *ENGINE_COMMANDS,
     *HARNESS_COMMANDS,
-    *LOAD_COMMANDS,
-    *HARDWARE_COMMANDS,
     *PAGE_COMMANDS,
     *REGRESSION_COMMANDS,
 ):
     bench.add_command(each)
-for each in (*GOODPUT_COMMANDS, *MLPERF_COMMANDS):
+for each in (drill, engine, front_end, hardware, load, mlperf, simulate):
     bench.add_command(each)
-bench.add_command(commands.costs)
-bench.add_command(commands.simulate)
 bench.add_command(commands.footprint)
 bench.add_command(commands.footprint_docs)
 

@@ -17,7 +17,7 @@ from bertd_bench.contestants import catalogue, handling, worker
 from bertd_bench.contestants.peer import Peer, Setting, Unavailable
 from bertd_bench.docs import documents, sections
 from bertd_bench.harness.noise import Noise
-from bertd_bench.harness.rounds import Measured
+from bertd_bench.harness.rounds import SystemTimes
 from click.testing import CliRunner
 from helpers.paths import ROOT
 from hypothesis import given
@@ -127,7 +127,7 @@ def test_bertd_is_in_every_group_that_fits_into_memory() -> None:
 
 def row(name: str, precision: str, milliseconds: Sequence[float], *, cpu: float = 1.9) -> Any:
     own = name.startswith("bertd")
-    measured = Measured(
+    measured = SystemTimes(
         name=name,
         threads=2,
         warmup=None,

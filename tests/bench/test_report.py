@@ -14,7 +14,7 @@ from bertd_bench.cli import bench
 from bertd_bench.docs import sections
 from bertd_bench.hardware.card import read as read_card
 from bertd_bench.load.ramp import Step
-from bertd_bench.load.results import Entry, GoodputReport, Ramp
+from bertd_bench.load.results import ContestantRamps, GoodputReport, Ramp
 from bertd_bench.report import cli, document, sources, style
 from bertd_bench.report.chart import Chart, Missing
 from bertd_bench.report.palette import DARK, LIGHT
@@ -24,7 +24,7 @@ from helpers.paths import ROOT
 RESULTS = ROOT / "benchmarks/results"
 REPORT = ROOT / cli.OUTPUT
 REMEDY = "run `bertd bench report --readme README.md`"
-KINDS = ("speedup", "latency", "load", "padding", "stages", "roofline", "rates")
+KINDS = ("speedup", "latency", "load", "padding", "roofline", "rates")
 PHONE, DESK = 390, 1280
 
 
@@ -54,7 +54,7 @@ def loaded(card_file: Path) -> GoodputReport:
         machine=card.machine,
         noise=card.noise,
         entries=[
-            Entry(
+            ContestantRamps(
                 name=name,
                 what="a server",
                 difference=0,
@@ -77,7 +77,7 @@ def made(card_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of every kind of chart: the committed results, a card, and a load."""
     folder = tmp_path_factory.mktemp("report")
     (folder / "load.json").write_text(loaded(card_file).model_dump_json(), encoding="utf-8")
-    names = ["compare.json", "engine-minilm.json", "load-minilm.json", "load-base.json"]
+    names = ["compare.json", "engine-minilm.json"]
     paths = [*(RESULTS / name for name in names), card_file, folder / "load.json"]
     output = folder / "page" / "report.html"
     arguments = ["report", *map(str, paths), "--output", str(output)]
@@ -168,7 +168,7 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     shown = document.charts(found)
     assert all(isinstance(each, Missing) for each in shown)
     text = document.html(found, shown)
-    for command in ("compare", "load", "engine", "serve-load", "hardware"):
+    for command in ("compare", "load", "engine", "hardware"):
         assert f"bertd bench {command} " in text
     assert "its command is not as this version writes it" in text
     (tmp_path / "broken.json").write_text("{", encoding="utf-8")

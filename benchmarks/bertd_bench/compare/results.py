@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from bertd_bench.harness.intervals import Interval, ratio_interval
 from bertd_bench.harness.machine import Machine
 from bertd_bench.harness.noise import Noise
-from bertd_bench.harness.rounds import Measured
+from bertd_bench.harness.rounds import SystemTimes
 
 COMPRESS_BYTES = 2_000_000
 BENCHMARK = "compare"
@@ -38,7 +38,7 @@ class Row(BaseModel, frozen=True):
     tried: dict[str, float]
     difference: float | None
     cosine: float | None
-    measured: Measured
+    measured: SystemTimes
 
     @property
     def name(self) -> str:

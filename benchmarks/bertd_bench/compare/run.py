@@ -26,7 +26,7 @@ from bertd_bench.contestants.peer import Peer, Setting
 from bertd_bench.contestants.torch_eager import REFERENCE
 from bertd_bench.harness import machine, rounds
 from bertd_bench.harness.noise import Distance, Noise, Watch
-from bertd_bench.harness.rounds import Measured, Schedule
+from bertd_bench.harness.rounds import Schedule, SystemTimes
 
 _TRIES = 3  # timed calls of each way to handle a batch
 _PROCESS_BYTES = 450_000_000  # of a contestant besides its weights
@@ -228,7 +228,7 @@ def _case(
 
 def _timed(
     run: _Run, systems: Sequence[PeerProcess], index: int, refused: dict[str, str]
-) -> tuple[list[PeerProcess], list[Measured], Noise]:
+) -> tuple[list[PeerProcess], list[SystemTimes], Noise]:
     """Rounds of all; if the process of one ends in them, rounds of the others from the start."""
     cores = machine.describe(1).affinity or [0]
     alone = all(system.threads == 1 for system in systems)  # no thread waits for another

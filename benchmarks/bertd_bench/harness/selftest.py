@@ -30,12 +30,12 @@ from pydantic import BaseModel
 
 from bertd_bench.harness import rounds
 from bertd_bench.load import generator
-from bertd_bench.load.generator import Open, Outcome, Reply
+from bertd_bench.load.generator import Open, RequestOutcome, SendResult
 
 TOLERANCE = 0.02
 PERCENTILES = (50.0, 90.0, 99.0)
 _SPIN = 0.003  # seconds before a moment from which it is polled: timers wake late
-_ANSWERED = Reply(Outcome.ANSWERED)
+_ANSWERED = SendResult(RequestOutcome.ANSWERED)
 
 
 class Finding(BaseModel, frozen=True):
@@ -70,7 +70,7 @@ class Independent:
     clock: Callable[[], float]
     spin: float
 
-    async def send(self, number: int, within: float) -> Reply:
+    async def send(self, number: int, within: float) -> SendResult:
         """Answer after the delay."""
         del within
         await _until(self.clock() + self.delays[number], self.clock, self.spin)
@@ -101,7 +101,7 @@ class OneServer:
     stalls: dict[int, float] = field(default_factory=dict)
     _free: float = 0.0
 
-    async def send(self, number: int, within: float) -> Reply:
+    async def send(self, number: int, within: float) -> SendResult:
         """Answer when all before and this one are served."""
         del within
         begin = max(self.clock(), self._free)
@@ -130,7 +130,7 @@ class Blocking:
     seconds: float
     hold: Callable[[float], None]
 
-    async def send(self, number: int, within: float) -> Reply:
+    async def send(self, number: int, within: float) -> SendResult:
         """Answer, perhaps after holding up everything."""
         del within
         if number == self.blocked:
@@ -167,7 +167,7 @@ async def open_loop(
 
     async def measure(
         system: Independent | OneServer | Blocking, name: str, load: Open, shown: Iterable[float]
-    ) -> list[generator.Record]:
+    ) -> list[generator.TimedRequest]:
         records = sorted(await generator.run(load, system.send, clock))
         latencies = [record.latency for record in records]
         truth = system.truth(load.due)
@@ -200,7 +200,9 @@ async def open_loop(
     return found
 
 
-def _all_waiting(name: str, truth: Sequence[float], records: Sequence[generator.Record]) -> Finding:
+def _all_waiting(
+    name: str, truth: Sequence[float], records: Sequence[generator.TimedRequest]
+) -> Finding:
     """How much waiting there was in all: what an omission would leave out."""
     return Finding(
         system=name,

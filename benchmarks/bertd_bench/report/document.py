@@ -45,7 +45,6 @@ def charts(results: Results) -> list[Chart | Missing]:
         *plots.of([each for _, each in results.comparisons]),
         machine_plots.load(results.goodput),
         machine_plots.padding(results.engines),
-        machine_plots.stages(results.light),
         machine_plots.roofline(results.card),
         machine_plots.rates(results.card),
     ]
@@ -157,8 +156,6 @@ def _about(results: Results) -> str:
     if results.goodput is not None:
         name, ramps = results.goodput
         lines += [_source(name, ramps.command, ramps.machine), escape(ramps.noise.verdict)]
-    for name, light in results.light:
-        lines.append(_source(name, "bertd bench serve-load", light.machine))
     for name, engine in results.engines:
         lines.append(_source(name, "bertd bench engine", engine.machine))
     items = "\n".join(f"<li>{line}</li>" for line in lines)

@@ -13,12 +13,11 @@ from pydantic import BaseModel, ValidationError
 
 from bertd_bench.compare.results import BENCHMARK as COMPARE
 from bertd_bench.compare.results import Comparison
-from bertd_bench.engine.speed import EngineReport
+from bertd_bench.engine.results import EngineReport
 from bertd_bench.hardware.card import BENCHMARK as HARDWARE
 from bertd_bench.hardware.card import Card
 from bertd_bench.load.results import BENCHMARK as GOODPUT
 from bertd_bench.load.results import GoodputReport
-from bertd_bench.load.serve_results import LoadReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,6 @@ class Results:
     card: tuple[str, Card] | None = None
     goodput: tuple[str, GoodputReport] | None = None
     comparisons: list[tuple[str, Comparison]] = field(default_factory=list)
-    light: list[tuple[str, LoadReport]] = field(default_factory=list)
     engines: list[tuple[str, EngineReport]] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)
 
@@ -42,7 +40,6 @@ _KINDS: tuple[tuple[str, type[BaseModel], str, frozenset[str]], ...] = (
     ("comparisons", Comparison, COMPARE, frozenset()),
     ("card", Card, HARDWARE, frozenset()),
     ("goodput", GoodputReport, GOODPUT, frozenset()),
-    ("light", LoadReport, "", frozenset({"light", "throughput", "overload"})),
     ("engines", EngineReport, "", frozenset({"padding", "efficiency", "operators"})),
 )
 
@@ -54,7 +51,7 @@ def read(paths: Iterable[Path]) -> Results:
         OSError: a file cannot be read.
         ValueError: a file is no JSON.
     """
-    found: dict[str, Any] = {"comparisons": [], "light": [], "engines": [], "unread": {}}
+    found: dict[str, Any] = {"comparisons": [], "engines": [], "unread": {}}
     for path in sorted(paths, key=lambda path: path.name.split(".")):  # the standard run first
         data = path.read_bytes()
         try:
