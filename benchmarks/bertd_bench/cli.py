@@ -22,7 +22,7 @@ from bertd_bench.report.cli import COMMANDS as PAGE_COMMANDS
 
 if TYPE_CHECKING:
     from bertd_bench.exports.exportcost import Size
-    from bertd_bench.exports.exports import Subject
+    from bertd_bench.exports.exports import ExportSubject
     from bertd_bench.harness.report import Report
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
@@ -165,7 +165,7 @@ def exports(  # noqa: PLR0913, PLR0917 - click's parameters
         )
     if resume and json_path is None:
         raise click.UsageError("--resume needs the --json FILE to go on with")
-    plan = matrix.Plan(
+    plan = matrix.ExportPlan(
         subjects,
         _chosen("--precision", precisions, matrix.PRECISIONS),
         _chosen("--cases", cases, tuple(speed.CASES)),
@@ -269,14 +269,14 @@ def _chosen(option: str, values: tuple[str, ...], known: tuple[_Name, ...]) -> t
     return tuple(name for name in known if name in values) if values else known
 
 
-def _own(argument: str) -> Subject:
-    from bertd_bench.exports.exports import Subject
+def _own(argument: str) -> ExportSubject:
+    from bertd_bench.exports.exports import ExportSubject
 
     name, given, path = argument.rpartition("=")
     folder = Path(path)
     if not folder.is_dir():
         raise click.UsageError(f"--checkpoint {argument}: {path} is not a folder")
-    return Subject(name if given else folder.resolve().name, None, folder)
+    return ExportSubject(name if given else folder.resolve().name, None, folder)
 
 
 def _rewrite(document: Path, opening: str, render: Callable[[], str]) -> None:

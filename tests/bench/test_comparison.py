@@ -14,10 +14,10 @@ from bertd_bench.cli import bench
 from bertd_bench.compare import agreement, interpreters, results, run, table
 from bertd_bench.compare.process import PeerError
 from bertd_bench.contestants import catalogue, handling, worker
-from bertd_bench.contestants.peer import Peer, Setting, Unavailable
+from bertd_bench.contestants.peer import Peer, PeerUnavailable, Setting
 from bertd_bench.docs import documents, sections
 from bertd_bench.harness.noise import Noise
-from bertd_bench.harness.rounds import Measured
+from bertd_bench.harness.rounds import SystemTimes
 from click.testing import CliRunner
 from helpers.paths import ROOT
 from hypothesis import given
@@ -32,7 +32,7 @@ def lengths_of(texts: Sequence[str]) -> list[Any]:
 
 
 def never(setting: Setting) -> Any:
-    raise Unavailable(f"not with {setting.threads} threads")
+    raise PeerUnavailable(f"not with {setting.threads} threads")
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, *commands: dict[str, Any]) -> list[dict[str, Any]]:
@@ -127,7 +127,7 @@ def test_bertd_is_in_every_group_that_fits_into_memory() -> None:
 
 def row(name: str, precision: str, milliseconds: Sequence[float], *, cpu: float = 1.9) -> Any:
     own = name.startswith("bertd")
-    measured = Measured(
+    measured = SystemTimes(
         name=name,
         threads=2,
         warmup=None,
@@ -135,7 +135,7 @@ def row(name: str, precision: str, milliseconds: Sequence[float], *, cpu: float 
         turn_seconds=1.0,
         cpu_seconds=cpu,
     )
-    return results.Row(
+    return results.ContestantTimes(
         precision=precision,
         own=own,
         environment=0,

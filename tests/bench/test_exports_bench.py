@@ -21,15 +21,15 @@ SHORT = ("8 tokens",)
 
 
 def plan(
-    subjects: Sequence[exports.Subject],
+    subjects: Sequence[exports.ExportSubject],
     *precisions: Precision,
     cases: Sequence[str] = SHORT,
     rounds: int = 1,
-) -> exports.Plan:
-    return exports.Plan(subjects, precisions or ("fp32",), cases, rounds, threads=1)
+) -> exports.ExportPlan:
+    return exports.ExportPlan(subjects, precisions or ("fp32",), cases, rounds, threads=1)
 
 
-def measured(chosen: exports.Plan) -> exports.Matrix:
+def measured(chosen: exports.ExportPlan) -> exports.ExportTable:
     return exports.measure(chosen, exports.begin(chosen, None))
 
 
@@ -68,7 +68,7 @@ def test_a_refusal_is_a_row_of_its_own_and_names_no_folder(tmp_path: Path) -> No
     folder = tmp_path / "three-labels"
     checkpoints.save_random("bert", "text-classification", "tiny", folder)
     (folder / "tokenizer.json").unlink()
-    matrix = measured(plan([exports.Subject("mine", "text-ranking", folder)]))
+    matrix = measured(plan([exports.ExportSubject("mine", "text-ranking", folder)]))
     assert matrix.rows[0].refused
     assert str(tmp_path) not in matrix.model_dump_json()
     assert "Refused:" in exporttable.to_markdown(matrix)
@@ -79,7 +79,7 @@ def test_rows_are_kept_one_by_one_and_a_later_run_goes_on(tmp_path: Path) -> Non
     path = tmp_path / "rows.json"
     chosen = plan(exports.random_subjects(["bert"], ["feature-extraction"], "tiny"))
 
-    def keep(matrix: exports.Matrix) -> None:
+    def keep(matrix: exports.ExportTable) -> None:
         exports.write_matrix(matrix, path)
         raise KeyboardInterrupt
 

@@ -136,7 +136,7 @@ def compare(  # noqa: PLR0913, PLR0917 - click's parameters
     # Contestants are ended on the way out, which a signal must not skip: some are stopped.
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        plan = run.Plan(
+        plan = run.ComparisonPlan(
             models=models,
             tasks=cast("tuple[Task, ...]", tasks),
             peers=interpreters.chosen(peers, precisions),

@@ -10,13 +10,13 @@ from pydantic import BaseModel, ValidationError
 from bertd_bench.harness.intervals import Interval, ratio_interval
 from bertd_bench.harness.machine import Machine
 from bertd_bench.harness.noise import Noise
-from bertd_bench.harness.rounds import Measured
+from bertd_bench.harness.rounds import SystemTimes
 
 COMPRESS_BYTES = 2_000_000
 BENCHMARK = "compare"
 
 
-class Row(BaseModel, frozen=True):
+class ContestantTimes(BaseModel, frozen=True):
     """One contestant in one case.
 
     Attributes:
@@ -38,7 +38,7 @@ class Row(BaseModel, frozen=True):
     tried: dict[str, float]
     difference: float | None
     cosine: float | None
-    measured: Measured
+    measured: SystemTimes
 
     @property
     def name(self) -> str:
@@ -58,11 +58,11 @@ class Case(BaseModel, frozen=True):
 
     name: str
     lengths: list[int]
-    rows: list[Row]
+    rows: list[ContestantTimes]
     refused: dict[str, str]
     noise: Noise | None
 
-    def row(self, name: str) -> Row | None:
+    def row(self, name: str) -> ContestantTimes | None:
         """A contestant's row."""
         return next((row for row in self.rows if row.name == name), None)
 
@@ -84,7 +84,7 @@ class Ratio(BaseModel, frozen=True):
         return (self.interval.high if self.interval else self.value) < 1
 
 
-def ratio(peer: Row, ours: Row) -> Ratio:
+def ratio(peer: ContestantTimes, ours: ContestantTimes) -> Ratio:
     """How many times as fast `ours` was as `peer`, in the rounds that they shared."""
     return Ratio(
         value=peer.measured.median_ms / ours.measured.median_ms,

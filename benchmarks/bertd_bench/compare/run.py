@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from bertd_bench.compare import agreement, interpreters, subjects
 from bertd_bench.compare.interpreters import Homes
 from bertd_bench.compare.process import PeerError, PeerProcess
-from bertd_bench.compare.results import Case, Comparison, Row, Subject
-from bertd_bench.compare.subjects import Model, Sample, Samples
+from bertd_bench.compare.results import Case, Comparison, ContestantTimes, Subject
+from bertd_bench.compare.subjects import CallLibrary, CallTexts, PreparedModel
 from bertd_bench.contestants.catalogue import PEERS
 from bertd_bench.contestants.handling import AS_GIVEN
 from bertd_bench.contestants.peer import Peer, Setting
 from bertd_bench.contestants.torch_eager import REFERENCE
 from bertd_bench.harness import machine, rounds
 from bertd_bench.harness.noise import Distance, Noise, Watch
-from bertd_bench.harness.rounds import Measured, Schedule
+from bertd_bench.harness.rounds import Schedule, SystemTimes
 
 _TRIES = 3  # timed calls of each way to handle a batch
 _PROCESS_BYTES = 450_000_000  # of a contestant besides its weights
@@ -35,7 +35,7 @@ _MEMORY_SHARE = 0.75  # of what is free
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ComparisonPlan:
     """What is compared."""
 
     models: Sequence[str]
@@ -54,7 +54,7 @@ class Plan:
 class _Run:
     """What all parts of a run share."""
 
-    plan: Plan
+    plan: ComparisonPlan
     homes: Homes
     scratch: Path
     load: float
@@ -62,7 +62,7 @@ class _Run:
     progress: Callable[[str], None]
 
 
-def compare(plan: Plan, progress: Callable[[str], None]) -> Comparison:
+def compare(plan: ComparisonPlan, progress: Callable[[str], None]) -> Comparison:
     """Compare bertd with its peers.
 
     Raises:
@@ -96,7 +96,7 @@ def compare(plan: Plan, progress: Callable[[str], None]) -> Comparison:
     )
 
 
-def _subject(run: _Run, model: Model, threads: int) -> Subject:
+def _subject(run: _Run, model: PreparedModel, threads: int) -> Subject:
     skipped = dict(run.homes.skipped)
     for peer in run.plan.peers:
         if model.task not in peer.tasks:
@@ -113,7 +113,7 @@ def _subject(run: _Run, model: Model, threads: int) -> Subject:
     return Subject(model=model.name, task=model.task, threads=threads, skipped=skipped, cases=cases)
 
 
-def _places(model: Model) -> int:
+def _places(model: PreparedModel) -> int:
     """How many contestants fit into memory at once."""
     each = _PROCESS_BYTES + int(_WEIGHT_COPIES * model.weight_bytes)
     return int(_MEMORY_SHARE * psutil.virtual_memory().available) // each
@@ -130,10 +130,10 @@ def groups(peers: Sequence[Peer], places: int) -> list[list[Peer]]:
 
 def _group(  # noqa: PLR0913, PLR0917 - internal
     run: _Run,
-    model: Model,
+    model: PreparedModel,
     threads: int,
     peers: Sequence[Peer],
-    samples: Sequence[Sample],
+    samples: Sequence[CallTexts],
     skipped: dict[str, str],
 ) -> list[Case]:
     """Start contestants, put them through every sample, and end them."""
@@ -158,12 +158,12 @@ def _group(  # noqa: PLR0913, PLR0917 - internal
             except PeerError as error:
                 skipped[peer.name] = str(error)
 
-        def give(index: int, sample: Sample) -> None:
+        def give(index: int, sample: CallTexts) -> None:
             for system in {id(each): each for each in [reference, *systems]}.values():
                 with system.awake():
                     system.load(index, sample.texts, sample.lengths)
 
-        library = Samples(list(samples), give)
+        library = CallLibrary(list(samples), give)
         library.load(range(len(library)))
         return [
             _case(run, reference, systems, index, sample) for index, sample in enumerate(samples)
@@ -189,14 +189,14 @@ def _case(
     reference: PeerProcess,
     systems: Sequence[PeerProcess],
     index: int,
-    sample: Sample,
+    sample: CallTexts,
 ) -> Case:
     """Prove agreement, choose each one's way with the batch, then time all in turns."""
     run.progress(f"timing {sample.name}")
     with reference.awake():
         expected = reference.answers(index)
     refused: dict[str, str] = {}
-    judged: dict[str, tuple[agreement.Agreement, dict[str, float]]] = {}
+    judged: dict[str, tuple[agreement.Closeness, dict[str, float]]] = {}
     for system in systems:
         try:
             with system.awake():
@@ -209,7 +209,7 @@ def _case(
         name=sample.name,
         lengths=list(sample.lengths),
         rows=[
-            Row(
+            ContestantTimes(
                 precision=system.peer.precision,
                 own=system.peer.own,
                 environment=run.homes.of_peer[system.name].number,
@@ -228,7 +228,7 @@ def _case(
 
 def _timed(
     run: _Run, systems: Sequence[PeerProcess], index: int, refused: dict[str, str]
-) -> tuple[list[PeerProcess], list[Measured], Noise]:
+) -> tuple[list[PeerProcess], list[SystemTimes], Noise]:
     """Rounds of all; if the process of one ends in them, rounds of the others from the start."""
     cores = machine.describe(1).affinity or [0]
     alone = all(system.threads == 1 for system in systems)  # no thread waits for another
@@ -256,8 +256,8 @@ def _timed(
 
 def _judge(
     system: PeerProcess, index: int, expected: Sequence[NDArray[np.float32]]
-) -> tuple[agreement.Agreement, dict[str, float]]:
-    """Agreement with eager as given and in the way that is fastest, and times of all ways.
+) -> tuple[agreement.Closeness, dict[str, float]]:
+    """Closeness with eager as given and in the way that is fastest, and times of all ways.
 
     Raises:
         PeerError: it computes something else, or fails.

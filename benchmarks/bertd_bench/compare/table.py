@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from bertd_bench.compare.results import Case, Comparison, Ratio, Row, Subject, ratio
+from bertd_bench.compare.results import Case, Comparison, ContestantTimes, Ratio, Subject, ratio
 from bertd_bench.contestants.ours import ENGINE, ENGINE_INT8, GRPC
 from bertd_bench.contestants.torch_eager import REFERENCE
 
-Found = tuple[
+LinkedComparison = tuple[
     str, Comparison
 ]  # where its JSON file is, as seen from the document; and what it says
 _LEGEND = (
@@ -20,18 +20,18 @@ _LEGEND = (
 _RIVALS = {"fp32": ENGINE, "bf16": ENGINE_INT8, "int8": ENGINE_INT8}  # who of ours is compared
 
 
-class Best(NamedTuple):
+class NearestPeer(NamedTuple):
     """The fastest peer of a case, against bertd in the same precision."""
 
-    peer: Row
-    ours: Row
+    peer: ContestantTimes
+    ours: ContestantTimes
     ratio: Ratio
 
 
-def best(cases: Iterable[Case], precisions: tuple[str, ...]) -> Best | None:
+def best(cases: Iterable[Case], precisions: tuple[str, ...]) -> NearestPeer | None:
     """The peer that is nearest to bertd, or furthest ahead of it; None without any."""
     found = [
-        Best(row, ours, ratio(row, ours))
+        NearestPeer(row, ours, ratio(row, ours))
         for case in cases
         for row in case.rows
         if not row.own and row.precision in precisions
@@ -50,7 +50,7 @@ def shown(value: Ratio) -> str:
     return f"**{text} {'behind' if value.behind else 'even'}**"
 
 
-def milliseconds(row: Row) -> str:
+def milliseconds(row: ContestantTimes) -> str:
     """A median, with three digits that mean something."""
     value = row.measured.median_ms
     return f"{value:.2f} ms" if value < 10 else f"{value:.1f} ms"
@@ -64,7 +64,7 @@ def by_name(subject: Subject) -> dict[str, list[Case]]:
     return found
 
 
-def render(found: Sequence[Found]) -> str:
+def render(found: Sequence[LinkedComparison]) -> str:
     """The page's section: for each model the ratios, then who did what, then what was not.
 
     Args:
@@ -133,7 +133,7 @@ def _ratios(subject: Subject) -> str:
     return "\n".join(lines)
 
 
-def _cell(pairs: list[tuple[Case, Row]], rival: str, *, own: bool) -> str:
+def _cell(pairs: list[tuple[Case, ContestantTimes]], rival: str, *, own: bool) -> str:
     if not pairs:
         return ""
     case, row = pairs[0]
@@ -201,7 +201,7 @@ def _noise(comparison: Comparison) -> list[str]:
     return _folded(title, "\n".join(f"- {each}" for each in noisy))
 
 
-def summary(found: Sequence[Found]) -> str:
+def summary(found: Sequence[LinkedComparison]) -> str:
     """README's table: the first model against eager, and against the best peer of each kind.
 
     Args:
@@ -260,7 +260,7 @@ def _summed(link: str, name: str, cases: Sequence[Case]) -> str:
     )
 
 
-def _best(found: Best | None) -> str:
+def _best(found: NearestPeer | None) -> str:
     return "none measured" if found is None else f"{shown(found.ratio)}, {found.peer.name}"
 
 

@@ -35,7 +35,7 @@ class BenchError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ModelPair:
     """One model twice: the checkpoint for PyTorch, the bundle for bertd."""
 
     checkpoint: str
@@ -43,7 +43,7 @@ class Subject:
 
 
 @contextlib.contextmanager
-def open_subject(model: str | None) -> Iterator[Subject]:
+def open_subject(model: str | None) -> Iterator[ModelPair]:
     """Find the default model, or export `model` for as long as it is needed.
 
     Raises:
@@ -51,10 +51,10 @@ def open_subject(model: str | None) -> Iterator[Subject]:
     """
     if model is not None:
         with tempfile.TemporaryDirectory(prefix="bertd-bench-") as folder:
-            yield Subject(model, export_model(model, Path(folder) / "bundle").path)
+            yield ModelPair(model, export_model(model, Path(folder) / "bundle").path)
         return
     try:
-        subject = Subject(str(default_model.checkpoint_folder()), default_model.ensure_bundle())
+        subject = ModelPair(str(default_model.checkpoint_folder()), default_model.ensure_bundle())
     except default_model.NoDefaultModelError as error:
         raise BenchError(str(error)) from error
     yield subject

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bertd_bench.exports.exports import PRECISIONS, TASKS, Matrix, Row
+from bertd_bench.exports.exports import PRECISIONS, TASKS, ExportRow, ExportTable
 from bertd_bench.exports.speed import CASES, STEADY, Speed
 
 _HEAD = ("model", "task", "precision", "largest difference", "agreement", "MB")
 
 
-def render(results: Sequence[tuple[str, Matrix]]) -> str:
+def render(results: Sequence[tuple[str, ExportTable]]) -> str:
     """One table, with its caption, for each result.
 
     Args:
@@ -21,7 +21,7 @@ def render(results: Sequence[tuple[str, Matrix]]) -> str:
     )
 
 
-def to_markdown(matrix: Matrix) -> str:
+def to_markdown(matrix: ExportTable) -> str:
     """The rows as a table, the refusals below it, and how all of it was measured."""
     timed = {case for row in matrix.rows for case in row.speed}
     cases = [case for case in CASES if case in timed]
@@ -36,13 +36,13 @@ def to_markdown(matrix: Matrix) -> str:
     return "\n".join([*lines, "", _caption(matrix)])
 
 
-def _place(row: Row) -> tuple[str, str, int, int]:
+def _place(row: ExportRow) -> tuple[str, str, int, int]:
     """Models by name, tasks and precisions in the order of their definition."""
     tasks = (*TASKS, row.task)
     return row.model, row.size, tasks.index(row.task), PRECISIONS.index(row.precision)
 
 
-def _line(row: Row, cases: Sequence[str]) -> str:
+def _line(row: ExportRow, cases: Sequence[str]) -> str:
     cells = [
         f"{row.model}, {row.size}" if row.size else row.model,
         row.task,
@@ -59,7 +59,7 @@ def _ratio(found: Speed) -> str:
     return f"{'~' if found.disturbed else ''}{found.ratio:.2f}x"
 
 
-def _caption(matrix: Matrix) -> str:
+def _caption(matrix: ExportTable) -> str:
     speeds = [found for row in matrix.rows for found in row.speed.values()]
     said = f"{matrix.threads} threads, {matrix.machine.cpu}"
     if not speeds:

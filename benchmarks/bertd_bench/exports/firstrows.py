@@ -79,7 +79,7 @@ def measure(size: str, threads: int | None, rounds: int) -> FirstRows:
         if case.one_by_one or max(case.lengths) > manifest.max_tokens:
             continue
         logits, cases[name] = _case(
-            engines, speed.Batch.draw(case.lengths, manifest, words), rounds
+            engines, speed.IdBatch.draw(case.lengths, manifest, words), rounds
         )
         largest = max(largest, logits)
     return FirstRows(
@@ -102,7 +102,9 @@ def _trace_all_rows(source: Path, folder: Path) -> None:
     )
 
 
-def _case(engines: dict[str, Engine], batch: speed.Batch, rounds: int) -> tuple[float, CaseResult]:
+def _case(
+    engines: dict[str, Engine], batch: speed.IdBatch, rounds: int
+) -> tuple[float, CaseResult]:
     calls = {
         name: partial(speed.run_engine, engine, batch, [LOGITS]) for name, engine in engines.items()
     }

@@ -218,7 +218,7 @@ def _times(  # noqa: PLR0913, PLR0917 - internal
     times = {}
     for case, lengths in cases.items():
         progress(f"timing {case}")
-        batch = speed.Batch.draw(lengths, manifest, words)
+        batch = speed.IdBatch.draw(lengths, manifest, words)
         padded = [batch.padded(network.config.pad_token_id or 0)]
         calls: dict[str, Callable[[], object]] = {
             name: partial(speed.run_engine, engine, batch, [SENTENCE_EMBEDDING])

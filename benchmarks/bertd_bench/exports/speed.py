@@ -35,10 +35,10 @@ from tokenizers import Tokenizer
 from bertd_bench.contestants.eager import BenchError
 from bertd_bench.harness import texts, timing
 
-Answer = dict[str, Float32Array]
+OutputArrays = dict[str, Float32Array]
 
 
-class Case(NamedTuple):
+class LengthCase(NamedTuple):
     """Lengths of one batch, and whether eager takes its texts one by one instead of padding."""
 
     lengths: tuple[int, ...]
@@ -46,10 +46,10 @@ class Case(NamedTuple):
 
 
 _MIXED = f"{len(texts.MIXED_LENGTHS)} mixed"
-CASES: dict[str, Case] = {
-    **{f"{length} tokens": Case((length,)) for length in (8, 32, 128, 384)},
-    _MIXED: Case(texts.MIXED_LENGTHS),
-    f"{_MIXED}, one by one": Case(texts.MIXED_LENGTHS, one_by_one=True),
+CASES: dict[str, LengthCase] = {
+    **{f"{length} tokens": LengthCase((length,)) for length in (8, 32, 128, 384)},
+    _MIXED: LengthCase(texts.MIXED_LENGTHS),
+    f"{_MIXED}, one by one": LengthCase(texts.MIXED_LENGTHS, one_by_one=True),
 }
 
 # How far an answer may be from eager's, as a part of its length, before a time means nothing.
@@ -102,14 +102,14 @@ class Words(NamedTuple):
         return cls(ids[:first], ids[first:end], ids[end:])
 
 
-class Batch(NamedTuple):
+class IdBatch(NamedTuple):
     """The same ids for every contestant."""
 
     ids: list[Any]
     sequences: list[TokenSequence]
 
     @classmethod
-    def draw(cls, lengths: Sequence[int], manifest: Manifest, words: Words) -> Batch:
+    def draw(cls, lengths: Sequence[int], manifest: Manifest, words: Words) -> IdBatch:
         """Texts of shuffled words, and one mask in each where the task needs it.
 
         Words, because int8 is calibrated on text: ids from anywhere in the vocabulary are no
@@ -137,7 +137,7 @@ class Batch(NamedTuple):
 
     def alone(self) -> list[dict[str, torch.Tensor]]:
         """Inputs of the stock model, one call per text."""
-        return [Batch([row], []).padded(0) for row in self.ids]
+        return [IdBatch([row], []).padded(0) for row in self.ids]
 
 
 def run_eager(model: Any, calls: Sequence[dict[str, torch.Tensor]]) -> list[Any]:
@@ -146,14 +146,14 @@ def run_eager(model: Any, calls: Sequence[dict[str, torch.Tensor]]) -> list[Any]
         return [model(**inputs) for inputs in calls]
 
 
-def run_engine(engine: Engine, batch: Batch, outputs: Sequence[str]) -> list[Answer]:
+def run_engine(engine: Engine, batch: IdBatch, outputs: Sequence[str]) -> list[OutputArrays]:
     """The engine's answers, text by text: packing and one run."""
     return engine.answer(batch.sequences, outputs, wide=engine.has_wide)
 
 
-def _eager_of_texts(outputs: list[Any], batch: Batch, manifest: Manifest) -> list[Answer]:
+def _eager_of_texts(outputs: list[Any], batch: IdBatch, manifest: Manifest) -> list[OutputArrays]:
     """What eager says of each text, without the rows of padding."""
-    answers: list[Answer] = [{} for _ in batch.ids]
+    answers: list[OutputArrays] = [{} for _ in batch.ids]
     for name in _compared(manifest):
         kind = manifest.outputs[name]
         rows = [row for output in outputs for row in output[_EAGER_NAMES.get(name, name)]]
@@ -173,7 +173,7 @@ def _compared(manifest: Manifest) -> list[str]:
     return [name for name in manifest.outputs if name != SENTENCE_EMBEDDING]
 
 
-def relative_difference(got: list[Answer], want: list[Answer]) -> float:
+def relative_difference(got: list[OutputArrays], want: list[OutputArrays]) -> float:
     """The largest distance of an output of a text, as a part of the length that it should have.
 
     A length below 1 counts as 1: a lone logit near 0 has no relative error worth the name.
@@ -229,7 +229,7 @@ def measure_speed(
     readable = [name for name in cases if max(CASES[name].lengths) <= manifest.max_tokens]
     found: dict[str, Speed] = {}
     for lengths in dict.fromkeys(CASES[name].lengths for name in readable):
-        batch = Batch.draw(lengths, manifest, words)
+        batch = IdBatch.draw(lengths, manifest, words)
         answer = run_engine(engine, batch, _compared(manifest))
         names = [name for name in readable if CASES[name].lengths == lengths]
         calls: dict[str, Any] = {_ENGINE: partial(run_engine, engine, batch, outputs)}

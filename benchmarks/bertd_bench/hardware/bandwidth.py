@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from bertd_bench.harness import rounds
 from bertd_bench.harness.intervals import Interval
 from bertd_bench.harness.noise import Watch
-from bertd_bench.harness.rounds import Measured
+from bertd_bench.harness.rounds import SystemTimes
 from bertd_bench.harness.system import Calls
 
 _LEAST, _MOST = 1 << 26, 1 << 28  # bytes that are gone through: 64 MiB to 256 MiB
@@ -36,7 +36,7 @@ class Bandwidth(BaseModel, frozen=True):
     way: str
     threads: int
     bytes_moved: int
-    measured: Measured
+    measured: SystemTimes
 
     @property
     def rate(self) -> float:
@@ -49,7 +49,7 @@ class Bandwidth(BaseModel, frozen=True):
         return rate_interval(self.bytes_moved, self.measured)
 
 
-def rate_interval(work: float, measured: Measured) -> Interval | None:
+def rate_interval(work: float, measured: SystemTimes) -> Interval | None:
     """95 % interval of work over time, in 1e9 a second."""
     found = measured.interval_ms
     return found and Interval(low=work / found.high / 1e6, high=work / found.low / 1e6)

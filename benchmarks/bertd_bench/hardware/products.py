@@ -25,7 +25,7 @@ from bertd_bench.hardware.shapes import Linear
 from bertd_bench.harness import rounds
 from bertd_bench.harness.intervals import Interval
 from bertd_bench.harness.noise import Watch
-from bertd_bench.harness.rounds import Measured
+from bertd_bench.harness.rounds import SystemTimes
 from bertd_bench.harness.system import Calls
 
 Kind = Literal["fp32", "int8"]
@@ -51,7 +51,7 @@ class Product(BaseModel, frozen=True):
     linear: Linear
     tokens: int
     threads: int
-    measured: Measured
+    measured: SystemTimes
 
     @property
     def rate(self) -> float:

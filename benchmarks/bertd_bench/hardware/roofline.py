@@ -26,7 +26,7 @@ from bertd_bench.engine.batches import random_texts
 from bertd_bench.hardware.shapes import Linear
 from bertd_bench.harness import rounds
 from bertd_bench.harness.noise import Watch
-from bertd_bench.harness.rounds import Measured
+from bertd_bench.harness.rounds import SystemTimes
 from bertd_bench.harness.system import Calls
 
 TOKENS = (8, 32, 128, 512, 2048)
@@ -51,7 +51,7 @@ class Point(BaseModel, frozen=True):
     operations: float
     bytes_moved: float
     products_ms: float | None
-    measured: Measured
+    measured: SystemTimes
 
     @property
     def intensity(self) -> float:

@@ -57,7 +57,7 @@ class Schedule:
         return max(2, min(self.repeats, int(self.turn_seconds * 1e9 / warmup.last_ns)))
 
 
-class Measured(BaseModel, frozen=True):
+class SystemTimes(BaseModel, frozen=True):
     """All that was seen of one contestant with one sample.
 
     Attributes:
@@ -135,8 +135,8 @@ class _Tally:
         finally:
             self.system.rest()
 
-    def measured(self) -> Measured:
-        return Measured(
+    def measured(self) -> SystemTimes:
+        return SystemTimes(
             name=self.system.name,
             threads=self.system.threads,
             warmup=self.warmup,
@@ -155,7 +155,7 @@ def run(  # noqa: PLR0913 - the clock and the sleep are there for tests in virtu
     watch: Watch | None = None,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
-) -> list[Measured]:
+) -> list[SystemTimes]:
     """Time every system with one sample; gives one result for each, in their order.
 
     Args:

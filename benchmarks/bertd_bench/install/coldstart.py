@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from bertd_bench.contestants.eager import (
     TOLERANCE,
     BenchError,
-    Subject,
+    ModelPair,
     eager,
     open_subject,
     server_process,
@@ -32,7 +32,7 @@ SERVER = "bertd serve"
 SCRIPT = "PyTorch script"
 
 
-def server_start(subject: Subject, threads: int, expected: NDArray[np.float32]) -> int:
+def server_start(subject: ModelPair, threads: int, expected: NDArray[np.float32]) -> int:
     """Nanoseconds from exec of `bertd serve` until its first answer has come, and is right."""
     begin = time.perf_counter_ns()
     with server_process(subject.bundle, threads) as server:
@@ -44,7 +44,7 @@ def server_start(subject: Subject, threads: int, expected: NDArray[np.float32]) 
     return elapsed
 
 
-def script_start(subject: Subject, threads: int, expected: NDArray[np.float32]) -> int:
+def script_start(subject: ModelPair, threads: int, expected: NDArray[np.float32]) -> int:
     """Nanoseconds from exec of the script until its embedding is on standard output."""
     script = str(Path(minimal_torch.__file__))
     begin = time.perf_counter_ns()
@@ -61,10 +61,10 @@ def script_start(subject: Subject, threads: int, expected: NDArray[np.float32]) 
     return elapsed
 
 
-def measure_starts(subject: Subject, threads: int, runs: int) -> dict[str, list[int]]:
+def measure_starts(subject: ModelPair, threads: int, runs: int) -> dict[str, list[int]]:
     """Start both in turn, `runs` times, after one unrecorded start of each."""
     expected = eager(subject.checkpoint, threads)([TEXT])[0]
-    starts: dict[str, Callable[[Subject, int, NDArray[np.float32]], int]] = {
+    starts: dict[str, Callable[[ModelPair, int, NDArray[np.float32]], int]] = {
         SCRIPT: script_start,
         SERVER: server_start,
     }

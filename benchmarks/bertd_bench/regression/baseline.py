@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from bertd_bench.harness.intervals import Interval, change_interval, median_of
 from bertd_bench.harness.machine import Machine
 from bertd_bench.harness.noise import Noise
-from bertd_bench.harness.rounds import Measured
+from bertd_bench.harness.rounds import SystemTimes
 
 BENCHMARK = "regress"
 
@@ -34,13 +34,13 @@ class Baseline(BaseModel, frozen=True):
     threads: int
     machine: Machine
     noise: Noise
-    cases: list[Measured]
+    cases: list[SystemTimes]
 
-    def ratio(self, case: Measured) -> float:
+    def ratio(self, case: SystemTimes) -> float:
         """Time of a case over that of the kernel."""
         return case.median_ms * 1e6 / self.noise.calibration
 
-    def case(self, name: str) -> Measured | None:
+    def case(self, name: str) -> SystemTimes | None:
         """A case by its name."""
         return next((each for each in self.cases if each.name == name), None)
 

@@ -44,7 +44,7 @@ class Figure(NamedTuple):
     better: Better = ""
 
 
-class Side(NamedTuple):
+class ResultFile(NamedTuple):
     """One result.
 
     Attributes:
@@ -60,7 +60,7 @@ class Side(NamedTuple):
     figures: dict[str, Figure]
 
 
-def read(path: Path) -> Side:
+def read(path: Path) -> ResultFile:
     """Read a result of any benchmark here.
 
     Raises:
@@ -77,10 +77,10 @@ def read(path: Path) -> Side:
         raise ValueError(  # noqa: TRY004 - the file is wrong, not an argument's type
             f"{path} names no machine: give a result of `bertd bench`"
         )
-    return Side(path, _kind(found), _machine(machine), _figures(path, found))
+    return ResultFile(path, _kind(found), _machine(machine), _figures(path, found))
 
 
-def table(a: Side, b: Side) -> str:
+def table(a: ResultFile, b: ResultFile) -> str:
     """Markdown: each number of both, and the second over the first.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bertd_bench.compare import table
-from bertd_bench.compare.results import Case, Comparison, Row, Subject, ratio
+from bertd_bench.compare.results import Case, Comparison, ContestantTimes, Subject, ratio
 from bertd_bench.contestants.ours import ENGINE, ENGINE_INT8
 from bertd_bench.report.chart import Chart, Missing
 from bertd_bench.report.palette import Palette
@@ -40,7 +40,7 @@ def _widest(subject: Subject) -> Case:
     return max(subject.cases, key=lambda case: (len(set(case.lengths)), sum(case.lengths)))
 
 
-def _peers(subject: Subject) -> list[tuple[Case, Row, Row]]:
+def _peers(subject: Subject) -> list[tuple[Case, ContestantTimes, ContestantTimes]]:
     """Every peer's row with that of ours that it is compared with."""
     return [
         (case, row, ours)
