@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+import re
+import subprocess
+import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
 
+import click
 import pytest
-from bertd_bench.cli import bench
+from bertd_bench.cli import COMMANDS, GROUPS, bench
 from bertd_bench.harness import texts, timing
 from click.testing import CliRunner
 from helpers.small_tokenizer import small_tokenizer
@@ -66,3 +70,31 @@ def test_results_that_could_not_be_written_are_refused_before_measuring(tmp_path
     result = CliRunner().invoke(bench, ["compare", "--json", str(target)])
     assert result.exit_code == 2
     assert "is not a folder" in result.output
+
+
+def test_the_help_page_shows_groups_and_imports_no_command() -> None:
+    """One line each; what a command needs is imported when it is asked for."""
+    program = (
+        "import sys; from bertd_bench.cli import bench; bench(['--help'], standalone_mode=False); "
+        "print(*sorted(sys.modules), sep='\\n')"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert shown.returncode == 0, shown.stderr
+    for title, commands in GROUPS.items():
+        assert f"{title}:" in shown.stdout
+        for name, found in commands.items():
+            assert re.search(rf"^  {name} +{re.escape(found.help)}$", shown.stdout, re.MULTILINE)
+    imported = shown.stdout.splitlines()
+    assert "click" in imported
+    assert not {"numpy", "torch", "pydantic", "grpc", "bertd_bench.options"} & set(imported)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_of_the_table_is_there(name: str) -> None:
+    shown = CliRunner().invoke(bench, [name, "--help"])
+    assert shown.exit_code == 0, shown.output
+    command = bench.get_command(click.Context(bench), name)
+    assert command is not None
+    assert command.name == name

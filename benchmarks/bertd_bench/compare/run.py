@@ -19,7 +19,7 @@ from bertd_bench.compare import agreement, interpreters, subjects
 from bertd_bench.compare.interpreters import Homes
 from bertd_bench.compare.process import PeerError, PeerProcess
 from bertd_bench.compare.results import Case, Comparison, ContestantTimes, Subject
-from bertd_bench.compare.subjects import CallLibrary, CallTexts, PreparedModel
+from bertd_bench.compare.subjects import CallTexts, PreparedModel
 from bertd_bench.contestants.catalogue import PEERS
 from bertd_bench.contestants.handling import AS_GIVEN
 from bertd_bench.contestants.peer import Peer, Setting
@@ -158,13 +158,10 @@ def _group(  # noqa: PLR0913, PLR0917 - internal
             except PeerError as error:
                 skipped[peer.name] = str(error)
 
-        def give(index: int, sample: CallTexts) -> None:
-            for system in {id(each): each for each in [reference, *systems]}.values():
-                with system.awake():
+        for system in {id(each): each for each in [reference, *systems]}.values():
+            with system.awake():
+                for index, sample in enumerate(samples):
                     system.load(index, sample.texts, sample.lengths)
-
-        library = CallLibrary(list(samples), give)
-        library.load(range(len(library)))
         return [
             _case(run, reference, systems, index, sample) for index, sample in enumerate(samples)
         ]

@@ -163,28 +163,6 @@ class CallTexts:
     lengths: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CallLibrary:
-    """A :class:`~bertd_bench.harness.system.SampleLibrary` of texts.
-
-    Loading hands them to every contestant.
-    """
-
-    all: list[CallTexts]
-    give: Callable[[int, CallTexts], None]
-
-    def __len__(self) -> int:
-        return len(self.all)
-
-    def load(self, indices: Sequence[int]) -> None:
-        """Hand these to every contestant."""
-        for index in indices:
-            self.give(index, self.all[index])
-
-    def unload(self, indices: Sequence[int]) -> None:
-        """Contestants keep what they have: a few kilobytes."""
-
-
 def build_samples(
     model: PreparedModel, lengths: Sequence[int], batches: Sequence[int], *, mixed: bool
 ) -> list[CallTexts]:

@@ -25,7 +25,7 @@ from bertd_export.quantization.fp16 import Fp16Options
 from bertd_export.quantization.int8 import Int8Options
 from bertd_server.models import default_model
 from bertd_server.system import cpu
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from bertd_bench.contestants import checkpoints
 from bertd_bench.contestants.eager import BenchError
@@ -152,7 +152,7 @@ def measure(
     matrix: ExportTable,
     *,
     progress: Callable[[str], None] = lambda _: None,
-    keep: Callable[[ExportTable], None] = lambda _: None,
+    keep: Callable[[ExportTable], object] = lambda _: None,
 ) -> ExportTable:
     """Export every subject in every precision, and time it; a refusal is a row too.
 
@@ -245,23 +245,3 @@ def _agreement(manifest: Manifest) -> float | None:
     """Mean cosine to fp32, or its like for logits; None for fp32 itself."""
     record = manifest.quantization or manifest.half
     return None if record is None else record.mean_cosine
-
-
-def write_matrix(matrix: ExportTable, path: Path) -> None:
-    """Write a matrix; whoever interrupts this finds the one before."""
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(matrix.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
-
-
-def read_matrix(path: Path) -> ExportTable:
-    """Read what :func:`write_matrix` wrote.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no result of `bertd bench exports`.
-    """
-    try:
-        return ExportTable.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise ValueError(f"{path} is not a result of `bertd bench exports`") from error

@@ -12,10 +12,8 @@ from bertd_bench.hardware.card import Card
 from bertd_bench.harness.texts import MIXED_LENGTHS
 from bertd_bench.load.ramp import SHARE
 from bertd_bench.load.results import GoodputReport
-from bertd_bench.load.serve_results import LoadReport
-from bertd_bench.report.chart import Chart, Missing
-from bertd_bench.report.palette import Palette
-from bertd_bench.report.plots import LINES, MARKS, below, log
+from bertd_bench.report.chart import Chart, Missing, Palette
+from bertd_bench.report.comparison import LINES, MARKS, below, log
 
 _SHAPES = {
     MIXED: MIXED_LENGTHS,
@@ -149,53 +147,6 @@ def padding(found: list[tuple[str, EngineReport]]) -> Chart | Missing:
         rows=rows,
         draw=draw,
         inches=2.6,
-    )
-
-
-def stages(found: list[tuple[str, LoadReport]]) -> Chart | Missing:
-    """Where the time of a served text goes."""
-    title = "Where the time of a served text goes"
-    if not found:
-        return Missing(
-            "stages", title, "bertd bench serve-load --json benchmarks/results/load.json"
-        )
-    names = list(dict.fromkeys(name for _, report in found for name in report.light.stages))
-
-    def draw(axes: Any, colours: Palette) -> None:
-        left = np.zeros(len(found))
-        for number, name in enumerate(names):
-            widths = np.array([1e3 * report.light.stages.get(name, 0) for _, report in found])
-            axes.barh(
-                range(len(found)),
-                widths,
-                left=left,
-                label=name,
-                color=colours.series[number % 6],
-                edgecolor=colours.ground,
-                hatch=("", "///", "...", "\\\\\\", "xx", "--")[number % 6],
-                height=0.55,
-            )
-            left += widths
-        axes.set_yticks(range(len(found)), [report.model for _, report in found])
-        axes.set_xlabel("milliseconds, medians at 10 % load")
-        axes.grid(visible=False, axis="y")
-        below(axes)
-
-    longest = max(found[0][1].light.stages.items(), key=lambda pair: pair[1])
-    return Chart(
-        key="stages",
-        title=title,
-        says=(
-            "Median milliseconds of each stage of a single text at a tenth of what the server can "
-            f"do. For {found[0][1].model} most of it is {longest[0]}, {1e3 * longest[1]:.2f} ms."
-        ),
-        heads=["model", *(f"{name}, ms" for name in names)],
-        rows=[
-            [report.model, *(f"{1e3 * report.light.stages.get(name, 0):.2f}" for name in names)]
-            for _, report in found
-        ],
-        draw=draw,
-        inches=1.7 + 0.5 * len(found),
     )
 
 

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from bertd_bench.docs import Section, links
 from bertd_bench.exports.exports import PRECISIONS, TASKS, ExportRow, ExportTable
 from bertd_bench.exports.speed import CASES, STEADY, Speed
+from bertd_bench.harness.results import read
 
 _HEAD = ("model", "task", "precision", "largest difference", "agreement", "MB")
-
-
-def render(results: Sequence[tuple[str, ExportTable]]) -> str:
-    """One table, with its caption, for each result.
-
-    Args:
-        results: where each JSON file is, as seen from the document, and what is in it.
-    """
-    return "\n\n".join(
-        f"{to_markdown(matrix)} Raw: [`{link}`]({link})." for link, matrix in results
-    )
 
 
 def to_markdown(matrix: ExportTable) -> str:
@@ -72,3 +64,18 @@ def _caption(matrix: ExportTable) -> str:
             f"than {100 * STEADY:.0f} % of the median. `--resume --again` measures it anew."
         )
     return text
+
+
+_PAGE = "docs/export.md"
+
+
+def _render(results: Path) -> str:
+    """One table, with its caption, for each result."""
+    parts = []
+    for path in sorted(results.glob("exports-*.json")):
+        link = links.to_result(path.name, _PAGE)
+        parts.append(f"{to_markdown(read(path, ExportTable, 'exports'))} Raw: [`{link}`]({link}).")
+    return "\n\n".join(parts)
+
+
+SECTIONS = (Section(_PAGE, "exports", _render),)

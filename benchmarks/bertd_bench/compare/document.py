@@ -1,13 +1,29 @@
-"""A comparison as Markdown: ratios with intervals, rows where bertd is not ahead marked."""
+"""Comparisons as Markdown: ratios with intervals, rows where bertd is not ahead marked.
+
+::
+
+    compare.json, compare-*.json ─┬─render──> docs/lab/benchmarks.md: every model and peer
+                                  └─summary─> README.md: against eager and the best of each kind
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from bertd_bench.compare.results import Case, Comparison, ContestantTimes, Ratio, Subject, ratio
+from bertd_bench.compare.results import (
+    Case,
+    Comparison,
+    ContestantTimes,
+    Ratio,
+    Subject,
+    committed,
+    ratio,
+)
 from bertd_bench.contestants.ours import ENGINE, ENGINE_INT8, GRPC
 from bertd_bench.contestants.torch_eager import REFERENCE
+from bertd_bench.docs import Section, links
 
 LinkedComparison = tuple[
     str, Comparison
@@ -271,3 +287,16 @@ def _transport(subject: Subject) -> list[str]:
         return []
     added = served.measured.median_ms - ours.measured.median_ms
     return [f"Over gRPC a call of {case.name} takes {added:.1f} ms more.", ""]
+
+
+_PAGE, _README = "docs/lab/benchmarks.md", "README.md"
+
+
+def _linked(results: Path, document: str) -> list[LinkedComparison]:
+    return [(links.to_result(name, document), found) for name, found in committed(results)]
+
+
+SECTIONS = (
+    Section(_PAGE, "comparison", lambda results: render(_linked(results, _PAGE))),
+    Section(_README, "comparison", lambda results: summary(_linked(results, _README))),
+)

@@ -1,4 +1,4 @@
-"""Does the harness measure right? It measures systems whose delays are known.
+"""Systems whose delays are known, and what the harness makes of them.
 
 ::
 
