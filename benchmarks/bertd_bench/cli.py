@@ -30,7 +30,7 @@ GROUPS: dict[str, dict[str, BenchCommand]] = {
         "mlperf": BenchCommand("mlperf.cli:mlperf", "The same by MLPerf's own load generator."),
     },
     "This machine": {
-        "hardware": BenchCommand("hardware.cli:hardware", "What can its cores and memory do?"),
+        "hardware": BenchCommand("hardware.cli:hardware", "What can its cores and memory do?")
     },
     "bertd itself": {
         "regress": BenchCommand("regression.cli:regress", "Slower than the committed baseline?"),

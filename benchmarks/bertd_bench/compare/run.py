@@ -182,11 +182,7 @@ def _start(run: _Run, peer: Peer, setting: Setting) -> PeerProcess:
 
 
 def _case(
-    run: _Run,
-    reference: PeerProcess,
-    systems: Sequence[PeerProcess],
-    index: int,
-    sample: CallTexts,
+    run: _Run, reference: PeerProcess, systems: Sequence[PeerProcess], index: int, sample: CallTexts
 ) -> Case:
     """Prove agreement, choose each one's way with the batch, then time all in turns."""
     run.progress(f"timing {sample.name}")

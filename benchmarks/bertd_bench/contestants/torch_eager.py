@@ -23,10 +23,10 @@ def network_of(setting: Setting, attention: str, dtype: str) -> Any:
     import torch
     import transformers
 
-    loader = {
-        EMBED: transformers.AutoModel,
-        TAG: transformers.AutoModelForTokenClassification,
-    }.get(setting.task, transformers.AutoModelForSequenceClassification)
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call,unused-ignore]
+    loader = {EMBED: transformers.AutoModel, TAG: transformers.AutoModelForTokenClassification}.get(
+        setting.task, transformers.AutoModelForSequenceClassification
+    )
     torch.set_num_threads(setting.threads)
     return loader.from_pretrained(
         setting.checkpoint, attn_implementation=attention, dtype=getattr(torch, dtype)

@@ -228,11 +228,7 @@ def _row(  # noqa: PLR0913, PLR0917 - internal
             }
         )
         found = measure_speed(
-            folder,
-            output,
-            threads=matrix.threads,
-            rounds=plan.rounds,
-            cases=plan.cases,
+            folder, output, threads=matrix.threads, rounds=plan.rounds, cases=plan.cases
         )
     except (ExportError, BenchError) as error:
         # A committed result names models, not the folders of whoever measured.

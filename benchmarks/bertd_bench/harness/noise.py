@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -181,12 +180,7 @@ class Distance:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._handover is not None:
             self._handover.close()
 
@@ -194,13 +188,7 @@ class Distance:
         """Nanoseconds of a turn, the best of three; 0 where it cannot be had."""
         if self._handover is None:
             return 0
-        times: list[int] = []
-        for _ in range(3):
-            time_ns = self._handover.time()
-            if time_ns is None:
-                return 0
-            times.append(time_ns)
-        found = min(times)
+        found = min(self._handover.time() or 0 for _ in range(3))
         self.nearest_ns = min(found or self.nearest_ns, self.nearest_ns or found)
         return found
 
@@ -209,10 +197,7 @@ class Watch:
     """Watches a run; use it as a context, and ask for the noise at its end."""
 
     def __init__(
-        self,
-        cores: Sequence[int],
-        load: float | None = None,
-        distance: Distance | None = None,
+        self, cores: Sequence[int], load: float | None = None, distance: Distance | None = None
     ) -> None:
         """Begin.
 
@@ -235,12 +220,7 @@ class Watch:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._kernel.close()
 
     def calibrate(self) -> None:

@@ -108,15 +108,8 @@ def _latencies(subject: Subject, case: Case) -> Chart:
         for number, row in enumerate(rows):
             times = np.sort(np.array(row.measured.samples_ns)) / 1e6
             share = np.arange(1, len(times) + 1) / len(times)
-            axes.step(
-                times,
-                share,
-                where="post",
-                label=row.name,
-                color=colours.series[number],
-                linestyle=LINES[number],
-                linewidth=1.8,
-            )
+            look = {"color": colours.series[number], "linestyle": LINES[number], "linewidth": 1.8}
+            axes.step(times, share, where="post", label=row.name, **look)
         log(axes.xaxis)
         axes.set_xlabel("milliseconds")
         axes.set_ylabel("share of calls answered")

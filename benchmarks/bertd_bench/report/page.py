@@ -44,7 +44,6 @@ def charts(results: Results) -> list[Chart | Missing]:
         machine.load(results.goodput),
         machine.padding(results.engines),
         machine.roofline(results.card),
-        machine.rates(results.card),
     ]
 
 

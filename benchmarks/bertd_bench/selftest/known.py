@@ -22,20 +22,19 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel
 
 from bertd_bench.harness import rounds
 from bertd_bench.load import generator
-from bertd_bench.load.generator import Open, Outcome, Reply
+from bertd_bench.load.generator import Outcome, Reply
 
 TOLERANCE = 0.02
-PERCENTILES = (50.0, 90.0, 99.0)
+_RATE = 40.0  # requests a second
 _SPIN = 0.003  # seconds before a moment from which it is polled: timers wake late
-_ANSWERED = Reply(Outcome.ANSWERED)
 
 
 class Finding(BaseModel, frozen=True):
@@ -57,91 +56,38 @@ class Finding(BaseModel, frozen=True):
         return self.error <= TOLERANCE
 
 
-async def _until(moment: float, clock: Callable[[], float], spin: float) -> None:
-    while (rest := moment - clock()) > 0:  # noqa: ASYNC110 - no event: what comes is a moment
-        await asyncio.sleep(max(0.0, rest - spin))
-
-
 @dataclass(slots=True)
-class Independent:
-    """Request `n` takes `delays[n]` seconds, whatever else is going on."""
-
-    delays: Sequence[float]
-    clock: Callable[[], float]
-    spin: float
-
-    async def send(self, number: int, within: float) -> Reply:
-        """Answer after the delay."""
-        del within
-        await _until(self.clock() + self.delays[number], self.clock, self.spin)
-        return _ANSWERED
-
-    def truth(self, due: Sequence[float]) -> list[float]:
-        """Latency of each request."""
-        return list(self.delays[: len(due)])
-
-
-@dataclass(slots=True)
-class OneServer:
-    """Serves one request after the other; some keep it longer.
-
-    Attributes:
-        service: seconds of each request.
-        clock: seconds.
-        spin: seconds before the end from which it is polled.
-        stalls: further seconds of a request, by its number.
+class KnownSystem:
+    """Request `n` is served for `service[n]` seconds.
 
     When a request will be done is decided when it comes, so that the lateness of one timer is not
     handed on to the next.
-    """
-
-    service: float
-    clock: Callable[[], float]
-    spin: float
-    stalls: dict[int, float] = field(default_factory=dict)
-    _free: float = 0.0
-
-    async def send(self, number: int, within: float) -> Reply:
-        """Answer when all before and this one are served."""
-        del within
-        begin = max(self.clock(), self._free)
-        self._free = begin + self.service + self.stalls.get(number, 0.0)
-        await _until(self._free, self.clock, self.spin)
-        return _ANSWERED
-
-    def truth(self, due: Sequence[float]) -> list[float]:
-        """Latency of each request, by Lindley's recursion over the moments of arrival."""
-        free, latencies = 0.0, []
-        for number, moment in enumerate(due):
-            free = max(moment, free) + self.service + self.stalls.get(number, 0.0)
-            latencies.append(free - moment)
-        return latencies
-
-
-@dataclass(slots=True)
-class Blocking:
-    """Answers at once, but request `blocked` holds up the whole program for so long.
 
     Attributes:
-        hold: makes the program stand still for so many seconds.
+        service: seconds of each request.
+        queued: one after the other, instead of all at once.
+        held: the request that holds up the whole program instead of being served.
     """
 
-    blocked: int
-    seconds: float
-    hold: Callable[[float], None]
-
-    async def send(self, number: int, within: float) -> Reply:
-        """Answer, perhaps after holding up everything."""
-        del within
-        if number == self.blocked:
-            self.hold(self.seconds)
-        return _ANSWERED
+    name: str
+    service: Sequence[float]
+    queued: bool = False
+    held: int | None = None
 
     def truth(self, due: Sequence[float]) -> list[float]:
-        """Whoever was due while everything stood still waited for the rest of it."""
-        end = due[self.blocked] + self.seconds
-        begin = due[self.blocked]
-        return [max(0.0, end - moment) if moment >= begin else 0.0 for moment in due]
+        """Latency of each request; of a queue by Lindley's recursion over the arrivals.
+
+        Whoever is due while the program stands still waits for the rest of it.
+        """
+        if self.held is not None:
+            begin = due[self.held]
+            end = begin + self.service[self.held]
+            return [max(0.0, end - moment) if moment >= begin else 0.0 for moment in due]
+        free, latencies = 0.0, []
+        for moment, seconds in zip(due, self.service, strict=False):
+            free = (max(moment, free) if self.queued else moment) + seconds
+            latencies.append(free - moment)
+        return latencies
 
 
 async def open_loop(
@@ -159,55 +105,52 @@ async def open_loop(
         spin: seconds before a moment from which it is polled.
     """
     rng = random.Random(7)  # noqa: S311 - moments of arrival, not secrets
-    rate = 40.0
+    most = int(3 * _RATE * seconds)  # more requests than come
+    third = int(_RATE * seconds) // 3
+    stalled = [0.01] * most
+    stalled[third] += seconds / 5
     found: list[Finding] = []
+    for system in (
+        KnownSystem("independent", [0.03 + rng.expovariate(1 / 0.03) for _ in range(most)]),
+        KnownSystem("one server", [0.02] * most, queued=True),
+        KnownSystem("stall", stalled, queued=True),
+        KnownSystem("blocked generator", [seconds / 5] * most, held=third),
+    ):
+        load = generator.poisson(_RATE, seconds, [60.0], rng, spin)
+        free = 0.0
 
-    def plan() -> Open:
-        return generator.poisson(rate, seconds, [60.0], rng, spin)
+        async def send(number: int, within: float, system: KnownSystem = system) -> Reply:
+            nonlocal free
+            del within
+            if system.held is None:
+                free = (max(clock(), free) if system.queued else clock()) + system.service[number]
+                await _until(free, clock, spin)
+            elif number == system.held:
+                hold(system.service[number])
+            return Reply(Outcome.ANSWERED)
 
-    async def measure(
-        system: Independent | OneServer | Blocking, name: str, load: Open, shown: Iterable[float]
-    ) -> list[generator.Record]:
-        records = sorted(await generator.run(load, system.send, clock))
-        latencies = [record.latency for record in records]
-        truth = system.truth(load.due)
-        found.extend(
-            Finding(
-                system=name,
-                what=f"p{q:g}",
-                truth=float(np.percentile(truth, q)),
-                measured=float(np.percentile(latencies, q)),
-            )
-            for q in shown
-        )
-        return records
-
-    load = plan()
-    delays = [0.03 + rng.expovariate(1 / 0.03) for _ in load.due]
-    await measure(Independent(delays, clock, spin), "independent", load, PERCENTILES)
-
-    await measure(OneServer(0.02, clock, spin), "one server", plan(), PERCENTILES)
-
-    load = plan()
-    stalled = OneServer(0.01, clock, spin, {len(load.due) // 3: seconds / 5})
-    records = await measure(stalled, "stall", load, PERCENTILES)
-    found.append(_all_waiting("stall", stalled.truth(load.due), records))
-
-    load = plan()
-    held = Blocking(len(load.due) // 3, seconds / 5, hold)
-    records = await measure(held, "blocked generator", load, (90.0, 99.0))
-    found.append(_all_waiting("blocked generator", held.truth(load.due), records))
+        records = await generator.run(load, send, clock)
+        found += _findings(system, system.truth(load.due), [each.latency for each in records])
     return found
 
 
-def _all_waiting(name: str, truth: Sequence[float], records: Sequence[generator.Record]) -> Finding:
-    """How much waiting there was in all: what an omission would leave out."""
-    return Finding(
-        system=name,
-        what="all waiting together",
-        truth=sum(truth),
-        measured=sum(record.latency for record in records),
-    )
+async def _until(moment: float, clock: Callable[[], float], spin: float) -> None:
+    while (rest := moment - clock()) > 0:  # noqa: ASYNC110 - no event: what comes is a moment
+        await asyncio.sleep(max(0.0, rest - spin))
+
+
+def _findings(
+    system: KnownSystem, truth: Sequence[float], measured: Sequence[float]
+) -> list[Finding]:
+    """Percentiles, and all waiting together: what an omission would leave out."""
+    shown = (50, 90, 99) if system.held is None else (90, 99)  # half of them do not wait at all
+    pairs = {f"p{q}": (np.percentile(truth, q), np.percentile(measured, q)) for q in shown}
+    if system.name in {"stall", "blocked generator"}:
+        pairs["all waiting together"] = (np.sum(truth), np.sum(measured))
+    return [
+        Finding(system=system.name, what=what, truth=float(true), measured=float(seen))
+        for what, (true, seen) in pairs.items()
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,26 +192,13 @@ def interleaved(
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Finding]:
     """Time two systems in rounds: their medians, and the ratio of these."""
-    systems = [_Sleeper(f"{ms} ms", ms / 1000, clock, sleep) for ms in (10, 25)]
+    systems = [_Sleeper(f"median of {ms} ms", ms / 1000, clock, sleep) for ms in (10, 25)]
     schedule = rounds.Schedule(turns, repeats=5, pause_seconds=0.005, steady_seconds=1.0)
-    seen = rounds.run(
-        systems,
-        0,
-        schedule,
-        random.Random(0),  # noqa: S311 - the order of turns
-        clock=clock,
-        sleep=sleep,
-    )
-    found = [
-        Finding(
-            system="turns",
-            what=f"median of {each.name}",
-            truth=system.seconds,
-            measured=each.median_ms / 1e3,
-        )
-        for system, each in zip(systems, seen, strict=True)
+    rng = random.Random(0)  # noqa: S311 - the order of turns
+    seen = rounds.run(systems, 0, schedule, rng, clock=clock, sleep=sleep)
+    short, long = (each.median_ms / 1e3 for each in seen)
+    measured = {systems[0].name: (0.01, short), systems[1].name: (0.025, long)}
+    return [
+        Finding(system="turns", what=what, truth=truth, measured=value)
+        for what, (truth, value) in {**measured, "ratio": (2.5, long / short)}.items()
     ]
-    ratio = Finding(
-        system="turns", what="ratio", truth=2.5, measured=seen[1].median_ms / seen[0].median_ms
-    )
-    return [*found, ratio]
