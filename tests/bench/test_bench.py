@@ -33,18 +33,15 @@ def test_a_length_that_cannot_be_met_is_an_error() -> None:
         texts.build_text(small_tokenizer(), 2, random.Random(1))
 
 
-def test_percentiles_of_known_samples() -> None:
-    """0 to 100 ms: each percentile is its own number."""
+def test_quartiles_of_known_samples() -> None:
+    """0 to 100 ms: each percentile is its own number; nothing measured is no zero."""
     samples = [number * 1_000_000 for number in range(101)]
     random.Random(0).shuffle(samples)
-    summary = timing.summarize(samples)
-    assert (summary.median, summary.p90, summary.p99) == pytest.approx((50.0, 90.0, 99.0))
-
-
-def test_no_samples_are_no_summary() -> None:
-    """Nothing measured is no zero."""
+    found = timing.quartiles(samples)
+    assert (found.first, found.median, found.third) == pytest.approx((25.0, 50.0, 75.0))
+    assert (found.calls, found.spread) == (101, pytest.approx(1))
     with pytest.raises(ValueError, match="no samples"):
-        timing.summarize([])
+        timing.quartiles([])
 
 
 def test_every_contestant_has_one_turn_in_every_round() -> None:

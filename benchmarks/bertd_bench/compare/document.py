@@ -126,36 +126,32 @@ def _heading(subject: Subject) -> str:
     return f"### {subject.model}, {subject.task}, {subject.threads} threads"
 
 
-def _names(subject: Subject) -> list[tuple[str, str, bool]]:
-    """Name, precision and ownership of each contestant that has a row, in their order."""
-    found = {
-        row.name: (row.name, row.precision, row.own) for case in subject.cases for row in case.rows
-    }
-    return list(found.values())
+def _contestants(subject: Subject) -> dict[str, list[tuple[Case, ContestantTimes]]]:
+    """The rows of each contestant, with their cases."""
+    found: dict[str, list[tuple[Case, ContestantTimes]]] = {}
+    for case in subject.cases:
+        for row in case.rows:
+            found.setdefault(row.name, []).append((case, row))
+    return found
 
 
 def _ratios(subject: Subject) -> str:
-    cases = by_name(subject)
-    lines = [f"| | {' | '.join(cases)} |", "|---" + "|---:" * len(cases) + "|"]
-    for name, precision, own in sorted(
-        _names(subject), key=lambda one: (list(_RIVALS).index(one[1]), not one[2])
+    names = list(by_name(subject))
+    lines = [f"| | {' | '.join(names)} |", "|---" + "|---:" * len(names) + "|"]
+    order = list(_RIVALS)
+    for pairs in sorted(
+        _contestants(subject).values(),
+        key=lambda pairs: (order.index(pairs[0][1].precision), not pairs[0][1].own),
     ):
-        cells = []
-        for each in cases.values():
-            pairs = [(case, row) for case in each if (row := case.row(name)) is not None]
-            cells.append(_cell(pairs, _RIVALS[precision], own=own))
-        label = f"**{name}**" if own else name
-        lines.append(f"| {label} | {' | '.join(cells)} |")
+        cells = {case.name: _cell(case, row) for case, row in reversed(pairs)}
+        first = pairs[0][1]
+        label = f"**{first.name}**" if first.own else first.name
+        lines.append(f"| {label} | {' | '.join(cells.get(name, '') for name in names)} |")
     return "\n".join(lines)
 
 
-def _cell(pairs: list[tuple[Case, ContestantTimes]], rival: str, *, own: bool) -> str:
-    if not pairs:
-        return ""
-    case, row = pairs[0]
-    if own:
-        return milliseconds(row)
-    ours = case.row(rival)
+def _cell(case: Case, row: ContestantTimes) -> str:
+    ours = None if row.own else case.row(_RIVALS[row.precision])
     return milliseconds(row) if ours is None else shown(ratio(row, ours))
 
 
@@ -165,26 +161,22 @@ def _conduct(subject: Subject) -> str:
         "| | cores used | a batch was handed over | furthest from eager | lowest cosine |",
         "|---|---:|---|---:|---:|",
     ]
-    for name, _, _ in _names(subject):
-        rows = [row for case in subject.cases for row in case.rows if row.name == name]
-        cores = max(row.measured.cores for row in rows)
-        over = any(row.measured.over_budget for row in rows)
+    for name, pairs in _contestants(subject).items():
+        rows = [row for _, row in pairs]
+        seen = [row.measured for row in rows]
         ways = {
-            case.name: row.handling
-            for case in subject.cases
-            for row in case.rows
-            if row.name == name and len(case.lengths) > 1 and not row.own
+            case.name: row.handling for case, row in pairs if len(case.lengths) > 1 and not row.own
         }
-        handed = "; ".join(f"{case}: {way}" for case, way in ways.items())
-        unsteady = sum(
-            row.measured.warmup is not None and not row.measured.warmup.steady for row in rows
-        )
+        unsteady = sum(each.warmup is not None and not each.warmup.steady for each in seen)
         note = f", unsteady in {unsteady} of {len(rows)}" if unsteady else ""
-        used = f"{cores:.2f}" if any(row.measured.turn_seconds for row in rows) else "not counted"
-        mark = f" **over its {subject.threads}**" if over else ""
+        used = "not counted"
+        if any(each.turn_seconds for each in seen):
+            used = f"{max(each.cores for each in seen):.2f}"
+        if any(each.over_budget for each in seen):
+            used += f" **over its {subject.threads}**"
         lines.append(
-            f"| {name}{note} | {used}{mark} | {handed} | "
-            f"{_of(max, [row.difference for row in rows], '.0e')} | "
+            f"| {name}{note} | {used} | {'; '.join(f'{case}: {way}' for case, way in ways.items())}"
+            f" | {_of(max, [row.difference for row in rows], '.0e')} | "
             f"{_of(min, [row.cosine for row in rows], '.4f')} |"
         )
     return "\n".join(lines)

@@ -213,7 +213,6 @@ class Watch:
         self._load = (os.getloadavg()[0] if load is None else load) / len(self._cores)
         self._kernel = Kernel(len(self._cores))
         self._calibration: list[list[int]] = []
-        self._own_ended = 0.0
         self._begin = read_times(self._cores)
         self._own_begin = cputime.of_tree(os.getpid())
 
@@ -239,17 +238,13 @@ class Watch:
         if found:
             self._handovers.append(found)
 
-    def ended(self, cpu_seconds: float) -> None:
-        """A process of ours has ended and had taken so much: it was none of the others."""
-        self._own_ended += cpu_seconds
-
     def noise(self) -> Noise:
         """What was seen so far."""
         end = read_times(self._cores)
         steal = others = None
         if self._begin is not None and end is not None:
             total = max(end.total - self._begin.total, 1e-9)
-            own = cputime.of_tree(os.getpid()) + self._own_ended - self._own_begin
+            own = cputime.of_tree(os.getpid()) - self._own_begin
             steal = (end.stolen - self._begin.stolen) / total
             others = max(0.0, (end.busy - self._begin.busy - own) / total)
         return Noise(
