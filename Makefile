@@ -53,12 +53,13 @@ peers:  ## install what `make bench` compares with, in .peers: 5 GB
 	    -r benchmarks/peers/$$name.txt || exit 1; \
 	done
 
-report: $(READY)  ## make benchmarks/results/report of the committed results, and README's pictures
-	$(BIN)/bertd bench report --readme README.md
+report: $(READY)  ## make benchmarks/results/report and the measured parts of documents from the results
+	$(BIN)/bertd bench report
+	$(BIN)/bertd bench docs
 
-footprint: $(READY)  ## install .[server] into a fresh environment; write its size and import time down
+footprint: $(READY)  ## install .[server] into a fresh environment; write down its size, imports and cold start
 	$(BIN)/bertd bench footprint --json benchmarks/results/footprint.json
-	$(BIN)/bertd bench footprint-docs
+	$(BIN)/bertd bench docs
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .peers .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -17,10 +17,10 @@ from bertd_bench.harness import (
     machine,
     noise,
     rounds,
-    selftest,
     steady,
 )
 from bertd_bench.harness.system import Calls
+from bertd_bench.selftest import known
 from helpers.virtual import virtually
 
 
@@ -186,13 +186,13 @@ def test_a_fingerprint_names_the_cores_that_are_ours() -> None:
 def test_the_harness_measures_systems_of_known_delay() -> None:
     """Percentiles within 2 %, and a stall counts for all that were due in it."""
 
-    async def main() -> list[selftest.Finding]:
+    async def main() -> list[known.Finding]:
         loop = asyncio.get_running_loop()
 
         def hold(seconds: float) -> None:
             loop.virtual.now += seconds  # type: ignore[attr-defined]
 
-        return await selftest.open_loop(10, loop.time, hold, spin=0.0)
+        return await known.open_loop(10, loop.time, hold, spin=0.0)
 
     found = virtually(main())
     assert [each for each in found if not each.right] == []
@@ -207,7 +207,7 @@ def test_interleaved_turns_of_known_times() -> None:
     def sleep(seconds: float) -> None:
         now[0] += seconds + 1e-5
 
-    found = selftest.interleaved(clock=lambda: now[0], sleep=sleep)
+    found = known.interleaved(clock=lambda: now[0], sleep=sleep)
     assert [each for each in found if not each.right] == []
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bertd_bench.cli import bench
-from bertd_bench.harness import intervals
+from bertd_bench.harness import intervals, results
 from bertd_bench.harness.rounds import Schedule
 from bertd_bench.regression import baseline, cases
 from bertd_bench.regression.baseline import Baseline
@@ -115,7 +115,7 @@ def test_where_nothing_can_be_said_the_command_says_so(
     """Exit 2: no baseline, a CPU of another kind, another model, another result."""
     result = regress(tiny_bundle, "--baseline", tmp_path / "none.json")
     assert result.exit_code == 2
-    found = baseline.read(written)
+    found = results.read(written, Baseline, "regress")
     changed = {
         "cpu": found.model_copy(
             update={"machine": found.machine.model_copy(update={"cpu": "another"})}
@@ -124,7 +124,7 @@ def test_where_nothing_can_be_said_the_command_says_so(
     }
     for what, other in changed.items():
         path = tmp_path / f"{what}.json"
-        baseline.write(other, path)
+        results.write(other, path)
         result = regress(tiny_bundle, "--baseline", path)
         assert result.exit_code == 2, result.output
         assert "another" in result.output
@@ -175,5 +175,5 @@ def test_the_committed_baseline_is_one() -> None:
     """Where there is one: every case has a name that the command measures."""
     path = RESULTS / "baseline.json"
     if path.exists():
-        found: Baseline = baseline.read(path)
+        found = results.read(path, Baseline, "regress")
         assert found.case(LANE) is not None

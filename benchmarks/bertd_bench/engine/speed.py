@@ -88,7 +88,7 @@ class _Clock:
     def medians(self, calls: dict[str, Callable[[], object]]) -> dict[str, float]:
         """Median milliseconds by name."""
         samples = timing.measure(calls, self._schedule, random.Random(0))  # noqa: S311 - turns
-        return {name: timing.summarize(values).median for name, values in samples.items()}
+        return {name: timing.quartiles(values).median for name, values in samples.items()}
 
 
 def _padding(clock: _Clock, *, wide: bool) -> PaddingTax:

@@ -2,9 +2,9 @@
 
 ::
 
-    Plan ─> subject x precision ─> export ─> compare, time (speed.py) ─> Row ─> saved at once
-                    ^                                                            │
-                    └──────────── a later run skips the rows that are there <────┘
+    ExportPlan ─> subject x precision ─> export ─> compare, time (speed.py) ─> row ─> saved at once
+                          ^                                                             │
+                          └──────────── a later run skips the rows that are there <─────┘
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bertd_export.quantization.fp16 import Fp16Options
 from bertd_export.quantization.int8 import Int8Options
 from bertd_server.models import default_model
 from bertd_server.system import cpu
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from bertd_bench.contestants import checkpoints
 from bertd_bench.contestants.eager import BenchError
@@ -38,7 +38,7 @@ TASKS: tuple[Task, ...] = tuple(
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
-class Row(BaseModel, frozen=True):
+class ExportRow(BaseModel, frozen=True):
     """One export.
 
     `size` is that of random weights, empty for a checkpoint of its own; `parity` the largest
@@ -59,17 +59,17 @@ class Row(BaseModel, frozen=True):
     refused: str = ""
 
 
-class Matrix(BaseModel, frozen=True):
+class ExportTable(BaseModel, frozen=True):
     """One table: everything that was measured on one machine in one manner."""
 
     threads: int
     rounds: int
     machine: machine.Machine
-    rows: list[Row]
+    rows: list[ExportRow]
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ExportSubject:
     """A checkpoint to export: a folder, or a family to fill with random weights of a size."""
 
     name: str
@@ -77,17 +77,17 @@ class Subject:
     folder: Path | None = None
     size: str = ""
 
-    def made(self, row: Row, precision: Precision) -> bool:
+    def made(self, row: ExportRow, precision: Precision) -> bool:
         """Whether a row is of this subject."""
         same = (row.model, row.size, row.precision) == (self.name, self.size, precision)
         return same and self.task in (None, row.task)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ExportPlan:
     """The choices of one run."""
 
-    subjects: Sequence[Subject]
+    subjects: Sequence[ExportSubject]
     precisions: Sequence[Precision]
     cases: Sequence[str]
     rounds: int
@@ -95,24 +95,26 @@ class Plan:
     allow_pickle: bool = False
 
 
-def random_subjects(families: Sequence[str], tasks: Sequence[Task], size: str) -> list[Subject]:
+def random_subjects(
+    families: Sequence[str], tasks: Sequence[Task], size: str
+) -> list[ExportSubject]:
     """Every family with every task."""
-    return [Subject(family, task, size=size) for family in families for task in tasks]
+    return [ExportSubject(family, task, size=size) for family in families for task in tasks]
 
 
-def default_subject() -> Subject:
+def default_subject() -> ExportSubject:
     """The model that `bertd serve` serves when it is given none.
 
     Raises:
         BenchError: it is not installed.
     """
     try:
-        return Subject("all-MiniLM-L6-v2", None, default_model.checkpoint_folder())
+        return ExportSubject("all-MiniLM-L6-v2", None, default_model.checkpoint_folder())
     except default_model.NoDefaultModelError as error:
         raise BenchError(str(error)) from error
 
 
-def begin(plan: Plan, earlier: Matrix | None, *, again: bool = False) -> Matrix:
+def begin(plan: ExportPlan, earlier: ExportTable | None, *, again: bool = False) -> ExportTable:
     """An empty matrix for a plan, or an earlier one to go on with.
 
     Args:
@@ -125,7 +127,7 @@ def begin(plan: Plan, earlier: Matrix | None, *, again: bool = False) -> Matrix:
     """
     usable = cpu.usable_threads()
     here = machine.describe(usable)
-    new = Matrix(threads=plan.threads or usable, rounds=plan.rounds, machine=here, rows=[])
+    new = ExportTable(threads=plan.threads or usable, rounds=plan.rounds, machine=here, rows=[])
     if earlier is None:
         return new
     for what, before, now in (
@@ -146,12 +148,12 @@ def begin(plan: Plan, earlier: Matrix | None, *, again: bool = False) -> Matrix:
 
 
 def measure(
-    plan: Plan,
-    matrix: Matrix,
+    plan: ExportPlan,
+    matrix: ExportTable,
     *,
     progress: Callable[[str], None] = lambda _: None,
-    keep: Callable[[Matrix], None] = lambda _: None,
-) -> Matrix:
+    keep: Callable[[ExportTable], object] = lambda _: None,
+) -> ExportTable:
     """Export every subject in every precision, and time it; a refusal is a row too.
 
     Args:
@@ -199,9 +201,14 @@ def _export(
 
 
 def _row(  # noqa: PLR0913, PLR0917 - internal
-    subject: Subject, folder: Path, precision: Precision, output: Path, plan: Plan, matrix: Matrix
-) -> Row:
-    row = Row(
+    subject: ExportSubject,
+    folder: Path,
+    precision: Precision,
+    output: Path,
+    plan: ExportPlan,
+    matrix: ExportTable,
+) -> ExportRow:
+    row = ExportRow(
         model=subject.name,
         size=subject.size,
         task=subject.task or "",
@@ -221,11 +228,7 @@ def _row(  # noqa: PLR0913, PLR0917 - internal
             }
         )
         found = measure_speed(
-            folder,
-            output,
-            threads=matrix.threads,
-            rounds=plan.rounds,
-            cases=plan.cases,
+            folder, output, threads=matrix.threads, rounds=plan.rounds, cases=plan.cases
         )
     except (ExportError, BenchError) as error:
         # A committed result names models, not the folders of whoever measured.
@@ -238,23 +241,3 @@ def _agreement(manifest: Manifest) -> float | None:
     """Mean cosine to fp32, or its like for logits; None for fp32 itself."""
     record = manifest.quantization or manifest.half
     return None if record is None else record.mean_cosine
-
-
-def write_matrix(matrix: Matrix, path: Path) -> None:
-    """Write a matrix; whoever interrupts this finds the one before."""
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(matrix.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
-
-
-def read_matrix(path: Path) -> Matrix:
-    """Read what :func:`write_matrix` wrote.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no result of `bertd bench exports`.
-    """
-    try:
-        return Matrix.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise ValueError(f"{path} is not a result of `bertd bench exports`") from error

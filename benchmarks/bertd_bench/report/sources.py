@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from bertd_bench.compare.results import BENCHMARK as COMPARE
 from bertd_bench.compare.results import Comparison
 from bertd_bench.engine.results import EngineReport
-from bertd_bench.hardware.card import BENCHMARK as HARDWARE
 from bertd_bench.hardware.card import Card
-from bertd_bench.load.results import BENCHMARK as GOODPUT
+from bertd_bench.harness.results import document_of
 from bertd_bench.load.results import GoodputReport
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Results:
     """What was found, each with the name of its file; of each kind that is drawn once, the last.
 
@@ -35,13 +30,9 @@ class Results:
     unread: dict[str, str] = field(default_factory=dict)
 
 
-# What a result is called here, by the benchmark that it names or the parts that it has.
-_KINDS: tuple[tuple[str, type[BaseModel], str, frozenset[str]], ...] = (
-    ("comparisons", Comparison, COMPARE, frozenset()),
-    ("card", Card, HARDWARE, frozenset()),
-    ("goodput", GoodputReport, GOODPUT, frozenset()),
-    ("engines", EngineReport, "", frozenset({"padding", "efficiency", "operators"})),
-)
+def files(results: Path) -> tuple[Path, ...]:
+    """All results of a folder."""
+    return tuple(path for pattern in ("*.json", "*.json.gz") for path in results.glob(pattern))
 
 
 def read(paths: Iterable[Path]) -> Results:
@@ -51,27 +42,26 @@ def read(paths: Iterable[Path]) -> Results:
         OSError: a file cannot be read.
         ValueError: a file is no JSON.
     """
-    found: dict[str, Any] = {"comparisons": [], "engines": [], "unread": {}}
+    found = Results()
     for path in sorted(paths, key=lambda path: path.name.split(".")):  # the standard run first
-        data = path.read_bytes()
-        try:
-            document = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-        except ValueError as error:
-            raise ValueError(f"{path} is no JSON: give results of `bertd bench`") from error
+        document = document_of(path)
         if not isinstance(document, dict):
             continue
-        for name, kind, benchmark, parts in _KINDS:
-            named = document.get("benchmark", "")
-            if named != benchmark or (not benchmark and not parts <= document.keys()):
-                continue
-            try:
-                result = kind.model_validate(document)
-            except ValidationError as error:
-                where = ".".join(map(str, error.errors()[0]["loc"]))
-                found["unread"][path.name] = f"its {where} is not as this version writes it"
-                continue
-            if isinstance(found.get(name), list):
-                found[name].append((path.name, result))
-            else:
-                found[name] = (path.name, result)
-    return Results(**found)
+        try:
+            _take(found, path.name, document)
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"]))
+            found.unread[path.name] = f"its {where} is not as this version writes it"
+    return found
+
+
+def _take(found: Results, name: str, document: dict[str, object]) -> None:
+    match document.get("benchmark"):
+        case "compare":
+            found.comparisons.append((name, Comparison.model_validate(document)))
+        case "hardware":
+            found.card = (name, Card.model_validate(document))
+        case "load":
+            found.goodput = (name, GoodputReport.model_validate(document))
+        case None if {"padding", "efficiency", "operators"} <= document.keys():
+            found.engines.append((name, EngineReport.model_validate(document)))

@@ -1,15 +1,31 @@
-"""A comparison as Markdown: ratios with intervals, rows where bertd is not ahead marked."""
+"""Comparisons as Markdown: ratios with intervals, rows where bertd is not ahead marked.
+
+::
+
+    compare.json, compare-*.json ─┬─render──> docs/lab/benchmarks.md: every model and peer
+                                  └─summary─> README.md: against eager and the best of each kind
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from bertd_bench.compare.results import Case, Comparison, Ratio, Row, Subject, ratio
+from bertd_bench.compare.results import (
+    Case,
+    Comparison,
+    ContestantTimes,
+    Ratio,
+    Subject,
+    committed,
+    ratio,
+)
 from bertd_bench.contestants.ours import ENGINE, ENGINE_INT8, GRPC
 from bertd_bench.contestants.torch_eager import REFERENCE
+from bertd_bench.docs import Section, links
 
-Found = tuple[
+LinkedComparison = tuple[
     str, Comparison
 ]  # where its JSON file is, as seen from the document; and what it says
 _LEGEND = (
@@ -20,18 +36,18 @@ _LEGEND = (
 _RIVALS = {"fp32": ENGINE, "bf16": ENGINE_INT8, "int8": ENGINE_INT8}  # who of ours is compared
 
 
-class Best(NamedTuple):
+class NearestPeer(NamedTuple):
     """The fastest peer of a case, against bertd in the same precision."""
 
-    peer: Row
-    ours: Row
+    peer: ContestantTimes
+    ours: ContestantTimes
     ratio: Ratio
 
 
-def best(cases: Iterable[Case], precisions: tuple[str, ...]) -> Best | None:
+def best(cases: Iterable[Case], precisions: tuple[str, ...]) -> NearestPeer | None:
     """The peer that is nearest to bertd, or furthest ahead of it; None without any."""
     found = [
-        Best(row, ours, ratio(row, ours))
+        NearestPeer(row, ours, ratio(row, ours))
         for case in cases
         for row in case.rows
         if not row.own and row.precision in precisions
@@ -50,7 +66,7 @@ def shown(value: Ratio) -> str:
     return f"**{text} {'behind' if value.behind else 'even'}**"
 
 
-def milliseconds(row: Row) -> str:
+def milliseconds(row: ContestantTimes) -> str:
     """A median, with three digits that mean something."""
     value = row.measured.median_ms
     return f"{value:.2f} ms" if value < 10 else f"{value:.1f} ms"
@@ -64,7 +80,7 @@ def by_name(subject: Subject) -> dict[str, list[Case]]:
     return found
 
 
-def render(found: Sequence[Found]) -> str:
+def render(found: Sequence[LinkedComparison]) -> str:
     """The page's section: for each model the ratios, then who did what, then what was not.
 
     Args:
@@ -110,36 +126,32 @@ def _heading(subject: Subject) -> str:
     return f"### {subject.model}, {subject.task}, {subject.threads} threads"
 
 
-def _names(subject: Subject) -> list[tuple[str, str, bool]]:
-    """Name, precision and ownership of each contestant that has a row, in their order."""
-    found = {
-        row.name: (row.name, row.precision, row.own) for case in subject.cases for row in case.rows
-    }
-    return list(found.values())
+def _contestants(subject: Subject) -> dict[str, list[tuple[Case, ContestantTimes]]]:
+    """The rows of each contestant, with their cases."""
+    found: dict[str, list[tuple[Case, ContestantTimes]]] = {}
+    for case in subject.cases:
+        for row in case.rows:
+            found.setdefault(row.name, []).append((case, row))
+    return found
 
 
 def _ratios(subject: Subject) -> str:
-    cases = by_name(subject)
-    lines = [f"| | {' | '.join(cases)} |", "|---" + "|---:" * len(cases) + "|"]
-    for name, precision, own in sorted(
-        _names(subject), key=lambda one: (list(_RIVALS).index(one[1]), not one[2])
+    names = list(by_name(subject))
+    lines = [f"| | {' | '.join(names)} |", "|---" + "|---:" * len(names) + "|"]
+    order = list(_RIVALS)
+    for pairs in sorted(
+        _contestants(subject).values(),
+        key=lambda pairs: (order.index(pairs[0][1].precision), not pairs[0][1].own),
     ):
-        cells = []
-        for each in cases.values():
-            pairs = [(case, row) for case in each if (row := case.row(name)) is not None]
-            cells.append(_cell(pairs, _RIVALS[precision], own=own))
-        label = f"**{name}**" if own else name
-        lines.append(f"| {label} | {' | '.join(cells)} |")
+        cells = {case.name: _cell(case, row) for case, row in reversed(pairs)}
+        first = pairs[0][1]
+        label = f"**{first.name}**" if first.own else first.name
+        lines.append(f"| {label} | {' | '.join(cells.get(name, '') for name in names)} |")
     return "\n".join(lines)
 
 
-def _cell(pairs: list[tuple[Case, Row]], rival: str, *, own: bool) -> str:
-    if not pairs:
-        return ""
-    case, row = pairs[0]
-    if own:
-        return milliseconds(row)
-    ours = case.row(rival)
+def _cell(case: Case, row: ContestantTimes) -> str:
+    ours = None if row.own else case.row(_RIVALS[row.precision])
     return milliseconds(row) if ours is None else shown(ratio(row, ours))
 
 
@@ -149,26 +161,22 @@ def _conduct(subject: Subject) -> str:
         "| | cores used | a batch was handed over | furthest from eager | lowest cosine |",
         "|---|---:|---|---:|---:|",
     ]
-    for name, _, _ in _names(subject):
-        rows = [row for case in subject.cases for row in case.rows if row.name == name]
-        cores = max(row.measured.cores for row in rows)
-        over = any(row.measured.over_budget for row in rows)
+    for name, pairs in _contestants(subject).items():
+        rows = [row for _, row in pairs]
+        seen = [row.measured for row in rows]
         ways = {
-            case.name: row.handling
-            for case in subject.cases
-            for row in case.rows
-            if row.name == name and len(case.lengths) > 1 and not row.own
+            case.name: row.handling for case, row in pairs if len(case.lengths) > 1 and not row.own
         }
-        handed = "; ".join(f"{case}: {way}" for case, way in ways.items())
-        unsteady = sum(
-            row.measured.warmup is not None and not row.measured.warmup.steady for row in rows
-        )
+        unsteady = sum(each.warmup is not None and not each.warmup.steady for each in seen)
         note = f", unsteady in {unsteady} of {len(rows)}" if unsteady else ""
-        used = f"{cores:.2f}" if any(row.measured.turn_seconds for row in rows) else "not counted"
-        mark = f" **over its {subject.threads}**" if over else ""
+        used = "not counted"
+        if any(each.turn_seconds for each in seen):
+            used = f"{max(each.cores for each in seen):.2f}"
+        if any(each.over_budget for each in seen):
+            used += f" **over its {subject.threads}**"
         lines.append(
-            f"| {name}{note} | {used}{mark} | {handed} | "
-            f"{_of(max, [row.difference for row in rows], '.0e')} | "
+            f"| {name}{note} | {used} | {'; '.join(f'{case}: {way}' for case, way in ways.items())}"
+            f" | {_of(max, [row.difference for row in rows], '.0e')} | "
             f"{_of(min, [row.cosine for row in rows], '.4f')} |"
         )
     return "\n".join(lines)
@@ -201,7 +209,7 @@ def _noise(comparison: Comparison) -> list[str]:
     return _folded(title, "\n".join(f"- {each}" for each in noisy))
 
 
-def summary(found: Sequence[Found]) -> str:
+def summary(found: Sequence[LinkedComparison]) -> str:
     """README's table: the first model against eager, and against the best peer of each kind.
 
     Args:
@@ -260,7 +268,7 @@ def _summed(link: str, name: str, cases: Sequence[Case]) -> str:
     )
 
 
-def _best(found: Best | None) -> str:
+def _best(found: NearestPeer | None) -> str:
     return "none measured" if found is None else f"{shown(found.ratio)}, {found.peer.name}"
 
 
@@ -271,3 +279,16 @@ def _transport(subject: Subject) -> list[str]:
         return []
     added = served.measured.median_ms - ours.measured.median_ms
     return [f"Over gRPC a call of {case.name} takes {added:.1f} ms more.", ""]
+
+
+_PAGE, _README = "docs/lab/benchmarks.md", "README.md"
+
+
+def _linked(results: Path, document: str) -> list[LinkedComparison]:
+    return [(links.to_result(name, document), found) for name, found in committed(results)]
+
+
+SECTIONS = (
+    Section(_PAGE, "comparison", lambda results: render(_linked(results, _PAGE))),
+    Section(_README, "comparison", lambda results: summary(_linked(results, _README))),
+)

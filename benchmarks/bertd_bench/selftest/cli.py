@@ -6,17 +6,16 @@ import asyncio
 
 import click
 
+from bertd_bench import options
+
 
 @click.command()
-@click.option("--seconds", type=click.FloatRange(min=2), default=10, show_default=True)
+@options.seconds(10, 2, "Of each of four loads.")
 def selftest(seconds: float) -> None:
-    """Measure systems of known delay in real time; fails if a number is wrong by over 2 %.
+    """Measure systems of known delay in real time; fails if a number is wrong by over 2 %."""
+    from bertd_bench.selftest import known
 
-    SECONDS are of each of four loads.
-    """
-    from bertd_bench.harness import selftest as test
-
-    findings = test.interleaved() + asyncio.run(test.open_loop(seconds))
+    findings = known.interleaved() + asyncio.run(known.open_loop(seconds))
     width = max(len(f"{each.system}, {each.what}") for each in findings)
     for each in findings:
         click.echo(
@@ -26,10 +25,7 @@ def selftest(seconds: float) -> None:
     wrong = sum(not each.right for each in findings)
     if wrong:
         raise click.ClickException(
-            f"{wrong} of {len(findings)} numbers are wrong by more than {test.TOLERANCE:.0%}: "
+            f"{wrong} of {len(findings)} numbers are wrong by more than {known.TOLERANCE:.0%}: "
             "is the machine busy? Sleeps that end late are the usual reason"
         )
-    click.echo(f"all {len(findings)} numbers are right within {test.TOLERANCE:.0%}")
-
-
-COMMANDS = (selftest,)
+    click.echo(f"all {len(findings)} numbers are right within {known.TOLERANCE:.0%}")

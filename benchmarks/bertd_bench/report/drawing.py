@@ -11,9 +11,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from bertd_bench.report import palette
-from bertd_bench.report.chart import Chart
-from bertd_bench.report.palette import DARK, LIGHT, PAGE, Palette
+from bertd_bench.report.chart import DARK, LIGHT, PAGE, Chart, Palette, page_colours
 
 WIDTH = 4.8  # inches: on a phone a unit of the drawing is then nearly a pixel
 _DPI = 200  # of pictures
@@ -28,7 +26,7 @@ def svg(chart: Chart) -> str:
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         _figure(chart, PAGE).savefig(written, format="svg", transparent=True, metadata=nothing)
     text = written.getvalue()
-    text = palette.page_colours(text[text.index("<svg") :])
+    text = page_colours(text[text.index("<svg") :])
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\b(id="|url\(#|href="#)', rf"\g<1>{chart.key}-", text)  # unique in the page
     text = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", text)

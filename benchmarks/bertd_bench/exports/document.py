@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from bertd_bench.exports.exports import PRECISIONS, TASKS, Matrix, Row
+from bertd_bench.docs import Section, links
+from bertd_bench.exports.exports import PRECISIONS, TASKS, ExportRow, ExportTable
 from bertd_bench.exports.speed import CASES, STEADY, Speed
+from bertd_bench.harness.results import read
 
 _HEAD = ("model", "task", "precision", "largest difference", "agreement", "MB")
 
 
-def render(results: Sequence[tuple[str, Matrix]]) -> str:
-    """One table, with its caption, for each result.
-
-    Args:
-        results: where each JSON file is, as seen from the document, and what is in it.
-    """
-    return "\n\n".join(
-        f"{to_markdown(matrix)} Raw: [`{link}`]({link})." for link, matrix in results
-    )
-
-
-def to_markdown(matrix: Matrix) -> str:
+def to_markdown(matrix: ExportTable) -> str:
     """The rows as a table, the refusals below it, and how all of it was measured."""
     timed = {case for row in matrix.rows for case in row.speed}
     cases = [case for case in CASES if case in timed]
@@ -36,13 +28,13 @@ def to_markdown(matrix: Matrix) -> str:
     return "\n".join([*lines, "", _caption(matrix)])
 
 
-def _place(row: Row) -> tuple[str, str, int, int]:
+def _place(row: ExportRow) -> tuple[str, str, int, int]:
     """Models by name, tasks and precisions in the order of their definition."""
     tasks = (*TASKS, row.task)
     return row.model, row.size, tasks.index(row.task), PRECISIONS.index(row.precision)
 
 
-def _line(row: Row, cases: Sequence[str]) -> str:
+def _line(row: ExportRow, cases: Sequence[str]) -> str:
     cells = [
         f"{row.model}, {row.size}" if row.size else row.model,
         row.task,
@@ -59,7 +51,7 @@ def _ratio(found: Speed) -> str:
     return f"{'~' if found.disturbed else ''}{found.ratio:.2f}x"
 
 
-def _caption(matrix: Matrix) -> str:
+def _caption(matrix: ExportTable) -> str:
     speeds = [found for row in matrix.rows for found in row.speed.values()]
     said = f"{matrix.threads} threads, {matrix.machine.cpu}"
     if not speeds:
@@ -72,3 +64,18 @@ def _caption(matrix: Matrix) -> str:
             f"than {100 * STEADY:.0f} % of the median. `--resume --again` measures it anew."
         )
     return text
+
+
+_PAGE = "docs/export.md"
+
+
+def _render(results: Path) -> str:
+    """One table, with its caption, for each result."""
+    parts = []
+    for path in sorted(results.glob("exports-*.json")):
+        link = links.to_result(path.name, _PAGE)
+        parts.append(f"{to_markdown(read(path, ExportTable, 'exports'))} Raw: [`{link}`]({link}).")
+    return "\n\n".join(parts)
+
+
+SECTIONS = (Section(_PAGE, "exports", _render),)

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from bertd_bench.compare import table
-from bertd_bench.compare.results import Case, Comparison, Row, Subject, ratio
+from bertd_bench.compare import document
+from bertd_bench.compare.results import Case, Comparison, ContestantTimes, Subject, ratio
 from bertd_bench.contestants.ours import ENGINE, ENGINE_INT8
-from bertd_bench.report.chart import Chart, Missing
-from bertd_bench.report.palette import Palette
+from bertd_bench.report.chart import Chart, Missing, Palette
 
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 MARKS = ("o", "s", "^", "D", "v", "P")
@@ -40,7 +39,7 @@ def _widest(subject: Subject) -> Case:
     return max(subject.cases, key=lambda case: (len(set(case.lengths)), sum(case.lengths)))
 
 
-def _peers(subject: Subject) -> list[tuple[Case, Row, Row]]:
+def _peers(subject: Subject) -> list[tuple[Case, ContestantTimes, ContestantTimes]]:
     """Every peer's row with that of ours that it is compared with."""
     return [
         (case, row, ours)
@@ -64,8 +63,8 @@ def _speedup(subject: Subject, number: int) -> Chart:
         key=lambda pair: pair[1].value,
     )
     names = list(dict.fromkeys(row.name for _, row, _ in every))
-    cases = list(table.by_name(subject))
-    cells = {(row.name, case.name): table.shown(ratio(row, ours)) for case, row, ours in every}
+    cases = list(document.by_name(subject))
+    cells = {(row.name, case.name): document.shown(ratio(row, ours)) for case, row, ours in every}
     kinds = {row.name: row.precision for _, row, _ in every}
 
     def draw(axes: Any, colours: Palette) -> None:
@@ -109,15 +108,8 @@ def _latencies(subject: Subject, case: Case) -> Chart:
         for number, row in enumerate(rows):
             times = np.sort(np.array(row.measured.samples_ns)) / 1e6
             share = np.arange(1, len(times) + 1) / len(times)
-            axes.step(
-                times,
-                share,
-                where="post",
-                label=row.name,
-                color=colours.series[number],
-                linestyle=LINES[number],
-                linewidth=1.8,
-            )
+            look = {"color": colours.series[number], "linestyle": LINES[number], "linewidth": 1.8}
+            axes.step(times, share, where="post", label=row.name, **look)
         log(axes.xaxis)
         axes.set_xlabel("milliseconds")
         axes.set_ylabel("share of calls answered")

@@ -12,14 +12,10 @@ from bertd_bench.hardware.card import Card
 from bertd_bench.harness.texts import MIXED_LENGTHS
 from bertd_bench.load.ramp import SHARE
 from bertd_bench.load.results import GoodputReport
-from bertd_bench.report.chart import Chart, Missing
-from bertd_bench.report.palette import Palette
-from bertd_bench.report.plots import LINES, MARKS, below, log
+from bertd_bench.report.chart import Chart, Missing, Palette
+from bertd_bench.report.comparison import LINES, MARKS, below, log
 
-_SHAPES = {
-    MIXED: MIXED_LENGTHS,
-    LONG_AND_SHORT: (512, *[8] * 30),
-}
+_SHAPES = {MIXED: MIXED_LENGTHS, LONG_AND_SHORT: (512, *[8] * 30)}
 
 
 def load(found: tuple[str, GoodputReport] | None) -> Chart | Missing:
@@ -99,17 +95,9 @@ def padding(found: list[tuple[str, EngineReport]]) -> Chart | Missing:
         for place, (name, (real, padded)) in enumerate(reversed(sums.items())):
             labels += [f"{name},\npacked", f"{name},\npadded"]
             share = real / padded
-            axes.barh(2 * place, share, color=colours.series[0], height=0.6)
-            axes.barh(2 * place + 1, share, color=colours.series[0], height=0.6)
-            axes.barh(
-                2 * place + 1,
-                1 - share,
-                left=share,
-                color=colours.series[1],
-                height=0.6,
-                hatch="///",
-                edgecolor=colours.ground,
-            )
+            axes.barh([2 * place, 2 * place + 1], share, color=colours.series[0], height=0.6)
+            look = {"color": colours.series[1], "hatch": "///", "edgecolor": colours.ground}
+            axes.barh(2 * place + 1, 1 - share, left=share, height=0.6, **look)
         axes.set_yticks(range(len(labels)), labels)
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         axes.set_xlabel("tokens computed (hatched: padding)")
@@ -151,14 +139,12 @@ def padding(found: list[tuple[str, EngineReport]]) -> Chart | Missing:
     )
 
 
-_CARD = "bertd bench hardware --json benchmarks/results/hardware.json"
-
-
 def roofline(found: tuple[str, Card] | None) -> Chart | Missing:
     """What memory and arithmetic allow, and what the engine reaches."""
     title = "Roofline: what the machine allows, and what is reached"
     if found is None or found[1].roof("fp32") is None:
-        return Missing("roofline", title, _CARD)
+        remedy = "bertd bench hardware --json benchmarks/results/hardware.json"
+        return Missing("roofline", title, remedy)
     card = found[1]
     kinds = [kind for kind in ("fp32", "int8") if card.roof(kind) is not None]
     reach = [point.intensity for model in card.models for point in model.points]
@@ -168,11 +154,10 @@ def roofline(found: tuple[str, Card] | None) -> Chart | Missing:
         for number, model in enumerate(card.models):
             at = kinds.index(model.kind)
             colour = colours.series[number % 6]
-            roof = card.roof(model.kind)
-            if roof is not None:
+            if (roof := card.roof(model.kind)) is not None:
                 allowed = [roof.attainable(each) for each in span]
-                label = f"roof, {model.kind}"
-                axes.plot(span, allowed, LINES[at], color=colours.muted, linewidth=1.4, label=label)
+                look = {"color": colours.muted, "linewidth": 1.4, "label": f"roof, {model.kind}"}
+                axes.plot(span, allowed, LINES[at], **look)
             axes.plot(
                 [point.intensity for point in model.points],
                 [point.rate for point in model.points],
@@ -214,47 +199,4 @@ def roofline(found: tuple[str, Card] | None) -> Chart | Missing:
         rows=rows,
         draw=draw,
         inches=3.9,
-    )
-
-
-def rates(found: tuple[str, Card] | None) -> Chart | Missing:
-    """Texts a second by lanes, threads and precision."""
-    title = "Texts a second by lanes, threads and precision"
-    if found is None or not found[1].models:
-        return Missing("rates", title, _CARD)
-    card = found[1]
-    best: dict[tuple[str, int, int], tuple[float, int, str]] = {}
-    for model in card.models:
-        for way in model.ways:
-            key = (f"{model.name}, {model.precision}", way.lanes, way.threads)
-            cost = card.cost_per_million(way)
-            price = "no price given" if cost is None else f"{cost:,.2f}"
-            best[key] = max(best.get(key, (0.0, 0, "")), (way.rate, way.texts, price))
-    ranked = sorted(best.items(), key=lambda pair: pair[1])
-    names = [f"{model.name}, {model.precision}" for model in card.models]
-
-    def draw(axes: Any, colours: Palette) -> None:
-        for place, ((name, _, _), (rate, _, _)) in enumerate(ranked):
-            axes.barh(place, rate, color=colours.series[names.index(name) % 6], height=0.65)
-        labels = [f"{name},\n{lanes} x {threads}" for (name, lanes, threads), _ in ranked]
-        axes.set_yticks(range(len(ranked)), labels)
-        axes.set_xlabel("texts a second (label: lanes x threads of each)")
-        axes.grid(visible=False, axis="y")
-
-    (name, lanes, threads), (rate, texts, _) = ranked[-1]
-    return Chart(
-        key="rates",
-        title=title,
-        says=(
-            f"Texts a second at the best size of batch, lengths of {min(card.mix)} to "
-            f"{max(card.mix)} tokens. Most: {name}, lanes x threads {lanes} x {threads}, {texts} "
-            f"texts a batch, {rate:,.0f} a second."
-        ),
-        heads=["model", "lanes x threads", "texts of a batch", "texts/s", "cost of a million"],
-        rows=[
-            [name, f"{lanes} x {threads}", str(texts), f"{rate:,.0f}", price]
-            for (name, lanes, threads), (rate, texts, price) in ranked[::-1]
-        ],
-        draw=draw,
-        inches=1.0 + 0.42 * len(ranked),
     )

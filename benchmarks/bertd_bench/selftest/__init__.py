@@ -1,0 +1,1 @@
+"""Does the harness measure right? It measures systems whose delays are known."""
