@@ -113,7 +113,6 @@ async def execute(system: System, run: LoadGenRun, library: int, folder: Path) -
     Raises:
         Exception: what the system failed with, the first time.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     issuer = _Issuer(system, run)
     await asyncio.to_thread(_run, issuer, run, library, folder)
     if issuer.errors:
@@ -122,6 +121,7 @@ async def execute(system: System, run: LoadGenRun, library: int, folder: Path) -
 
 
 def _run(issuer: _Issuer, run: LoadGenRun, library: int, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     sut = lg.ConstructSUT(issuer.issue, lambda: None)
     qsl = lg.ConstructQSL(library, library, lambda _: None, lambda _: None)
     try:
