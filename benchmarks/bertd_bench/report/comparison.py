@@ -10,10 +10,8 @@ import numpy as np
 from bertd_bench.compare import document
 from bertd_bench.compare.results import Case, Comparison, ContestantTimes, Subject, ratio
 from bertd_bench.contestants.ours import ENGINE, ENGINE_INT8
-from bertd_bench.report.chart import Chart, Missing, Palette
+from bertd_bench.report.chart import MARKS, Chart, Missing, Palette, below, lines, log
 
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
-MARKS = ("o", "s", "^", "D", "v", "P")
 _MOST = 6  # lines of one chart
 REMEDY = "bertd bench compare --json benchmarks/results/compare.json"
 
@@ -105,11 +103,10 @@ def _latencies(subject: Subject, case: Case) -> Chart:
     every = sorted(case.rows, key=lambda row: row.measured.median_ms)
 
     def draw(axes: Any, colours: Palette) -> None:
-        for number, row in enumerate(rows):
-            times = np.sort(np.array(row.measured.samples_ns)) / 1e6
-            share = np.arange(1, len(times) + 1) / len(times)
-            look = {"color": colours.series[number], "linestyle": LINES[number], "linewidth": 1.8}
-            axes.step(times, share, where="post", label=row.name, **look)
+        times = {row.name: np.sort(np.array(row.measured.samples_ns)) / 1e6 for row in rows}
+        shares = {name: np.arange(1, len(each) + 1) / len(each) for name, each in times.items()}
+        pairs = {name: (times[name], shares[name]) for name in times}
+        lines(axes, colours, pairs, drawstyle="steps-post")
         log(axes.xaxis)
         axes.set_xlabel("milliseconds")
         axes.set_ylabel("share of calls answered")
@@ -125,26 +122,13 @@ def _latencies(subject: Subject, case: Case) -> Chart:
             f"lowest median, {every[0].measured.median_ms:.2f} ms."
         ),
         heads=["contestant", "p50, ms", "p90, ms", "p99, ms", "calls"],
-        rows=[[row.name, *percentiles(row.measured.samples_ns)] for row in every],
+        rows=[[row.name, *_percentiles(row.measured.samples_ns)] for row in every],
         draw=draw,
         inches=3.2 + 0.1 * len(rows),
     )
 
 
-def percentiles(samples_ns: Sequence[int]) -> list[str]:
+def _percentiles(samples_ns: Sequence[int]) -> list[str]:
     """Cells of a table: three percentiles in milliseconds, and how many samples."""
     found = np.percentile(np.array(samples_ns) / 1e6, [50, 90, 99])
     return [*(f"{value:.2f}" for value in found), str(len(samples_ns))]
-
-
-def log(axis: Any) -> None:
-    """A logarithmic axis with plain numbers."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    axis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
-
-
-def below(axes: Any) -> None:
-    """The legend under the chart, two names in a row: there is room for it on a phone."""
-    figure = axes.get_figure()
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
