@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help install serve test lint format protos bench peers report footprint clean
+.PHONY: help install serve test robustness lint format protos bench peers report footprint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -23,6 +23,9 @@ serve: $(READY)  ## export the default model once, then serve it in the foregrou
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+robustness: $(READY)  ## a hundred thousand malformed requests, and twelve minutes of random traffic
+	ROBUSTNESS_SCALE=250 $(BIN)/python -m pytest tests/robustness
 
 lint: $(READY)  ## check style, types, import direction
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bertd_bench.cli import bench
-from bertd_bench.load import front_results
+from bertd_bench.load.front_end import FrontReport
 from click.testing import CliRunner
 
 
@@ -15,7 +15,7 @@ def test_the_front_end_is_measured_beside_an_echo(tiny_bundle: Path, tmp_path: P
     arguments = ["front-end", str(tiny_bundle), "--seconds", "0.1", "--rounds", "1"]
     result = CliRunner().invoke(bench, [*arguments, "--json", str(target)])
     assert result.exit_code == 0, result.output
-    report = front_results.FrontReport.model_validate_json(target.read_bytes())
+    report = FrontReport.model_validate_json(target.read_bytes())
     assert [row.texts for row in report.rows] == [1, 32, 1, 32]
     for row in report.rows:
         assert all(turn.messages > 0 for turn in (*row.bertd, *row.echo))

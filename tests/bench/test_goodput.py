@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from bertd_bench.cli import bench
 from bertd_bench.compare.process import PeerError
-from bertd_bench.load import client, generator, http_client, processes, ramp, results, table
-from bertd_bench.load.generator import Open, Outcome, Reply
+from bertd_bench.load import document, generator, http_client, processes, ramp, results
+from bertd_bench.load.generator import RequestOutcome, SendResult
 from bertd_bench.load.processes import EAGER, OURS, PLAIN
 from click.testing import CliRunner
 from helpers.virtual import load, virtually
@@ -31,13 +31,13 @@ class Lanes:
     def __init__(self) -> None:
         self.free = [0.0] * LANES
 
-    async def __call__(self, _: int, within: float) -> Reply:
+    async def __call__(self, _: int, within: float) -> SendResult:
         loop = asyncio.get_running_loop()
         end = max(loop.time(), heapq.heappop(self.free)) + SECONDS
         heapq.heappush(self.free, end)
         wait = end - loop.time()
         await asyncio.sleep(min(wait, within))
-        return Reply(Outcome.ANSWERED if wait <= within else Outcome.EXPIRED)
+        return SendResult(RequestOutcome.ANSWERED if wait <= within else RequestOutcome.EXPIRED)
 
 
 def probe(rate: float) -> ramp.Step:
@@ -51,7 +51,7 @@ def test_a_ramp_ends_beyond_the_capacity_and_closes_in_on_the_last_rate_that_hel
     guess: float,
 ) -> None:
     """Whatever it set out from; queues of 100 ms build up a little below what the lanes can do."""
-    plan = ramp.Plan(OBJECTIVE, most=24)
+    plan = ramp.RampSchedule(OBJECTIVE, most=24)
     steps = ramp.climb(probe, guess, plan)
     held = ramp.held(steps, OBJECTIVE)
     assert 0.85 * LANES / SECONDS < held <= 1.02 * LANES / SECONDS
@@ -63,7 +63,7 @@ def test_a_ramp_ends_beyond_the_capacity_and_closes_in_on_the_last_rate_that_hel
 
 
 def test_a_system_that_never_meets_the_objective_holds_no_rate() -> None:
-    steps = ramp.climb(probe, 400, ramp.Plan(SECONDS / 2, most=5))
+    steps = ramp.climb(probe, 400, ramp.RampSchedule(SECONDS / 2, most=5))
     assert len(steps) == 5
     assert ramp.held(steps, SECONDS / 2) == 0
 
@@ -111,21 +111,21 @@ async def test_the_client_of_http_reads_answers_and_refusals() -> None:
     address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     texts = ("one", "three", "x")
     requests = tuple(http_client.embeddings_request(text, "model") for text in texts)
-    stream = client.Stream(Open((0.0, 0.0, 0.0), (60.0,) * 3), requests, 1, keep=True)
-    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-    send = http_client.sender(address, stream, idle)
-    replies = [await send(number, 60.0) for number in range(3)]
-    assert [reply.outcome for reply in replies] == [Outcome.ANSWERED] * 2 + [Outcome.REFUSED]
-    assert http_client.embedding_of(replies[1].answer).tolist() == [5.0] * 3
-    assert (await send(0, 0.0)).outcome is Outcome.EXPIRED
-    assert len(opened) == len(idle) == 1
-    opened[0].close()  # as servers do with connections that are idle for long
-    assert await idle[0][0].read() == b""
-    assert (await send(0, 60.0)).outcome is Outcome.ANSWERED
-    assert len(opened) == 2
+    async with http_client.sender(address, requests, keep=True) as send:
+        replies = [await send(number, 60.0) for number in range(3)]
+        outcomes = [RequestOutcome.ANSWERED] * 2 + [RequestOutcome.REFUSED]
+        assert [reply.outcome for reply in replies] == outcomes
+        assert http_client.embedding_of(replies[1].answer).tolist() == [5.0] * 3
+        assert (await send(0, 0.0)).outcome is RequestOutcome.EXPIRED
+        assert len(opened) == 1
+        opened[0].close()  # as servers do with connections that are idle for long
+        await opened[0].wait_closed()
+        await asyncio.sleep(0.05)
+        assert (await send(0, 60.0)).outcome is RequestOutcome.ANSWERED
+        assert len(opened) == 2
     with pytest.raises(ValueError, match="no embedding"):
         http_client.embedding_of(b"{}")
-    for writer in (idle[0][1], *opened):
+    for writer in opened:
         writer.close()
         await writer.wait_closed()
     server.close()
@@ -156,7 +156,7 @@ def test_contestants_climb_in_turns_and_become_a_table(tiny_bundle: Path, tmp_pa
         assert entry.difference < 1e-4
         assert [each.round for each in entry.ramps] == [0, 1]
         assert all(step.requests == sum(step.outcomes.values()) for step in entry.steps())
-    assert table.to_markdown(report) in done.output
+    assert document.goodput(report) in done.output
     assert "| highest rate with p99 ≤ 100 ms |" in done.output
 
 

@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 from bertd_bench.cli import bench
 from bertd_bench.contestants.checkpoints import save_random
-from bertd_bench.docs import sections
-from bertd_bench.mlperf import accuracy, loadgen, logs, peak, results
+from bertd_bench.mlperf import accuracy, document, loadgen, logs, peak, results
 from bertd_bench.mlperf.loadgen import Loop, RefusedError
-from bertd_bench.mlperf.settings import Expected, Run, Scenario
+from bertd_bench.mlperf.settings import Expected, LoadGenRun, Scenario
 from bertd_export.bundle import export_model
 from click.testing import CliRunner
-from helpers.paths import ROOT
 
 LIBRARY = 32
 
@@ -38,8 +36,8 @@ class Delayed:
         return [bytes([sample]) * 4 for sample in samples]
 
 
-def a_run(scenario: Scenario, *, accuracy_: bool = False, limit: float = 10.0) -> Run:
-    return Run(
+def a_run(scenario: Scenario, *, accuracy_: bool = False, limit: float = 10.0) -> LoadGenRun:
+    return LoadGenRun(
         scenario=scenario,
         accuracy=accuracy_,
         seconds=0.3,
@@ -51,7 +49,7 @@ def a_run(scenario: Scenario, *, accuracy_: bool = False, limit: float = 10.0) -
     )
 
 
-def ran(run: Run, folder: Path, seconds: float = 0.002) -> int:
+def ran(run: LoadGenRun, folder: Path, seconds: float = 0.002) -> int:
     with Loop() as loop:
         return loadgen.execute(loop, Delayed(seconds), run, LIBRARY, folder)
 
@@ -134,7 +132,7 @@ def invoked(folder: Path, target: Path, *further: str) -> results.MlperfReport:
     )
     assert target.exists(), done.output
     report = results.MlperfReport.model_validate_json(target.read_bytes())
-    assert results.to_markdown(report) in done.output
+    assert document.render(report) in done.output
     assert (done.exit_code == 0) == (not report.failed)
     return report
 
@@ -162,13 +160,3 @@ def test_a_classifier_answers_too(tmp_path: Path) -> None:
     report = invoked(tmp_path / "bundle", tmp_path / "mlperf.json", *further)
     assert all(each.scenarios[0].accuracy.passed for each in report.systems)
     assert all(each.scenarios[0].target == 100 for each in report.systems)
-
-
-def test_the_document_says_what_was_measured() -> None:
-    """`bertd bench mlperf-docs` would change nothing."""
-    root = ROOT
-    measured = (root / "benchmarks/results/mlperf.json").read_bytes()
-    report = results.MlperfReport.model_validate_json(measured)
-    text = (root / "docs/lab/mlperf.md").read_text(encoding="utf-8")
-    section = results.to_markdown(report).strip()
-    assert sections.replaced(text, sections.begin("mlperf-docs"), section) == text

@@ -14,7 +14,7 @@ from bertd_bench.cli import bench
 from bertd_bench.hardware.card import Card
 from bertd_bench.harness import results
 from bertd_bench.load.ramp import Step
-from bertd_bench.load.results import Entry, GoodputReport, Ramp
+from bertd_bench.load.results import ContestantRamps, GoodputReport, Ramp
 from bertd_bench.report import document, drawing, page, sources
 from bertd_bench.report.chart import DARK, LIGHT, Chart, Missing
 from click.testing import CliRunner
@@ -53,7 +53,7 @@ def loaded(card_file: Path) -> GoodputReport:
         machine=card.machine,
         noise=card.noise,
         entries=[
-            Entry(
+            ContestantRamps(
                 name=name,
                 what="a server",
                 difference=0,

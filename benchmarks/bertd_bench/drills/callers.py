@@ -5,7 +5,7 @@
     Embed ───────────┐  the channel of the client library: retries, round robin, health checks
     EmbedStream ─────┤
     ModelInfer (v2) ─┼──> servers ──> answer ──> Timeline: whose bits, which version
-    AsyncClient ─────┘                     └───> Seen: counts, latencies, what was wrong
+    AsyncClient ─────┘                     └───> CallersSeen: counts, latencies, what was wrong
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _TIMEOUT = 60.0
 
 
 @dataclass(slots=True)
-class Seen:
+class CallersSeen:
     """What came of the calls.
 
     Attributes:
@@ -69,7 +69,7 @@ class Callers:
             timeline: says which answers are right.
             kinds: one caller each.
         """
-        self.seen = Seen()
+        self.seen = CallersSeen()
         self._timeline = timeline
         self._kinds = kinds
         self._over = False

@@ -26,8 +26,8 @@ TEXTS: tuple[str, ...] = tuple(
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """A model.
+class DrillModel:
+    """A model, and what it answers alone.
 
     Attributes:
         letter: what it is called in a report.
@@ -40,33 +40,33 @@ class Kind:
     bits: Mapping[str, bytes] = field(repr=False)
 
 
-def known(letter: str, folder: Path) -> Kind:
+def known(letter: str, folder: Path) -> DrillModel:
     """A bundle for embeddings, asked alone, each text by itself."""
     manifest = bundle.read_manifest(folder)
     reader, engine = Reader.of(folder, manifest), Engine(folder, manifest)
     bits = {text: engine.embed(reader.sequences([text]))[0].tobytes() for text in TEXTS}
-    return Kind(letter, folder, bits)
+    return DrillModel(letter, folder, bits)
 
 
-def make(folder: Path) -> tuple[Kind, Kind]:
+def make(folder: Path) -> tuple[DrillModel, DrillModel]:
     """Export both into a folder."""
-    kinds = []
+    models = []
     for seed, letter in enumerate("AB"):
         checkpoint, exported = folder / f"checkpoint-{letter}", folder / f"bundle-{letter}"
         save_random("bert", "feature-extraction", "tiny", checkpoint, seed=seed)
         export_model(str(checkpoint), exported, name=NAME)
-        kinds.append(known(letter, exported))
-    return kinds[0], kinds[1]
+        models.append(known(letter, exported))
+    return models[0], models[1]
 
 
-def check_different(kinds: Sequence[Kind]) -> None:
+def check_different(models: Sequence[DrillModel]) -> None:
     """A drill with models that answer the same would prove nothing.
 
     Raises:
         BenchError: they do, for some text.
     """
     for text in TEXTS:
-        if len({kind.bits[text] for kind in kinds}) < len(kinds):
+        if len({model.bits[text] for model in models}) < len(models):
             raise BenchError(f"two of the models answer {text!r} with the same bits")
 
 

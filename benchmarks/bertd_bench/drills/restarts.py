@@ -15,76 +15,40 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from bertd_bench.drills.callers import LIBRARY, UNARY, Callers, Seen
-from bertd_bench.drills.models import Kind
+from bertd_bench.drills.callers import LIBRARY, UNARY, Callers
+from bertd_bench.drills.models import DrillModel
 from bertd_bench.drills.process import Served, quick
-from bertd_bench.drills.timeline import Timeline, Turn
+from bertd_bench.drills.report import DrillReport
+from bertd_bench.drills.timeline import ServedVersion, Timeline
 
 _KINDS = (LIBRARY, LIBRARY, UNARY, UNARY)
 
 
-@dataclass(slots=True)
-class Restarted:
-    """What was seen.
-
-    Attributes:
-        how: the signal.
-        restarts: that were made.
-        seen: by the callers.
-        answered: texts of each run of a server that could say so at its end.
-        first: when calls began.
-        began: when restarts began, after a quiet time.
-        ended: when the last had been made.
-    """
-
-    how: signal.Signals
-    restarts: int
-    seen: Seen
-    answered: list[int]
-    first: float
-    began: float
-    ended: float
-
-    def latency(self, share: float) -> tuple[float, float]:
-        """A quantile in milliseconds: before the restarts, and during them."""
-        return (
-            self.seen.milliseconds(share, self.first, self.began),
-            self.seen.milliseconds(share, self.began, self.ended),
-        )
-
-    @property
-    def wrong(self) -> list[str]:
-        """What should not have happened."""
-        idle = sum(not texts for texts in self.answered)
-        return [*self.seen.wrong, *([f"{idle} servers ended without one answer"] if idle else [])]
-
-
 def drill(  # noqa: PLR0913 - as the command has them
-    kind: Kind,
+    model: DrillModel,
     how: signal.Signals,
     *,
-    restarts: int,
+    times: int,
     quiet_calls: int,
-    delay_seconds: float,
-    wait_seconds: float,
     folder: Path,
+    delay_seconds: float = 0.5,
+    wait_seconds: float = 1.5,
     flags: tuple[str, ...] = (),
     progress: Callable[[str], None],
-) -> Restarted:
+) -> DrillReport:
     """Restart two servers in turns under load.
 
     Args:
-        kind: the model of both.
+        model: of both.
         how: SIGTERM or SIGKILL.
-        restarts: how many in all.
+        times: how many restarts in all.
         quiet_calls: that are answered before the first, for comparison.
+        folder: for logs and the cache, made here.
         delay_seconds: `--drain-delay-seconds`.
         wait_seconds: between a server that is ready and the end of the next: clients have to
             connect to it meanwhile.
-        folder: for logs and the cache, made here.
         flags: further ones of `bertd serve`.
         progress: told now and then.
 
@@ -93,14 +57,14 @@ def drill(  # noqa: PLR0913 - as the command has them
     """
     folder.mkdir()
     arguments = [
-        *(str(kind.bundle), "--drain-delay-seconds", str(delay_seconds)),
+        *(str(model.bundle), "--drain-delay-seconds", str(delay_seconds)),
         *(*quick(folder / "cache"), *flags),
     ]
     servers = [Served(arguments, folder / f"serve-{number}.log") for number in range(2)]
     try:
         for server in servers:
             server.start()
-        return asyncio.run(_run(servers, kind, how, restarts, quiet_calls, wait_seconds, progress))
+        return asyncio.run(_run(servers, model, how, times, quiet_calls, wait_seconds, progress))
     finally:
         for server in servers:
             server.close()
@@ -108,20 +72,20 @@ def drill(  # noqa: PLR0913 - as the command has them
 
 async def _run(  # noqa: PLR0913, PLR0917 - as its caller has them
     servers: list[Served],
-    kind: Kind,
+    model: DrillModel,
     how: signal.Signals,
-    restarts: int,
+    times: int,
     quiet_calls: int,
     wait_seconds: float,
     progress: Callable[[str], None],
-) -> Restarted:
-    timeline = Timeline([Turn(kind, "1")])
+) -> DrillReport:
+    timeline = Timeline([ServedVersion(model, "1")])
     answered: list[int] = []
     first = time.monotonic()
     async with Callers([server.address for server in servers], timeline, _KINDS) as callers:
         await callers.answers(quiet_calls)
         began = time.monotonic()
-        for number in range(1, restarts + 1):
+        for number in range(1, times + 1):
             server = servers[number % len(servers)]
             code = await asyncio.to_thread(server.end, how)
             if code != (0 if how is signal.SIGTERM else -how):
@@ -137,4 +101,4 @@ async def _run(  # noqa: PLR0913, PLR0917 - as its caller has them
                     f"{len(callers.seen.wrong)} wrong"
                 )
         ended = time.monotonic()
-    return Restarted(how, restarts, callers.seen, answered, first, began, ended)
+    return DrillReport(how.name, times, callers.seen, first, began, ended, answered=answered)

@@ -2,7 +2,7 @@
 
 ::
 
-    turns       A as 1 ──> B as 2 ──> A as 3      added before it is in the repository
+    versions       A as 1 ──> B as 2 ──> A as 3      added before it is in the repository
     settled                ^                      moved once the one before answers no new calls
     call                        begin ─────> end  may have an answer of any from settled to the last
 """
@@ -12,41 +12,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bertd_bench.drills.models import Kind
+from bertd_bench.drills.models import DrillModel
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ServedVersion:
     """A model while it is served."""
 
-    kind: Kind
+    model: DrillModel
     version: str
 
 
 @dataclass(slots=True)
 class Timeline:
-    """All that was served, in order; it has one turn at least.
+    """All that was served, in order; it has one at least.
 
     Attributes:
-        turns: the last one may not be served yet.
+        versions: the last one may not be served yet.
         settled: place of the first that may answer calls that begin now.
     """
 
-    turns: list[Turn]
+    versions: list[ServedVersion]
     settled: int = field(default=0)
 
     @property
-    def last(self) -> Turn:
+    def last(self) -> ServedVersion:
         """The one that is to be served."""
-        return self.turns[-1]
+        return self.versions[-1]
 
-    def add(self, turn: Turn) -> None:
+    def add(self, served: ServedVersion) -> None:
         """It may answer from now on."""
-        self.turns.append(turn)
+        self.versions.append(served)
 
     def settle(self) -> None:
         """The last one answers all calls that begin from now on."""
-        self.settled = len(self.turns) - 1
+        self.settled = len(self.versions) - 1
 
     def wrong(
         self, began: int, texts: Sequence[str], vectors: Sequence[bytes], version: str = ""
@@ -61,17 +61,20 @@ class Timeline:
         """
         if len(vectors) != len(texts):
             return f"{len(texts)} texts had {len(vectors)} vectors"
-        for turn in self.turns[began:]:
-            if version not in {"", turn.version}:
+        for served in self.versions[began:]:
+            if version not in {"", served.version}:
                 continue
             if all(
-                turn.kind.bits[text] == vector for text, vector in zip(texts, vectors, strict=True)
+                served.model.bits[text] == vector
+                for text, vector in zip(texts, vectors, strict=True)
             ):
                 return ""
-        letters = {turn.kind.letter: turn.kind for turn in self.turns}
+        letters = {served.model.letter: served.model for served in self.versions}
         found = [
-            next((name for name, kind in letters.items() if kind.bits[text] == vector), "nobody")
+            next((name for name, model in letters.items() if model.bits[text] == vector), "nobody")
             for text, vector in zip(texts, vectors, strict=True)
         ]
-        allowed = ", ".join(f"{turn.kind.letter} as {turn.version}" for turn in self.turns[began:])
+        allowed = ", ".join(
+            f"{served.model.letter} as {served.version}" for served in self.versions[began:]
+        )
         return f"an answer as version {version or '?'} has the bits of {found}; allowed: {allowed}"

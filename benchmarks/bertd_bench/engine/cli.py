@@ -1,148 +1,81 @@
-"""`bertd bench` attention, engine, arrangements, memory, identity, and the tables of docs."""
+"""`bertd bench engine`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from bertd_bench.engine.run import EnginePart
 
-_Report = TypeVar("_Report", bound="BaseModel")
 
-_BUNDLE = click.argument(
+@click.command()
+@click.argument(
     "bundle", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
-_ROUNDS = click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
-_JSON = click.option(
+@click.option(
+    "--part",
+    "parts",
+    multiple=True,
+    type=click.Choice(["memory", "bits", "times"]),
+    help="Default: all.",
+)
+@click.option(
+    "--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Of times."
+)
+@click.option(
+    "--batches",
+    type=click.IntRange(min=1),
+    default=10_000,
+    show_default=True,
+    help="Of random shapes, while memory is watched; bits take a fifth of them.",
+)
+@click.option("--memory-limit", default="0", show_default=True, help="As for `bertd serve`.")
+@click.option(
     "--json",
     "json_path",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Also write the results.",
+    help="Also write the results, such as benchmarks/results/engine-minilm.json.",
 )
-
-
-@click.command()
-@_ROUNDS
-@_JSON
-def attention(rounds: int, json_path: Path | None) -> None:
-    """Time ways to compute attention over a packed batch, each alone."""
-    from bertd_bench.engine import attention as contest
-    from bertd_bench.engine import document
-
-    _finish(contest.measure(rounds, _progress), document.attention, json_path)
-
-
-@click.command()
-@_BUNDLE
-@_ROUNDS
-@_JSON
-def engine(bundle: Path | None, rounds: int, json_path: Path | None) -> None:
-    """Time BUNDLE without transport: padding, lanes, share of the machine's rate.
-
-    Without BUNDLE, the embedded default model.
-    """
-    from bertd_bench.engine import document, speed
-
-    _finish(speed.measure(_folder(bundle), rounds, _progress), document.speed, json_path)
-
-
-@click.command()
-@_BUNDLE
-@click.option("--arenas/--no-arenas", default=True, show_default=True, help="Slow ones too.")
-@_JSON
-def arrangements(bundle: Path | None, arenas: bool, json_path: Path | None) -> None:
-    """Measure memory and time of sessions and arenas in other arrangements than the server's."""
-    from bertd_bench.engine import arrangements as processes
-    from bertd_bench.engine import document
-
-    report = processes.measure(_folder(bundle), _progress, arenas=arenas)
-    _finish(report, document.arrangements, json_path)
-
-
-@click.command()
-@_BUNDLE
-@click.option("--batches", type=click.IntRange(min=1), default=10_000, show_default=True)
-@click.option("--lanes", type=click.IntRange(min=1), default=2, show_default=True)
-@click.option("--memory-limit", default="0", show_default=True, help="As for `bertd serve`.")
-@_JSON
-def memory(
-    bundle: Path | None, batches: int, lanes: int, memory_limit: str, json_path: Path | None
+def engine(  # noqa: PLR0913, PLR0917 - click's parameters
+    bundle: Path | None,
+    parts: tuple[EnginePart, ...],
+    rounds: int,
+    batches: int,
+    memory_limit: str,
+    json_path: Path | None,
 ) -> None:
-    """Run batches of random shapes on lanes and watch the memory of this process."""
+    """Measure BUNDLE without transport: memory over many batches, equal bits, times.
+
+    Without BUNDLE, the embedded default model. Fails if an answer has other bits in a batch, on
+    lanes or on all threads than alone.
+    """
+    from bertd_server.models.default_model import NoDefaultModelError, ensure_bundle
     from bertd_server.system.values import parse_bytes
 
-    from bertd_bench.engine import document, endurance
+    from bertd_bench.engine import document, run
 
     try:
         limit = parse_bytes(memory_limit)
     except ValueError as error:
         raise click.UsageError(f"--memory-limit: {error}") from error
-    report = endurance.memory_growth(_folder(bundle), lanes, batches, limit, _progress)
-    _finish(report, document.memory, json_path)
-
-
-@click.command()
-@_BUNDLE
-@click.option("--batches", type=click.IntRange(min=1), default=2_000, show_default=True)
-@_JSON
-def identity(bundle: Path | None, batches: int, json_path: Path | None) -> None:
-    """Compare the bits of answers alone with those in random batches, on lanes and wide."""
-    from bertd_bench.engine import document, endurance
-
-    report = endurance.identity(_folder(bundle), batches, _progress)
-    _finish(report, document.identity, json_path)
-    if report.different:
-        raise click.ClickException(f"{report.different} answers have other bits")
-
-
-def _progress(line: str) -> None:
-    click.echo(line, err=True)
-
-
-def _folder(bundle: Path | None) -> Path:
-    from bertd_server.models.default_model import NoDefaultModelError, ensure_bundle
-
     try:
-        return bundle or ensure_bundle()
+        folder = bundle or ensure_bundle()
     except NoDefaultModelError as error:
         raise click.ClickException(str(error)) from error
-
-
-def _finish(report: _Report, render: Callable[[_Report], str], json_path: Path | None) -> None:
-    click.echo(render(report))
+    report = run.measure(
+        folder,
+        parts or run.PARTS,
+        rounds=rounds,
+        batches=batches,
+        memory_limit=limit,
+        progress=lambda line: click.echo(line, err=True),
+    )
+    click.echo(document.render(report))
     if json_path is not None:
-        json_path.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-
-@click.command("engine-docs")
-@click.option(
-    "--results",
-    metavar="DIR",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=Path("benchmarks/results"),
-    show_default=True,
-    help="Folder of the JSON files of these commands.",
-)
-@click.option(
-    "--document",
-    "path",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=Path("docs/lab/engine.md"),
-    show_default=True,
-    help="The file to rewrite.",
-)
-def engine_docs(results: Path, path: Path) -> None:
-    """Write the results of these commands into the document on the engine."""
-    from bertd_bench.docs import documents
-    from bertd_bench.engine import results as written
-
-    documents.rewrite(path, lambda text: written.rewrite(text, results))
-
-
-COMMANDS = (attention, engine, arrangements, memory, identity, engine_docs)
+        json_path.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if report.identity is not None and report.identity.different:
+        raise click.ClickException(f"{report.identity.different} answers have other bits")

@@ -18,11 +18,10 @@ from bertd_server.engine import sessions
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-Shape = tuple[int, int]
 OWN = "ONNX Runtime"
 
 
-def layer_shapes(hidden: int, intermediate: int) -> list[Shape]:
+def layer_shapes(hidden: int, intermediate: int) -> list[tuple[int, int]]:
     """`(in, out)` of the products of one layer: merged QKV, output, FFN up, FFN down."""
     return [(hidden, 3 * hidden), (hidden, hidden), (hidden, intermediate), (intermediate, hidden)]
 

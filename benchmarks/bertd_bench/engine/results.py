@@ -1,48 +1,94 @@
-"""docs/lab/engine.md's measured sections, from the committed results."""
+"""What `bertd bench engine` found of one bundle: times, memory, bits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
-
 from pydantic import BaseModel
 
-from bertd_bench.docs import sections
-from bertd_bench.engine import document
-from bertd_bench.engine.arrangements import Arrangements
-from bertd_bench.engine.attention import Matrix
-from bertd_bench.engine.endurance import IdentityReport, MemoryReport
-from bertd_bench.engine.speed import EngineReport
+from bertd_bench.harness.machine import Machine
 
-# What a section is of: name in the comment, pattern of its results, their kind, how to write one.
-_SECTIONS: Sequence[tuple[str, str, type[BaseModel], Callable[[Any], str]]] = (
-    ("attention", "attention.json", Matrix, document.attention),
-    ("arrangements", "arrangements-*.json", Arrangements, document.arrangements),
-    ("engine", "engine-*.json", EngineReport, document.speed),
-    ("memory", "memory-*.json", MemoryReport, document.memory),
-    ("identity", "identity-*.json", IdentityReport, document.identity),
-)
+MIXED = "16 mixed"
+EQUAL = "16 equal"
+LONG_AND_SHORT = "512 + 30 x 8"
 
 
-def rewrite(text: str, folder: Path) -> str:
-    """The document with every section as the results say.
+class PaddingTax(BaseModel, frozen=True):
+    """Milliseconds of batches, on a lane or wide, and the two ratios that should be near 1."""
 
-    Args:
-        text: of the document.
-        folder: of the JSON files.
+    session: str
+    milliseconds: dict[str, float]
+    mixed_to_equal: float  # tokens/s of the mixed batch over those of equal lengths
+    together_to_apart: float  # time of 512 + 30 x 8 over the sum of the two apart
 
-    Raises:
-        ValueError: a section or its results are missing.
+
+class Efficiency(BaseModel, frozen=True):
+    """Rates in GFLOP/s of one batch on all threads."""
+
+    batch: str
+    tokens: int
+    gemm: dict[str, float]  # products of the linear layers alone, by library
+    engine: float  # all products of the model, attention included, over its time
+    engine_linear: float  # those of the linear layers alone, over the same time
+    ratio: float  # engine to the better of numpy and torch
+    ratio_to_own: float  # engine to ONNX Runtime's own products, without all else
+
+
+class LaneTimes(BaseModel, frozen=True):
+    """Milliseconds of one batch, and how much more lanes do than the wide session."""
+
+    batch: str
+    lane_alone: float
+    lane_busy: float
+    wide: float
+    lanes_to_wide: float  # batches a second
+
+
+class MemoryGrowth(BaseModel, frozen=True):
+    """Resident bytes over many batches of random shapes.
+
+    Attributes:
+        batches: after warm-up.
+        limit: bytes, as of `--memory-limit`; 0 for none.
+        first_bytes: after every shape and token, as the server's own warm-up runs them.
+        warm_bytes: after the random batches of warm-up.
+        samples_bytes: evenly over the batches, and after the last.
     """
-    for name, pattern, kind, render in _SECTIONS:
-        paths = sorted(folder.glob(pattern))
-        if not paths:
-            raise ValueError(f"{folder} has no {pattern}: run `bertd bench {name} --json FILE`")
-        blocks = [render(kind.model_validate_json(path.read_bytes())) for path in paths]
-        separator = "\n" if kind in {MemoryReport, IdentityReport} else "\n\n"
-        if separator == "\n":
-            blocks = [f"- {block}" for block in blocks]
-        opening = sections.begin("engine-docs", f"the figures of `bertd bench {name}`")
-        text = sections.replaced(text, opening, separator.join(blocks))
-    return text
+
+    batches: int
+    limit: int
+    max_batch_tokens: int
+    first_bytes: int
+    warm_bytes: int
+    samples_bytes: list[int]
+
+    @property
+    def growth(self) -> float:
+        """From the end of warm-up to the end, as a share."""
+        return self.samples_bytes[-1] / self.warm_bytes - 1
+
+
+class BitIdentity(BaseModel, frozen=True):
+    """How many batches and texts were compared, and how many answers had other bits."""
+
+    batches: int
+    texts: int
+    different: int
+
+
+class EngineReport(BaseModel, frozen=True):
+    """One run of `bertd bench engine`; parts that were left out are empty or None.
+
+    Attributes:
+        operators: by batch, the share of the time by kind of operator.
+    """
+
+    model: str
+    precision: str
+    threads: int
+    lanes: int
+    machine: Machine
+    padding: list[PaddingTax] = []
+    efficiency: list[Efficiency] = []
+    lane_rows: list[LaneTimes] = []
+    operators: dict[str, dict[str, float]] = {}
+    memory: MemoryGrowth | None = None
+    identity: BitIdentity | None = None

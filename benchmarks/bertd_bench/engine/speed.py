@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,71 +21,28 @@ from bertd import bundle
 from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.system import cpu
-from pydantic import BaseModel
 
-from bertd_bench.engine import batches, gemm, profile
-from bertd_bench.harness import machine, timing
+from bertd_bench.engine import batches, gemm, operators
+from bertd_bench.engine.results import (
+    EQUAL,
+    LONG_AND_SHORT,
+    MIXED,
+    Efficiency,
+    LaneTimes,
+    PaddingTax,
+)
+from bertd_bench.harness import timing
 from bertd_bench.harness.texts import MIXED_LENGTHS
 
-MIXED = "16 mixed"
-EQUAL = "16 equal"
-LONG_AND_SHORT = "512 + 30 x 8"
 LONG = "512"
 SHORT = "30 x 8"
 _EFFICIENCY = {"1 x 256": (256,), "4 x 128": (128,) * 4, "1 x 512": (512,), "16 x 128": (128,) * 16}
 _LANES = {"1 x 8": (8,), "1 x 32": (32,), "1 x 128": (128,), MIXED: MIXED_LENGTHS, LONG: (512,)}
 
 
-class PaddingTax(BaseModel, frozen=True):
-    """Milliseconds of batches, on a lane or wide, and the two ratios that should be near 1."""
-
-    session: str
-    milliseconds: dict[str, float]
-    mixed_to_equal: float  # tokens/s of the mixed batch over those of equal lengths
-    together_to_apart: float  # time of 512 + 30 x 8 over the sum of the two apart
-
-
-class Efficiency(BaseModel, frozen=True):
-    """Rates in GFLOP/s of one batch on all threads."""
-
-    batch: str
-    tokens: int
-    gemm: dict[str, float]  # products of the linear layers alone, by library
-    engine: float  # all products of the model, attention included, over its time
-    engine_linear: float  # those of the linear layers alone, over the same time
-    ratio: float  # engine to the better of numpy and torch
-    # Engine to ONNX Runtime's own products, without all else; older results lack it.
-    ratio_to_own: float | None = None
-
-
-class LaneRow(BaseModel, frozen=True):
-    """Milliseconds of one batch, and how much more lanes do than the wide session."""
-
-    batch: str
-    lane_alone: float
-    lane_busy: float
-    wide: float
-    lanes_to_wide: float  # batches a second
-
-
-class EngineReport(BaseModel, frozen=True):
-    """One run of the benchmark."""
-
-    model: str
-    precision: str
-    threads: int
-    lanes: int
-    machine: machine.Machine
-    padding: list[PaddingTax]
-    efficiency: list[Efficiency]
-    lane_rows: list[LaneRow]
-    operators: dict[str, dict[str, float]]  # by batch: share of the time by kind of operator
-
-
-def measure(folder: Path, rounds: int, progress: Callable[[str], None]) -> EngineReport:
-    """Run all of it on one bundle with float32 weights or any other."""
+def measure(folder: Path, rounds: int, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Time one bundle; gives the parts of an `EngineReport` that hold times."""
     threads = cpu.usable_threads()
-    here = machine.describe(threads)
     torch.set_num_threads(threads)
     manifest = bundle.read_manifest(folder)
     engine = Engine(folder, manifest, EngineOptions(threads))
@@ -101,21 +59,16 @@ def measure(folder: Path, rounds: int, progress: Callable[[str], None]) -> Engin
         progress(f"lanes, {name}")
         rows.append(_lanes(clock, name, lengths))
     progress("operators")
-    operators = {
-        name: profile.shares(folder, engine, clock.texts(lengths))
+    shares = {
+        name: operators.shares(folder, engine, clock.texts(lengths))
         for name, lengths in {"1 x 8": (8,), MIXED: MIXED_LENGTHS, **_EFFICIENCY}.items()
     }
-    return EngineReport(
-        model=manifest.name,
-        precision=manifest.precision,
-        threads=threads,
-        lanes=engine.lanes,
-        machine=here,
-        padding=padding,
-        efficiency=efficiency,
-        lane_rows=rows,
-        operators=operators,
-    )
+    return {
+        "padding": padding,
+        "efficiency": efficiency,
+        "lane_rows": rows,
+        "operators": shares,
+    }
 
 
 class _Clock:
@@ -183,7 +136,7 @@ def _efficiency(clock: _Clock, name: str, lengths: Sequence[int]) -> Efficiency:
     )
 
 
-def _lanes(clock: _Clock, name: str, lengths: Sequence[int]) -> LaneRow:
+def _lanes(clock: _Clock, name: str, lengths: Sequence[int]) -> LaneTimes:
     engine = clock.engine
     alone = clock.call(lengths, wide=False)
     with ThreadPoolExecutor(engine.lanes) as pool:
@@ -197,7 +150,7 @@ def _lanes(clock: _Clock, name: str, lengths: Sequence[int]) -> LaneRow:
             {"alone": alone, "busy": all_lanes, "wide": clock.call(lengths, wide=True)}
         )
     busy = took["busy"] / 4
-    return LaneRow(
+    return LaneTimes(
         batch=name,
         lane_alone=took["alone"],
         lane_busy=busy,

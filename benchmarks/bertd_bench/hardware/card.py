@@ -6,12 +6,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from bertd_bench.hardware.bandwidth import Bandwidth
 from bertd_bench.hardware.cores import Cores
 from bertd_bench.hardware.energy import Energy
-from bertd_bench.hardware.products import Kind, Product
-from bertd_bench.hardware.roofline import Point, Roof
-from bertd_bench.hardware.shapes import Linear
+from bertd_bench.hardware.memory import Bandwidth
+from bertd_bench.hardware.products import LinearShape, Product, ProductPrecision
+from bertd_bench.hardware.roofline import Roof, RooflinePoint
 from bertd_bench.hardware.ways import Way
 from bertd_bench.harness.machine import Machine
 from bertd_bench.harness.noise import Noise
@@ -33,13 +32,13 @@ class ModelCard(BaseModel, frozen=True):
 
     name: str
     precision: str
-    linears: list[Linear]
+    linears: list[LinearShape]
     file_bytes: int
-    points: list[Point]
+    points: list[RooflinePoint]
     ways: list[Way]
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ProductPrecision:
         """Of the numbers that its products are of."""
         return "int8" if self.precision == "int8" else "fp32"
 
@@ -81,7 +80,7 @@ class Card(BaseModel, frozen=True):
     energy: Energy
     skipped: dict[str, str]
 
-    def roof(self, kind: Kind) -> Roof | None:
+    def roof(self, kind: ProductPrecision) -> Roof | None:
         """The best rate of products of a kind, and the best of reading; None if not measured."""
         rates = [each.rate for each in self.products if each.kind == kind]
         reads = [each.rate for each in self.bandwidth if each.way == "read"]

@@ -79,7 +79,7 @@ def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
         chosen = cast("Provider", provider)
         providers.chain(chosen)  # before anything is exported
         with tempfile.TemporaryDirectory(prefix="bertd-hardware-") as scratch:
-            plan = run.Plan(
+            options = run.HardwareOptions(
                 folders=bundles or _default_model(Path(scratch), int8=int8),
                 provider=chosen,
                 price_per_hour=price_per_hour,
@@ -88,38 +88,12 @@ def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
                 memory_bytes=memory_mib and memory_mib << 20,
                 command=_command(sys.argv[1:], bundles),
             )
-            found = run.measure(plan, _progress)
+            found = run.measure(options, _progress)
     except (BundleError, CannotServeError, ExportError, NoDefaultModelError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(document.render(found))
     if json_path is not None:
         card.write(found, json_path)
-
-
-@click.command("hardware-docs")
-@click.option(
-    "--results",
-    metavar="DIR",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=RESULT.parent,
-    show_default=True,
-    help=f"Folder of {RESULT.name} and of regress' baseline.",
-)
-@click.option(
-    "--document",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=Path("docs/lab/benchmarks.md"),
-    show_default=True,
-    help="The file to rewrite.",
-)
-def hardware_docs(results: Path, document: Path) -> None:
-    """Write the card and the baseline of `regress` into the document on benchmarks."""
-    from bertd_bench.docs import documents
-    from bertd_bench.hardware import sections
-
-    link = documents.link(results, document)
-    documents.rewrite(document, lambda text: sections.rewrite(text, results, link))
 
 
 def _command(arguments: list[str], bundles: tuple[Path, ...]) -> str:
@@ -147,6 +121,3 @@ def _default_model(scratch: Path, *, int8: bool) -> tuple[Path, ...]:
 
 def _progress(line: str) -> None:
     click.echo(line, err=True)
-
-
-COMMANDS = (hardware, hardware_docs)

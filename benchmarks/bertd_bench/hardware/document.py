@@ -1,9 +1,13 @@
-"""A card as Markdown."""
+"""The card in docs/lab/benchmarks.md: tables and sentences of what was measured of a machine."""
 
 from __future__ import annotations
 
-from bertd_bench.hardware.bandwidth import Bandwidth
+from pathlib import Path
+
+from bertd_bench.docs import Section
+from bertd_bench.hardware import card as cards
 from bertd_bench.hardware.card import Card, ModelCard
+from bertd_bench.hardware.memory import Bandwidth
 from bertd_bench.hardware.products import Product
 from bertd_bench.hardware.ways import Way
 from bertd_bench.harness.intervals import Interval
@@ -165,3 +169,12 @@ def _between(interval: Interval | None) -> str:
 def _table(heads: list[str], rows: list[list[str]]) -> str:
     lines = [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _section(folder: Path) -> str:
+    """The committed card, with a link as the document sees it."""
+    link = "../../benchmarks/results/hardware.json"
+    return render(cards.read(folder / "hardware.json"), link)
+
+
+SECTIONS = (Section("docs/lab/benchmarks.md", "hardware-card", _section),)

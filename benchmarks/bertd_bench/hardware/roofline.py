@@ -11,8 +11,8 @@ slope; the card says so. (Williams, Waterman and Patterson, "Roofline", CACM 52(
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,17 +23,16 @@ from bertd_server.system.values import Provider
 from pydantic import BaseModel
 
 from bertd_bench.engine.batches import random_texts
-from bertd_bench.hardware.shapes import Linear
-from bertd_bench.harness import rounds
+from bertd_bench.hardware import kernels
+from bertd_bench.hardware.products import LinearShape
 from bertd_bench.harness.noise import Watch
-from bertd_bench.harness.rounds import SystemTimes
-from bertd_bench.harness.system import Calls
+from bertd_bench.harness.rounds import Schedule, SystemTimes
 
 TOKENS = (8, 32, 128, 512, 2048)
 _LONGEST = 128  # tokens of a text in these batches: attention is then small beside the products
 
 
-class Point(BaseModel, frozen=True):
+class RooflinePoint(BaseModel, frozen=True):
     """The real engine on one batch, all threads.
 
     Attributes:
@@ -61,7 +60,7 @@ class Point(BaseModel, frozen=True):
     @property
     def rate(self) -> float:
         """1e9 operations a second of the linear layers, over the time of the whole run."""
-        return self.operations / self.measured.median_ms / 1e6
+        return kernels.rate_of(self.operations, self.measured)
 
     @property
     def efficiency(self) -> float | None:
@@ -90,7 +89,7 @@ class Roof(NamedTuple):
         return min(self.peak, intensity * self.bandwidth)
 
 
-def bytes_moved(linears: Sequence[Linear], tokens: int, *, int8: bool) -> float:
+def bytes_moved(linears: Sequence[LinearShape], tokens: int, *, int8: bool) -> float:
     """Weights once, and rows of each product in and out; results are float32."""
     width = 1 if int8 else 4
     return float(
@@ -110,14 +109,14 @@ def lengths_of(tokens: int, longest: int) -> list[int]:
 
 def measure(  # noqa: PLR0913 - a grid has its edges
     folder: Path,
-    linears: Sequence[Linear],
+    linears: Sequence[LinearShape],
     threads: int,
     *,
     provider: Provider,
-    schedule: rounds.Schedule,
+    schedule: Schedule,
     products_ms: dict[int, float],
     watch: Watch | None,
-) -> list[Point]:
+) -> list[RooflinePoint]:
     """Time the engine on batches of more and more tokens, in turns.
 
     Args:
@@ -134,20 +133,14 @@ def measure(  # noqa: PLR0913 - a grid has its edges
     rng = np.random.default_rng(0)
     plans = {tokens: lengths_of(tokens, manifest.max_tokens) for tokens in TOKENS}
 
-    def call(lengths: Sequence[int]) -> Calls:
+    def call(lengths: Sequence[int]) -> tuple[str, int, Callable[[], object]]:
         texts = random_texts(rng, lengths, manifest)
-        name = f"{sum(lengths)} tokens"
-        return Calls(name, threads, [lambda: engine.answer(texts, wide=engine.has_wide)])
+        run = partial(engine.answer, texts, wide=engine.has_wide)
+        return f"{sum(lengths)} tokens", threads, run
 
-    seen = rounds.run(
-        [call(lengths) for lengths in plans.values()],
-        0,
-        schedule,
-        random.Random(0),  # noqa: S311 - the order of turns is no secret
-        watch=watch,
-    )
+    seen = kernels.in_turns([call(lengths) for lengths in plans.values()], schedule, watch)
     return [
-        Point(
+        RooflinePoint(
             tokens=sum(lengths),
             lengths=lengths,
             operations=sum(linear.operations(sum(lengths)) for linear in linears),

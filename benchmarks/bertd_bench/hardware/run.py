@@ -11,18 +11,9 @@ from bertd_server.engine import providers
 from bertd_server.system import cpu
 from bertd_server.system.values import Provider
 
-from bertd_bench.hardware import (
-    bandwidth,
-    cores,
-    device_memory,
-    energy,
-    products,
-    roofline,
-    shapes,
-    ways,
-)
+from bertd_bench.hardware import cores, energy, memory, products, roofline, ways
 from bertd_bench.hardware.card import Card, ModelCard
-from bertd_bench.hardware.products import Product
+from bertd_bench.hardware.products import LinearShape, Product
 from bertd_bench.harness import machine
 from bertd_bench.harness.noise import Distance, Watch
 from bertd_bench.harness.rounds import Schedule
@@ -32,7 +23,7 @@ _ENERGY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class HardwareOptions:
     """What is measured, and how often.
 
     Attributes:
@@ -59,48 +50,52 @@ def thread_counts(threads: int) -> list[int]:
     return sorted({1, max(1, threads // 2), threads})
 
 
-def measure(plan: Plan, progress: Callable[[str], None]) -> Card:
+def measure(options: HardwareOptions, progress: Callable[[str], None]) -> Card:
     """Measure everything.
 
     Raises:
         CannotServeError: the provider is not there; said before anything is measured.
         bundle.BundleError: a folder holds none, or one without products.
     """
-    providers.chain(plan.provider)
-    models = [(folder, bundle.read_manifest(folder), shapes.of(folder)) for folder in plan.folders]
+    providers.chain(options.provider)
+    models = [
+        (folder, bundle.read_manifest(folder), products.shapes_of(folder))
+        for folder in options.folders
+    ]
     threads = cpu.usable_threads()
     here = machine.describe(threads)
     affinity = here.affinity or list(range(threads))
     schedule = Schedule(
-        plan.rounds,
+        options.rounds,
         repeats=5,
         pause_seconds=0.005,
-        steady_seconds=plan.turn_seconds,
-        turn_seconds=plan.turn_seconds / 4,
+        steady_seconds=options.turn_seconds,
+        turn_seconds=options.turn_seconds / 4,
     )
     skipped: dict[str, str] = {}
     with Distance(affinity) as distance, Watch(affinity, distance=distance) as watch:
         progress("cores")
-        seen = cores.measure(affinity, threads, plan.rounds, watch.calibrate)
+        seen = cores.measure(affinity, threads, options.rounds, watch.calibrate)
         progress("memory")
-        size = plan.memory_bytes or bandwidth.size(seen.cache_bytes)
-        memory = (
-            bandwidth.measure(size, thread_counts(threads), schedule, watch)
-            if plan.provider == "cpu"
-            else device_memory.measure(size, threads, plan.provider, schedule, watch)
+        size = options.memory_bytes or memory.size(seen.cache_bytes)
+        bandwidth = (
+            memory.measure(size, thread_counts(threads), schedule, watch)
+            if options.provider == "cpu"
+            else memory.measure_device(size, threads, options.provider, schedule, watch)
         )
         rates: list[Product] = []
         cards = []
         for folder, manifest, linears in models:
-            own, reason = _products(plan, manifest, linears, schedule, watch, progress)
-            rates += [each for each in own if each.measured.name not in _names(rates)]
+            own, reason = _products(options, manifest, linears, schedule, watch, progress)
+            known = {each.measured.name for each in rates}
+            rates += [each for each in own if each.measured.name not in known]
             skipped |= {f"products of {manifest.name}, {manifest.precision}": reason or ""}
             progress(f"{manifest.name}, {manifest.precision}: engine by tokens")
             points = roofline.measure(
                 folder,
                 linears,
                 threads,
-                provider=plan.provider,
+                provider=options.provider,
                 schedule=schedule,
                 products_ms=alone_ms(own, linears, threads),
                 watch=watch,
@@ -110,9 +105,9 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> Card:
                 folder,
                 threads,
                 MIXED_LENGTHS,
-                provider=plan.provider,
-                rounds=plan.rounds,
-                seconds=plan.turn_seconds,
+                provider=options.provider,
+                rounds=options.rounds,
+                seconds=options.turn_seconds,
                 between=watch.calibrate,
             )
             weights = folder / bundle.WEIGHTS_NAME
@@ -127,26 +122,26 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> Card:
                 )
             )
         progress("energy")
-        spent = _energy(plan, cards)
+        spent = _energy(options, cards)
         noise = watch.noise()
     return Card(
-        command=plan.command,
-        provider=plan.provider,
+        command=options.command,
+        provider=options.provider,
         machine=here,
         noise=noise,
         cores=seen,
-        bandwidth=memory,
+        bandwidth=bandwidth,
         products=rates,
         models=cards,
         mix=list(MIXED_LENGTHS),
-        price_per_hour=plan.price_per_hour,
+        price_per_hour=options.price_per_hour,
         energy=spent,
         skipped={name: reason for name, reason in skipped.items() if reason},
     )
 
 
 def alone_ms(
-    found: Sequence[Product], linears: Sequence[shapes.Linear], threads: int
+    found: Sequence[Product], linears: Sequence[LinearShape], threads: int
 ) -> dict[int, float]:
     """Milliseconds of all products of a model by tokens, on so many threads."""
     result = {}
@@ -161,20 +156,16 @@ def alone_ms(
     return result
 
 
-def _names(found: Sequence[Product]) -> set[str]:
-    return {each.measured.name for each in found}
-
-
 def _products(  # noqa: PLR0913, PLR0917 - passed through
-    plan: Plan,
+    options: HardwareOptions,
     manifest: bundle.Manifest,
-    linears: Sequence[shapes.Linear],
+    linears: Sequence[LinearShape],
     schedule: Schedule,
     watch: Watch,
     progress: Callable[[str], None],
 ) -> tuple[list[Product], str | None]:
     """Rates of a bundle's products, or why there are none."""
-    if manifest.precision == "fp16" and plan.provider == "cpu":
+    if manifest.precision == "fp16" and options.provider == "cpu":
         return [], "fp16 weights are computed in float32 on a CPU: see the fp32 bundle's"
     progress(f"{manifest.name}, {manifest.precision}: products")
     threads = cpu.usable_threads()
@@ -183,8 +174,8 @@ def _products(  # noqa: PLR0913, PLR0917 - passed through
             "int8" if manifest.precision == "int8" else "fp32",
             linears,
             roofline.TOKENS,
-            thread_counts(threads) if plan.provider == "cpu" else [threads],
-            provider=plan.provider,
+            thread_counts(threads) if options.provider == "cpu" else [threads],
+            provider=options.provider,
             schedule=schedule,
             watch=watch,
         )
@@ -193,12 +184,12 @@ def _products(  # noqa: PLR0913, PLR0917 - passed through
     return found, None
 
 
-def _energy(plan: Plan, cards: Sequence[ModelCard]) -> energy.Energy:
+def _energy(options: HardwareOptions, cards: Sequence[ModelCard]) -> energy.Energy:
     """Joules of the fastest way of all."""
     number, card = max(enumerate(cards), key=lambda pair: pair[1].best.rate)
-    best, folder = card.best, plan.folders[number]
+    best, folder = card.best, options.folders[number]
 
-    runner = ways.Runner(folder, ways.Arrangement(best.lanes, best.threads), plan.provider)
+    runner = ways.Runner(folder, ways.LaneLayout(best.lanes, best.threads), options.provider)
     batches = ways.batches(bundle.read_manifest(folder), MIXED_LENGTHS, best.texts)
-    seconds = min(_ENERGY_SECONDS, 10 * plan.turn_seconds)
+    seconds = min(_ENERGY_SECONDS, 10 * options.turn_seconds)
     return energy.measure(lambda: runner.answered(batches, seconds))

@@ -1,4 +1,4 @@
-"""`bertd bench load`."""
+"""`bertd bench load` and `front-end`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 
 RESULTS = Path("benchmarks/results/load.json")
-_QUICK = {"seconds": 3.0, "rounds": 1}
 
 
 @click.command()
@@ -36,7 +35,6 @@ _QUICK = {"seconds": 3.0, "rounds": 1}
 )
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), default=16, show_default=True, help="At most.")
-@click.option("--quick", is_flag=True, help="One round of steps of 3 seconds.")
 @click.option(
     "--set",
     "settings",
@@ -68,7 +66,6 @@ def load(  # noqa: PLR0913, PLR0917 - click's parameters
     seconds: float,
     rounds: int,
     steps: int,
-    quick: bool,
     settings: tuple[str, ...],
     pythons: tuple[str, ...],
     json_path: Path | None,
@@ -82,9 +79,8 @@ def load(  # noqa: PLR0913, PLR0917 - click's parameters
 
     from bertd_bench.compare.process import PeerError
     from bertd_bench.contestants.eager import BenchError
-    from bertd_bench.load import results, run, table
+    from bertd_bench.load import document, results, run
     from bertd_bench.load.processes import CONTESTANTS
-    from bertd_bench.load.serve_cli import parse
 
     known = {each.name: each for each in CONTESTANTS}
     for name in names:
@@ -92,30 +88,78 @@ def load(  # noqa: PLR0913, PLR0917 - click's parameters
             raise click.UsageError(f"--contestant {name} is not one of: {'; '.join(known)}")
     if json_path is not None and not json_path.absolute().parent.is_dir():
         raise click.UsageError(f"--json: {json_path.absolute().parent} is not a folder")
-    choices = run.Choices(
+    options = run.LoadOptions(
         model=model,
         contestants=[each for each in CONTESTANTS if not names or each.name in names],
         threads=threads,
         objective=objective_ms / 1e3,
-        seconds=_QUICK["seconds"] if quick else seconds,
-        rounds=int(_QUICK["rounds"]) if quick else rounds,
+        seconds=seconds,
+        rounds=rounds,
         steps=steps,
-        settings=parse(settings),
+        settings=_parsed(settings),
         pythons=pythons,
-        command=shlex.join(["bertd", *_arguments()]),
+        command=shlex.join(["bertd", *sys.argv[1:]]),
     )
     try:
-        report = run.measure(choices, lambda line: click.echo(line, err=True))
+        report = run.measure(options, lambda line: click.echo(line, err=True))
     except (BenchError, ExportError, PeerError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(table.to_markdown(report))
+    click.echo(document.goodput(report))
     if json_path is not None:
         click.echo(f"{results.write(report, json_path)} is written", err=True)
 
 
-def _arguments() -> list[str]:
-    """Of this command, as it was called; what a test calls has none."""
-    return sys.argv[1:] if "load" in sys.argv else ["bench", "load"]
+@click.command("front-end")
+@click.argument(
+    "bundle", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.05),
+    default=1.5,
+    show_default=True,
+    help="Length of one turn.",
+)
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option(
+    "--json",
+    "json_path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write the results.",
+)
+def front_end(bundle: Path | None, seconds: float, rounds: int, json_path: Path | None) -> None:
+    """Measure the server's CPU time for a call without the model's, beside a bare gRPC echo.
+
+    Without BUNDLE, the embedded default model.
+    """
+    from bertd.bundle import BundleError
+    from bertd_server.models import default_model
+
+    from bertd_bench.load import document, results
+    from bertd_bench.load import front_end as measurement
+    from bertd_bench.load.front_servers import FrontError
+
+    try:
+        report = measurement.measure(
+            bundle or default_model.ensure_bundle(),
+            seconds=seconds,
+            rounds=rounds,
+            progress=lambda line: click.echo(f"measuring {line}", err=True),
+        )
+    except (FrontError, BundleError, default_model.NoDefaultModelError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(document.front_end(report))
+    if json_path is not None:
+        results.write(report, json_path)
 
 
-COMMANDS = (load,)
+def _parsed(settings: tuple[str, ...]) -> dict[str, str]:
+    """Settings of `bertd serve` by their names."""
+    parsed = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise click.UsageError(f"--set {setting} is not NAME=VALUE, such as lanes=2")
+        parsed[name.replace("-", "_")] = value
+    return parsed

@@ -11,7 +11,10 @@ The CPU time is that of the whole process: event loop, gRPC's threads, and the l
 from __future__ import annotations
 
 import asyncio
+import os
+import statistics
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -19,27 +22,101 @@ from pathlib import Path
 
 import grpc
 from bertd import bundle
-from bertd_server.system import cpu as cores
-from tokenizers import Tokenizer
+from bertd_server.system import cpu
+from pydantic import BaseModel
 
 from bertd_bench.harness import machine
-from bertd_bench.load import bare, cpu, front_servers, mix
-from bertd_bench.load.client import EMBED, Stream, process_pool, put_load
-from bertd_bench.load.front_results import UNARY, Frame, FrontReport, Row, Turn
-from bertd_bench.load.front_servers import ECHO, Frames, Front, FrontError
-from bertd_bench.load.generator import Closed, Outcome
+from bertd_bench.load import front_servers, traffic
+from bertd_bench.load.client import EMBED, ClientLoad, process_pool, put_load
+from bertd_bench.load.front_servers import ECHO, Front, FrontError, FunctionTimes
+from bertd_bench.load.generator import Closed, Open, RequestOutcome
 
-TOKENS = 16
-WORKERS = 4
+UNARY_LIMIT = 1.6  # of the echo, in calls of one text
+BULK_LIMIT = 0.2  # of the same echo, for each text
+UNARY = "Embed, 1 text"
+
+_TOKENS = 16
+_WORKERS = 4
 _BULK = 32
 _TEXTS = 512  # more than are in flight, so that no two of those are equal
 _AHEAD = 8  # messages of a stream without an answer; as many as the server works on at once
 _WARM_SHARE = 0.25  # of a turn, before the first
+_SHOWN = 25  # functions of the profile, by their own time and with callees
+_TRANSPORT_NAMES = ("grpc", "event_engine", "timer_manager", "resolver", "lifeguard")
+
+
+class FrontEndTurn(BaseModel, frozen=True):
+    """One load on one server: messages answered, and CPU seconds of the server by its threads."""
+
+    messages: int
+    seconds: dict[str, float]
+
+    @property
+    def each(self) -> float:
+        """CPU seconds of one message."""
+        return sum(self.seconds.values()) / self.messages
+
+
+class MessageCost(BaseModel, frozen=True):
+    """Calls, or messages of streams, of one kind, on both servers in turns.
+
+    Attributes:
+        request_bytes: of a message.
+        answer_bytes: of its answer.
+    """
+
+    name: str
+    texts: int
+    request_bytes: int
+    answer_bytes: int
+    bertd: list[FrontEndTurn]
+    echo: list[FrontEndTurn]
+
+    @property
+    def cost(self) -> float:
+        """Median CPU seconds of a message."""
+        return statistics.median(turn.each for turn in self.bertd)
+
+    @property
+    def echo_cost(self) -> float:
+        """The same of the echo."""
+        return statistics.median(turn.each for turn in self.echo)
+
+    @property
+    def ratio(self) -> float:
+        """Median, over the rounds, of ours over the echo."""
+        pairs = zip(self.bertd, self.echo, strict=True)
+        return statistics.median(ours.each / bare.each for ours, bare in pairs)
+
+
+class ProfiledFunction(BaseModel, frozen=True):
+    """A function of the profile; microseconds a call of the RPC, and how often it was called."""
+
+    name: str
+    calls: float
+    own: float
+    cumulative: float
+
+
+class FrontReport(BaseModel, frozen=True):
+    """One run of `bertd bench front-end`."""
+
+    model: str
+    tokens: int
+    workers: int
+    machine: machine.Machine
+    rows: list[MessageCost]
+    profile: list[ProfiledFunction]
+
+    @property
+    def echo_call(self) -> float:
+        """CPU seconds of an echo of the sizes of a unary call of one text."""
+        return next(row.echo_cost for row in self.rows if row.name == UNARY)
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
-    """Messages of one kind: what they carry, and how."""
+class _MessageKind:
+    """What messages carry, and how; `echo` is the echo's method for them."""
 
     name: str
     echo: str
@@ -48,10 +125,10 @@ class _Kind:
 
 
 _KINDS = (
-    _Kind(UNARY, "One", 1, streamed=False),
-    _Kind(f"Embed, {_BULK} texts", "Many", _BULK, streamed=False),
-    _Kind("EmbedStream, 1 text", "One", 1, streamed=True),
-    _Kind(f"EmbedStream, {_BULK} texts", "Many", _BULK, streamed=True),
+    _MessageKind(UNARY, "One", 1, streamed=False),
+    _MessageKind(f"Embed, {_BULK} texts", "Many", _BULK, streamed=False),
+    _MessageKind("EmbedStream, 1 text", "One", 1, streamed=True),
+    _MessageKind(f"EmbedStream, {_BULK} texts", "Many", _BULK, streamed=True),
 )
 
 
@@ -69,9 +146,10 @@ def measure(
     Raises:
         FrontError: a server did not start, or a call failed.
     """
-    here = machine.describe(cores.usable_threads())
-    manifest = bundle.read_manifest(folder)
-    requests = _requests(folder)
+    here = machine.describe(cpu.usable_threads())
+    texts = traffic.texts_for(folder, _TEXTS, (_TOKENS,))
+    requests = {size: traffic.serialize(texts, size) for size in (1, _BULK)}
+    turns: dict[tuple[str, Front], list[FrontEndTurn]] = {}
     with process_pool() as pool:
         with front_servers.bertd(folder) as ours:
             answers = {
@@ -79,26 +157,28 @@ def measure(
                 for kind in _KINDS
             }
             with front_servers.echo(answers) as echo:
-                turns: dict[tuple[str, Front], list[Turn]] = {}
                 for number in range(-1, rounds):
                     progress(f"round {number + 1} of {rounds}" if number >= 0 else "warm-up")
                     length = seconds if number >= 0 else _WARM_SHARE * seconds
                     for kind in _KINDS:
                         for front in (ours, echo) if number % 2 else (echo, ours):
-                            turn = _turn(pool, front, front is echo, kind, requests, length)
+                            service = f"/{ECHO}/{kind.echo}" if front is echo else EMBED
+                            turn = _turn(pool, front, service, kind, requests[kind.texts], length)
                             if number >= 0:
                                 turns.setdefault((kind.name, front), []).append(turn)
                 echo.stop()
             ours.stop()
         progress("profile")
-        profile = _profile(pool, folder, requests, seconds)
+        with front_servers.bertd(folder, profile=True) as front:
+            calls = pool.submit(_calls, front.address, EMBED, requests[1], 2 * seconds).result()
+            profile = _most(front.stop(), calls)
     return FrontReport(
-        model=manifest.name,
-        tokens=TOKENS,
-        workers=WORKERS,
+        model=bundle.read_manifest(folder).name,
+        tokens=_TOKENS,
+        workers=_WORKERS,
         machine=here,
         rows=[
-            Row(
+            MessageCost(
                 name=kind.name,
                 texts=kind.texts,
                 request_bytes=len(requests[kind.texts][0]),
@@ -112,58 +192,55 @@ def measure(
     )
 
 
-def _requests(folder: Path) -> dict[int, list[bytes]]:
-    """Serialised calls, by how many texts they have."""
-    tokenizer = Tokenizer.from_file(str(folder / bundle.TOKENIZER_NAME))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    texts = mix.build_texts(tokenizer, _TEXTS, bare.seeded(0), (TOKENS,))
-    return {size: mix.serialize(texts, size) for size in {kind.texts for kind in _KINDS}}
-
-
 def _turn(  # noqa: PLR0913, PLR0917 - one cell of the measurement
     pool: Executor,
     front: Front,
-    bare_echo: bool,
-    kind: _Kind,
-    requests: dict[int, list[bytes]],
+    method: str,
+    kind: _MessageKind,
+    requests: Sequence[bytes],
     seconds: float,
-) -> Turn:
-    method = f"/{ECHO}/{kind.echo}" if bare_echo else EMBED
-    if kind.streamed:
-        method += "Stream"
-    put = _put_streams if kind.streamed else _put_calls
-    before = cpu.thread_seconds(front.pid)
-    messages = pool.submit(put, front.address, method, requests[kind.texts], seconds).result()
-    return Turn(messages=messages, seconds=cpu.difference(before, cpu.thread_seconds(front.pid)))
+) -> FrontEndTurn:
+    put, method = (_streams, f"{method}Stream") if kind.streamed else (_calls, method)
+    before = thread_seconds(front.pid)
+    messages = pool.submit(put, front.address, method, requests, seconds).result()
+    used = thread_seconds(front.pid)
+    return FrontEndTurn(
+        messages=messages,
+        seconds={thread: used[thread] - before.get(thread, 0.0) for thread in used},
+    )
 
 
-def _profile(
-    pool: Executor, folder: Path, requests: dict[int, list[bytes]], seconds: float
-) -> list[Frame]:
-    """Functions of the event loop's thread that took most, in unary calls of one text."""
-    with front_servers.bertd(folder, profile=True) as front:
-        calls = pool.submit(_put_calls, front.address, EMBED, requests[1], 2 * seconds).result()
-        frames = front.stop()
-    return _most(frames, calls)
+def thread_seconds(pid: int) -> dict[str, float]:
+    """CPU seconds that a process has used so far, by kind of thread; empty without /proc."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    seconds: Counter[str] = Counter()
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        try:
+            stat = (task / "stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:  # it has just ended
+            continue
+        name, _, rest = stat.partition("(")[2].rpartition(")")
+        user, system = rest.split()[11:13]
+        kind = "gRPC threads" if name.startswith(_TRANSPORT_NAMES) else "lanes and tokeniser"
+        seconds["event loop" if task.name == str(pid) else kind] += int(user) + int(system)
+    return {kind: spent / ticks for kind, spent in seconds.items()}
 
 
-def _most(frames: Frames, calls: int) -> list[Frame]:
-    """Functions called about once a call or more, those with most time first."""
+def _most(functions: FunctionTimes, calls: int) -> list[ProfiledFunction]:
+    """Functions called about once a call or more, those with most time of their own first."""
     found = [
-        Frame(
+        ProfiledFunction(
             name=_label(file, name),
             calls=times / calls,
             own=own / calls * 1e6,
             cumulative=cumulative / calls * 1e6,
         )
-        for file, _, name, times, own, cumulative in frames
+        for file, _, name, times, own, cumulative in functions
         if 2 * times >= calls
     ]
-    found.sort(key=lambda frame: -frame.own)
-    kept = {frame.name: frame for frame in found[:25]}
-    by_cumulative = sorted(found, key=lambda frame: -frame.cumulative)
-    return list((kept | {frame.name: frame for frame in by_cumulative[:25]}).values())
+    by_own = sorted(found, key=lambda each: -each.own)[:_SHOWN]
+    by_cumulative = sorted(found, key=lambda each: -each.cumulative)[:_SHOWN]
+    return list({each.name: each for each in (*by_own, *by_cumulative)}.values())
 
 
 def _label(file: str, name: str) -> str:
@@ -176,26 +253,22 @@ def _label(file: str, name: str) -> str:
 
 def _answer(address: str, request: bytes) -> bytes:
     """What our server answers."""
-
-    async def ask() -> bytes:
-        async with grpc.aio.insecure_channel(address) as channel:
-            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(EMBED)
-            return await call(request)
-
-    return asyncio.run(ask())
+    load = ClientLoad(Open((0.0,), (60.0,)), (request,), keep=True)
+    [asked], _ = put_load(address, load)
+    return asked.reply.answer
 
 
-def _put_calls(address: str, method: str, requests: Sequence[bytes], seconds: float) -> int:
+def _calls(address: str, method: str, requests: Sequence[bytes], seconds: float) -> int:
     """Unary calls in a closed loop; returns how many were answered."""
-    stream = Stream(Closed(WORKERS, seconds), tuple(requests), answer_bytes=1, method=method)
-    (records,) = put_load(address, [stream]).records
-    for record in records:
-        if record.reply.outcome is not Outcome.ANSWERED:
-            raise FrontError(f"a call of {method} failed: {record.reply.detail}")
-    return len(records)
+    load = ClientLoad(Closed(_WORKERS, seconds), tuple(requests), method)
+    asked, _ = put_load(address, load)
+    for each in asked:
+        if each.reply.outcome is not RequestOutcome.ANSWERED:
+            raise FrontError(f"a call of {method} failed: {each.reply.detail}")
+    return len(asked)
 
 
-def _put_streams(address: str, method: str, requests: Sequence[bytes], seconds: float) -> int:
+def _streams(address: str, method: str, requests: Sequence[bytes], seconds: float) -> int:
     """One stream in a closed loop; returns how many messages were answered."""
     return asyncio.run(_stream(address, method, requests, time.perf_counter() + seconds))
 

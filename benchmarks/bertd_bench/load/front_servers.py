@@ -39,7 +39,7 @@ _START_SECONDS = 60.0
 _ANYWHERE = "127.0.0.1:0"
 _INSTANT = 2e-5  # seconds that a lane spends on any batch
 
-Frames = list[tuple[str, int, str, int, float, float]]
+FunctionTimes = list[tuple[str, int, str, int, float, float]]
 """Of a profile, for each function: file, line, name, calls, own seconds, seconds with callees."""
 
 
@@ -89,10 +89,10 @@ class Front:
     address: str
     connection: Connection
 
-    def stop(self) -> Frames:
+    def stop(self) -> FunctionTimes:
         """End it; gives its profile, empty unless it was asked for."""
         self.connection.send(None)
-        frames: Frames = self.connection.recv()
+        frames: FunctionTimes = self.connection.recv()
         return frames
 
 
@@ -153,7 +153,7 @@ def _run(
     connection.send(_frames(profiler) if profile else [])
 
 
-def _frames(profiler: cProfile.Profile) -> Frames:
+def _frames(profiler: cProfile.Profile) -> FunctionTimes:
     profiler.create_stats()
     stats: dict[tuple[str, int, str], Any] = profiler.stats
     return [

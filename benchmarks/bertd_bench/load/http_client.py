@@ -10,14 +10,13 @@ import asyncio
 import base64
 import json
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bertd_bench.load.client import ClientRun, Stream
-from bertd_bench.load.generator import Outcome, Reply, Send, run
+from bertd_bench.load.generator import RequestOutcome, Send, SendResult
 
 _Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _REFUSALS = (429, 503)
@@ -49,30 +48,17 @@ def embedding_of(answer: bytes) -> NDArray[np.float32]:
     return np.asarray(value, np.float32)
 
 
-def put_load(address: str, streams: Sequence[Stream]) -> ClientRun:
-    """Run all streams at once against the server at an address."""
-    return asyncio.run(_put_load(address, streams))
-
-
-async def _put_load(address: str, streams: Sequence[Stream]) -> ClientRun:
-    idle: list[_Connection] = []
-    cpu, begin = time.process_time(), time.perf_counter()
-    records = await asyncio.gather(
-        *(run(stream.load, sender(address, stream, idle)) for stream in streams)
-    )
-    for _, writer in idle:
-        writer.close()
-    return ClientRun(list(records), time.process_time() - cpu, time.perf_counter() - begin)
-
-
-def sender(address: str, stream: Stream, idle: list[_Connection]) -> Send:
+@asynccontextmanager
+async def sender(
+    address: str, requests: Sequence[bytes], *, keep: bool = False
+) -> AsyncIterator[Send]:
     """Sends ready requests, in turn, each on a connection that nobody else uses meanwhile."""
     host, _, port = address.rpartition(":")
-    requests = stream.requests
+    idle: list[_Connection] = []
 
-    async def send(number: int, within: float) -> Reply:
+    async def send(number: int, within: float) -> SendResult:
         if within <= 0:
-            return Reply(Outcome.EXPIRED)
+            return SendResult(RequestOutcome.EXPIRED)
         connection: _Connection | None = None
         try:
             async with asyncio.timeout(None if math.isinf(within) else within):
@@ -81,17 +67,22 @@ def sender(address: str, stream: Stream, idle: list[_Connection]) -> Send:
                 status, body = await _answer(connection[0])
         except TimeoutError:
             _close(connection)
-            return Reply(Outcome.EXPIRED)
+            return SendResult(RequestOutcome.EXPIRED)
         except (OSError, EOFError, ValueError) as error:
             _close(connection)
-            return Reply(Outcome.FAILED, detail=str(error))
+            return SendResult(RequestOutcome.FAILED, str(error))
         idle.append(connection)
         if status != 200:
             refused = status in _REFUSALS
-            return Reply(Outcome.REFUSED if refused else Outcome.FAILED, detail=str(status))
-        return Reply(Outcome.ANSWERED, answer=body if stream.keep else b"")
+            outcome = RequestOutcome.REFUSED if refused else RequestOutcome.FAILED
+            return SendResult(outcome, str(status))
+        return SendResult(RequestOutcome.ANSWERED, answer=body if keep else b"")
 
-    return send
+    try:
+        yield send
+    finally:
+        for connection in idle:
+            _close(connection)
 
 
 async def _connection(idle: list[_Connection], host: str, port: int) -> _Connection:

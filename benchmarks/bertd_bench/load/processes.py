@@ -70,7 +70,7 @@ CONTESTANTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ServerInputs:
     """What a server is given: folders, and its budget of threads."""
 
     checkpoint: str
@@ -81,7 +81,7 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class ContestantServer:
     """A server that listens."""
 
     contestant: Contestant
@@ -116,7 +116,9 @@ class Running:
             os.killpg(self.process.pid, number)
 
 
-def start(contestant: Contestant, given: Given, interpreter: str = sys.executable) -> Running:
+def start(
+    contestant: Contestant, given: ServerInputs, interpreter: str = sys.executable
+) -> ContestantServer:
     """Start a contestant, and stop it as soon as it listens.
 
     Raises:
@@ -144,7 +146,7 @@ def start(contestant: Contestant, given: Given, interpreter: str = sys.executabl
             start_new_session=True,
         )
     try:
-        running = Running(contestant, process, _port(process, path))
+        running = ContestantServer(contestant, process, _port(process, path))
     except PeerError:
         _end(process)
         raise

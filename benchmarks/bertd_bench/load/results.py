@@ -36,7 +36,7 @@ class Ramp(BaseModel, frozen=True):
     steps: list[Step]
 
 
-class Entry(BaseModel, frozen=True):
+class ContestantRamps(BaseModel, frozen=True):
     """One contestant.
 
     Attributes:
@@ -71,7 +71,6 @@ class GoodputReport(BaseModel, frozen=True):
         objective: seconds, for 99 % of all requests.
         seconds: length of a step.
         skipped: who could not take part; why.
-        versions: of what Infinity's interpreter has.
     """
 
     benchmark: str = BENCHMARK
@@ -83,28 +82,27 @@ class GoodputReport(BaseModel, frozen=True):
     seconds: float
     machine: Machine
     noise: Noise
-    entries: list[Entry]
+    entries: list[ContestantRamps]
     skipped: dict[str, str]
-    versions: dict[str, str] = {}
 
     @property
-    def ours(self) -> Entry | None:
-        """The entry of bertd."""
+    def ours(self) -> ContestantRamps | None:
+        """What bertd has shown."""
         return next((each for each in self.entries if each.name == OURS), None)
 
     @property
-    def eager(self) -> Entry | None:
+    def eager(self) -> ContestantRamps | None:
         """The way to batch for eager that took the highest rate."""
         ways = [each for each in self.entries if each.name.startswith(EAGER)]
         return max(ways, key=lambda each: each.rate(self.objective), default=None)
 
-    def ratio(self, other: Entry) -> float | None:
+    def ratio(self, other: ContestantRamps) -> float | None:
         """The rate of bertd over another's; None if either took none."""
         if self.ours is None or not other.rate(self.objective):
             return None
         return self.ours.rate(self.objective) / other.rate(self.objective)
 
-    def interval(self, other: Entry) -> Interval | None:
+    def interval(self, other: ContestantRamps) -> Interval | None:
         """95 % interval of that ratio, over the rounds that both had; None if unknown."""
         if self.ours is None:
             return None

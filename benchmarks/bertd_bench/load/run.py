@@ -8,11 +8,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,18 +20,17 @@ from typing import Any
 
 from bertd import bundle
 from bertd_server.system import cpu
-from tokenizers import Tokenizer
 
 from bertd_bench.compare.interpreters import USUAL
 from bertd_bench.compare.process import PeerError
 from bertd_bench.contestants import eager as contestants
 from bertd_bench.harness import machine
 from bertd_bench.harness.noise import Noise, Watch
-from bertd_bench.load import asking, client, mix, processes, ramp
-from bertd_bench.load.asking import Asker
-from bertd_bench.load.bare import seeded
-from bertd_bench.load.processes import EAGER, Contestant, Given, Running
-from bertd_bench.load.results import Entry, GoodputReport, Ramp
+from bertd_bench.load import client, processes, ramp, traffic
+from bertd_bench.load.asker import Asker, distance
+from bertd_bench.load.processes import EAGER, Contestant, ContestantServer, ServerInputs
+from bertd_bench.load.ramp import RampSchedule
+from bertd_bench.load.results import ContestantRamps, GoodputReport, Ramp
 
 _TEXTS = 4_096  # more than are ever in flight
 _AGREE = 16  # texts on which all must agree: each length of the mix once
@@ -42,11 +40,9 @@ _PROBE_SECONDS = 2.0
 _AGAIN = (0.8, 1.12)  # later rounds: first rate, of the one that held; and the factor
 _BEHIND = 0.9  # ways of eager below this share of its best leave after the first round
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True, slots=True)
-class Choices:
+class LoadOptions:
     """Of one run.
 
     Attributes:
@@ -74,91 +70,86 @@ class Choices:
     command: str = ""
 
 
-def measure(choices: Choices, progress: Say) -> GoodputReport:
+def measure(options: LoadOptions, progress: Callable[[str], None]) -> GoodputReport:
     """Measure all contestants.
 
     Raises:
         BenchError: there is no default model here.
-        PeerError: bertd does not start, or nobody agrees with eager.
+        PeerError: a contestant that had started answers nothing more.
     """
-    threads = choices.threads or cpu.usable_threads()
+    threads = options.threads or cpu.usable_threads()
     here = machine.describe(cpu.usable_threads())
     with ExitStack() as stack:
-        subject = stack.enter_context(contestants.open_subject(choices.model))
+        subject = stack.enter_context(contestants.open_subject(options.model))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bertd-bench-")))
         watch = stack.enter_context(Watch(here.affinity or [0], here.load_average[0]))
         manifest = bundle.read_manifest(subject.bundle)
-        texts = _texts(subject.bundle)
-        field_ = _Field(choices, texts, stack.enter_context(client.process_pool()))
-        given = Given(subject.checkpoint, str(subject.bundle), threads, scratch, choices.settings)
+        texts = traffic.texts_for(subject.bundle, _TEXTS)
+        contest = _Contest(options, texts, stack.enter_context(client.process_pool()))
+        given = ServerInputs(
+            subject.checkpoint, str(subject.bundle), threads, scratch, options.settings
+        )
         expected = contestants.eager(subject.checkpoint, threads)(texts[:_AGREE])
-        for contestant in choices.contestants:
+        for contestant in options.contestants:
             progress(f"starting {contestant.name}")
-            with field_.joining(contestant):
-                running = processes.start(
-                    contestant, given, _interpreter(contestant, choices, scratch)
-                )
+            try:
+                interpreter = _interpreter(contestant, options, scratch)
+                running = processes.start(contestant, given, interpreter)
                 stack.callback(running.close)
-                field_.join(running, expected)
-        noise = field_.rounds(watch, progress)
+                contest.join(running, expected)
+            except PeerError as error:
+                contest.skipped[contestant.name] = str(error)
+        noise = contest.rounds(watch, progress)
     return GoodputReport(
-        command=choices.command,
+        command=options.command,
         model=manifest.name,
         threads=threads,
-        mean_tokens=mix.MEAN_TOKENS,
-        objective=choices.objective,
-        seconds=choices.seconds,
+        mean_tokens=traffic.MEAN_TOKENS,
+        objective=options.objective,
+        seconds=options.seconds,
         machine=here,
         noise=noise,
-        entries=field_.entries(),
-        skipped=field_.skipped,
+        entries=contest.entries(),
+        skipped=contest.skipped,
     )
 
 
-class _Field:
+class _Contest:
     """All that run, and what they have shown so far."""
 
-    def __init__(self, choices: Choices, texts: Sequence[str], pool: Executor) -> None:
-        self._choices, self._texts, self._pool = choices, texts, pool
+    def __init__(self, options: LoadOptions, texts: Sequence[str], pool: Executor) -> None:
+        self._options, self._texts, self._pool = options, texts, pool
         self._askers: list[Asker] = []
         self._differences: dict[str, float] = {}
         self._ramps: dict[str, list[Ramp]] = {}
         self.skipped: dict[str, str] = {}
 
-    @contextlib.contextmanager
-    def joining(self, contestant: Contestant) -> Iterator[None]:
-        """Whoever cannot take part is skipped, with the reason."""
-        try:
-            yield
-        except PeerError as error:
-            self.skipped[contestant.name] = str(error)
-
-    def join(self, running: Running, expected: Any) -> None:
+    def join(self, running: ContestantServer, expected: Any) -> None:
         """Take one in, if it computes the same.
 
         Raises:
             PeerError: it does not.
         """
-        choices = self._choices
-        asker = Asker(running, self._pool, self._texts, choices.objective, choices.seconds)
+        options = self._options
+        asker = Asker(running, self._pool, self._texts, options.objective, options.seconds)
         with running.awake():
-            distance = asking.distance(asker.vectors(len(expected)), expected)
-        if not distance <= _TOLERANCE:
-            raise PeerError(f"its vectors differ from eager's by {distance:.1e}")
-        self._differences[running.contestant.name] = distance
+            apart = distance(asker.vectors(len(expected)), expected)
+        if not apart <= _TOLERANCE:
+            raise PeerError(f"its vectors differ from eager's by {apart:.1e}")
+        self._differences[running.contestant.name] = apart
         self._askers.append(asker)
 
-    def rounds(self, watch: Watch, progress: Say) -> Noise:
+    def rounds(self, watch: Watch, progress: Callable[[str], None]) -> Noise:
         """All rounds; gives what was seen of others meanwhile."""
         shuffle = random.Random(0)  # noqa: S311 - the order of turns
-        for number in range(self._choices.rounds):
+        for number in range(self._options.rounds):
             watch.calibrate()
             for asker in shuffle.sample(self._askers, len(self._askers)):
                 name = asker.server.contestant.name
                 with asker.server.awake():
                     found = self._climb(asker, number)
                 self._ramps.setdefault(name, []).append(found)
-                rate = ramp.held(found.steps, self._choices.objective)
+                rate = ramp.held(found.steps, self._options.objective)
                 progress(f"round {number + 1}: {name} takes {rate:.0f} requests a second")
             if number == 0:
                 self._leave()
@@ -166,22 +157,22 @@ class _Field:
         return watch.noise()
 
     def _climb(self, asker: Asker, number: int) -> Ramp:
-        choices = self._choices
-        plan = ramp.Plan(choices.objective, most=choices.steps)
-        asker.capacity(min(_WARM_SECONDS, choices.seconds))
+        options = self._options
+        plan = RampSchedule(options.objective, most=options.steps)
+        asker.capacity(min(_WARM_SECONDS, options.seconds))
         before = self._ramps.get(asker.server.contestant.name)
-        capacity = before and ramp.held(before[-1].steps, choices.objective)
+        capacity = before and ramp.held(before[-1].steps, options.objective)
         if capacity:
-            plan = ramp.Plan(choices.objective, *_AGAIN, most=choices.steps)
+            plan = RampSchedule(options.objective, *_AGAIN, most=options.steps)
         else:
-            capacity = asker.capacity(min(_PROBE_SECONDS, choices.seconds))
+            capacity = asker.capacity(min(_PROBE_SECONDS, options.seconds))
         seeds = iter(range(1000 * number, 1000 * (number + 1)))
         steps = ramp.climb(lambda rate: asker.hold(rate, next(seeds)), capacity, plan)
         return Ramp(round=number, capacity=capacity, steps=steps)
 
     def _leave(self) -> None:
         """Ways of eager that are clearly behind its best spend no more time."""
-        objective = self._choices.objective
+        objective = self._options.objective
         rates = {
             name: ramp.held(ramps[0].steps, objective)
             for name, ramps in self._ramps.items()
@@ -194,29 +185,22 @@ class _Field:
             if rates.get(asker.server.contestant.name, least) >= least
         ]
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[ContestantRamps]:
         """What each has shown, in the order of the contestants."""
         return [
-            Entry(
+            ContestantRamps(
                 name=each.name,
                 what=each.what,
                 difference=self._differences[each.name],
                 ramps=self._ramps[each.name],
             )
-            for each in self._choices.contestants
+            for each in self._options.contestants
             if each.name in self._ramps
         ]
 
 
-def _interpreter(contestant: Contestant, choices: Choices, scratch: Path) -> str:
+def _interpreter(contestant: Contestant, options: LoadOptions, scratch: Path) -> str:
     usual = [str(path) for path in sorted(Path.cwd().glob(USUAL))]
     if contestant.kind != "http":
         return sys.executable
-    return processes.infinity_interpreter(choices.pythons or usual, scratch)
-
-
-def _texts(folder: Path) -> list[str]:
-    tokenizer = Tokenizer.from_file(str(folder / bundle.TOKENIZER_NAME))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return mix.build_texts(tokenizer, _TEXTS, seeded(0))
+    return processes.infinity_interpreter(options.pythons or usual, scratch)

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from bertd_bench.load.asker import distance
+
 TOLERANCE = 1e-4
 
 
@@ -57,15 +59,13 @@ def check(
     equal = sum(answer == reference[sample] for sample, answer in answers.items())
     difference = None
     if eager is not None:
-        rows = [sample for sample in answers if sample < len(eager)]
-        differences = [_difference(answers[sample], eager[sample]) for sample in rows]
-        difference = max(differences, default=0.0)
+        vectors = {
+            sample: np.frombuffer(answer, "<f4")
+            for sample, answer in answers.items()
+            if sample < len(eager)
+        }
+        difference = max(
+            (distance(each[None], eager[sample][None]) for sample, each in vectors.items()),
+            default=0.0,
+        )
     return Accuracy(answers=len(answers), expected=expected, equal=equal, difference=difference)
-
-
-def _difference(answer: bytes, expected: NDArray[np.float32]) -> float:
-    vector = np.frombuffer(answer, "<f4")
-    if vector.shape != expected.shape:
-        return float("inf")
-    found = vector / np.linalg.norm(vector) - expected / np.linalg.norm(expected)
-    return float(np.abs(found).max())

@@ -1,4 +1,4 @@
-"""`bertd bench mlperf` and `mlperf-docs`."""
+"""`bertd bench mlperf`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import click
 from bertd_bench.mlperf.settings import PRESETS, SCENARIOS, Scenario
 
 RESULTS = Path("benchmarks/results/mlperf.json")
-DOCUMENT = Path("docs/lab/mlperf.md")
 
 
 @click.command()
@@ -96,7 +95,7 @@ def mlperf(  # noqa: PLR0913, PLR0917 - click's parameters
     from bertd_bench.contestants.eager import BenchError
 
     try:
-        from bertd_bench.mlperf import results, run
+        from bertd_bench.mlperf import document, run
     except ImportError as error:
         raise click.ClickException(
             f"{error}: install LoadGen with `pip install 'bertd[bench]'`"
@@ -111,7 +110,7 @@ def mlperf(  # noqa: PLR0913, PLR0917 - click's parameters
         preset = replace(preset, queries=dict.fromkeys(SCENARIOS, queries))
     if texts is not None:
         preset = replace(preset, library=texts, accuracy=texts)
-    choices = run.Choices(
+    options = run.MlperfOptions(
         bundle=bundle,
         checkpoint=checkpoint,
         name=name,
@@ -122,51 +121,14 @@ def mlperf(  # noqa: PLR0913, PLR0917 - click's parameters
         systems=systems or run.SYSTEMS,
         scenarios=cast("tuple[Scenario, ...]", scenarios) or SCENARIOS,
         keep=keep,
-        command=shlex.join(["bertd", *_arguments()]),
+        command=shlex.join(["bertd", *sys.argv[1:]]),
     )
     try:
-        report = run.measure(choices, lambda line: click.echo(line, err=True))
+        report = run.measure(options, lambda line: click.echo(line, err=True))
     except (BenchError, BundleError, ExportError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(results.to_markdown(report))
+    click.echo(document.render(report))
     if json_path is not None:
         json_path.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if report.failed:
         raise click.ClickException(f"invalid, or with wrong answers: {'; '.join(report.failed)}")
-
-
-@click.command("mlperf-docs")
-@click.option(
-    "--json",
-    "json_path",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=RESULTS,
-    show_default=True,
-    help="What `bertd bench mlperf` wrote.",
-)
-@click.option(
-    "--document",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=DOCUMENT,
-    show_default=True,
-    help="The file to rewrite.",
-)
-def mlperf_docs(json_path: Path, document: Path) -> None:
-    """Write the results of `bertd bench mlperf` into their document."""
-    from bertd_bench.docs import documents, sections
-    from bertd_bench.mlperf import results
-
-    with documents.explained():
-        report = results.MlperfReport.model_validate_json(json_path.read_bytes())
-    opening, section = sections.begin("mlperf-docs"), results.to_markdown(report).strip()
-    documents.rewrite(document, lambda text: sections.replaced(text, opening, section))
-
-
-def _arguments() -> list[str]:
-    """Of this command, as it was called; what a test calls has none."""
-    return sys.argv[1:] if "mlperf" in sys.argv else ["bench", "mlperf"]
-
-
-COMMANDS = (mlperf, mlperf_docs)

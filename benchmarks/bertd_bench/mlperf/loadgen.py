@@ -22,7 +22,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 import mlperf_loadgen as lg
 
-from bertd_bench.mlperf.settings import SEED, SERVER, STREAMS, Run
+from bertd_bench.mlperf.settings import SEED, SERVER, STREAMS, LoadGenRun
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ class Loop:
 class _Issuer:
     """Takes LoadGen's queries to the system."""
 
-    def __init__(self, loop: Loop, system: System, run: Run) -> None:
+    def __init__(self, loop: Loop, system: System, run: LoadGenRun) -> None:
         self._loop, self._system = loop, system
         self._room = asyncio.Semaphore(_IN_FLIGHT)
         self._bounded = run.scenario != SERVER
@@ -133,7 +133,7 @@ class _Issuer:
                 return [b""] * len(samples)
 
 
-def execute(loop: Loop, system: System, run: Run, library: int, folder: Path) -> int:
+def execute(loop: Loop, system: System, run: LoadGenRun, library: int, folder: Path) -> int:
     """Run LoadGen once; its logs go to the folder.
 
     Args:
@@ -163,7 +163,7 @@ def execute(loop: Loop, system: System, run: Run, library: int, folder: Path) ->
     return issuer.retries
 
 
-def _settings(run: Run) -> Any:
+def _settings(run: LoadGenRun) -> Any:
     settings = lg.TestSettings()
     settings.scenario = getattr(lg.TestScenario, run.scenario)
     mode = lg.TestMode

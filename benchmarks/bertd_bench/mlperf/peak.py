@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+
+from pydantic import BaseModel
 
 _FACTOR = 1.15
 
 
-class Tried(NamedTuple):
-    """A rate, and whether it was valid."""
+class TriedRate(BaseModel, frozen=True):
+    """One run of the search: queries a second, and whether LoadGen called it valid."""
 
     rate: float
     valid: bool
@@ -18,7 +19,7 @@ class Tried(NamedTuple):
 
 def search(
     valid: Callable[[float], bool], start: float, precision: float, most: int
-) -> list[Tried]:
+) -> list[TriedRate]:
     """Try rates; gives all of them in order.
 
     Args:
@@ -27,10 +28,10 @@ def search(
         precision: ends it, between the best that was valid and the next that was not.
         most: tries.
     """
-    tried: list[Tried] = []
+    tried: list[TriedRate] = []
     rate = start
     while len(tried) < most:
-        tried.append(Tried(rate, valid(rate)))
+        tried.append(TriedRate(rate=rate, valid=valid(rate)))
         low, high = bounds(tried)
         if low == 0:
             rate = high / _FACTOR ** (1 + sum(not each.valid for each in tried) // 2)
@@ -43,7 +44,7 @@ def search(
     return tried
 
 
-def bounds(tried: Sequence[Tried]) -> tuple[float, float]:
+def bounds(tried: Sequence[TriedRate]) -> tuple[float, float]:
     """The highest valid rate, 0 without one; and the lowest above it that was not, or inf."""
     low = max((each.rate for each in tried if each.valid), default=0.0)
     high = min(

@@ -1,4 +1,4 @@
-"""What `bertd bench mlperf` saw, and its tables."""
+"""What `bertd bench mlperf` saw."""
 
 from __future__ import annotations
 
@@ -8,23 +8,15 @@ from bertd_bench.harness.machine import Machine
 from bertd_bench.harness.noise import Noise
 from bertd_bench.mlperf.accuracy import Accuracy
 from bertd_bench.mlperf.logs import Performance
-from bertd_bench.mlperf.settings import SERVER
+from bertd_bench.mlperf.peak import TriedRate
 
 UNOFFICIAL = (
     "Not an official MLPerf result: MLPerf's load generator and scenarios, but another model, "
     "other texts and another metric of accuracy, and nobody has reviewed it."
 )
-_PERCENTILE = {"SingleStream": "90.00", "MultiStream": "99.00", "Server": "99.00"}
 
 
-class Sought(BaseModel, frozen=True):
-    """One run of the search: queries a second, and whether LoadGen called it valid."""
-
-    rate: float
-    valid: bool
-
-
-class Scenario(BaseModel, frozen=True):
+class ScenarioResult(BaseModel, frozen=True):
     """One scenario of one system.
 
     Attributes:
@@ -39,15 +31,15 @@ class Scenario(BaseModel, frozen=True):
     performance: Performance
     accuracy: Accuracy
     target: float | None = None
-    search: list[Sought] = []
+    search: list[TriedRate] = []
     retries: int = 0
 
 
-class Tested(BaseModel, frozen=True):
+class SystemResult(BaseModel, frozen=True):
     """One system."""
 
     name: str
-    scenarios: list[Scenario]
+    scenarios: list[ScenarioResult]
 
 
 class MlperfReport(BaseModel, frozen=True):
@@ -75,7 +67,7 @@ class MlperfReport(BaseModel, frozen=True):
     loadgen: str
     machine: Machine
     noise: Noise
-    systems: list[Tested]
+    systems: list[SystemResult]
 
     @property
     def failed(self) -> list[str]:
@@ -86,64 +78,3 @@ class MlperfReport(BaseModel, frozen=True):
             for each in system.scenarios
             if not (each.performance.valid and each.accuracy.passed)
         ]
-
-
-def to_markdown(report: MlperfReport) -> str:
-    """Tables for the documentation."""
-    what = (
-        f"{report.model} ({report.task}), texts of {report.mean_tokens:.0f} tokens on average, "
-        f"{report.library} of them; {report.threads} threads, {report.machine.cpu}; LoadGen "
-        f"{report.loadgen}, which shares the cores. Preset {report.preset}: at least "
-        f"{report.seconds:g} s a run. In Server 99 % of the queries must be answered within "
-        f"{report.limit * 1e3:g} ms."
-    )
-    heads = (
-        "system",
-        "scenario",
-        "LoadGen says",
-        "result",
-        "p50",
-        "p90",
-        "p99",
-        "answers equal",
-        "from eager",
-    )
-    lines = [
-        f"**{report.note}**",
-        "",
-        what,
-        "",
-        f"| {' | '.join(heads)} |",
-        "|---|---|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    lines += [_row(system.name, each) for system in report.systems for each in system.scenarios]
-    lines += ["", report.noise.verdict, "", f"`{report.command}`"]
-    return "\n".join(lines) + "\n"
-
-
-def _row(system: str, each: Scenario) -> str:
-    performance, accuracy = each.performance, each.accuracy
-    cells = [_ms(performance, name) for name in ("50.00", "90.00", "99.00")]
-    if each.name == "Offline":  # one query: its latency is the run's duration
-        cells = ["", "", ""]
-    distance = "" if accuracy.difference is None else f"{accuracy.difference:.1e}"
-    verdict = performance.verdict if performance.valid else f"**{performance.verdict}**"
-    return (
-        f"| {system} | {each.name} | {verdict} | {_result(each)} | {' | '.join(cells)} "
-        f"| {accuracy.equal} of {accuracy.expected} | {distance} |"
-    )
-
-
-def _result(each: Scenario) -> str:
-    """The scenario's own metric."""
-    if each.name == SERVER:
-        return f"{each.performance.rate:.1f} queries/s"
-    if each.name == "Offline":
-        return f"{each.performance.rate:.1f} texts/s"
-    name = _PERCENTILE[each.name]
-    return f"p{name.removesuffix('.00')} {_ms(each.performance, name)}"
-
-
-def _ms(performance: Performance, percentile: str) -> str:
-    found = performance.percentiles.get(percentile)
-    return "" if found is None else f"{found / 1e6:.1f} ms"

@@ -26,26 +26,25 @@ from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.system import cpu
 from bertd_server.tokenization.reading import Reader
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from bertd_bench.contestants import eager as contestants
 from bertd_bench.contestants.eager import BenchError
 from bertd_bench.harness import machine
 from bertd_bench.harness.noise import Watch
-from bertd_bench.load import mix
-from bertd_bench.load.bare import seeded
+from bertd_bench.load import traffic
 from bertd_bench.mlperf import accuracy, loadgen, logs, peak, systems
 from bertd_bench.mlperf.loadgen import Loop, System
-from bertd_bench.mlperf.results import MlperfReport, Scenario, Sought, Tested
+from bertd_bench.mlperf.peak import TriedRate
+from bertd_bench.mlperf.results import MlperfReport, ScenarioResult, SystemResult
 from bertd_bench.mlperf.settings import (
     SCENARIOS,
     SERVER,
     STREAMS,
     Expected,
+    LoadGenRun,
     Preset,
-    Run,
+    Scenario,
 )
-from bertd_bench.mlperf.settings import Scenario as Name
 
 GRPC = "bertd over gRPC"
 IN_PROCESS = "bertd in process"
@@ -58,11 +57,9 @@ _STEP_DOWN = 0.95  # where the long run at the rate that was found is not valid
 _LONG_TRIES = 4
 _LOOK_SECONDS = 1.5
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True, slots=True)
-class Choices:
+class MlperfOptions:
     """Of one run.
 
     Attributes:
@@ -82,51 +79,53 @@ class Choices:
     rate: float | None
     threads: int | None
     systems: Sequence[str] = SYSTEMS
-    scenarios: Sequence[Name] = SCENARIOS
+    scenarios: Sequence[Scenario] = SCENARIOS
     keep: Path | None = None
     command: str = ""
 
 
-def measure(choices: Choices, progress: Say) -> MlperfReport:
+def measure(options: MlperfOptions, progress: Callable[[str], None]) -> MlperfReport:
     """Run everything that was chosen.
 
     Raises:
         BenchError: there is no model, its task has no single texts, or the server does not start.
         LogError: LoadGen did not end as it should.
     """
-    threads = choices.threads or cpu.usable_threads()
+    threads = options.threads or cpu.usable_threads()
     here = machine.describe(cpu.usable_threads(), {"loadgen": _version()})
     with ExitStack() as stack:
-        folder, checkpoint = _model(choices, stack)
+        folder, checkpoint = _model(options, stack)
         manifest = bundle.read_manifest(folder)
         if manifest.task not in systems.TASKS:
             raise BenchError(
                 f"{manifest.name} is for {manifest.task}, which asks for more than one text: "
                 f"choose a bundle for {', '.join(systems.TASKS)}"
             )
-        scratch = choices.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        scratch = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         watch = stack.enter_context(Watch(here.affinity or [0], here.load_average[0]))
-        texts = _texts(folder, choices.preset.library)
+        texts = traffic.texts_for(folder, options.preset.library)
         progress("reference answers")
         exact = _engine_answers(folder, manifest, texts)
-        eager = _eager(checkpoint, manifest, texts)
+        eager = None
+        if checkpoint is not None and manifest.task == "feature-extraction":
+            eager = contestants.eager(checkpoint, 1)(texts[:_EAGER])
         watch.calibrate()
         tested = []
-        for name in choices.systems:
+        for name in options.systems:
             with Loop() as loop, _system(name, loop, folder, threads, texts) as system:
-                bench = _Bench(choices, loop, system, scratch / name.replace(" ", "-"), progress)
+                bench = _Bench(options, loop, system, scratch / name.replace(" ", "-"), progress)
                 alike = name == IN_PROCESS or manifest.task == "feature-extraction"
                 reference = exact if alike else bench.alone(len(texts))
-                scenarios = [bench.scenario(each, reference, eager) for each in choices.scenarios]
-            tested.append(Tested(name=name, scenarios=scenarios))
+                scenarios = [bench.scenario(each, reference, eager) for each in options.scenarios]
+            tested.append(SystemResult(name=name, scenarios=scenarios))
             watch.calibrate()
         return MlperfReport(
-            command=choices.command,
-            preset=choices.name,
-            seconds=choices.preset.seconds,
-            limit=choices.limit,
+            command=options.command,
+            preset=options.name,
+            seconds=options.preset.seconds,
+            limit=options.limit,
             library=len(texts),
-            mean_tokens=mix.MEAN_TOKENS,
+            mean_tokens=traffic.MEAN_TOKENS,
             model=manifest.name,
             task=manifest.task,
             threads=threads,
@@ -141,9 +140,14 @@ class _Bench:
     """One system under LoadGen."""
 
     def __init__(
-        self, choices: Choices, loop: Loop, system: System, folder: Path, progress: Say
+        self,
+        options: MlperfOptions,
+        loop: Loop,
+        system: System,
+        folder: Path,
+        progress: Callable[[str], None],
     ) -> None:
-        self._choices, self._loop, self._system = choices, loop, system
+        self._options, self._loop, self._system = options, loop, system
         self._folder, self._progress = folder, progress
         self._runs = 0
         self._expected = self._look()
@@ -157,68 +161,67 @@ class _Bench:
         return self._loop.run(ask())
 
     def scenario(
-        self, name: Name, reference: Sequence[bytes], eager: NDArray[np.float32] | None
-    ) -> Scenario:
+        self, name: Scenario, reference: Sequence[bytes], eager: NDArray[np.float32] | None
+    ) -> ScenarioResult:
         """One scenario: accuracy, then performance; of Server, at the highest valid rate."""
-        choices, preset = self._choices, self._choices.preset
-        first = choices.rate or _FIRST * self._expected.offline
-        run = Run(
+        options, preset = self._options, self._options.preset
+        first = options.rate or _FIRST * self._expected.offline
+        run = LoadGenRun(
             scenario=name,
             accuracy=False,
             seconds=preset.seconds,
             queries=preset.queries[name],
             samples=min(preset.accuracy, len(reference)),
-            limit=choices.limit,
+            limit=options.limit,
             rate=first,
             expected=self._expected,
         )
         folder, _ = self._execute(replace(run, accuracy=True))
         right = accuracy.check(logs.read_answers(folder), reference, run.samples, eager)
-        sought: list[Sought] = []
-        if name == SERVER and choices.rate is None:
-            sought = self._search(run)
-            found = peak.bounds([peak.Tried(each.rate, each.valid) for each in sought])[0]
-            run = replace(run, rate=found or min(each.rate for each in sought))
+        tried: list[TriedRate] = []
+        if name == SERVER and options.rate is None:
+            tried = self._search(run)
+            found = peak.bounds(tried)[0]
+            run = replace(run, rate=found or min(each.rate for each in tried))
         folder, retries = self._execute(run)
         seen = logs.read_performance(folder)
-        for _ in range(_LONG_TRIES if sought else 0):
+        for _ in range(_LONG_TRIES if tried else 0):
             if seen.valid:
                 break
             run = replace(run, rate=run.rate * _STEP_DOWN)
             folder, retries = self._execute(run)
             seen = logs.read_performance(folder)
-        return Scenario(
+        return ScenarioResult(
             name=name,
             performance=seen,
             accuracy=right,
             target=run.rate if name == SERVER else None,
-            search=sought,
+            search=tried,
             retries=retries,
         )
 
-    def _search(self, run: Run) -> list[Sought]:
-        preset = self._choices.preset
+    def _search(self, run: LoadGenRun) -> list[TriedRate]:
+        preset = self._options.preset
 
         def valid(rate: float) -> bool:
             folder, _ = self._execute(replace(run, rate=rate, seconds=preset.search_seconds))
             return logs.read_performance(folder).valid
 
-        tried = peak.search(valid, run.rate, preset.precision, preset.search_runs)
-        return [Sought(rate=each.rate, valid=each.valid) for each in tried]
+        return peak.search(valid, run.rate, preset.precision, preset.search_runs)
 
-    def _execute(self, run: Run) -> tuple[Path, int]:
+    def _execute(self, run: LoadGenRun) -> tuple[Path, int]:
         kind = "accuracy" if run.accuracy else "performance"
         rate = f" at {run.rate:.1f} queries/s" if run.scenario == SERVER else ""
         self._progress(f"{self._folder.name}: {run.scenario}, {kind}{rate}")
         self._runs += 1
         folder = self._folder / f"{self._runs:02}-{run.scenario}-{kind}"
-        library = self._choices.preset.library
+        library = self._options.preset.library
         return folder, loadgen.execute(self._loop, self._system, run, library, folder)
 
     def _look(self) -> Expected:
         """About what it does: LoadGen wants to know how many queries to make."""
-        size, library = self._system.texts_per_call, self._choices.preset.library
-        seconds = min(_LOOK_SECONDS, self._choices.preset.seconds)
+        size, library = self._system.texts_per_call, self._options.preset.library
+        seconds = min(_LOOK_SECONDS, self._options.preset.seconds)
 
         async def times(count: int) -> float:
             """Median seconds of so many texts at once."""
@@ -269,10 +272,10 @@ def _system(
         yield inside
 
 
-def _model(choices: Choices, stack: ExitStack) -> tuple[Path, str | None]:
-    if choices.bundle is not None:
-        return choices.bundle, choices.checkpoint
-    subject = stack.enter_context(contestants.open_subject(choices.checkpoint))
+def _model(options: MlperfOptions, stack: ExitStack) -> tuple[Path, str | None]:
+    if options.bundle is not None:
+        return options.bundle, options.checkpoint
+    subject = stack.enter_context(contestants.open_subject(options.checkpoint))
     return subject.bundle, subject.checkpoint
 
 
@@ -286,22 +289,6 @@ def _engine_answers(folder: Path, manifest: bundle.Manifest, texts: Sequence[str
         [found] = engine.answer([sequence], outputs)
         answers.append(b"".join(found[name].tobytes() for name in outputs))
     return answers
-
-
-def _eager(
-    checkpoint: str | None, manifest: bundle.Manifest, texts: Sequence[str]
-) -> NDArray[np.float32] | None:
-    """Eager's vectors of the first texts; None where there is nothing to compare."""
-    if checkpoint is None or manifest.task != "feature-extraction":
-        return None
-    return contestants.eager(checkpoint, 1)(texts[:_EAGER])
-
-
-def _texts(folder: Path, count: int) -> list[str]:
-    tokenizer = Tokenizer.from_file(str(folder / bundle.TOKENIZER_NAME))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return mix.build_texts(tokenizer, count, seeded(0))
 
 
 def _version() -> str:

@@ -92,7 +92,7 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class LoadGenRun:
     """One run of LoadGen.
 
     Attributes:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bertd_bench.engine.speed import EQUAL, LONG_AND_SHORT, MIXED, EngineReport
+from bertd_bench.engine.results import EQUAL, LONG_AND_SHORT, MIXED, EngineReport
 from bertd_bench.hardware.card import Card
 from bertd_bench.harness.texts import MIXED_LENGTHS
 from bertd_bench.load.ramp import SHARE

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bertd_bench.compare.results import Comparison
-from bertd_bench.engine.speed import EngineReport
+from bertd_bench.engine.results import EngineReport
 from bertd_bench.hardware.card import Card
 from bertd_bench.harness.results import document_of
 from bertd_bench.load.results import GoodputReport

@@ -15,7 +15,7 @@ from bertd_server.scheduling.batching import Costs, Policy
 from bertd_server.scheduling.cost import Shape
 from bertd_server.scheduling.line import Line
 
-from bertd_bench.scheduling.simulation import Choice, Request, State, packed
+from bertd_bench.scheduling.simulation import Choice, QueueView, SimulatedRequest, packed
 
 _HORIZON = 60.0  # seconds; no objective here is longer
 _BOUNDS = Bounds(tokens=1_048_576, seconds=_HORIZON)  # deadlines are what limits the queue here
@@ -41,11 +41,11 @@ class Ours:
         self._policy = replace(policy, margin=2 * overrun)
         self._costs = costs
         self._overrun = overrun
-        self._line: Line[Request] = Line()
+        self._line: Line[SimulatedRequest] = Line()
         self._backlog = Backlog(_HORIZON)
         self._places: dict[int, Place] = {}
 
-    def admit(self, request: Request, state: State) -> bool:
+    def admit(self, request: SimulatedRequest, state: QueueView) -> bool:
         """Whether it can be answered in time, and nobody's promise is broken by it."""
         shape, now = request.shape, state.now
         demand = Demand(
@@ -66,14 +66,14 @@ class Ours:
         )
         return True
 
-    def choose(self, state: State) -> Choice:
+    def choose(self, state: QueueView) -> Choice:
         """The live scheduler's pure function, on the front of the line."""
         decision = self._line.take(self._policy, self._costs, state.lanes, state.now)
         for request in (*decision.batch, *decision.late):
             self._backlog.remove(self._places.pop(id(request)))
         return Choice(decision.batch, decision.late, decision.wide)
 
-    def charged(self, batch: Sequence[Request]) -> Shape:
+    def charged(self, batch: Sequence[SimulatedRequest]) -> Shape:
         """No padding."""
         return packed(batch)
 
@@ -95,11 +95,11 @@ class FixedWindow:
     most: int
     pads: bool = False
 
-    def admit(self, request: Request, state: State) -> bool:  # noqa: ARG002 - the protocol's
+    def admit(self, request: SimulatedRequest, state: QueueView) -> bool:  # noqa: ARG002 - the protocol's
         """Everything."""
         return True
 
-    def choose(self, state: State) -> Choice:
+    def choose(self, state: QueueView) -> Choice:
         """The oldest requests, if there are enough or they have waited enough."""
         late, live = _split(state)
         if not live:
@@ -109,7 +109,7 @@ class FixedWindow:
             return Choice(dropped=late, look_again=ready)
         return Choice(live[: self.most], late)
 
-    def charged(self, batch: Sequence[Request]) -> Shape:
+    def charged(self, batch: Sequence[SimulatedRequest]) -> Shape:
         """Padded to the longest, or packed as ours is."""
         if not self.pads:
             return packed(batch)
@@ -132,14 +132,14 @@ class TokenBudget:
     budget: int = 16_384
     most: int = 512
 
-    def admit(self, request: Request, state: State) -> bool:  # noqa: ARG002 - the protocol's
+    def admit(self, request: SimulatedRequest, state: QueueView) -> bool:  # noqa: ARG002 - the protocol's
         """While there is room."""
         return len(state.waiting) < self.most
 
-    def choose(self, state: State) -> Choice:
+    def choose(self, state: QueueView) -> Choice:
         """The longest prefix within the budget."""
         late, live = _split(state)
-        batch: list[Request] = []
+        batch: list[SimulatedRequest] = []
         tokens = 0
         for request in live:
             tokens += request.arrival.tokens
@@ -148,12 +148,12 @@ class TokenBudget:
             batch.append(request)
         return Choice(batch, late)
 
-    def charged(self, batch: Sequence[Request]) -> Shape:
+    def charged(self, batch: Sequence[SimulatedRequest]) -> Shape:
         """TEI packs on GPUs; here it does so too."""
         return packed(batch)
 
 
-def _split(state: State) -> tuple[list[Request], list[Request]]:
+def _split(state: QueueView) -> tuple[list[SimulatedRequest], list[SimulatedRequest]]:
     """Those whose clients have gone, and the others, in order of arrival."""
     late = [request for request in state.waiting if request.deadline <= state.now]
     return late, [request for request in state.waiting if request.deadline > state.now]

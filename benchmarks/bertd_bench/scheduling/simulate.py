@@ -2,9 +2,8 @@
 
 ::
 
-    costs.json ─> Costs ─┬─> traffic x load ─┬─> simulate(policy) ─> Row
-                         │                   └─> bound            ─> Row
-                         └─> traffic, bisection over the load     ─> Sustained
+    measured costs ─┬─> traffic x load ─> simulate(policy) ─> PolicyResult
+                    └─> traffic, bisection over the load   ─> SustainedLoad
 """
 
 from __future__ import annotations
@@ -17,11 +16,10 @@ import numpy as np
 from bertd_server.scheduling.batching import Costs, Policy, budget
 from pydantic import BaseModel
 
-from bertd_bench.harness.machine import Machine
-from bertd_bench.scheduling.clairvoyant import bound, capacity
-from bertd_bench.scheduling.costgrid import CostGrid, ModelCosts
+from bertd_bench.scheduling.capacity import capacity
+from bertd_bench.scheduling.costs import LANES, MACHINE, MEASURED
 from bertd_bench.scheduling.policies import FixedWindow, Ours, TokenBudget
-from bertd_bench.scheduling.simulation import Run, Scheduler, simulate
+from bertd_bench.scheduling.simulation import SchedulingPolicy, SimulatedRun, simulate
 from bertd_bench.scheduling.traffic import TRAFFICS, Arrival, Traffic, arrivals, lone
 
 LOADS = (0.5, 0.8, 1.0, 1.3, 2.0)
@@ -32,7 +30,6 @@ ONE_BY_ONE = "one by one"
 WINDOW = "fixed window"
 PADDED = "fixed window, padded"
 BUDGET = "token budget"
-BOUND = "clairvoyant bound"
 POLICIES = (OURS, UNSURE, TAKES_ALL, ONE_BY_ONE, WINDOW, PADDED, BUDGET)
 
 _MAX_TOKENS, _MAX_SEQUENCES = 2_048, 256  # the server's defaults
@@ -44,7 +41,7 @@ _IN_TIME = 0.99  # of all requests: the objective holds at the 99th percentile
 _STEPS = 7  # of bisection, from a range of 0 to 2
 
 
-class Row(BaseModel, frozen=True):
+class PolicyResult(BaseModel, frozen=True):
     """One policy under one traffic and load.
 
     Attributes:
@@ -61,14 +58,14 @@ class Row(BaseModel, frozen=True):
     policy: str
     goodput: float
     in_time: float
-    refused: float | None = None
-    p50: float | None = None
-    p95: float | None = None
-    p99: float | None = None
-    batch_tokens: float | None = None
+    refused: float
+    p50: float
+    p95: float
+    p99: float
+    batch_tokens: float
 
 
-class Sustained(BaseModel, frozen=True):
+class SustainedLoad(BaseModel, frozen=True):
     """The highest load at which 99 % of all requests are answered within their objectives."""
 
     traffic: str
@@ -76,22 +73,26 @@ class Sustained(BaseModel, frozen=True):
     load: float
 
 
-class Simulated(BaseModel, frozen=True):
-    """One model's rows."""
+class ModelSimulation(BaseModel, frozen=True):
+    """One model's results."""
 
-    size: str
-    lanes: int
-    rows: list[Row]
-    sustained: list[Sustained]
+    name: str
+    rows: list[PolicyResult]
+    sustained: list[SustainedLoad]
 
 
 class Simulation(BaseModel, frozen=True):
-    """What `bertd bench simulate` found, and for which costs and seeds."""
+    """What `bertd bench simulate` found, and for which costs and seeds.
 
-    machine: Machine
+    Attributes:
+        machine: on which costs were measured, and its lanes.
+    """
+
+    machine: str
+    lanes: int
     requests: int
     seeds: list[int]
-    models: list[Simulated]
+    models: list[ModelSimulation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +114,13 @@ class Stage:
         """Tokens of the mean text."""
         return round(sum(arrival.tokens for arrival in drawn) / len(drawn))
 
-    def scheduler(self, policy: str, drawn: Sequence[Arrival]) -> Scheduler:
+    def scheduler(self, policy: str, drawn: Sequence[Arrival]) -> SchedulingPolicy:
         """A fresh scheduler."""
         typical = self.typical(drawn)
         window = lone(self.costs, typical)
         seconds = budget(self.costs.lane, self.costs.lane.knee(typical, _MAX_TOKENS))
         limits = Policy(_MAX_TOKENS, _MAX_SEQUENCES, seconds)
-        make: dict[str, Callable[[], Scheduler]] = {
+        make: dict[str, Callable[[], SchedulingPolicy]] = {
             OURS: lambda: Ours(limits, self.costs),
             UNSURE: lambda: Ours(limits, self.costs, overrun=_OVERRUN * limits.budget_seconds),
             TAKES_ALL: lambda: Ours(limits, self.costs, refuses=False),
@@ -130,44 +131,33 @@ class Stage:
         }
         return make[policy]()
 
-    def run(self, policy: str, drawn: Sequence[Arrival], seed: int) -> Run:
+    def run(self, policy: str, drawn: Sequence[Arrival], seed: int) -> SimulatedRun:
         """Play arrivals against a policy."""
         noise = _NOISE if policy == UNSURE else 0.0
         scheduler = self.scheduler(policy, drawn)
         return simulate(drawn, scheduler, self.costs, lanes=self.lanes, noise=noise, seed=seed)
 
 
-def rows(stage: Stage, load: float, seeds: Sequence[int]) -> list[Row]:
-    """Every policy and the bound, at one load, over all seeds together."""
+def results(stage: Stage, load: float, seeds: Sequence[int]) -> list[PolicyResult]:
+    """Every policy at one load, over all seeds together."""
     draws = [(seed, stage.draw(load, seed)) for seed in seeds]
-    total = sum(arrival.tokens for _, drawn in draws for arrival in drawn)
-    count = sum(len(drawn) for _, drawn in draws)
     unit = lone(stage.costs, stage.typical(draws[0][1]))
-    found = [
+    return [
         _row(stage, load, policy, [stage.run(policy, drawn, seed) for seed, drawn in draws], unit)
         for policy in POLICIES
     ]
-    bounds = [bound(drawn, stage.costs, stage.lanes, _LARGEST) for _, drawn in draws]
-    return [
-        *found,
-        Row(
-            traffic=stage.traffic.name,
-            load=load,
-            policy=BOUND,
-            goodput=round(load * sum(b.tokens for b in bounds) / total, 4),
-            in_time=round(sum(b.requests for b in bounds) / count, 4),
-        ),
-    ]
 
 
-def _row(stage: Stage, load: float, policy: str, runs: Sequence[Run], unit: float) -> Row:
+def _row(
+    stage: Stage, load: float, policy: str, runs: Sequence[SimulatedRun], unit: float
+) -> PolicyResult:
     requests = [request for run in runs for request in run.requests]
     good = [request for request in requests if request.good]
     took = [r.answered - r.turn for r in requests if r.answered is not None] or [0.0]
     p50, p95, p99 = (round(float(p), 2) for p in np.percentile(np.array(took) / unit, [50, 95, 99]))
     batches = [batch.tokens for run in runs for batch in run.batches] or [0]
     total = sum(request.arrival.tokens for request in requests)
-    return Row(
+    return PolicyResult(
         traffic=stage.traffic.name,
         load=load,
         policy=policy,
@@ -181,13 +171,11 @@ def _row(stage: Stage, load: float, policy: str, runs: Sequence[Run], unit: floa
     )
 
 
-def sustained(stage: Stage, policy: str, seed: int) -> Sustained:
+def sustained(stage: Stage, policy: str, seed: int) -> SustainedLoad:
     """Bisect for the highest load within the objective."""
 
     def in_time(load: float) -> float:
         drawn = stage.draw(load, seed)
-        if policy == BOUND:
-            return bound(drawn, stage.costs, stage.lanes, _LARGEST).requests / len(drawn)
         run = stage.run(policy, drawn, seed)
         return sum(request.good for request in run.requests) / len(run.requests)
 
@@ -195,32 +183,28 @@ def sustained(stage: Stage, policy: str, seed: int) -> Sustained:
     for _ in range(_STEPS):
         middle = (low + high) / 2
         low, high = (middle, high) if in_time(middle) >= _IN_TIME else (low, middle)
-    return Sustained(traffic=stage.traffic.name, policy=policy, load=round(low, 3))
+    return SustainedLoad(traffic=stage.traffic.name, policy=policy, load=round(low, 3))
 
 
-def compare(
-    grid: CostGrid,
-    *,
-    requests: int,
-    seeds: Sequence[int],
-    progress: Callable[[str], None] = lambda _: None,
-) -> Simulation:
-    """Simulate every traffic, load and policy on every model of a grid."""
+def compare(*, requests: int, seeds: Sequence[int], progress: Callable[[str], None]) -> Simulation:
+    """Simulate every traffic, load and policy on every model whose costs were measured.
 
-    def simulated(model: ModelCosts) -> Simulated:
-        found: list[Row] = []
-        highest: list[Sustained] = []
+    Args:
+        requests: texts of each run.
+        seeds: of arrivals; the first one alone decides the loads that are sustained.
+        progress: told what is simulated.
+    """
+    models = []
+    for model in MEASURED:
+        rows: list[PolicyResult] = []
+        highest: list[SustainedLoad] = []
         for traffic in TRAFFICS:
-            progress(f"{model.size}: {traffic.name}")
-            stage = Stage(traffic, model.costs(), model.lanes, requests)
+            progress(f"{model.name}: {traffic.name}")
+            stage = Stage(traffic, model.costs, LANES, requests)
             for load in LOADS:
-                found += rows(stage, load, seeds)
-            highest += [sustained(stage, policy, seeds[0]) for policy in (*POLICIES, BOUND)]
-        return Simulated(size=model.size, lanes=model.lanes, rows=found, sustained=highest)
-
+                rows += results(stage, load, seeds)
+            highest += [sustained(stage, policy, seeds[0]) for policy in POLICIES]
+        models.append(ModelSimulation(name=model.name, rows=rows, sustained=highest))
     return Simulation(
-        machine=grid.machine,
-        requests=requests,
-        seeds=list(seeds),
-        models=[simulated(model) for model in grid.models],
+        machine=MACHINE, lanes=LANES, requests=requests, seeds=list(seeds), models=models
     )

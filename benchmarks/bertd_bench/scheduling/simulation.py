@@ -28,7 +28,7 @@ from bertd_bench.scheduling.traffic import Arrival
 
 
 @dataclass(slots=True, eq=False)
-class Request:
+class SimulatedRequest:
     """An arrival, and what became of it. It is what `form_batch` calls `Waiting`.
 
     Attributes:
@@ -71,14 +71,14 @@ class Choice:
         look_again: seconds; when to ask again if nothing ran and nothing happens before.
     """
 
-    batch: Sequence[Request] = ()
-    dropped: Sequence[Request] = ()
+    batch: Sequence[SimulatedRequest] = ()
+    dropped: Sequence[SimulatedRequest] = ()
     wide: bool = False
     look_again: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class QueueView:
     """What a policy may know.
 
     Attributes:
@@ -89,31 +89,31 @@ class State:
     """
 
     now: float
-    waiting: Sequence[Request]
+    waiting: Sequence[SimulatedRequest]
     lanes: Lanes
     free_at: Sequence[float]
 
 
-class Scheduler(Protocol):
+class SchedulingPolicy(Protocol):
     """A policy under test."""
 
-    def admit(self, request: Request, state: State) -> bool:
+    def admit(self, request: SimulatedRequest, state: QueueView) -> bool:
         """Whether an arriving request may wait."""
 
-    def choose(self, state: State) -> Choice:
+    def choose(self, state: QueueView) -> Choice:
         """What to run now; at least one lane is idle and at least one request waits."""
 
-    def charged(self, batch: Sequence[Request]) -> Shape:
+    def charged(self, batch: Sequence[SimulatedRequest]) -> Shape:
         """The shape whose cost a batch has."""
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class SimulatedBatch:
     """A batch that ran, from `begin` to `end` in seconds."""
 
     begin: float
     end: float
-    requests: tuple[Request, ...]
+    requests: tuple[SimulatedRequest, ...]
     wide: bool
 
     @property
@@ -123,22 +123,22 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class SimulatedRun:
     """All that happened."""
 
-    requests: list[Request]
-    batches: list[Batch]
+    requests: list[SimulatedRequest]
+    batches: list[SimulatedBatch]
 
 
 def simulate(  # noqa: PLR0913 - a machine, and how sure it is
     arrivals: Sequence[Arrival],
-    scheduler: Scheduler,
+    scheduler: SchedulingPolicy,
     costs: Costs,
     *,
     lanes: int,
     noise: float = 0.0,
     seed: int = 0,
-) -> Run:
+) -> SimulatedRun:
     """Play arrivals against a policy until all have an answer or a refusal.
 
     Args:
@@ -154,25 +154,25 @@ def simulate(  # noqa: PLR0913 - a machine, and how sure it is
     """
     rng = np.random.default_rng(seed)
     world = _World(scheduler, costs, lanes, lambda: math.exp(noise * rng.standard_normal()))
-    requests = [Request(arrival) for arrival in arrivals]
+    requests = [SimulatedRequest(arrival) for arrival in arrivals]
     coming = deque(requests)
     while coming or world.waiting:
         world.advance(coming[0].turn if coming else math.inf)
         while coming and coming[0].turn <= world.now:
             world.receive(coming.popleft())
         world.dispatch()
-    return Run(requests, world.batches)
+    return SimulatedRun(requests, world.batches)
 
 
 class _World:
     """The server: what waits, what runs, and what time it is."""
 
     def __init__(
-        self, scheduler: Scheduler, costs: Costs, lanes: int, slowness: Callable[[], float]
+        self, scheduler: SchedulingPolicy, costs: Costs, lanes: int, slowness: Callable[[], float]
     ) -> None:
         self.now = 0.0
-        self.waiting: list[Request] = []
-        self.batches: list[Batch] = []
+        self.waiting: list[SimulatedRequest] = []
+        self.batches: list[SimulatedBatch] = []
         self._scheduler = scheduler
         self._costs = costs
         self._lanes = lanes
@@ -190,7 +190,7 @@ class _World:
         while self._busy and self._busy[0][0] <= self.now:
             heapq.heappop(self._busy)
 
-    def receive(self, request: Request) -> None:
+    def receive(self, request: SimulatedRequest) -> None:
         """A request arrives."""
         request.refused = not self._scheduler.admit(request, self._state())
         if not request.refused:
@@ -217,17 +217,17 @@ class _World:
         end = self.now + expected * self._slowness()
         for request in choice.batch:
             request.answered = end
-        self.batches.append(Batch(self.now, end, tuple(choice.batch), choice.wide))
+        self.batches.append(SimulatedBatch(self.now, end, tuple(choice.batch), choice.wide))
         for _ in range(self._lanes if choice.wide else 1):
             heapq.heappush(self._busy, (end, self.now + expected))
 
-    def _state(self) -> State:
+    def _state(self) -> QueueView:
         idle = self._lanes - len(self._busy)
         expected = [when for _, when in self._busy]
-        return State(self.now, self.waiting, Lanes(idle, self._lanes), expected)
+        return QueueView(self.now, self.waiting, Lanes(idle, self._lanes), expected)
 
 
-def packed(batch: Sequence[Request]) -> Shape:
+def packed(batch: Sequence[SimulatedRequest]) -> Shape:
     """What a batch without padding costs."""
     total = NOTHING
     for request in batch:

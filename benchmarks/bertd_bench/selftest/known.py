@@ -30,7 +30,7 @@ from pydantic import BaseModel
 
 from bertd_bench.harness import rounds
 from bertd_bench.load import generator
-from bertd_bench.load.generator import Outcome, Reply
+from bertd_bench.load.generator import RequestOutcome, SendResult
 
 TOLERANCE = 0.02
 _RATE = 40.0  # requests a second
@@ -119,7 +119,7 @@ async def open_loop(
         load = generator.poisson(_RATE, seconds, [60.0], rng, spin)
         free = 0.0
 
-        async def send(number: int, within: float, system: KnownSystem = system) -> Reply:
+        async def send(number: int, within: float, system: KnownSystem = system) -> SendResult:
             nonlocal free
             del within
             if system.held is None:
@@ -127,7 +127,7 @@ async def open_loop(
                 await _until(free, clock, spin)
             elif number == system.held:
                 hold(system.service[number])
-            return Reply(Outcome.ANSWERED)
+            return SendResult(RequestOutcome.ANSWERED)
 
         records = await generator.run(load, send, clock)
         found += _findings(system, system.truth(load.due), [each.latency for each in records])

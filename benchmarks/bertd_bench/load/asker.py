@@ -13,14 +13,20 @@ from bertd.v1 import inference_pb2
 from numpy.typing import NDArray
 
 from bertd_bench.compare.process import PeerError
-from bertd_bench.load import client, http_client, mix
-from bertd_bench.load.bare import seeded
-from bertd_bench.load.generator import Closed, Open, Outcome, Record, poisson, steady_rate
+from bertd_bench.load import client, http_client, traffic
+from bertd_bench.load.generator import (
+    Closed,
+    Open,
+    RequestOutcome,
+    TimedRequest,
+    poisson,
+    steady_rate,
+)
 from bertd_bench.load.infinity_main import MODEL
-from bertd_bench.load.processes import Running
+from bertd_bench.load.processes import ContestantServer
 from bertd_bench.load.ramp import Step, step_of
 
-WORKERS = 32  # of the closed loop that finds about what a contestant does
+_WORKERS = 32  # of the closed loop that finds about what a contestant does
 _PATIENCE = 10  # objectives; who waits longer goes away, so that a step ends
 _LEAST_PATIENCE = 1.0  # seconds
 _LEAST_REQUESTS = 300  # of a step: three of them may be late
@@ -42,19 +48,23 @@ class Asker:
         seconds: length of a step.
     """
 
-    server: Running
+    server: ContestantServer
     pool: Executor
     texts: Sequence[str]
     objective: float
     seconds: float
 
     def capacity(self, seconds: float) -> float:
-        """Texts a second of a closed loop."""
-        load = Closed(WORKERS, seconds)
-        records = self._put(load).records[0]
-        if not any(record.reply.outcome is Outcome.ANSWERED for record in records):
-            raise PeerError(f"it answers nothing: {records[0].reply.detail}"[:300])
-        return steady_rate(records, load)
+        """Texts a second of a closed loop.
+
+        Raises:
+            PeerError: it answers nothing.
+        """
+        load = Closed(_WORKERS, seconds)
+        requests, _ = self._put(load)
+        if not any(each.reply.outcome is RequestOutcome.ANSWERED for each in requests):
+            raise PeerError(f"it answers nothing: {requests[0].reply.detail}"[:300])
+        return steady_rate(requests, load)
 
     def hold(self, rate: float, seed: int) -> Step:
         """One step: this rate, with Poisson arrivals that a seed decides, on an idle server."""
@@ -62,11 +72,11 @@ class Asker:
         enough = _LEAST_REQUESTS / rate
         seconds = min(max(self.seconds, enough), _MOST_SECONDS * self.seconds)
         patience = max(_LEAST_PATIENCE, _PATIENCE * self.objective)
-        plan = poisson(rate, seconds, [patience], seeded(seed))
+        plan = poisson(rate, seconds, [patience], traffic.seeded(seed))
         before = self.server.cpu_seconds()
-        run = self._put(plan)
-        cores = (self.server.cpu_seconds() - before) / run.seconds
-        return step_of(rate, seconds, run.records[0], cores)
+        requests, took = self._put(plan)
+        cores = (self.server.cpu_seconds() - before) / took
+        return step_of(rate, seconds, requests, cores)
 
     def _settle(self) -> None:
         """Wait until it rests: a server may go on with requests that nobody waits for any more.
@@ -89,29 +99,32 @@ class Asker:
             PeerError: it says nothing.
         """
         plan = Open(tuple(0.01 * number for number in range(count)), (60.0,) * count)
-        records = sorted(self._put(plan, keep=True).records[0], key=lambda each: each.request)
-        return np.stack([self._vector(record) for record in records])
+        requests, _ = self._put(plan, keep=True)
+        return np.stack(
+            [self._vector(each) for each in sorted(requests, key=lambda each: each.request)]
+        )
 
-    def _vector(self, record: Record) -> NDArray[np.float32]:
-        reply = record.reply
-        if reply.outcome is not Outcome.ANSWERED:
+    def _vector(self, request: TimedRequest) -> NDArray[np.float32]:
+        reply = request.reply
+        if reply.outcome is not RequestOutcome.ANSWERED:
             raise PeerError(f"a text was {reply.outcome.value}: {reply.detail}"[:300])
-        if self.server.contestant.kind == "http":
+        if self._over_http:
             return http_client.embedding_of(reply.answer)
         [result] = inference_pb2.EmbedResponse.FromString(reply.answer).results
         return np.frombuffer(result.embedding, "<f4").astype(np.float32)
 
-    def _put(self, load: Closed | Open, *, keep: bool = False) -> client.ClientRun:
-        if self.server.contestant.kind == "http":
-            put, requests = http_client.put_load, _bodies(self.texts)
+    @property
+    def _over_http(self) -> bool:
+        return self.server.contestant.kind == "http"
+
+    def _put(self, plan: Closed | Open, *, keep: bool = False) -> tuple[list[TimedRequest], float]:
+        if self._over_http:
+            requests = [http_client.embeddings_request(text, MODEL) for text in self.texts]
         else:
-            put, requests = client.put_load, tuple(mix.serialize(self.texts, 1))
-        stream = client.Stream(load, requests, answer_bytes=1, keep=keep)
-        return self.pool.submit(put, self.server.address, [stream]).result()
-
-
-def _bodies(texts: Sequence[str]) -> tuple[bytes, ...]:
-    return tuple(http_client.embeddings_request(text, MODEL) for text in texts)
+            requests = traffic.serialize(self.texts, 1)
+        method = None if self._over_http else client.EMBED
+        load = client.ClientLoad(plan, tuple(requests), method, keep)
+        return self.pool.submit(client.put_load, self.server.address, load).result()
 
 
 def distance(answers: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

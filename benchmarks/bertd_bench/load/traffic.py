@@ -7,13 +7,32 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
+from bertd import bundle
 from bertd.v1 import inference_pb2
 from tokenizers import Tokenizer
 
 from bertd_bench.harness.texts import MIXED_LENGTHS, WORDS
 
 MEAN_TOKENS = sum(MIXED_LENGTHS) / len(MIXED_LENGTHS)
+
+
+def seeded(seed: int) -> random.Random:
+    """Randomness for traffic that is the same in every run."""
+    return random.Random(seed)  # noqa: S311 - traffic is no secret
+
+
+def texts_for(folder: Path, count: int, lengths: Sequence[int] = MIXED_LENGTHS) -> list[str]:
+    """Different texts of these lengths by a bundle's tokenizer, the same in every run.
+
+    Raises:
+        ValueError: its tokenizer joins words, so that lengths cannot be met.
+    """
+    tokenizer = Tokenizer.from_file(str(folder / bundle.TOKENIZER_NAME))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return build_texts(tokenizer, count, seeded(0), lengths)
 
 
 def build_texts(

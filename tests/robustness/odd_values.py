@@ -77,7 +77,7 @@ def repeat(message: Any, field: FieldDescriptor, count: int) -> None:
     count = min(count, _LARGEST // max(1, message.ByteSize()))
     first = [values[0]] if len(values) else []
     if field.message_type is None:
-        values[:] = (first or [_odd(random.Random(0), field)]) * count  # noqa: S311 - no secret
+        values[:] = (first or [_odd(random.Random(0), field)]) * count
         return
     copies = [type(one)() for one in first]
     for copy, one in zip(copies, first, strict=True):

@@ -19,9 +19,8 @@ from bertd_server.config.settings import Settings
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from grpc import StatusCode as Code
-
-from bertd_bench.load import odd, tensors
-from bertd_bench.load.wellformed import INFER, STREAM_INFER, Method, Target, message_for
+from robustness import odd_tensors, odd_values
+from robustness.wellformed import INFER, STREAM_INFER, Method, Target, message_for
 
 REFUSED = frozenset(
     {
@@ -79,7 +78,7 @@ class Attacks:
 
     def __getitem__(self, number: int) -> Attack:
         """The request of that number, of a random kind for a random RPC."""
-        rng = random.Random(f"{self._seed}/{number}")  # noqa: S311 - malformed, no secret
+        rng = random.Random(f"{self._seed}/{number}")
         (make,) = rng.choices(_KINDS, _WEIGHTS)
         method = rng.choice(self._methods)
         if make is _tensor and method.path not in _INFERS:
@@ -132,16 +131,16 @@ def _mutated(rng: random.Random, method: Method, good: Message, target: Target) 
 def _values(rng: random.Random, method: Method, good: Message, target: Target) -> Attack:
     del target
     for _ in range(rng.choice((1, 1, 2, 3))):
-        places = list(odd.places(good))
+        places = list(odd_values.places(good))
         if places:
-            odd.spoil(rng, *rng.choice(places))
+            odd_values.spoil(rng, *rng.choice(places))
     return _of_message("odd values", method, good)
 
 
 def _enums(rng: random.Random, method: Method, good: Message, target: Target) -> Attack:
     places = [
         (message, field)
-        for message, field in odd.places(good)
+        for message, field in odd_values.places(good)
         if field.type == FieldDescriptor.TYPE_ENUM and not field.is_repeated
     ]
     if not places:
@@ -153,18 +152,18 @@ def _enums(rng: random.Random, method: Method, good: Message, target: Target) ->
 
 
 def _counts(rng: random.Random, method: Method, good: Message, target: Target) -> Attack:
-    places = [(message, field) for message, field in odd.places(good) if field.is_repeated]
+    places = [(message, field) for message, field in odd_values.places(good) if field.is_repeated]
     if not places:
         return _values(rng, method, good, target)
     message, field = rng.choice(places)
-    odd.repeat(message, field, rng.choice(odd.COUNTS))
+    odd_values.repeat(message, field, rng.choice(odd_values.COUNTS))
     return _of_message("odd count", method, good)
 
 
 def _surrogate(rng: random.Random, method: Method, good: Message, target: Target) -> Attack:
     places = [
         (message, field)
-        for message, field in odd.places(good)
+        for message, field in odd_values.places(good)
         if field.type == FieldDescriptor.TYPE_STRING
     ]
     if not places:
@@ -229,7 +228,7 @@ def _huge(rng: random.Random, method: Method, good: Message, target: Target) -> 
 
 
 def _tensor(rng: random.Random, method: Method, good: Message, target: Target) -> Attack:
-    tensors.spoil(rng, good, target)
+    odd_tensors.spoil(rng, good, target)
     return Attack("wrong tensor", method.path, [good.SerializeToString()], *_fails(method))
 
 

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bertd_bench.load.wellformed import Target
+from robustness.wellformed import Target
 
 _SHAPES: Sequence[list[int]] = (
     *([], [0], [-1], [0, 1], [1, -1], [-1, -1], [2, 1], [1, 2], [257, 1], [1, 1, 1]),
