@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import heapq
-import json
 import math
 import random
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from bertd_bench.cli import bench
-from bertd_bench.compare.process import PeerError
-from bertd_bench.load import document, generator, http_client, processes, ramp, results
+from bertd_bench.load import document, generator, ramp, results
+from bertd_bench.load.contestants import EAGER, OURS, PLAIN
 from bertd_bench.load.generator import RequestOutcome, SendResult
-from bertd_bench.load.processes import EAGER, OURS, PLAIN
 from click.testing import CliRunner
 from helpers.virtual import load, virtually
 
@@ -83,58 +78,6 @@ def test_what_was_not_answered_took_for_ever() -> None:
     assert math.isinf(step.percentile(0.99))
     assert not step.meets(60)
     assert step.goodput(60) == pytest.approx(19.7)
-
-
-async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """An HTTP server that embeds every text as three numbers; it refuses those with an x."""
-    while head := await reader.readuntil(b"\r\n\r\n"):
-        length = int(head.lower().partition(b"content-length:")[2].split()[0])
-        [text] = json.loads(await reader.readexactly(length))["input"]
-        vector = base64.b64encode(np.full(3, len(text), "<f4").tobytes()).decode()
-        body = json.dumps({"data": [{"embedding": vector}]}).encode()
-        status = "429 Too Many Requests" if "x" in text else "200 OK"
-        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
-
-
-async def test_the_client_of_http_reads_answers_and_refusals() -> None:
-    """Over a real socket; connections are used again."""
-    opened = []
-
-    async def counted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        opened.append(writer)
-        try:
-            await _serve(reader, writer)
-        except asyncio.IncompleteReadError:
-            writer.close()
-
-    server = await asyncio.start_server(counted, "127.0.0.1", 0)
-    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    texts = ("one", "three", "x")
-    requests = tuple(http_client.embeddings_request(text, "model") for text in texts)
-    async with http_client.sender(address, requests, keep=True) as send:
-        replies = [await send(number, 60.0) for number in range(3)]
-        outcomes = [RequestOutcome.ANSWERED] * 2 + [RequestOutcome.REFUSED]
-        assert [reply.outcome for reply in replies] == outcomes
-        assert http_client.embedding_of(replies[1].answer).tolist() == [5.0] * 3
-        assert (await send(0, 0.0)).outcome is RequestOutcome.EXPIRED
-        assert len(opened) == 1
-        opened[0].close()  # as servers do with connections that are idle for long
-        await opened[0].wait_closed()
-        await asyncio.sleep(0.05)
-        assert (await send(0, 60.0)).outcome is RequestOutcome.ANSWERED
-        assert len(opened) == 2
-    with pytest.raises(ValueError, match="no embedding"):
-        http_client.embedding_of(b"{}")
-    for writer in opened:
-        writer.close()
-        await writer.wait_closed()
-    server.close()
-    await server.wait_closed()
-
-
-def test_infinity_is_skipped_where_it_is_not_installed(tmp_path: Path) -> None:
-    with pytest.raises(PeerError, match=r"not installed: infinity_emb.*infinity-emb\[server\]"):
-        processes.infinity_interpreter([sys.executable], tmp_path)
 
 
 def test_contestants_climb_in_turns_and_become_a_table(tiny_bundle: Path, tmp_path: Path) -> None:

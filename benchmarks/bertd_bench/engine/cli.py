@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bertd_bench import options
+
 if TYPE_CHECKING:
     from bertd_bench.engine.run import EnginePart
 
 
 @click.command()
-@click.argument(
-    "bundle", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path)
-)
+@options.bundle
 @click.option(
     "--part",
     "parts",
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     type=click.Choice(["memory", "bits", "times"]),
     help="Default: all.",
 )
-@click.option(
-    "--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Of times."
-)
+@options.rounds(7)
 @click.option(
     "--batches",
     type=click.IntRange(min=1),
@@ -33,13 +31,7 @@ if TYPE_CHECKING:
     help="Of random shapes, while memory is watched; bits take a fifth of them.",
 )
 @click.option("--memory-limit", default="0", show_default=True, help="As for `bertd serve`.")
-@click.option(
-    "--json",
-    "json_path",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Also write the results, such as benchmarks/results/engine-minilm.json.",
-)
+@options.json_path
 def engine(  # noqa: PLR0913, PLR0917 - click's parameters
     bundle: Path | None,
     parts: tuple[EnginePart, ...],

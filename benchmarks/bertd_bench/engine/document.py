@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bertd_bench.docs import Section
+from bertd_bench.docs import Section, links
 from bertd_bench.engine.results import EngineReport
 
 DOCUMENT = "docs/lab/engine.md"
@@ -18,7 +18,7 @@ def render(report: EngineReport) -> str:
 
 
 def times(report: EngineReport) -> str:
-    """Padding, lanes, efficiency and operators."""
+    """Padding, lanes and operators."""
     if not report.padding:
         return ""
     machine = report.machine
@@ -61,21 +61,6 @@ def times(report: EngineReport) -> str:
             ],
         ),
     ]
-    if report.efficiency:
-        head = ["GFLOP/s", *report.efficiency[0].gemm, "engine", "its linear layers alone"]
-        head += ["engine / best of numpy and torch", "engine / ONNX Runtime's products"]
-        rows = [
-            [
-                each.batch,
-                *(f"{rate:.0f}" for rate in each.gemm.values()),
-                f"{each.engine:.0f}",
-                f"{each.engine_linear:.0f}",
-                f"{each.ratio:.2f}",
-                f"{each.ratio_to_own:.2f}",
-            ]
-            for each in report.efficiency
-        ]
-        blocks.append(_table(head, rows))
     kinds = list(dict.fromkeys(kind for each in report.operators.values() for kind in each))[:8]
     shares = [
         [name, *(f"{100 * each.get(kind, 0):.1f} %" for kind in kinds)]
@@ -132,8 +117,15 @@ def _sentences(parts: Iterator[str]) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def _times(folder: Path) -> str:
+    """Of every report, with links to them."""
+    files = [path.name for path in sorted(folder.glob("engine-*.json"))]
+    linked = [f"[`{name}`]({links.to_result(name, DOCUMENT)})" for name in files]
+    return "\n\n".join([*map(times, _reports(folder)), f"From {', '.join(linked)}."])
+
+
 SECTIONS = (
-    Section(DOCUMENT, "engine", lambda folder: "\n\n".join(map(times, _reports(folder)))),
+    Section(DOCUMENT, "engine", _times),
     Section(DOCUMENT, "memory", lambda folder: _sentences(map(memory, _reports(folder)))),
     Section(DOCUMENT, "identity", lambda folder: _sentences(map(bits, _reports(folder)))),
 )

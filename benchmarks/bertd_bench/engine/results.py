@@ -20,18 +20,6 @@ class PaddingTax(BaseModel, frozen=True):
     together_to_apart: float  # time of 512 + 30 x 8 over the sum of the two apart
 
 
-class Efficiency(BaseModel, frozen=True):
-    """Rates in GFLOP/s of one batch on all threads."""
-
-    batch: str
-    tokens: int
-    gemm: dict[str, float]  # products of the linear layers alone, by library
-    engine: float  # all products of the model, attention included, over its time
-    engine_linear: float  # those of the linear layers alone, over the same time
-    ratio: float  # engine to the better of numpy and torch
-    ratio_to_own: float  # engine to ONNX Runtime's own products, without all else
-
-
 class LaneTimes(BaseModel, frozen=True):
     """Milliseconds of one batch, and how much more lanes do than the wide session."""
 
@@ -87,7 +75,6 @@ class EngineReport(BaseModel, frozen=True):
     lanes: int
     machine: Machine
     padding: list[PaddingTax] = []
-    efficiency: list[Efficiency] = []
     lane_rows: list[LaneTimes] = []
     operators: dict[str, dict[str, float]] = {}
     memory: MemoryGrowth | None = None

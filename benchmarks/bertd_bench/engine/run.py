@@ -2,7 +2,7 @@
 
 ::
 
-    memory ──> bits ──> times      torch comes last: it would count in the figures of memory
+    memory ──> bits ──> times      what comes later does not count in the figures of memory
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bertd import bundle
 from bertd_server.engine.engine import EngineOptions
 from bertd_server.system import cpu
 
-from bertd_bench.engine import identity, memory
+from bertd_bench.engine import identity, memory, speed
 from bertd_bench.engine.results import EngineReport
 from bertd_bench.harness import machine
 
@@ -51,8 +51,6 @@ def measure(  # noqa: PLR0913 - the choices of one run
     if "bits" in parts:
         found["identity"] = identity.compare(folder, max(1, batches // 5), progress)
     if "times" in parts:
-        from bertd_bench.engine import speed  # noqa: PLC0415 - it imports torch
-
         found |= speed.measure(folder, rounds, progress)
     return EngineReport(
         model=manifest.name,

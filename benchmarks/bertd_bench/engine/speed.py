@@ -1,9 +1,9 @@
-"""Times of the engine: what padding would cost, what lanes bring, how near it is to the machine.
+"""Times of the engine: what padding would cost, what lanes bring, which operators take most.
 
 ::
 
     batches ──in turns──> lane, all lanes, wide session ──> ratios
-    products of the same shapes by numpy and torch ───────> share of the machine's rate
+            └─> ONNX Runtime's profile of one thread ──> shares of operators
 """
 
 from __future__ import annotations
@@ -16,18 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from bertd import bundle
 from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.system import cpu
 
-from bertd_bench.engine import batches, gemm, operators
+from bertd_bench.engine import batches, operators
 from bertd_bench.engine.results import (
     EQUAL,
     LONG_AND_SHORT,
     MIXED,
-    Efficiency,
     LaneTimes,
     PaddingTax,
 )
@@ -36,24 +34,18 @@ from bertd_bench.harness.texts import MIXED_LENGTHS
 
 LONG = "512"
 SHORT = "30 x 8"
-_EFFICIENCY = {"1 x 256": (256,), "4 x 128": (128,) * 4, "1 x 512": (512,), "16 x 128": (128,) * 16}
+_LONGER = {"1 x 256": (256,), "4 x 128": (128,) * 4, "1 x 512": (512,), "16 x 128": (128,) * 16}
 _LANES = {"1 x 8": (8,), "1 x 32": (32,), "1 x 128": (128,), MIXED: MIXED_LENGTHS, LONG: (512,)}
 
 
 def measure(folder: Path, rounds: int, progress: Callable[[str], None]) -> dict[str, Any]:
     """Time one bundle; gives the parts of an `EngineReport` that hold times."""
     threads = cpu.usable_threads()
-    torch.set_num_threads(threads)
     manifest = bundle.read_manifest(folder)
     engine = Engine(folder, manifest, EngineOptions(threads))
     clock = _Clock(engine, timing.Schedule(rounds, repeats=5, pause_seconds=0.005))
     progress("padding")
     padding = [_padding(clock, wide=wide) for wide in {False, engine.has_wide}]
-    efficiency = []
-    if manifest.precision == "fp32":
-        for name, lengths in _EFFICIENCY.items():
-            progress(f"efficiency, {name}")
-            efficiency.append(_efficiency(clock, name, lengths))
     rows = []
     for name, lengths in _LANES.items():
         progress(f"lanes, {name}")
@@ -61,11 +53,10 @@ def measure(folder: Path, rounds: int, progress: Callable[[str], None]) -> dict[
     progress("operators")
     shares = {
         name: operators.shares(folder, engine, clock.texts(lengths))
-        for name, lengths in {"1 x 8": (8,), MIXED: MIXED_LENGTHS, **_EFFICIENCY}.items()
+        for name, lengths in {"1 x 8": (8,), MIXED: MIXED_LENGTHS, **_LONGER}.items()
     }
     return {
         "padding": padding,
-        "efficiency": efficiency,
         "lane_rows": rows,
         "operators": shares,
     }
@@ -107,32 +98,6 @@ def _padding(clock: _Clock, *, wide: bool) -> PaddingTax:
         milliseconds=took,
         mixed_to_equal=took[EQUAL] / took[MIXED],
         together_to_apart=took[LONG_AND_SHORT] / (took[LONG] + took[SHORT]),
-    )
-
-
-def _efficiency(clock: _Clock, name: str, lengths: Sequence[int]) -> Efficiency:
-    manifest = clock.engine.manifest
-    hidden, tokens = manifest.hidden_size, sum(lengths)
-    inner = 4 * hidden  # as in every BERT
-    took = clock.medians(
-        {
-            "engine": clock.call(lengths, wide=clock.engine.has_wide),
-            **gemm.contestants(tokens, hidden, inner, clock.engine.options.threads),
-        }
-    )
-    linear = gemm.layer_flops(tokens, hidden, inner)
-    attention = gemm.attention_flops(lengths, hidden)
-    rates = {library: linear / took[library] / 1e6 for library in took if library != "engine"}
-    seconds = took["engine"] / manifest.num_layers
-    engine = (linear + attention) / seconds / 1e6
-    return Efficiency(
-        batch=name,
-        tokens=tokens,
-        gemm=rates,
-        engine=engine,
-        engine_linear=linear / seconds / 1e6,
-        ratio=engine / max(rate for library, rate in rates.items() if library != gemm.OWN),
-        ratio_to_own=engine / rates[gemm.OWN],
     )
 
 

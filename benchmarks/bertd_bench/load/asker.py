@@ -13,7 +13,7 @@ from bertd.v1 import inference_pb2
 from numpy.typing import NDArray
 
 from bertd_bench.compare.process import PeerError
-from bertd_bench.load import client, http_client, traffic
+from bertd_bench.load import client, traffic
 from bertd_bench.load.generator import (
     Closed,
     Open,
@@ -22,9 +22,8 @@ from bertd_bench.load.generator import (
     poisson,
     steady_rate,
 )
-from bertd_bench.load.infinity_main import MODEL
-from bertd_bench.load.processes import ContestantServer
 from bertd_bench.load.ramp import Step, step_of
+from bertd_bench.load.spawned import SpawnedServer
 
 _WORKERS = 32  # of the closed loop that finds about what a contestant does
 _PATIENCE = 10  # objectives; who waits longer goes away, so that a step ends
@@ -48,7 +47,7 @@ class Asker:
         seconds: length of a step.
     """
 
-    server: ContestantServer
+    server: SpawnedServer
     pool: Executor
     texts: Sequence[str]
     objective: float
@@ -104,26 +103,17 @@ class Asker:
             [self._vector(each) for each in sorted(requests, key=lambda each: each.request)]
         )
 
-    def _vector(self, request: TimedRequest) -> NDArray[np.float32]:
+    @staticmethod
+    def _vector(request: TimedRequest) -> NDArray[np.float32]:
         reply = request.reply
         if reply.outcome is not RequestOutcome.ANSWERED:
             raise PeerError(f"a text was {reply.outcome.value}: {reply.detail}"[:300])
-        if self._over_http:
-            return http_client.embedding_of(reply.answer)
         [result] = inference_pb2.EmbedResponse.FromString(reply.answer).results
         return np.frombuffer(result.embedding, "<f4").astype(np.float32)
 
-    @property
-    def _over_http(self) -> bool:
-        return self.server.contestant.kind == "http"
-
     def _put(self, plan: Closed | Open, *, keep: bool = False) -> tuple[list[TimedRequest], float]:
-        if self._over_http:
-            requests = [http_client.embeddings_request(text, MODEL) for text in self.texts]
-        else:
-            requests = traffic.serialize(self.texts, 1)
-        method = None if self._over_http else client.EMBED
-        load = client.ClientLoad(plan, tuple(requests), method, keep)
+        requests = tuple(traffic.serialize(self.texts, 1))
+        load = client.ClientLoad(plan, requests, keep=keep)
         return self.pool.submit(client.put_load, self.server.address, load).result()
 
 

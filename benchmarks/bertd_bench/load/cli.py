@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-RESULTS = Path("benchmarks/results/load.json")
+from bertd_bench import options
 
 
 @click.command()
@@ -18,7 +18,7 @@ RESULTS = Path("benchmarks/results/load.json")
     help="A checkpoint with mean pooling and normalising. Default: all-MiniLM-L6-v2.",
 )
 @click.option("--contestant", "names", multiple=True, metavar="NAME", help="Default: all.")
-@click.option("--threads", type=click.IntRange(min=1), help="Of each. Default: all usable cores.")
+@options.threads
 @click.option(
     "--objective-ms",
     type=click.FloatRange(min=1),
@@ -26,14 +26,8 @@ RESULTS = Path("benchmarks/results/load.json")
     show_default=True,
     help="99 % of all requests must be answered within it.",
 )
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0.1),
-    default=4.0,
-    show_default=True,
-    help="Length of a step; up to three times that where few requests come.",
-)
-@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
+@options.seconds(4.0, 0.1, "Length of a step; up to three times that where few requests come.")
+@options.rounds(3)
 @click.option("--steps", type=click.IntRange(min=1), default=16, show_default=True, help="At most.")
 @click.option(
     "--set",
@@ -42,22 +36,7 @@ RESULTS = Path("benchmarks/results/load.json")
     multiple=True,
     help="A setting of `bertd serve`, for all that are behind its front end.",
 )
-@click.option(
-    "--peers-python",
-    "pythons",
-    multiple=True,
-    metavar="PATH",
-    type=click.Path(exists=True, dir_okay=False),
-    help="Interpreter that may have Infinity. Default: .peers/*/bin/python.",
-)
-@click.option(
-    "--json",
-    "json_path",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help=f"Also write the results, every sample included, such as {RESULTS}; "
-    "compressed above 2 MB.",
-)
+@options.json_path
 def load(  # noqa: PLR0913, PLR0917 - click's parameters
     model: str | None,
     names: tuple[str, ...],
@@ -67,7 +46,6 @@ def load(  # noqa: PLR0913, PLR0917 - click's parameters
     rounds: int,
     steps: int,
     settings: tuple[str, ...],
-    pythons: tuple[str, ...],
     json_path: Path | None,
 ) -> None:
     """Find the highest rate that bertd, and what it is compared with, answers in time.
@@ -80,15 +58,13 @@ def load(  # noqa: PLR0913, PLR0917 - click's parameters
     from bertd_bench.compare.process import PeerError
     from bertd_bench.contestants.eager import BenchError
     from bertd_bench.load import document, results, run
-    from bertd_bench.load.processes import CONTESTANTS
+    from bertd_bench.load.contestants import CONTESTANTS
 
     known = {each.name: each for each in CONTESTANTS}
     for name in names:
         if name not in known:
             raise click.UsageError(f"--contestant {name} is not one of: {'; '.join(known)}")
-    if json_path is not None and not json_path.absolute().parent.is_dir():
-        raise click.UsageError(f"--json: {json_path.absolute().parent} is not a folder")
-    options = run.LoadOptions(
+    chosen = run.LoadOptions(
         model=model,
         contestants=[each for each in CONTESTANTS if not names or each.name in names],
         threads=threads,
@@ -97,11 +73,10 @@ def load(  # noqa: PLR0913, PLR0917 - click's parameters
         rounds=rounds,
         steps=steps,
         settings=_parsed(settings),
-        pythons=pythons,
         command=shlex.join(["bertd", *sys.argv[1:]]),
     )
     try:
-        report = run.measure(options, lambda line: click.echo(line, err=True))
+        report = run.measure(chosen, lambda line: click.echo(line, err=True))
     except (BenchError, ExportError, PeerError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(document.goodput(report))
@@ -110,24 +85,10 @@ def load(  # noqa: PLR0913, PLR0917 - click's parameters
 
 
 @click.command("front-end")
-@click.argument(
-    "bundle", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path)
-)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0.05),
-    default=1.5,
-    show_default=True,
-    help="Length of one turn.",
-)
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
-@click.option(
-    "--json",
-    "json_path",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Also write the results.",
-)
+@options.bundle
+@options.seconds(1.5, 0.05, "Length of one turn.")
+@options.rounds(5)
+@options.json_path
 def front_end(bundle: Path | None, seconds: float, rounds: int, json_path: Path | None) -> None:
     """Measure the server's CPU time for a call without the model's, beside a bare gRPC echo.
 
@@ -138,7 +99,7 @@ def front_end(bundle: Path | None, seconds: float, rounds: int, json_path: Path 
 
     from bertd_bench.load import document, results
     from bertd_bench.load import front_end as measurement
-    from bertd_bench.load.front_servers import FrontError
+    from bertd_bench.load.spawned import SpawnError
 
     try:
         report = measurement.measure(
@@ -147,7 +108,12 @@ def front_end(bundle: Path | None, seconds: float, rounds: int, json_path: Path 
             rounds=rounds,
             progress=lambda line: click.echo(f"measuring {line}", err=True),
         )
-    except (FrontError, BundleError, default_model.NoDefaultModelError) as error:
+    except (
+        BundleError,
+        SpawnError,
+        measurement.FrontError,
+        default_model.NoDefaultModelError,
+    ) as error:
         raise click.ClickException(str(error)) from error
     click.echo(document.front_end(report))
     if json_path is not None:

@@ -11,19 +11,15 @@ import math
 import multiprocessing
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 import grpc
 
-from bertd_bench.load import http_client
 from bertd_bench.load.generator import (
     Closed,
     Open,
     RequestOutcome,
-    Send,
     SendResult,
     TimedRequest,
     run,
@@ -43,13 +39,13 @@ class ClientLoad:
     Attributes:
         load: when requests are sent.
         requests: as on the wire.
-        method: that is called; None for HTTP, where a request names its own.
+        method: that is called.
         keep: whether what is reported holds the answers.
     """
 
     load: Closed | Open
     requests: tuple[bytes, ...]
-    method: str | None = EMBED
+    method: str = EMBED
     keep: bool = False
 
 
@@ -64,37 +60,22 @@ def put_load(address: str, load: ClientLoad) -> tuple[list[TimedRequest], float]
 
 
 async def _put_load(address: str, load: ClientLoad) -> tuple[list[TimedRequest], float]:
-    async with _sender(address, load) as send:
-        begin = time.perf_counter()
-        return await run(load.load, send), time.perf_counter() - begin
-
-
-def _sender(address: str, load: ClientLoad) -> AbstractAsyncContextManager[Send]:
-    if load.method is None:
-        return http_client.sender(address, load.requests, keep=load.keep)
-    return sender(address, load.requests, load.method, keep=load.keep)
-
-
-@asynccontextmanager
-async def sender(
-    address: str, requests: Sequence[bytes], method: str, *, keep: bool = False
-) -> AsyncIterator[Send]:
-    """Sends serialised unary calls, in turn."""
     async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
         await channel.channel_ready()
-        ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
+        ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(load.method)
 
         async def send(number: int, within: float) -> SendResult:
             if within <= 0:
                 return SendResult(RequestOutcome.EXPIRED)
             timeout = None if within == math.inf else within
             try:
-                answer = await ask(requests[number % len(requests)], timeout=timeout)
+                answer = await ask(load.requests[number % len(load.requests)], timeout=timeout)
             except grpc.aio.AioRpcError as error:
                 return _failed(error)
-            return SendResult(RequestOutcome.ANSWERED, answer=answer if keep else b"")
+            return SendResult(RequestOutcome.ANSWERED, answer=answer if load.keep else b"")
 
-        yield send
+        begin = time.perf_counter()
+        return await run(load.load, send), time.perf_counter() - begin
 
 
 def _failed(error: grpc.aio.AioRpcError) -> SendResult:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bertd_bench.docs import Section
 from bertd_bench.load import results
+from bertd_bench.load.contestants import OURS
 from bertd_bench.load.front_end import BULK_LIMIT, UNARY, UNARY_LIMIT, FrontReport
-from bertd_bench.load.processes import OURS
 from bertd_bench.load.ramp import SHARE, Step
 from bertd_bench.load.results import TARGET, ContestantRamps, GoodputReport
 

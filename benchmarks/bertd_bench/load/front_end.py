@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +27,13 @@ from bertd_server.system import cpu
 from pydantic import BaseModel
 
 from bertd_bench.harness import machine
-from bertd_bench.load import front_servers, traffic
+from bertd_bench.load import traffic
 from bertd_bench.load.client import EMBED, ClientLoad, process_pool, put_load
-from bertd_bench.load.front_servers import ECHO, Front, FrontError, FunctionTimes
 from bertd_bench.load.generator import Closed, Open, RequestOutcome
+from bertd_bench.load.spawned import FunctionTimes, SpawnedServer, spawn
+from bertd_bench.load.without_model import ECHO
 
+_SERVERS = "bertd_bench.load.without_model"
 UNARY_LIMIT = 1.6  # of the echo, in calls of one text
 BULK_LIMIT = 0.2  # of the same echo, for each text
 UNARY = "Embed, 1 text"
@@ -43,6 +46,10 @@ _AHEAD = 8  # messages of a stream without an answer; as many as the server work
 _WARM_SHARE = 0.25  # of a turn, before the first
 _SHOWN = 25  # functions of the profile, by their own time and with callees
 _TRANSPORT_NAMES = ("grpc", "event_engine", "timer_manager", "resolver", "lifeguard")
+
+
+class FrontError(RuntimeError):
+    """A call was not answered."""
 
 
 class FrontEndTurn(BaseModel, frozen=True):
@@ -144,34 +151,36 @@ def measure(
         progress: told what is being measured.
 
     Raises:
-        FrontError: a server did not start, or a call failed.
+        SpawnError: a server did not start.
+        FrontError: a call failed.
     """
     here = machine.describe(cpu.usable_threads())
     texts = traffic.texts_for(folder, _TEXTS, (_TOKENS,))
     requests = {size: traffic.serialize(texts, size) for size in (1, _BULK)}
-    turns: dict[tuple[str, Front], list[FrontEndTurn]] = {}
-    with process_pool() as pool:
-        with front_servers.bertd(folder) as ours:
-            answers = {
-                kind.echo: pool.submit(_answer, ours.address, requests[kind.texts][0]).result()
-                for kind in _KINDS
-            }
-            with front_servers.echo(answers) as echo:
-                for number in range(-1, rounds):
-                    progress(f"round {number + 1} of {rounds}" if number >= 0 else "warm-up")
-                    length = seconds if number >= 0 else _WARM_SHARE * seconds
-                    for kind in _KINDS:
-                        for front in (ours, echo) if number % 2 else (echo, ours):
-                            service = f"/{ECHO}/{kind.echo}" if front is echo else EMBED
-                            turn = _turn(pool, front, service, kind, requests[kind.texts], length)
-                            if number >= 0:
-                                turns.setdefault((kind.name, front), []).append(turn)
-                echo.stop()
-            ours.stop()
+    turns: dict[tuple[str, SpawnedServer], list[FrontEndTurn]] = {}
+    with ExitStack() as stack:
+        pool = stack.enter_context(process_pool())
+        ours = spawn(f"{_SERVERS}:bertd", folder)
+        stack.callback(ours.close)
+        answers = {
+            kind.echo: pool.submit(_answer, ours.address, requests[kind.texts][0]).result()
+            for kind in _KINDS
+        }
+        echo = spawn(f"{_SERVERS}:echo", answers)
+        stack.callback(echo.close)
+        for number in range(-1, rounds):
+            progress(f"round {number + 1} of {rounds}" if number >= 0 else "warm-up")
+            length = seconds if number >= 0 else _WARM_SHARE * seconds
+            for kind in _KINDS:
+                for server in (ours, echo) if number % 2 else (echo, ours):
+                    method = f"/{ECHO}/{kind.echo}" if server is echo else EMBED
+                    turn = _turn(pool, server, method, kind, requests[kind.texts], length)
+                    if number >= 0:
+                        turns.setdefault((kind.name, server), []).append(turn)
         progress("profile")
-        with front_servers.bertd(folder, profile=True) as front:
-            calls = pool.submit(_calls, front.address, EMBED, requests[1], 2 * seconds).result()
-            profile = _most(front.stop(), calls)
+        profiled = spawn(f"{_SERVERS}:bertd", folder, profile=True)
+        calls = pool.submit(_calls, profiled.address, EMBED, requests[1], 2 * seconds).result()
+        profile = _most(profiled.close(), calls)
     return FrontReport(
         model=bundle.read_manifest(folder).name,
         tokens=_TOKENS,
@@ -194,16 +203,16 @@ def measure(
 
 def _turn(  # noqa: PLR0913, PLR0917 - one cell of the measurement
     pool: Executor,
-    front: Front,
+    server: SpawnedServer,
     method: str,
     kind: _MessageKind,
     requests: Sequence[bytes],
     seconds: float,
 ) -> FrontEndTurn:
     put, method = (_streams, f"{method}Stream") if kind.streamed else (_calls, method)
-    before = thread_seconds(front.pid)
-    messages = pool.submit(put, front.address, method, requests, seconds).result()
-    used = thread_seconds(front.pid)
+    before = thread_seconds(server.pid)
+    messages = pool.submit(put, server.address, method, requests, seconds).result()
+    used = thread_seconds(server.pid)
     return FrontEndTurn(
         messages=messages,
         seconds={thread: used[thread] - before.get(thread, 0.0) for thread in used},

@@ -89,8 +89,10 @@ class Plain:
         return answer
 
 
-async def serve(checkpoint: Path, folder: Path, threads: int, address: str) -> int:
-    """Listen; gives the port."""
+async def start(
+    checkpoint: Path, folder: Path, threads: int, address: str
+) -> tuple[grpc.aio.Server, int]:
+    """Listen; gives the server and its port."""
     plain, pool = Plain(checkpoint, folder), ThreadPoolExecutor(threads)
     loop = asyncio.get_running_loop()
 
@@ -107,8 +109,4 @@ async def serve(checkpoint: Path, folder: Path, threads: int, address: str) -> i
     server.add_generic_rpc_handlers((handler,))
     port = server.add_insecure_port(address)
     await server.start()
-    _running.append(server)
-    return port
-
-
-_running: list[grpc.aio.Server] = []  # one that nobody holds would stop
+    return server, port

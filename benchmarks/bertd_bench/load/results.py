@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from bertd_bench.harness.intervals import Interval, ratio_interval
 from bertd_bench.harness.machine import Machine
 from bertd_bench.harness.noise import Noise
-from bertd_bench.load.processes import EAGER, OURS
+from bertd_bench.load.contestants import EAGER, OURS
 from bertd_bench.load.ramp import Step, held
 
 BENCHMARK = "load"

@@ -9,10 +9,8 @@
 from __future__ import annotations
 
 import random
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,17 +18,18 @@ from typing import Any
 
 from bertd import bundle
 from bertd_server.system import cpu
+from numpy.typing import NDArray
 
-from bertd_bench.compare.interpreters import USUAL
 from bertd_bench.compare.process import PeerError
 from bertd_bench.contestants import eager as contestants
 from bertd_bench.harness import machine
-from bertd_bench.harness.noise import Noise, Watch
-from bertd_bench.load import client, processes, ramp, traffic
+from bertd_bench.harness.noise import Watch
+from bertd_bench.load import client, ramp, traffic
 from bertd_bench.load.asker import Asker, distance
-from bertd_bench.load.processes import EAGER, Contestant, ContestantServer, ServerInputs
+from bertd_bench.load.contestants import Contestant, ServerInputs
 from bertd_bench.load.ramp import RampSchedule
 from bertd_bench.load.results import ContestantRamps, GoodputReport, Ramp
+from bertd_bench.load.spawned import SpawnError, spawn
 
 _TEXTS = 4_096  # more than are ever in flight
 _AGREE = 16  # texts on which all must agree: each length of the mix once
@@ -38,7 +37,6 @@ _TOLERANCE = 1e-4
 _WARM_SECONDS = 0.5
 _PROBE_SECONDS = 2.0
 _AGAIN = (0.8, 1.12)  # later rounds: first rate, of the one that held; and the factor
-_BEHIND = 0.9  # ways of eager below this share of its best leave after the first round
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,6 @@ class LoadOptions:
         rounds: ramps of each contestant.
         steps: of a ramp, at most.
         settings: of bertd's front end, for all that are behind it.
-        pythons: interpreters that may have Infinity.
         command: what makes it again.
     """
 
@@ -66,12 +63,11 @@ class LoadOptions:
     rounds: int
     steps: int
     settings: Mapping[str, Any] = field(default_factory=dict)
-    pythons: Sequence[str] = ()
     command: str = ""
 
 
 def measure(options: LoadOptions, progress: Callable[[str], None]) -> GoodputReport:
-    """Measure all contestants.
+    """Measure all contestants; who does not start, or computes something else, is skipped.
 
     Raises:
         BenchError: there is no default model here.
@@ -79,128 +75,80 @@ def measure(options: LoadOptions, progress: Callable[[str], None]) -> GoodputRep
     """
     threads = options.threads or cpu.usable_threads()
     here = machine.describe(cpu.usable_threads())
+    found: dict[str, ContestantRamps] = {}
+    askers: dict[str, Asker] = {}
+    skipped: dict[str, str] = {}
     with ExitStack() as stack:
         subject = stack.enter_context(contestants.open_subject(options.model))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bertd-bench-")))
         watch = stack.enter_context(Watch(here.affinity or [0], here.load_average[0]))
-        manifest = bundle.read_manifest(subject.bundle)
         texts = traffic.texts_for(subject.bundle, _TEXTS)
-        contest = _Contest(options, texts, stack.enter_context(client.process_pool()))
+        pool = stack.enter_context(client.process_pool())
         given = ServerInputs(
-            subject.checkpoint, str(subject.bundle), threads, scratch, options.settings
+            Path(subject.checkpoint), subject.bundle, threads, scratch, dict(options.settings)
         )
         expected = contestants.eager(subject.checkpoint, threads)(texts[:_AGREE])
-        for contestant in options.contestants:
-            progress(f"starting {contestant.name}")
+        for each in options.contestants:
+            progress(f"starting {each.name}")
             try:
-                interpreter = _interpreter(contestant, options, scratch)
-                running = processes.start(contestant, given, interpreter)
-                stack.callback(running.close)
-                contest.join(running, expected)
-            except PeerError as error:
-                contest.skipped[contestant.name] = str(error)
-        noise = contest.rounds(watch, progress)
-    return GoodputReport(
-        command=options.command,
-        model=manifest.name,
-        threads=threads,
-        mean_tokens=traffic.MEAN_TOKENS,
-        objective=options.objective,
-        seconds=options.seconds,
-        machine=here,
-        noise=noise,
-        entries=contest.entries(),
-        skipped=contest.skipped,
-    )
-
-
-class _Contest:
-    """All that run, and what they have shown so far."""
-
-    def __init__(self, options: LoadOptions, texts: Sequence[str], pool: Executor) -> None:
-        self._options, self._texts, self._pool = options, texts, pool
-        self._askers: list[Asker] = []
-        self._differences: dict[str, float] = {}
-        self._ramps: dict[str, list[Ramp]] = {}
-        self.skipped: dict[str, str] = {}
-
-    def join(self, running: ContestantServer, expected: Any) -> None:
-        """Take one in, if it computes the same.
-
-        Raises:
-            PeerError: it does not.
-        """
-        options = self._options
-        asker = Asker(running, self._pool, self._texts, options.objective, options.seconds)
-        with running.awake():
-            apart = distance(asker.vectors(len(expected)), expected)
-        if not apart <= _TOLERANCE:
-            raise PeerError(f"its vectors differ from eager's by {apart:.1e}")
-        self._differences[running.contestant.name] = apart
-        self._askers.append(asker)
-
-    def rounds(self, watch: Watch, progress: Callable[[str], None]) -> Noise:
-        """All rounds; gives what was seen of others meanwhile."""
-        shuffle = random.Random(0)  # noqa: S311 - the order of turns
-        for number in range(self._options.rounds):
-            watch.calibrate()
-            for asker in shuffle.sample(self._askers, len(self._askers)):
-                name = asker.server.contestant.name
-                with asker.server.awake():
-                    found = self._climb(asker, number)
-                self._ramps.setdefault(name, []).append(found)
-                rate = ramp.held(found.steps, self._options.objective)
-                progress(f"round {number + 1}: {name} takes {rate:.0f} requests a second")
-            if number == 0:
-                self._leave()
-        watch.calibrate()
-        return watch.noise()
-
-    def _climb(self, asker: Asker, number: int) -> Ramp:
-        options = self._options
-        plan = RampSchedule(options.objective, most=options.steps)
-        asker.capacity(min(_WARM_SECONDS, options.seconds))
-        before = self._ramps.get(asker.server.contestant.name)
-        capacity = before and ramp.held(before[-1].steps, options.objective)
-        if capacity:
-            plan = RampSchedule(options.objective, *_AGAIN, most=options.steps)
-        else:
-            capacity = asker.capacity(min(_PROBE_SECONDS, options.seconds))
-        seeds = iter(range(1000 * number, 1000 * (number + 1)))
-        steps = ramp.climb(lambda rate: asker.hold(rate, next(seeds)), capacity, plan)
-        return Ramp(round=number, capacity=capacity, steps=steps)
-
-    def _leave(self) -> None:
-        """Ways of eager that are clearly behind its best spend no more time."""
-        objective = self._options.objective
-        rates = {
-            name: ramp.held(ramps[0].steps, objective)
-            for name, ramps in self._ramps.items()
-            if name.startswith(EAGER)
-        }
-        least = _BEHIND * max(rates.values(), default=0.0)
-        self._askers = [
-            asker
-            for asker in self._askers
-            if rates.get(asker.server.contestant.name, least) >= least
-        ]
-
-    def entries(self) -> list[ContestantRamps]:
-        """What each has shown, in the order of the contestants."""
-        return [
-            ContestantRamps(
-                name=each.name,
-                what=each.what,
-                difference=self._differences[each.name],
-                ramps=self._ramps[each.name],
+                server = spawn(each.target, given, threads=threads)
+                stack.callback(server.close)
+                asker = Asker(server, pool, texts, options.objective, options.seconds)
+                with server.awake():
+                    apart = _checked(asker, expected)
+            except (PeerError, SpawnError) as error:
+                skipped[each.name] = str(error)
+                continue
+            askers[each.name] = asker
+            found[each.name] = ContestantRamps(
+                name=each.name, what=each.what, difference=apart, ramps=[]
             )
-            for each in self._options.contestants
-            if each.name in self._ramps
-        ]
+        shuffle = random.Random(0)  # noqa: S311 - the order of turns
+        for number in range(options.rounds):
+            watch.calibrate()
+            for name in shuffle.sample(list(askers), len(askers)):
+                with askers[name].server.awake():
+                    climbed = _climb(askers[name], options, found[name].ramps)
+                found[name].ramps.append(climbed)
+                rate = ramp.held(climbed.steps, options.objective)
+                progress(f"round {number + 1}: {name} takes {rate:.0f} requests a second")
+        watch.calibrate()
+        return GoodputReport(
+            command=options.command,
+            model=bundle.read_manifest(subject.bundle).name,
+            threads=threads,
+            mean_tokens=traffic.MEAN_TOKENS,
+            objective=options.objective,
+            seconds=options.seconds,
+            machine=here,
+            noise=watch.noise(),
+            entries=list(found.values()),
+            skipped=skipped,
+        )
 
 
-def _interpreter(contestant: Contestant, options: LoadOptions, scratch: Path) -> str:
-    usual = [str(path) for path in sorted(Path.cwd().glob(USUAL))]
-    if contestant.kind != "http":
-        return sys.executable
-    return processes.infinity_interpreter(options.pythons or usual, scratch)
+def _checked(asker: Asker, expected: NDArray[Any]) -> float:
+    """How far its vectors are from eager's: float32 `[texts, dimensions]`.
+
+    Raises:
+        PeerError: too far.
+    """
+    apart = distance(asker.vectors(len(expected)), expected)
+    if not apart <= _TOLERANCE:
+        raise PeerError(f"its vectors differ from eager's by {apart:.1e}")
+    return apart
+
+
+def _climb(asker: Asker, options: LoadOptions, before: Sequence[Ramp]) -> Ramp:
+    """The next ramp: a later one sets out near the rate that held before."""
+    asker.capacity(min(_WARM_SECONDS, options.seconds))
+    schedule = RampSchedule(options.objective, most=options.steps)
+    capacity = ramp.held(before[-1].steps, options.objective) if before else 0.0
+    if capacity:
+        schedule = RampSchedule(options.objective, *_AGAIN, most=options.steps)
+    else:
+        capacity = asker.capacity(min(_PROBE_SECONDS, options.seconds))
+    number = len(before)
+    seeds = iter(range(1000 * number, 1000 * (number + 1)))
+    steps = ramp.climb(lambda rate: asker.hold(rate, next(seeds)), capacity, schedule)
+    return Ramp(round=number, capacity=capacity, steps=steps)

@@ -10,15 +10,12 @@ from typing import cast
 
 import click
 
+from bertd_bench import options
 from bertd_bench.mlperf.settings import PRESETS, SCENARIOS, Scenario
-
-RESULTS = Path("benchmarks/results/mlperf.json")
 
 
 @click.command()
-@click.argument(
-    "bundle", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path)
-)
+@options.bundle
 @click.option(
     "--preset",
     "name",
@@ -45,10 +42,7 @@ RESULTS = Path("benchmarks/results/mlperf.json")
 @click.option(
     "--scenario", "scenarios", multiple=True, type=click.Choice(SCENARIOS), help="Default: all."
 )
-@click.option(
-    "--system", "systems", multiple=True, metavar="NAME", help="Default: over gRPC and in process."
-)
-@click.option("--threads", type=click.IntRange(min=1), help="Default: all usable cores.")
+@options.threads
 @click.option(
     "--checkpoint",
     metavar="DIR",
@@ -62,13 +56,7 @@ RESULTS = Path("benchmarks/results/mlperf.json")
     type=click.Path(file_okay=False, path_type=Path),
     help="Keep LoadGen's own logs here.",
 )
-@click.option(
-    "--json",
-    "json_path",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help=f"Also write the results, such as {RESULTS}.",
-)
+@options.json_path
 def mlperf(  # noqa: PLR0913, PLR0917 - click's parameters
     bundle: Path | None,
     name: str,
@@ -78,7 +66,6 @@ def mlperf(  # noqa: PLR0913, PLR0917 - click's parameters
     limit_ms: float,
     rate: float | None,
     scenarios: tuple[str, ...],
-    systems: tuple[str, ...],
     threads: int | None,
     checkpoint: str | None,
     keep: Path | None,
@@ -100,9 +87,6 @@ def mlperf(  # noqa: PLR0913, PLR0917 - click's parameters
         raise click.ClickException(
             f"{error}: install LoadGen with `pip install 'bertd[bench]'`"
         ) from error
-    for system in systems:
-        if system not in run.SYSTEMS:
-            raise click.UsageError(f"--system {system} is not one of: {'; '.join(run.SYSTEMS)}")
     preset = PRESETS[name]
     if seconds is not None:
         preset = replace(preset, seconds=seconds, search_seconds=seconds)
@@ -110,7 +94,7 @@ def mlperf(  # noqa: PLR0913, PLR0917 - click's parameters
         preset = replace(preset, queries=dict.fromkeys(SCENARIOS, queries))
     if texts is not None:
         preset = replace(preset, library=texts, accuracy=texts)
-    options = run.MlperfOptions(
+    chosen = run.MlperfOptions(
         bundle=bundle,
         checkpoint=checkpoint,
         name=name,
@@ -118,13 +102,12 @@ def mlperf(  # noqa: PLR0913, PLR0917 - click's parameters
         limit=limit_ms / 1e3,
         rate=rate,
         threads=threads,
-        systems=systems or run.SYSTEMS,
         scenarios=cast("tuple[Scenario, ...]", scenarios) or SCENARIOS,
         keep=keep,
         command=shlex.join(["bertd", *sys.argv[1:]]),
     )
     try:
-        report = run.measure(options, lambda line: click.echo(line, err=True))
+        report = run.measure(chosen, lambda line: click.echo(line, err=True))
     except (BenchError, BundleError, ExportError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(document.render(report))

@@ -10,7 +10,7 @@ from bertd_bench.mlperf.results import MlperfReport, ScenarioResult
 from bertd_bench.mlperf.settings import SERVER
 
 _PERCENTILE = {"SingleStream": "90.00", "MultiStream": "99.00"}
-_HEADS = "system | scenario | LoadGen says | result | p50 | p90 | p99 | answers equal | from eager"
+_HEADS = "scenario | LoadGen says | result | p50 | p90 | p99 | answers equal | from eager"
 
 
 def render(report: MlperfReport) -> str:
@@ -28,14 +28,14 @@ def render(report: MlperfReport) -> str:
         what,
         "",
         f"| {_HEADS} |",
-        "|---|---|---|---:|---:|---:|---:|---:|---:|",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
-    lines += [_row(system.name, each) for system in report.systems for each in system.scenarios]
+    lines += [_row(each) for each in report.scenarios]
     lines += ["", report.noise.verdict, "", f"`{report.command}`"]
     return "\n".join(lines)
 
 
-def _row(system: str, each: ScenarioResult) -> str:
+def _row(each: ScenarioResult) -> str:
     performance, accuracy = each.performance, each.accuracy
     cells = [_ms(performance, name) for name in ("50.00", "90.00", "99.00")]
     if each.name == "Offline":  # one query: its latency is the run's duration
@@ -43,7 +43,7 @@ def _row(system: str, each: ScenarioResult) -> str:
     distance = "" if accuracy.difference is None else f"{accuracy.difference:.1e}"
     verdict = performance.verdict if performance.valid else f"**{performance.verdict}**"
     return (
-        f"| {system} | {each.name} | {verdict} | {_result(each)} | {' | '.join(cells)} "
+        f"| {each.name} | {verdict} | {_result(each)} | {' | '.join(cells)} "
         f"| {accuracy.equal} of {accuracy.expected} | {distance} |"
     )
 

@@ -8,7 +8,6 @@ from bertd_bench.harness.machine import Machine
 from bertd_bench.harness.noise import Noise
 from bertd_bench.mlperf.accuracy import Accuracy
 from bertd_bench.mlperf.logs import Performance
-from bertd_bench.mlperf.peak import TriedRate
 
 UNOFFICIAL = (
     "Not an official MLPerf result: MLPerf's load generator and scenarios, but another model, "
@@ -16,8 +15,15 @@ UNOFFICIAL = (
 )
 
 
+class TriedRate(BaseModel, frozen=True):
+    """One run of the search: queries a second, and whether LoadGen called it valid."""
+
+    rate: float
+    valid: bool
+
+
 class ScenarioResult(BaseModel, frozen=True):
-    """One scenario of one system.
+    """One scenario.
 
     Attributes:
         performance: LoadGen's word.
@@ -33,13 +39,6 @@ class ScenarioResult(BaseModel, frozen=True):
     target: float | None = None
     search: list[TriedRate] = []
     retries: int = 0
-
-
-class SystemResult(BaseModel, frozen=True):
-    """One system."""
-
-    name: str
-    scenarios: list[ScenarioResult]
 
 
 class MlperfReport(BaseModel, frozen=True):
@@ -67,14 +66,13 @@ class MlperfReport(BaseModel, frozen=True):
     loadgen: str
     machine: Machine
     noise: Noise
-    systems: list[SystemResult]
+    scenarios: list[ScenarioResult]
 
     @property
     def failed(self) -> list[str]:
         """Runs that LoadGen calls invalid, or with wrong answers."""
         return [
-            f"{system.name}, {each.name}"
-            for system in self.systems
-            for each in system.scenarios
+            each.name
+            for each in self.scenarios
             if not (each.performance.valid and each.accuracy.passed)
         ]

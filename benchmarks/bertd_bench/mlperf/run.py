@@ -1,10 +1,10 @@
-"""`bertd bench mlperf`: every scenario over every system, its accuracy run first.
+"""`bertd bench mlperf`: every scenario over a server, its accuracy run first.
 
 ::
 
-    reference answers ──> for gRPC, then in process:
-        what it does ──> accuracy run ──> performance run      SingleStream, MultiStream, Offline
-                         accuracy run ──> search ──> performance run at what it found   Server
+    reference answers ──> what it does ──> accuracy run ──> performance run      SingleStream, …
+                                           accuracy run ──> search ──> performance run at what it
+                                                                       found            Server
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from bertd import bundle
-from bertd_server.config.settings import Settings
 from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.system import cpu
 from bertd_server.tokenization.reading import Reader
@@ -32,10 +31,9 @@ from bertd_bench.contestants.eager import BenchError
 from bertd_bench.harness import machine
 from bertd_bench.harness.noise import Watch
 from bertd_bench.load import traffic
-from bertd_bench.mlperf import accuracy, loadgen, logs, peak, systems
+from bertd_bench.mlperf import accuracy, loadgen, logs, search, systems
 from bertd_bench.mlperf.loadgen import Loop, System
-from bertd_bench.mlperf.peak import TriedRate
-from bertd_bench.mlperf.results import MlperfReport, ScenarioResult, SystemResult
+from bertd_bench.mlperf.results import MlperfReport, ScenarioResult, TriedRate
 from bertd_bench.mlperf.settings import (
     SCENARIOS,
     SERVER,
@@ -46,9 +44,6 @@ from bertd_bench.mlperf.settings import (
     Scenario,
 )
 
-GRPC = "bertd over gRPC"
-IN_PROCESS = "bertd in process"
-SYSTEMS = (GRPC, IN_PROCESS)
 _SLACK = 2.0  # times what was seen: LoadGen makes its queries before it knows
 _OFFLINE_SLACK = 1.3  # of the rate of one large query, which must last as long as is asked
 _FIRST = 0.6  # of the offline rate: where the search for Server's begins
@@ -78,7 +73,6 @@ class MlperfOptions:
     limit: float
     rate: float | None
     threads: int | None
-    systems: Sequence[str] = SYSTEMS
     scenarios: Sequence[Scenario] = SCENARIOS
     keep: Path | None = None
     command: str = ""
@@ -92,9 +86,13 @@ def measure(options: MlperfOptions, progress: Callable[[str], None]) -> MlperfRe
         LogError: LoadGen did not end as it should.
     """
     threads = options.threads or cpu.usable_threads()
-    here = machine.describe(cpu.usable_threads(), {"loadgen": _version()})
+    version = metadata.version("mlcommons-loadgen")
+    here = machine.describe(cpu.usable_threads(), {"loadgen": version})
     with ExitStack() as stack:
-        folder, checkpoint = _model(options, stack)
+        folder, checkpoint = options.bundle, options.checkpoint
+        if folder is None:
+            subject = stack.enter_context(contestants.open_subject(checkpoint))
+            folder, checkpoint = subject.bundle, subject.checkpoint
         manifest = bundle.read_manifest(folder)
         if manifest.task not in systems.TASKS:
             raise BenchError(
@@ -104,21 +102,18 @@ def measure(options: MlperfOptions, progress: Callable[[str], None]) -> MlperfRe
         scratch = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         watch = stack.enter_context(Watch(here.affinity or [0], here.load_average[0]))
         texts = traffic.texts_for(folder, options.preset.library)
-        progress("reference answers")
-        exact = _engine_answers(folder, manifest, texts)
+        embeds = manifest.task == systems.EMBEDDINGS
         eager = None
-        if checkpoint is not None and manifest.task == "feature-extraction":
+        if checkpoint is not None and embeds:
             eager = contestants.eager(checkpoint, 1)(texts[:_EAGER])
         watch.calibrate()
-        tested = []
-        for name in options.systems:
-            with Loop() as loop, _system(name, loop, folder, threads, texts) as system:
-                bench = _Bench(options, loop, system, scratch / name.replace(" ", "-"), progress)
-                alike = name == IN_PROCESS or manifest.task == "feature-extraction"
-                reference = exact if alike else bench.alone(len(texts))
-                scenarios = [bench.scenario(each, reference, eager) for each in options.scenarios]
-            tested.append(SystemResult(name=name, scenarios=scenarios))
-            watch.calibrate()
+        loop = stack.enter_context(Loop())
+        system = _served(stack, loop, folder, threads, texts)
+        bench = _Bench(options, loop, system, scratch, progress)
+        progress("reference answers")
+        reference = _engine_answers(folder, manifest, texts) if embeds else bench.alone()
+        scenarios = [bench.scenario(each, reference, eager) for each in options.scenarios]
+        watch.calibrate()
         return MlperfReport(
             command=options.command,
             preset=options.name,
@@ -129,15 +124,37 @@ def measure(options: MlperfOptions, progress: Callable[[str], None]) -> MlperfRe
             model=manifest.name,
             task=manifest.task,
             threads=threads,
-            loadgen=_version(),
+            loadgen=version,
             machine=here,
             noise=watch.noise(),
-            systems=tested,
+            scenarios=scenarios,
         )
 
 
+def _served(
+    stack: ExitStack, loop: Loop, folder: Path, threads: int, texts: Sequence[str]
+) -> systems.ServerUnderTest:
+    """A server of its own, with a client that is ready, until the stack ends."""
+    server = stack.enter_context(contestants.server_process(folder, threads))
+    server.wait_until_listening()
+    manifest = bundle.read_manifest(folder)
+
+    async def connect() -> systems.ServerUnderTest:
+        return systems.ServerUnderTest(server.address, manifest, texts)
+
+    system = loop.run(connect())
+    stack.callback(lambda: loop.run(system.close()))
+    return system
+
+
+def _engine_answers(folder: Path, manifest: bundle.Manifest, texts: Sequence[str]) -> list[bytes]:
+    """Vectors of the engine alone, one text at a time, on one thread."""
+    reader, engine = Reader.of(folder, manifest), Engine(folder, manifest, EngineOptions(threads=1))
+    return [engine.embed([sequence])[0].tobytes() for sequence in reader.sequences(texts)]
+
+
 class _Bench:
-    """One system under LoadGen."""
+    """A system under LoadGen."""
 
     def __init__(
         self,
@@ -152,20 +169,20 @@ class _Bench:
         self._runs = 0
         self._expected = self._look()
 
-    def alone(self, samples: int) -> list[bytes]:
+    def alone(self) -> list[bytes]:
         """Its own answers to one text at a time, with nothing else to do."""
 
         async def ask() -> list[bytes]:
-            return [(await self._system.ask([sample]))[0] for sample in range(samples)]
+            samples = range(self._options.preset.library)
+            return [(await self._system.ask([sample]))[0] for sample in samples]
 
         return self._loop.run(ask())
 
     def scenario(
-        self, name: Scenario, reference: Sequence[bytes], eager: NDArray[np.float32] | None
+        self, name: Scenario, reference: Sequence[bytes], eager: NDArray[Any] | None
     ) -> ScenarioResult:
         """One scenario: accuracy, then performance; of Server, at the highest valid rate."""
         options, preset = self._options, self._options.preset
-        first = options.rate or _FIRST * self._expected.offline
         run = LoadGenRun(
             scenario=name,
             accuracy=False,
@@ -173,7 +190,7 @@ class _Bench:
             queries=preset.queries[name],
             samples=min(preset.accuracy, len(reference)),
             limit=options.limit,
-            rate=first,
+            rate=options.rate or _FIRST * self._expected.offline,
             expected=self._expected,
         )
         folder, _ = self._execute(replace(run, accuracy=True))
@@ -181,7 +198,7 @@ class _Bench:
         tried: list[TriedRate] = []
         if name == SERVER and options.rate is None:
             tried = self._search(run)
-            found = peak.bounds(tried)[0]
+            found = search.bounds(tried)[0]
             run = replace(run, rate=found or min(each.rate for each in tried))
         folder, retries = self._execute(run)
         seen = logs.read_performance(folder)
@@ -207,12 +224,12 @@ class _Bench:
             folder, _ = self._execute(replace(run, rate=rate, seconds=preset.search_seconds))
             return logs.read_performance(folder).valid
 
-        return peak.search(valid, run.rate, preset.precision, preset.search_runs)
+        return search.search(valid, run.rate, preset.precision, preset.search_runs)
 
     def _execute(self, run: LoadGenRun) -> tuple[Path, int]:
         kind = "accuracy" if run.accuracy else "performance"
         rate = f" at {run.rate:.1f} queries/s" if run.scenario == SERVER else ""
-        self._progress(f"{self._folder.name}: {run.scenario}, {kind}{rate}")
+        self._progress(f"{run.scenario}, {kind}{rate}")
         self._runs += 1
         folder = self._folder / f"{self._runs:02}-{run.scenario}-{kind}"
         library = self._options.preset.library
@@ -228,68 +245,17 @@ class _Bench:
             samples: list[float] = []
             end = time.perf_counter() + seconds / 2
             while time.perf_counter() < end or len(samples) < 3:
+                numbers = [(len(samples) * count + n) % library for n in range(count)]
                 begin = time.perf_counter()
                 await asyncio.gather(
-                    *(self._system.ask(part) for part in _parts(len(samples), count, size))
+                    *(
+                        self._system.ask(numbers[start : start + size])
+                        for start in range(0, count, size)
+                    )
                 )
                 samples.append(time.perf_counter() - begin)
             return statistics.median(samples)
 
-        def _parts(turn: int, count: int, size: int) -> Iterator[list[int]]:
-            numbers = [(turn * count + n) % library for n in range(count)]
-            return (numbers[start : start + size] for start in range(0, count, size))
-
         many = 6 * max(size, STREAMS)
         single, multi, bulk = (self._loop.run(times(n)) for n in (1, STREAMS, many))
         return Expected(single / _SLACK, multi / _SLACK, _OFFLINE_SLACK * many / bulk)
-
-
-@contextmanager
-def _system(
-    name: str, loop: Loop, folder: Path, threads: int, texts: Sequence[str]
-) -> Iterator[System]:
-    """A system that is ready."""
-    manifest = bundle.read_manifest(folder)
-    with ExitStack() as stack:
-        if name == GRPC:
-            server = stack.enter_context(contestants.server_process(folder, threads))
-            server.wait_until_listening()
-
-            async def connect() -> systems.OverGrpc:
-                return systems.OverGrpc(server.address, manifest, texts)
-
-            over = loop.run(connect())
-            stack.callback(lambda: loop.run(over.close()))
-            yield over
-            return
-        settings = Settings(threads=threads, http_address="off")
-
-        async def load() -> systems.InProcess:
-            return systems.InProcess(folder, settings, texts)
-
-        inside = loop.run(load())
-        stack.callback(lambda: loop.run(inside.close()))
-        yield inside
-
-
-def _model(options: MlperfOptions, stack: ExitStack) -> tuple[Path, str | None]:
-    if options.bundle is not None:
-        return options.bundle, options.checkpoint
-    subject = stack.enter_context(contestants.open_subject(options.checkpoint))
-    return subject.bundle, subject.checkpoint
-
-
-def _engine_answers(folder: Path, manifest: bundle.Manifest, texts: Sequence[str]) -> list[bytes]:
-    """The engine alone, one text at a time, on one thread."""
-    reader = Reader.of(folder, manifest)
-    engine = Engine(folder, manifest, EngineOptions(threads=1))
-    outputs = systems.outputs_of(manifest)
-    answers = []
-    for sequence in reader.sequences(texts):
-        [found] = engine.answer([sequence], outputs)
-        answers.append(b"".join(found[name].tobytes() for name in outputs))
-    return answers
-
-
-def _version() -> str:
-    return metadata.version("mlcommons-loadgen")

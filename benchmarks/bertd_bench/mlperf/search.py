@@ -5,16 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from pydantic import BaseModel
+from bertd_bench.mlperf.results import TriedRate
 
 _FACTOR = 1.15
-
-
-class TriedRate(BaseModel, frozen=True):
-    """One run of the search: queries a second, and whether LoadGen called it valid."""
-
-    rate: float
-    valid: bool
 
 
 def search(
