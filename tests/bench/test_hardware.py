@@ -18,8 +18,8 @@ from bertd_bench.hardware import (
     ways,
 )
 from bertd_bench.hardware.card import Card
+from bertd_bench.hardware.kernels import Meter
 from bertd_bench.hardware.products import LinearShape
-from bertd_bench.hardware.run import thread_counts
 from bertd_bench.harness.rounds import Schedule
 from click.testing import CliRunner
 from helpers.paths import ROOT
@@ -35,7 +35,7 @@ def found(card_file: Path) -> Card:
 def test_a_card_has_every_part(found: Card) -> None:
     """Every shape, number of tokens and threads; every sample; and what follows from them."""
     [model] = found.models
-    counts = thread_counts(found.cores.threads)
+    counts = Meter("cpu", found.cores.threads, QUICK).counts
     assert len(found.products) == len(model.linears) * len(roofline.TOKENS) * len(counts)
     assert {(each.way, each.threads) for each in found.bandwidth} == {
         (way, count) for way in ("read", "copy") for count in counts
@@ -126,9 +126,7 @@ def test_layouts_fill_the_machine() -> None:
 def test_int8_products_are_those_of_the_cpu() -> None:
     """u8 by s8, timed like float32; a device is refused, since the work would fall back."""
     linear = LinearShape(rows=16, columns=8, count=2)
-    [cell] = products.measure(
-        "int8", [linear], [4], [1], provider="cpu", schedule=QUICK, watch=None
-    )
+    [cell] = products.measure("int8", [linear], [4], Meter("cpu", 1, QUICK))
     assert cell.rate > 0
     with pytest.raises(products.CannotMultiplyError, match="not with cuda"):
         products.open_session("int8", linear, 1, "cuda")
@@ -136,7 +134,7 @@ def test_int8_products_are_those_of_the_cpu() -> None:
 
 def test_memory_of_a_device_is_measured_by_its_kernels() -> None:
     """Those of the CPU here; a copied byte counts twice."""
-    found = memory.measure_device(1 << 12, 1, "cpu", QUICK, None)
+    found = memory.measure_device(1 << 12, Meter("cpu", 1, QUICK))
     assert {each.way: each.bytes_moved for each in found} == {"read": 1 << 12, "copy": 1 << 13}
     assert all(each.rate > 0 for each in found)
 

@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bertd_bench.cli import bench
-from bertd_bench.contestants.checkpoints import save_random
 from bertd_bench.mlperf import accuracy, document, loadgen, logs, results, search
 from bertd_bench.mlperf.loadgen import Loop, RefusedError
 from bertd_bench.mlperf.settings import Expected, LoadGenRun, Scenario
-from bertd_export.bundle import export_model
 from click.testing import CliRunner
 
 LIBRARY = 32
@@ -81,10 +79,11 @@ def test_every_answer_of_an_accuracy_run_is_in_the_log(tmp_path: Path) -> None:
     ran(a_run("Offline", accuracy_=True), tmp_path)
     answers = logs.read_answers(tmp_path)
     reference = [bytes([sample]) * 4 for sample in range(LIBRARY)]
-    assert accuracy.check(answers, reference, LIBRARY, None).passed
-    assert not accuracy.check(answers, [b"?", *reference[1:]], LIBRARY, None).passed
+    nobody = np.empty((0, 1), np.float32)
+    assert accuracy.check(answers, reference, LIBRARY, nobody).passed
+    assert not accuracy.check(answers, [b"?", *reference[1:]], LIBRARY, nobody).passed
     del answers[3]
-    assert not accuracy.check(answers, reference, LIBRARY, None).passed
+    assert not accuracy.check(answers, reference, LIBRARY, nobody).passed
 
 
 def test_vectors_may_be_as_far_from_eager_as_the_tolerance_says() -> None:
@@ -124,24 +123,16 @@ def test_a_search_without_a_valid_rate_ends() -> None:
     assert tried[-1].rate < 50
 
 
-def invoked(folder: Path, target: Path, *further: str) -> results.MlperfReport:
-    """A run of the command; so short a one may be invalid, but no answer may be wrong."""
-    arguments = ["mlperf", str(folder), "--seconds", "0.2", "--queries", "8", "--texts", "64"]
-    done = CliRunner().invoke(
-        bench, [*arguments, "--threads", "1", "--json", str(target), *further]
-    )
+def test_bertd_answers_every_scenario(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Every answer bit for bit the engine's, and near eager's; runs so short may be invalid."""
+    target, kept = tmp_path / "mlperf.json", tmp_path / "logs"
+    arguments = ["--model", str(tiny_bundle.parent / "checkpoint"), "--preset", "check"]
+    arguments += ["--threads", "1", "--json", str(target), "--logs", str(kept)]
+    done = CliRunner().invoke(bench, ["mlperf", *arguments])
     assert target.exists(), done.output
     report = results.MlperfReport.model_validate_json(target.read_bytes())
     assert document.render(report) in done.output
     assert (done.exit_code == 0) == (not report.failed)
-    return report
-
-
-def test_bertd_answers_every_scenario(tiny_bundle: Path, tmp_path: Path) -> None:
-    """Every answer bit for bit the engine's, and near eager's."""
-    checkpoint = str(tiny_bundle.parent / "checkpoint")
-    further = ("--checkpoint", checkpoint, "--logs", str(tmp_path / "logs"))
-    report = invoked(tiny_bundle, tmp_path / "mlperf.json", *further)
     assert len(report.scenarios) == 4
     for each in report.scenarios:
         assert each.accuracy.passed
@@ -149,15 +140,4 @@ def test_bertd_answers_every_scenario(tiny_bundle: Path, tmp_path: Path) -> None
         assert each.performance.scenario == each.name
         assert bool(each.search) == (each.name == "Server")
     assert not report.official
-    assert any((tmp_path / "logs").rglob("mlperf_log_detail.txt"))
-
-
-def test_a_classifier_answers_too(tmp_path: Path) -> None:
-    """Over gRPC by ModelInfer, at a rate that is given."""
-    save_random("bert", "text-classification", "tiny", tmp_path / "checkpoint")
-    export_model(str(tmp_path / "checkpoint"), tmp_path / "bundle", task="text-classification")
-    further = ("--scenario", "Server", "--rate", "100")
-    report = invoked(tmp_path / "bundle", tmp_path / "mlperf.json", *further)
-    [scenario] = report.scenarios
-    assert scenario.accuracy.passed
-    assert scenario.target == 100
+    assert any(kept.rglob("mlperf_log_detail.txt"))

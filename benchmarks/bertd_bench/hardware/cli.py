@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-RESULT = Path("benchmarks/results/hardware.json")
+from bertd_bench import options
 
 
 @click.command()
@@ -30,7 +30,7 @@ RESULT = Path("benchmarks/results/hardware.json")
     type=click.FloatRange(min=0, min_open=True),
     help="Of this machine, in any currency: says what a million texts cost.",
 )
-@click.option("--rounds", type=click.IntRange(min=2), default=7, show_default=True)
+@options.rounds(7, 2)
 @click.option(
     "--turn-seconds", type=click.FloatRange(min=0, min_open=True), default=0.4, show_default=True
 )
@@ -39,13 +39,7 @@ RESULT = Path("benchmarks/results/hardware.json")
     type=click.IntRange(min=1),
     help="Memory to go through. Default: four times the last level of cache, 64 to 256.",
 )
-@click.option(
-    "--json",
-    "json_path",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help=f"Also write the card, raw samples included, such as {RESULT}.",
-)
+@options.json_path
 def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
     bundles: tuple[Path, ...],
     int8: bool,
@@ -73,13 +67,11 @@ def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
 
     from bertd_bench.hardware import card, document, run
 
-    if json_path is not None and not json_path.absolute().parent.is_dir():
-        raise click.UsageError(f"--json: {json_path.absolute().parent} is not a folder")
     try:
         chosen = cast("Provider", provider)
         providers.chain(chosen)  # before anything is exported
         with tempfile.TemporaryDirectory(prefix="bertd-hardware-") as scratch:
-            options = run.HardwareOptions(
+            asked = run.HardwareOptions(
                 folders=bundles or _default_model(Path(scratch), int8=int8),
                 provider=chosen,
                 price_per_hour=price_per_hour,
@@ -88,7 +80,7 @@ def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
                 memory_bytes=memory_mib and memory_mib << 20,
                 command=_command(sys.argv[1:], bundles),
             )
-            found = run.measure(options, _progress)
+            found = run.measure(asked, _progress)
     except (BundleError, CannotServeError, ExportError, NoDefaultModelError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(document.render(found))

@@ -3,13 +3,14 @@
 ::
 
     graph ──session_of──> session on a provider ──bound──> call that moves no tensors
-    calls of each system ──in_turns──> their times, round by round
+    calls of each system ──Meter──> their times, round by round
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -62,17 +63,37 @@ def bound(
     return run
 
 
-def in_turns(
-    calls: Sequence[tuple[str, int, Callable[[], object]]], schedule: Schedule, watch: Watch | None
-) -> list[SystemTimes]:
-    """Time calls of so many threads, by their names, in rounds."""
-    return rounds.run(
-        [Calls(name, threads, [call]) for name, threads, call in calls],
-        0,
-        schedule,
-        random.Random(0),  # noqa: S311 - the order of turns is no secret
-        watch=watch,
-    )
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """How everything of one card is timed.
+
+    Attributes:
+        provider: what computes.
+        threads: of this machine.
+        schedule: how often each call is made.
+        watch: times its kernel between rounds; None for nobody.
+    """
+
+    provider: Provider
+    threads: int
+    schedule: Schedule
+    watch: Watch | None = None
+
+    @property
+    def counts(self) -> list[int]:
+        """Numbers of threads: one, half of all where that is more, and all; of a device, all."""
+        counts = {1, max(1, self.threads // 2), self.threads}
+        return sorted(counts) if self.provider == "cpu" else [self.threads]
+
+    def in_turns(self, calls: Sequence[tuple[str, int, Callable[[], object]]]) -> list[SystemTimes]:
+        """Time calls of so many threads, by their names, in rounds."""
+        return rounds.run(
+            [Calls(name, threads, [call]) for name, threads, call in calls],
+            0,
+            self.schedule,
+            random.Random(0),  # noqa: S311 - the order of turns is no secret
+            watch=self.watch,
+        )
 
 
 def rate_of(work: float, times: SystemTimes) -> float:

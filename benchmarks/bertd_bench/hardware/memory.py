@@ -12,14 +12,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from bertd_server.system.values import Provider
 from onnx import TensorProto, helper
 from pydantic import BaseModel
 
 from bertd_bench.hardware import kernels
+from bertd_bench.hardware.kernels import Meter
 from bertd_bench.harness.intervals import Interval
-from bertd_bench.harness.noise import Watch
-from bertd_bench.harness.rounds import Schedule, SystemTimes
+from bertd_bench.harness.rounds import SystemTimes
 
 _LEAST, _MOST = 1 << 26, 1 << 28  # bytes that are gone through: 64 MiB to 256 MiB
 _MOVES = {"read": 1, "copy": 2}  # how often a byte moves
@@ -56,32 +55,30 @@ def size(cache: int | None) -> int:
     return min(_MOST, max(_LEAST, 4 * (cache or 0)))
 
 
-def measure(
-    total: int, threads: Sequence[int], schedule: Schedule, watch: Watch | None
-) -> list[Bandwidth]:
-    """Read and copy as many bytes with each number of threads, in turns."""
+def measure(total: int, meter: Meter) -> list[Bandwidth]:
+    """Read and copy so many bytes in turns, with each number of threads or on the device.
+
+    Raises:
+        CannotServeError: the provider is not there, or does not start.
+    """
+    if meter.provider != "cpu":
+        return measure_device(total, meter)
     source = np.ones(total // 4, np.int32)
     target = np.zeros_like(source)
     cells: list[tuple[str, int, Callable[[], object]]] = []
-    with ThreadPoolExecutor(max(threads)) as pool:
-        for count in threads:
+    with ThreadPoolExecutor(meter.threads) as pool:
+        for count in meter.counts:
             parts = np.array_split(source, count)
             copied = zip(parts, np.array_split(target, count), strict=True)
             reads = [partial(np.max, part) for part in parts]
             copies = [partial(np.copyto, there, part) for part, there in copied]
             cells.append(("read", count, partial(_together, pool, reads)))
             cells.append(("copy", count, partial(_together, pool, copies)))
-        return _measured(cells, total, schedule, watch)
+        return _measured(cells, total, meter)
 
 
-def measure_device(
-    total: int, threads: int, provider: Provider, schedule: Schedule, watch: Watch | None
-) -> list[Bandwidth]:
-    """Read and copy so many bytes of a device by ONNX Runtime's kernels on it, in turns.
-
-    Raises:
-        CannotServeError: the provider is not there, or does not start.
-    """
+def measure_device(total: int, meter: Meter) -> list[Bandwidth]:
+    """Read and copy so many bytes of a device by ONNX Runtime's kernels on it."""
     operators: dict[str, tuple[str, dict[str, Any]]] = {
         "read": ("ReduceMax", {"keepdims": 0}),
         "copy": ("Neg", {}),
@@ -95,25 +92,20 @@ def measure_device(
             [value("x", kind, ["n"])],
             [value("y", kind, [] if attributes else ["n"])],
         )
-        session = kernels.session_of(graph, threads, provider)
+        session = kernels.session_of(graph, meter.threads, meter.provider)
         inputs = {"x": np.ones(total // 4, np.float32)}
-        cells.append((way, threads, kernels.bound(session, inputs, provider)))
-    return _measured(cells, total, schedule, watch)
+        cells.append((way, meter.threads, kernels.bound(session, inputs, meter.provider)))
+    return _measured(cells, total, meter)
 
 
 def _measured(
-    cells: Sequence[tuple[str, int, Callable[[], object]]],
-    total: int,
-    schedule: Schedule,
-    watch: Watch | None,
+    cells: Sequence[tuple[str, int, Callable[[], object]]], total: int, meter: Meter
 ) -> list[Bandwidth]:
     """Times of each way and number of threads."""
     named = [(f"{way}, {count} threads", count, call) for way, count, call in cells]
     return [
         Bandwidth(way=way, threads=count, bytes_moved=total * _MOVES[way], measured=each)
-        for (way, count, _), each in zip(
-            cells, kernels.in_turns(named, schedule, watch), strict=True
-        )
+        for (way, count, _), each in zip(cells, meter.in_turns(named), strict=True)
     ]
 
 

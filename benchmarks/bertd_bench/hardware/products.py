@@ -26,9 +26,9 @@ from onnx import TensorProto, helper, numpy_helper
 from pydantic import BaseModel
 
 from bertd_bench.hardware import kernels
+from bertd_bench.hardware.kernels import Meter
 from bertd_bench.harness.intervals import Interval
-from bertd_bench.harness.noise import Watch
-from bertd_bench.harness.rounds import Schedule, SystemTimes
+from bertd_bench.harness.rounds import SystemTimes
 
 ProductPrecision = Literal["fp32", "int8"]
 
@@ -113,15 +113,8 @@ class Product(BaseModel, frozen=True):
         return kernels.rate_interval(self.linear.operations(self.tokens), self.measured)
 
 
-def measure(  # noqa: PLR0913 - a grid has its edges
-    kind: ProductPrecision,
-    linears: Sequence[LinearShape],
-    tokens: Sequence[int],
-    threads: Sequence[int],
-    *,
-    provider: Provider,
-    schedule: Schedule,
-    watch: Watch | None,
+def measure(
+    kind: ProductPrecision, linears: Sequence[LinearShape], tokens: Sequence[int], meter: Meter
 ) -> list[Product]:
     """Time every shape with every number of tokens and threads, in turns.
 
@@ -131,19 +124,17 @@ def measure(  # noqa: PLR0913 - a grid has its edges
     """
     cells = []
     calls: list[tuple[str, int, Callable[[], object]]] = []
-    for count in threads:
+    for count in meter.counts:
         for linear in linears:
-            session = open_session(kind, linear, count, provider)
+            session = open_session(kind, linear, count, meter.provider)
             for number in tokens:
-                call = kernels.bound(session, {"x": _tokens(kind, number, linear.rows)}, provider)
+                inputs = {"x": _tokens(kind, number, linear.rows)}
                 name = f"{kind} {linear.name}, {number} tokens, {count} threads"
-                calls.append((name, count, call))
+                calls.append((name, count, kernels.bound(session, inputs, meter.provider)))
                 cells.append((linear, number, count))
     return [
         Product(kind=kind, linear=linear, tokens=number, threads=count, measured=each)
-        for (linear, number, count), each in zip(
-            cells, kernels.in_turns(calls, schedule, watch), strict=True
-        )
+        for (linear, number, count), each in zip(cells, meter.in_turns(calls), strict=True)
     ]
 
 

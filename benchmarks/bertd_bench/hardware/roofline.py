@@ -19,14 +19,13 @@ from typing import NamedTuple
 import numpy as np
 from bertd import bundle
 from bertd_server.engine.engine import Engine, EngineOptions
-from bertd_server.system.values import Provider
 from pydantic import BaseModel
 
 from bertd_bench.engine.batches import random_texts
 from bertd_bench.hardware import kernels
-from bertd_bench.hardware.products import LinearShape
-from bertd_bench.harness.noise import Watch
-from bertd_bench.harness.rounds import Schedule, SystemTimes
+from bertd_bench.hardware.kernels import Meter
+from bertd_bench.hardware.products import LinearShape, Product
+from bertd_bench.harness.rounds import SystemTimes
 
 TOKENS = (8, 32, 128, 512, 2048)
 _LONGEST = 128  # tokens of a text in these batches: attention is then small beside the products
@@ -107,46 +106,47 @@ def lengths_of(tokens: int, longest: int) -> list[int]:
     return [each] * max(1, tokens // each)
 
 
-def measure(  # noqa: PLR0913 - a grid has its edges
-    folder: Path,
-    linears: Sequence[LinearShape],
-    threads: int,
-    *,
-    provider: Provider,
-    schedule: Schedule,
-    products_ms: dict[int, float],
-    watch: Watch | None,
+def measure(
+    folder: Path, linears: Sequence[LinearShape], products: Sequence[Product], meter: Meter
 ) -> list[RooflinePoint]:
     """Time the engine on batches of more and more tokens, in turns.
 
     Args:
         folder: of the bundle.
         linears: its products.
-        threads: of a run.
-        provider: what computes.
-        schedule: how often.
-        products_ms: of the products alone, by tokens.
-        watch: times its kernel between rounds.
+        products: the same, timed alone; none where they could not be.
+        meter: how.
     """
     manifest = bundle.read_manifest(folder)
-    engine = Engine(folder, manifest, EngineOptions(threads=threads, provider=provider))
+    options = EngineOptions(threads=meter.threads, provider=meter.provider)
+    engine = Engine(folder, manifest, options)
     rng = np.random.default_rng(0)
-    plans = {tokens: lengths_of(tokens, manifest.max_tokens) for tokens in TOKENS}
-
-    def call(lengths: Sequence[int]) -> tuple[str, int, Callable[[], object]]:
+    batches = [lengths_of(tokens, manifest.max_tokens) for tokens in TOKENS]
+    calls: list[tuple[str, int, Callable[[], object]]] = []
+    for lengths in batches:
         texts = random_texts(rng, lengths, manifest)
         run = partial(engine.answer, texts, wide=engine.has_wide)
-        return f"{sum(lengths)} tokens", threads, run
-
-    seen = kernels.in_turns([call(lengths) for lengths in plans.values()], schedule, watch)
+        calls.append((f"{sum(lengths)} tokens", meter.threads, run))
     return [
         RooflinePoint(
             tokens=sum(lengths),
             lengths=lengths,
             operations=sum(linear.operations(sum(lengths)) for linear in linears),
             bytes_moved=bytes_moved(linears, sum(lengths), int8=manifest.precision == "int8"),
-            products_ms=products_ms.get(tokens),
+            products_ms=alone_ms(products, linears, tokens, meter.threads),
             measured=each,
         )
-        for (tokens, lengths), each in zip(plans.items(), seen, strict=True)
+        for tokens, lengths, each in zip(TOKENS, batches, meter.in_turns(calls), strict=True)
     ]
+
+
+def alone_ms(
+    products: Sequence[Product], linears: Sequence[LinearShape], tokens: int, threads: int
+) -> float | None:
+    """Milliseconds of all products of a model by themselves; None if one was not timed."""
+    times = [
+        each.measured.median_ms
+        for each in products
+        if each.threads == threads and each.tokens == tokens and each.linear in linears
+    ]
+    return sum(times) if len(times) == len(linears) else None

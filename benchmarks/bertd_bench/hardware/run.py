@@ -13,7 +13,8 @@ from bertd_server.system.values import Provider
 
 from bertd_bench.hardware import cores, energy, memory, products, roofline, ways
 from bertd_bench.hardware.card import Card, ModelCard
-from bertd_bench.hardware.products import LinearShape, Product
+from bertd_bench.hardware.kernels import Meter
+from bertd_bench.hardware.products import LinearShape, Product, ProductPrecision
 from bertd_bench.harness import machine
 from bertd_bench.harness.noise import Distance, Watch
 from bertd_bench.harness.rounds import Schedule
@@ -45,11 +46,6 @@ class HardwareOptions:
     command: str = "bertd bench hardware"
 
 
-def thread_counts(threads: int) -> list[int]:
-    """One, half of all where that is more, and all."""
-    return sorted({1, max(1, threads // 2), threads})
-
-
 def measure(options: HardwareOptions, progress: Callable[[str], None]) -> Card:
     """Measure everything.
 
@@ -58,10 +54,7 @@ def measure(options: HardwareOptions, progress: Callable[[str], None]) -> Card:
         bundle.BundleError: a folder holds none, or one without products.
     """
     providers.chain(options.provider)
-    models = [
-        (folder, bundle.read_manifest(folder), products.shapes_of(folder))
-        for folder in options.folders
-    ]
+    shapes = {folder: products.shapes_of(folder) for folder in options.folders}
     threads = cpu.usable_threads()
     here = machine.describe(threads)
     affinity = here.affinity or list(range(threads))
@@ -72,124 +65,75 @@ def measure(options: HardwareOptions, progress: Callable[[str], None]) -> Card:
         steady_seconds=options.turn_seconds,
         turn_seconds=options.turn_seconds / 4,
     )
+    rates: dict[str, Product] = {}
+    cards: dict[Path, ModelCard] = {}
     skipped: dict[str, str] = {}
     with Distance(affinity) as distance, Watch(affinity, distance=distance) as watch:
+        meter = Meter(options.provider, threads, schedule, watch)
         progress("cores")
         seen = cores.measure(affinity, threads, options.rounds, watch.calibrate)
         progress("memory")
         size = options.memory_bytes or memory.size(seen.cache_bytes)
-        bandwidth = (
-            memory.measure(size, thread_counts(threads), schedule, watch)
-            if options.provider == "cpu"
-            else memory.measure_device(size, threads, options.provider, schedule, watch)
-        )
-        rates: list[Product] = []
-        cards = []
-        for folder, manifest, linears in models:
-            own, reason = _products(options, manifest, linears, schedule, watch, progress)
-            known = {each.measured.name for each in rates}
-            rates += [each for each in own if each.measured.name not in known]
-            skipped |= {f"products of {manifest.name}, {manifest.precision}": reason or ""}
-            progress(f"{manifest.name}, {manifest.precision}: engine by tokens")
-            points = roofline.measure(
-                folder,
-                linears,
-                threads,
-                provider=options.provider,
-                schedule=schedule,
-                products_ms=alone_ms(own, linears, threads),
-                watch=watch,
-            )
-            progress(f"{manifest.name}, {manifest.precision}: lanes, threads and texts")
-            found = ways.measure(
-                folder,
-                threads,
-                MIXED_LENGTHS,
-                provider=options.provider,
-                rounds=options.rounds,
-                seconds=options.turn_seconds,
-                between=watch.calibrate,
-            )
+        bandwidth = memory.measure(size, meter)
+        for folder, linears in shapes.items():
+            manifest = bundle.read_manifest(folder)
+            title = f"{manifest.name}, {manifest.precision}"
+            progress(f"{title}: products")
+            try:
+                own = _products(manifest, linears, meter)
+            except products.CannotMultiplyError as error:
+                own = []
+                skipped[f"products of {title}"] = str(error)
+            rates = {each.measured.name: each for each in own} | rates
+            progress(f"{title}: engine by tokens")
+            points = roofline.measure(folder, linears, own, meter)
+            progress(f"{title}: lanes, threads and texts")
             weights = folder / bundle.WEIGHTS_NAME
-            cards.append(
-                ModelCard(
-                    name=manifest.name,
-                    precision=manifest.precision,
-                    linears=linears,
-                    file_bytes=weights.stat().st_size if weights.exists() else 0,
-                    points=points,
-                    ways=found,
-                )
+            cards[folder] = ModelCard(
+                name=manifest.name,
+                precision=manifest.precision,
+                linears=linears,
+                file_bytes=weights.stat().st_size if weights.exists() else 0,
+                points=points,
+                ways=ways.measure(folder, MIXED_LENGTHS, options.turn_seconds, meter),
             )
         progress("energy")
-        spent = _energy(options, cards)
-        noise = watch.noise()
-    return Card(
-        command=options.command,
-        provider=options.provider,
-        machine=here,
-        noise=noise,
-        cores=seen,
-        bandwidth=bandwidth,
-        products=rates,
-        models=cards,
-        mix=list(MIXED_LENGTHS),
-        price_per_hour=options.price_per_hour,
-        energy=spent,
-        skipped={name: reason for name, reason in skipped.items() if reason},
-    )
-
-
-def alone_ms(
-    found: Sequence[Product], linears: Sequence[LinearShape], threads: int
-) -> dict[int, float]:
-    """Milliseconds of all products of a model by tokens, on so many threads."""
-    result = {}
-    for tokens in roofline.TOKENS:
-        times = [
-            each.measured.median_ms
-            for each in found
-            if each.threads == threads and each.tokens == tokens and each.linear in linears
-        ]
-        if len(times) == len(linears):
-            result[tokens] = sum(times)
-    return result
-
-
-def _products(  # noqa: PLR0913, PLR0917 - passed through
-    options: HardwareOptions,
-    manifest: bundle.Manifest,
-    linears: Sequence[LinearShape],
-    schedule: Schedule,
-    watch: Watch,
-    progress: Callable[[str], None],
-) -> tuple[list[Product], str | None]:
-    """Rates of a bundle's products, or why there are none."""
-    if manifest.precision == "fp16" and options.provider == "cpu":
-        return [], "fp16 weights are computed in float32 on a CPU: see the fp32 bundle's"
-    progress(f"{manifest.name}, {manifest.precision}: products")
-    threads = cpu.usable_threads()
-    try:
-        found = products.measure(
-            "int8" if manifest.precision == "int8" else "fp32",
-            linears,
-            roofline.TOKENS,
-            thread_counts(threads) if options.provider == "cpu" else [threads],
+        folder = max(cards, key=lambda each: cards[each].best.rate)
+        seconds = min(_ENERGY_SECONDS, 10 * options.turn_seconds)
+        return Card(
+            command=options.command,
             provider=options.provider,
-            schedule=schedule,
-            watch=watch,
+            machine=here,
+            noise=watch.noise(),
+            cores=seen,
+            bandwidth=bandwidth,
+            products=list(rates.values()),
+            models=list(cards.values()),
+            mix=list(MIXED_LENGTHS),
+            price_per_hour=options.price_per_hour,
+            energy=_energy(folder, cards[folder].best, seconds, meter),
+            skipped=skipped,
         )
-    except products.CannotMultiplyError as error:
-        return [], str(error)
-    return found, None
 
 
-def _energy(options: HardwareOptions, cards: Sequence[ModelCard]) -> energy.Energy:
-    """Joules of the fastest way of all."""
-    number, card = max(enumerate(cards), key=lambda pair: pair[1].best.rate)
-    best, folder = card.best, options.folders[number]
+def _products(
+    manifest: bundle.Manifest, linears: Sequence[LinearShape], meter: Meter
+) -> list[Product]:
+    """Rates of a bundle's products.
 
-    runner = ways.Runner(folder, ways.LaneLayout(best.lanes, best.threads), options.provider)
+    Raises:
+        CannotMultiplyError: they cannot be had.
+    """
+    if manifest.precision == "fp16" and meter.provider == "cpu":
+        raise products.CannotMultiplyError(
+            "fp16 weights are computed in float32 on a CPU: see the fp32 bundle's"
+        )
+    kind: ProductPrecision = "int8" if manifest.precision == "int8" else "fp32"
+    return products.measure(kind, linears, roofline.TOKENS, meter)
+
+
+def _energy(folder: Path, best: ways.Way, seconds: float, meter: Meter) -> energy.Energy:
+    """Joules of a bundle in its fastest way."""
+    runner = ways.Runner(folder, ways.LaneLayout(best.lanes, best.threads), meter.provider)
     batches = ways.batches(bundle.read_manifest(folder), MIXED_LENGTHS, best.texts)
-    seconds = min(_ENERGY_SECONDS, 10 * options.turn_seconds)
     return energy.measure(lambda: runner.answered(batches, seconds))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from bertd_server.system.values import Provider
 from pydantic import BaseModel
 
 from bertd_bench.engine.batches import random_texts
+from bertd_bench.hardware.kernels import Meter
 from bertd_bench.harness.intervals import Interval, median_interval, median_of
 
 TEXTS = (8, 16, 32, 64)  # of a batch
@@ -132,38 +133,28 @@ def batches(
     ]
 
 
-def measure(  # noqa: PLR0913 - a grid has its edges
-    folder: Path,
-    threads: int,
-    mix: Sequence[int],
-    *,
-    provider: Provider,
-    rounds: int,
-    seconds: float,
-    between: Callable[[], None],
-) -> list[Way]:
+def measure(folder: Path, mix: Sequence[int], seconds: float, meter: Meter) -> list[Way]:
     """Rate every layout with every size of batch, in turns.
 
     Args:
         folder: of the bundle.
-        threads: of this machine.
         mix: lengths of texts, in tokens.
-        provider: what computes.
-        rounds: of each.
         seconds: of a turn.
-        between: called before every round.
+        meter: how many rounds, and what computes.
     """
     manifest = bundle.read_manifest(folder)
     mix = [min(length, manifest.max_tokens) for length in mix]
-    runners = [Runner(folder, each, provider) for each in layouts(threads, provider)]
+    layouts_here = layouts(meter.threads, meter.provider)
+    runners = [Runner(folder, each, meter.provider) for each in layouts_here]
     work = {texts: batches(manifest, mix, texts) for texts in TEXTS}
     turns = [(runner, texts) for runner in runners for texts in TEXTS]
     seen: dict[tuple[Runner, int], list[float]] = {turn: [] for turn in turns}
     rng = random.Random(0)  # noqa: S311 - the order of turns is no secret
     for runner, texts in turns:
         runner.answered(work[texts], 0)
-    for _ in range(rounds):
-        between()
+    for _ in range(meter.schedule.rounds):
+        if meter.watch is not None:
+            meter.watch.calibrate()
         for runner, texts in rng.sample(turns, len(turns)):
             seen[runner, texts].append(runner.answered(work[texts], seconds))
     return [

@@ -26,27 +26,26 @@ class Accuracy(BaseModel, frozen=True):
         answers: in the log.
         expected: that should be there.
         equal: bit for bit the reference's.
-        difference: largest of any element from eager's, both of length 1; None where there is no
-            eager to compare with.
+        difference: largest of any element from eager's, both of length 1.
     """
 
     answers: int
     expected: int
     equal: int
-    difference: float | None
+    difference: float
 
     @property
     def passed(self) -> bool:
         """Whether all are there and right."""
-        close = self.difference is None or self.difference <= TOLERANCE
-        return self.answers == self.expected == self.equal and close
+        whole = self.answers == self.expected == self.equal
+        return whole and self.difference <= TOLERANCE
 
 
 def check(
     answers: Mapping[int, bytes],
     reference: Sequence[bytes],
     expected: int,
-    eager: NDArray[np.float32] | None,
+    eager: NDArray[np.float32],
 ) -> Accuracy:
     """Compare the answers of a log.
 
@@ -54,18 +53,13 @@ def check(
         answers: by the number of their sample.
         reference: of every sample.
         expected: how many answers there should be.
-        eager: vectors of the first samples, float32 `[samples, dimensions]`, if there are any.
+        eager: vectors of the first samples, float32 `[samples, dimensions]`.
     """
     equal = sum(answer == reference[sample] for sample, answer in answers.items())
-    difference = None
-    if eager is not None:
-        vectors = {
-            sample: np.frombuffer(answer, "<f4")
-            for sample, answer in answers.items()
-            if sample < len(eager)
-        }
-        difference = max(
-            (distance(each[None], eager[sample][None]) for sample, each in vectors.items()),
-            default=0.0,
-        )
+    apart = [
+        distance(np.frombuffer(answer, "<f4")[None], eager[sample][None])
+        for sample, answer in answers.items()
+        if sample < len(eager)
+    ]
+    difference = max(apart, default=0.0)
     return Accuracy(answers=len(answers), expected=expected, equal=equal, difference=difference)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -15,18 +14,19 @@ from bertd_bench.mlperf.settings import PRESETS, SCENARIOS, Scenario
 
 
 @click.command()
-@options.bundle
+@click.option(
+    "--model",
+    metavar="DIR",
+    help="A checkpoint with mean pooling and normalising. Default: all-MiniLM-L6-v2.",
+)
 @click.option(
     "--preset",
     "name",
     type=click.Choice(list(PRESETS)),
     default="quick",
     show_default=True,
-    help="full: ten minutes a run, as MLPerf asks.",
+    help="full: ten minutes a run, as MLPerf asks. check: too short to be valid.",
 )
-@click.option("--seconds", type=click.FloatRange(min=0.05), help="Least duration of a run.")
-@click.option("--queries", type=click.IntRange(min=1), help="Least queries of a run.")
-@click.option("--texts", type=click.IntRange(min=8), help="How many texts there are.")
 @click.option(
     "--limit-ms",
     type=click.FloatRange(min=0.1),
@@ -44,12 +44,6 @@ from bertd_bench.mlperf.settings import PRESETS, SCENARIOS, Scenario
 )
 @options.threads
 @click.option(
-    "--checkpoint",
-    metavar="DIR",
-    help="What BUNDLE was exported from, to compare its vectors with PyTorch eager's; without "
-    "BUNDLE, what to export.",
-)
-@click.option(
     "--logs",
     "keep",
     metavar="DIR",
@@ -58,25 +52,19 @@ from bertd_bench.mlperf.settings import PRESETS, SCENARIOS, Scenario
 )
 @options.json_path
 def mlperf(  # noqa: PLR0913, PLR0917 - click's parameters
-    bundle: Path | None,
+    model: str | None,
     name: str,
-    seconds: float | None,
-    queries: int | None,
-    texts: int | None,
     limit_ms: float,
     rate: float | None,
     scenarios: tuple[str, ...],
     threads: int | None,
-    checkpoint: str | None,
     keep: Path | None,
     json_path: Path | None,
 ) -> None:
     """Put MLPerf's own load generator on bertd; not an official result.
 
-    Without BUNDLE, the embedded default model. Fails if LoadGen calls a run invalid, or if an
-    answer is wrong.
+    Fails if LoadGen calls a run invalid, or if an answer is wrong.
     """
-    from bertd.bundle import BundleError
     from bertd_export.errors import ExportError
 
     from bertd_bench.contestants.eager import BenchError
@@ -87,18 +75,10 @@ def mlperf(  # noqa: PLR0913, PLR0917 - click's parameters
         raise click.ClickException(
             f"{error}: install LoadGen with `pip install 'bertd[bench]'`"
         ) from error
-    preset = PRESETS[name]
-    if seconds is not None:
-        preset = replace(preset, seconds=seconds, search_seconds=seconds)
-    if queries is not None:
-        preset = replace(preset, queries=dict.fromkeys(SCENARIOS, queries))
-    if texts is not None:
-        preset = replace(preset, library=texts, accuracy=texts)
     chosen = run.MlperfOptions(
-        bundle=bundle,
-        checkpoint=checkpoint,
+        model=model,
         name=name,
-        preset=preset,
+        preset=PRESETS[name],
         limit=limit_ms / 1e3,
         rate=rate,
         threads=threads,
@@ -108,7 +88,7 @@ def mlperf(  # noqa: PLR0913, PLR0917 - click's parameters
     )
     try:
         report = run.measure(chosen, lambda line: click.echo(line, err=True))
-    except (BenchError, BundleError, ExportError, ValueError) as error:
+    except (BenchError, ExportError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(document.render(report))
     if json_path is not None:

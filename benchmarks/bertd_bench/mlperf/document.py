@@ -16,7 +16,7 @@ _HEADS = "scenario | LoadGen says | result | p50 | p90 | p99 | answers equal | f
 def render(report: MlperfReport) -> str:
     """LoadGen's verdicts and numbers, and whether the answers were right."""
     what = (
-        f"{report.model} ({report.task}), texts of {report.mean_tokens:.0f} tokens on average, "
+        f"{report.model}, texts of {report.mean_tokens:.0f} tokens on average, "
         f"{report.library} of them; {report.threads} threads, {report.machine.cpu}; LoadGen "
         f"{report.loadgen}, which shares the cores. Preset {report.preset}: at least "
         f"{report.seconds:g} s a run. In Server 99 % of the queries must be answered within "
@@ -40,11 +40,10 @@ def _row(each: ScenarioResult) -> str:
     cells = [_ms(performance, name) for name in ("50.00", "90.00", "99.00")]
     if each.name == "Offline":  # one query: its latency is the run's duration
         cells = ["", "", ""]
-    distance = "" if accuracy.difference is None else f"{accuracy.difference:.1e}"
     verdict = performance.verdict if performance.valid else f"**{performance.verdict}**"
     return (
         f"| {each.name} | {verdict} | {_result(each)} | {' | '.join(cells)} "
-        f"| {accuracy.equal} of {accuracy.expected} | {distance} |"
+        f"| {accuracy.equal} of {accuracy.expected} | {accuracy.difference:.1e} |"
     )
 
 

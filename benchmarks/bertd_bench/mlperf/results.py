@@ -61,7 +61,6 @@ class MlperfReport(BaseModel, frozen=True):
     library: int
     mean_tokens: float
     model: str
-    task: str
     threads: int
     loadgen: str
     machine: Machine

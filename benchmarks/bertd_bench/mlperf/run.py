@@ -27,7 +27,6 @@ from bertd_server.tokenization.reading import Reader
 from numpy.typing import NDArray
 
 from bertd_bench.contestants import eager as contestants
-from bertd_bench.contestants.eager import BenchError
 from bertd_bench.harness import machine
 from bertd_bench.harness.noise import Watch
 from bertd_bench.load import traffic
@@ -58,16 +57,14 @@ class MlperfOptions:
     """Of one run.
 
     Attributes:
-        bundle: folder of any bundle with one of `systems.TASKS`; None for the default model.
-        checkpoint: for the comparison with eager; None leaves that out for a bundle of one's own.
+        model: a checkpoint; None for all-MiniLM-L6-v2.
         name: of the preset.
         limit: seconds for 99 % of Server's queries.
         rate: of Server; None seeks the highest valid one.
         keep: folder for LoadGen's logs; None keeps none.
     """
 
-    bundle: Path | None
-    checkpoint: str | None
+    model: str | None
     name: str
     preset: Preset
     limit: float
@@ -82,36 +79,24 @@ def measure(options: MlperfOptions, progress: Callable[[str], None]) -> MlperfRe
     """Run everything that was chosen.
 
     Raises:
-        BenchError: there is no model, its task has no single texts, or the server does not start.
+        BenchError: there is no default model here, or the server does not start.
         LogError: LoadGen did not end as it should.
     """
     threads = options.threads or cpu.usable_threads()
     version = metadata.version("mlcommons-loadgen")
     here = machine.describe(cpu.usable_threads(), {"loadgen": version})
     with ExitStack() as stack:
-        folder, checkpoint = options.bundle, options.checkpoint
-        if folder is None:
-            subject = stack.enter_context(contestants.open_subject(checkpoint))
-            folder, checkpoint = subject.bundle, subject.checkpoint
-        manifest = bundle.read_manifest(folder)
-        if manifest.task not in systems.TASKS:
-            raise BenchError(
-                f"{manifest.name} is for {manifest.task}, which asks for more than one text: "
-                f"choose a bundle for {', '.join(systems.TASKS)}"
-            )
+        subject = stack.enter_context(contestants.open_subject(options.model))
         scratch = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         watch = stack.enter_context(Watch(here.affinity or [0], here.load_average[0]))
-        texts = traffic.texts_for(folder, options.preset.library)
-        embeds = manifest.task == systems.EMBEDDINGS
-        eager = None
-        if checkpoint is not None and embeds:
-            eager = contestants.eager(checkpoint, 1)(texts[:_EAGER])
+        texts = traffic.texts_for(subject.bundle, options.preset.library)
         watch.calibrate()
-        loop = stack.enter_context(Loop())
-        system = _served(stack, loop, folder, threads, texts)
-        bench = _Bench(options, loop, system, scratch, progress)
         progress("reference answers")
-        reference = _engine_answers(folder, manifest, texts) if embeds else bench.alone()
+        reference = _engine_answers(subject.bundle, texts)
+        eager = contestants.eager(subject.checkpoint, 1)(texts[:_EAGER])
+        loop = stack.enter_context(Loop())
+        system = _served(stack, loop, subject.bundle, threads, texts)
+        bench = _Bench(options, loop, system, scratch, progress)
         scenarios = [bench.scenario(each, reference, eager) for each in options.scenarios]
         watch.calibrate()
         return MlperfReport(
@@ -121,8 +106,7 @@ def measure(options: MlperfOptions, progress: Callable[[str], None]) -> MlperfRe
             limit=options.limit,
             library=len(texts),
             mean_tokens=traffic.MEAN_TOKENS,
-            model=manifest.name,
-            task=manifest.task,
+            model=bundle.read_manifest(subject.bundle).name,
             threads=threads,
             loadgen=version,
             machine=here,
@@ -137,18 +121,18 @@ def _served(
     """A server of its own, with a client that is ready, until the stack ends."""
     server = stack.enter_context(contestants.server_process(folder, threads))
     server.wait_until_listening()
-    manifest = bundle.read_manifest(folder)
 
     async def connect() -> systems.ServerUnderTest:
-        return systems.ServerUnderTest(server.address, manifest, texts)
+        return systems.ServerUnderTest(server.address, texts)
 
     system = loop.run(connect())
     stack.callback(lambda: loop.run(system.close()))
     return system
 
 
-def _engine_answers(folder: Path, manifest: bundle.Manifest, texts: Sequence[str]) -> list[bytes]:
+def _engine_answers(folder: Path, texts: Sequence[str]) -> list[bytes]:
     """Vectors of the engine alone, one text at a time, on one thread."""
+    manifest = bundle.read_manifest(folder)
     reader, engine = Reader.of(folder, manifest), Engine(folder, manifest, EngineOptions(threads=1))
     return [engine.embed([sequence])[0].tobytes() for sequence in reader.sequences(texts)]
 
@@ -169,17 +153,8 @@ class _Bench:
         self._runs = 0
         self._expected = self._look()
 
-    def alone(self) -> list[bytes]:
-        """Its own answers to one text at a time, with nothing else to do."""
-
-        async def ask() -> list[bytes]:
-            samples = range(self._options.preset.library)
-            return [(await self._system.ask([sample]))[0] for sample in samples]
-
-        return self._loop.run(ask())
-
     def scenario(
-        self, name: Scenario, reference: Sequence[bytes], eager: NDArray[Any] | None
+        self, name: Scenario, reference: Sequence[bytes], eager: NDArray[Any]
     ) -> ScenarioResult:
         """One scenario: accuracy, then performance; of Server, at the highest valid rate."""
         options, preset = self._options, self._options.preset

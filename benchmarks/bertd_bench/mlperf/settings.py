@@ -73,7 +73,16 @@ FULL = Preset(
     search_runs=12,
     precision=0.02,
 )
-PRESETS = {"quick": QUICK, "full": FULL}
+CHECK = Preset(
+    seconds=0.2,
+    queries=dict.fromkeys(SCENARIOS, 8),
+    library=64,
+    accuracy=64,
+    search_seconds=0.2,
+    search_runs=3,
+    precision=0.5,
+)
+PRESETS = {"quick": QUICK, "full": FULL, "check": CHECK}
 
 
 @dataclass(frozen=True, slots=True)
