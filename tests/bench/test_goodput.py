@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from bertd_bench.cli import bench
+from bertd_bench.harness import results as files
 from bertd_bench.load import document, generator, ramp, results
 from bertd_bench.load.contestants import EAGER, OURS, PLAIN
 from bertd_bench.load.generator import RequestOutcome, SendResult
@@ -93,7 +94,7 @@ def test_contestants_climb_in_turns_and_become_a_table(tiny_bundle: Path, tmp_pa
     arguments += [part for name in names for part in ("--contestant", name)]
     done = CliRunner().invoke(bench, [*arguments, "--json", str(target)])
     assert done.exit_code == 0, done.output
-    report = results.read(target, results.GoodputReport)
+    report = files.read(target, results.GoodputReport, "load")
     assert [each.name for each in report.entries] == list(names), report.skipped
     for entry in report.entries:
         assert entry.difference < 1e-4
@@ -113,8 +114,8 @@ def test_a_large_result_is_compressed_and_read_again(tmp_path: Path) -> None:
         late_us=0,
         cores=0,
     )
-    path = results.write(step, tmp_path / "load.json")
+    path = files.write(step, tmp_path / "load.json")
     assert path.name == "load.json.gz"
-    assert results.read(path, ramp.Step) == step
-    with pytest.raises(ValueError, match="is not a GoodputReport"):
-        results.read(path, results.GoodputReport)
+    assert files.read(path, ramp.Step, "load") == step
+    with pytest.raises(ValueError, match="is not a result of `bertd bench load`"):
+        files.read(path, results.GoodputReport, "load")

@@ -8,7 +8,6 @@ import onnxruntime as ort
 import pytest
 from bertd_bench.cli import bench
 from bertd_bench.hardware import (
-    card,
     cores,
     document,
     energy,
@@ -20,6 +19,7 @@ from bertd_bench.hardware import (
 from bertd_bench.hardware.card import Card
 from bertd_bench.hardware.kernels import Meter
 from bertd_bench.hardware.products import LinearShape
+from bertd_bench.harness import results
 from bertd_bench.harness.rounds import Schedule
 from click.testing import CliRunner
 from helpers.paths import ROOT
@@ -29,7 +29,7 @@ QUICK = Schedule(2, repeats=2, pause_seconds=0)
 
 @pytest.fixture(scope="module")
 def found(card_file: Path) -> Card:
-    return card.read(card_file)
+    return results.read(card_file, Card, "hardware")
 
 
 def test_a_card_has_every_part(found: Card) -> None:
@@ -155,7 +155,7 @@ def test_without_a_gpu_cuda_is_refused(tiny_bundle: Path, tmp_path: Path) -> Non
 
 def test_a_card_is_told_from_other_results() -> None:
     with pytest.raises(ValueError, match="not a result of `bertd bench hardware`"):
-        card.read(ROOT / "benchmarks/results/compare.json")
+        results.read(ROOT / "benchmarks/results/compare.json", Card, "hardware")
 
 
 def test_a_card_becomes_tables(found: Card) -> None:

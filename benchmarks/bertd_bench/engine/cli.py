@@ -49,6 +49,7 @@ def engine(  # noqa: PLR0913, PLR0917 - click's parameters
     from bertd_server.system.values import parse_bytes
 
     from bertd_bench.engine import document, run
+    from bertd_bench.harness import results
 
     try:
         limit = parse_bytes(memory_limit)
@@ -68,6 +69,6 @@ def engine(  # noqa: PLR0913, PLR0917 - click's parameters
     )
     click.echo(document.render(report))
     if json_path is not None:
-        json_path.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        results.write(report, json_path)
     if report.identity is not None and report.identity.different:
         raise click.ClickException(f"{report.identity.different} answers have other bits")

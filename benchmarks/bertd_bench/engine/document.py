@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bertd_bench.docs import Section, links
 from bertd_bench.engine.results import EngineReport
+from bertd_bench.harness.results import read
 
 DOCUMENT = "docs/lab/engine.md"
 
@@ -110,7 +111,7 @@ def _mib(amount: float) -> str:
 
 def _reports(folder: Path) -> Iterator[EngineReport]:
     for path in sorted(folder.glob("engine-*.json")):
-        yield EngineReport.model_validate_json(path.read_bytes())
+        yield read(path, EngineReport, "engine")
 
 
 def _sentences(parts: Iterator[str]) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from bertd_bench.hardware.cores import Cores
 from bertd_bench.hardware.energy import Energy
@@ -14,8 +14,6 @@ from bertd_bench.hardware.roofline import Roof, RooflinePoint
 from bertd_bench.hardware.ways import Way
 from bertd_bench.harness.machine import Machine
 from bertd_bench.harness.noise import Noise
-
-BENCHMARK = "hardware"
 
 
 class ModelCard(BaseModel, frozen=True):
@@ -66,7 +64,7 @@ class Card(BaseModel, frozen=True):
         skipped: what was not measured; why.
     """
 
-    benchmark: str = BENCHMARK
+    benchmark: Literal["hardware"] = "hardware"
     command: str
     provider: str
     machine: Machine
@@ -91,24 +89,3 @@ class Card(BaseModel, frozen=True):
         if self.price_per_hour is None:
             return None
         return self.price_per_hour / (way.rate * 3600) * 1e6
-
-
-def write(card: Card, path: Path) -> None:
-    """Write the card with its raw samples."""
-    path.write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
-
-
-def read(path: Path) -> Card:
-    """Read what :func:`write` wrote.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no card.
-    """
-    try:
-        found = Card.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise ValueError(f"{path} is not a result of `bertd bench hardware`") from error
-    if found.benchmark != BENCHMARK:
-        raise ValueError(f"{path} is a result of {found.benchmark}: give one of `hardware`")
-    return found

@@ -65,7 +65,8 @@ def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
     from bertd_server.models.default_model import NoDefaultModelError
     from bertd_server.system.values import Provider
 
-    from bertd_bench.hardware import card, document, run
+    from bertd_bench.hardware import document, run
+    from bertd_bench.harness import results
 
     try:
         chosen = cast("Provider", provider)
@@ -85,7 +86,7 @@ def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
         raise click.ClickException(str(error)) from error
     click.echo(document.render(found))
     if json_path is not None:
-        card.write(found, json_path)
+        results.write(found, json_path)
 
 
 def _command(arguments: list[str], bundles: tuple[Path, ...]) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from bertd_bench.docs import Section
-from bertd_bench.hardware import card as cards
 from bertd_bench.hardware.card import Card, ModelCard
 from bertd_bench.hardware.memory import Bandwidth
 from bertd_bench.hardware.products import Product
 from bertd_bench.hardware.ways import Way
 from bertd_bench.harness.intervals import Interval
+from bertd_bench.harness.results import read
 
 
 def render(card: Card, link: str = "") -> str:
@@ -174,7 +174,7 @@ def _table(heads: list[str], rows: list[list[str]]) -> str:
 def _section(folder: Path) -> str:
     """The committed card, with a link as the document sees it."""
     link = "../../benchmarks/results/hardware.json"
-    return render(cards.read(folder / "hardware.json"), link)
+    return render(read(folder / "hardware.json", Card, "hardware"), link)
 
 
 SECTIONS = (Section("docs/lab/benchmarks.md", "hardware-card", _section),)

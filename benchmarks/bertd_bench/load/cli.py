@@ -57,7 +57,8 @@ def load(  # noqa: PLR0913, PLR0917 - click's parameters
 
     from bertd_bench.compare.process import PeerError
     from bertd_bench.contestants.eager import BenchError
-    from bertd_bench.load import document, results, run
+    from bertd_bench.harness import results
+    from bertd_bench.load import document, run
     from bertd_bench.load.contestants import CONTESTANTS
 
     known = {each.name: each for each in CONTESTANTS}
@@ -97,7 +98,8 @@ def front_end(bundle: Path | None, seconds: float, rounds: int, json_path: Path 
     from bertd.bundle import BundleError
     from bertd_server.models import default_model
 
-    from bertd_bench.load import document, results
+    from bertd_bench.harness import results
+    from bertd_bench.load import document
     from bertd_bench.load import front_end as measurement
     from bertd_bench.load.spawned import SpawnError
 

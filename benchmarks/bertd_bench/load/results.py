@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import statistics
-from pathlib import Path
-from typing import TypeVar
+from typing import Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from bertd_bench.harness.intervals import Interval, ratio_interval
 from bertd_bench.harness.machine import Machine
@@ -15,11 +13,7 @@ from bertd_bench.harness.noise import Noise
 from bertd_bench.load.contestants import EAGER, OURS
 from bertd_bench.load.ramp import Step, held
 
-BENCHMARK = "load"
 TARGET = 2.5  # times the best of eager behind the same front end
-COMPRESS_BYTES = 2_000_000
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class Ramp(BaseModel, frozen=True):
@@ -73,7 +67,7 @@ class GoodputReport(BaseModel, frozen=True):
         skipped: who could not take part; why.
     """
 
-    benchmark: str = BENCHMARK
+    benchmark: Literal["load"] = "load"
     command: str
     model: str
     threads: int
@@ -111,28 +105,3 @@ class GoodputReport(BaseModel, frozen=True):
         if not all(theirs[:rounds]):
             return None
         return ratio_interval([[rate] for rate in ours[:rounds]], [[r] for r in theirs[:rounds]])
-
-
-def write(report: BaseModel, path: Path) -> Path:
-    """Write a result with its samples; above 2 MB compressed, under its name and `.gz`."""
-    data = (report.model_dump_json(indent=1) + "\n").encode()
-    if len(data) <= COMPRESS_BYTES:
-        path.write_bytes(data)
-        return path
-    path = path.with_name(f"{path.name}.gz")
-    path.write_bytes(gzip.compress(data, mtime=0))
-    return path
-
-
-def read(path: Path, kind: type[Model]) -> Model:
-    """Read what :func:`write` wrote.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no result of this kind.
-    """
-    data = path.read_bytes()
-    try:
-        return kind.model_validate_json(gzip.decompress(data) if path.suffix == ".gz" else data)
-    except ValidationError as error:
-        raise ValueError(f"{path} is not a {kind.__name__}") from error

@@ -68,6 +68,7 @@ def mlperf(  # noqa: PLR0913, PLR0917 - click's parameters
     from bertd_export.errors import ExportError
 
     from bertd_bench.contestants.eager import BenchError
+    from bertd_bench.harness import results
 
     try:
         from bertd_bench.mlperf import document, run
@@ -92,6 +93,6 @@ def mlperf(  # noqa: PLR0913, PLR0917 - click's parameters
         raise click.ClickException(str(error)) from error
     click.echo(document.render(report))
     if json_path is not None:
-        json_path.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        results.write(report, json_path)
     if report.failed:
         raise click.ClickException(f"invalid, or with wrong answers: {'; '.join(report.failed)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bertd_bench.docs import Section
+from bertd_bench.harness.results import read
 from bertd_bench.mlperf.logs import Performance
 from bertd_bench.mlperf.results import MlperfReport, ScenarioResult
 from bertd_bench.mlperf.settings import SERVER
@@ -64,7 +65,7 @@ def _ms(performance: Performance, percentile: str) -> str:
 
 def _section(folder: Path) -> str:
     path = folder / "mlperf.json"
-    return render(MlperfReport.model_validate_json(path.read_bytes()))
+    return render(read(path, MlperfReport, "mlperf"))
 
 
 SECTIONS = (Section("docs/lab/mlperf.md", "mlperf", _section),)

@@ -19,6 +19,7 @@ import click
 )
 def simulate(requests: int, seeds: int, json_path: Path | None) -> None:
     """Compare schedulers in virtual time: goodput and latencies under seeded traffic."""
+    from bertd_bench.harness import results
     from bertd_bench.scheduling import document
     from bertd_bench.scheduling import simulate as simulation
 
@@ -29,4 +30,4 @@ def simulate(requests: int, seeds: int, json_path: Path | None) -> None:
     )
     click.echo(document.render(result))
     if json_path is not None:
-        json_path.write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        results.write(result, json_path)

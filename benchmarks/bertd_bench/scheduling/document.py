@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bertd_bench.docs import Section
+from bertd_bench.harness.results import read
 from bertd_bench.scheduling.simulate import (
     OURS,
     POLICIES,
@@ -94,7 +95,7 @@ def _header(head: list[str], left: int) -> list[str]:
 
 def _section(folder: Path) -> str:
     path = folder / "simulation.json"
-    return render(Simulation.model_validate_json(path.read_bytes()))
+    return render(read(path, Simulation, "simulate"))
 
 
 SECTIONS = (Section("docs/lab/scheduling.md", "simulate", _section),)
