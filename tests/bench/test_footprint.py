@@ -16,7 +16,7 @@ from pathlib import Path
 import bertd
 import numpy as np
 import pytest
-from bertd_bench.contestants.eager import BenchError
+from bertd_bench.contestants.eager import BenchError, ModelPair
 from bertd_bench.harness import results
 from bertd_bench.install import coldstart, document, footprint
 from helpers.deployed import copied, image_environment
@@ -169,9 +169,10 @@ def test_cold_starts_are_told_where_they_were_measured(recorded: footprint.Footp
         coldstart.check(np.ones(3, np.float32), np.zeros(3, np.float32))
 
 
-def test_both_cold_starts_give_the_same_answer() -> None:
-    """The whole way, once: a server and a script, each from exec."""
-    found = coldstart.measure(1, runs=1)
+def test_both_cold_starts_give_the_same_answer(tiny_bundle: Path) -> None:
+    """The whole way: a server and a script, each from exec."""
+    model = ModelPair(str(tiny_bundle.with_name("checkpoint")), tiny_bundle)
+    found = coldstart.measure(model, 1, runs=1)
     assert {name: len(samples) for name, samples in found.items()} == {
         coldstart.SCRIPT: 1,
         coldstart.SERVER: 1,

@@ -23,7 +23,7 @@ from helpers.paths import ROOT
 RESULTS = ROOT / "benchmarks/results"
 REPORT = RESULTS / document.FOLDER / "index.html"
 REMEDY = "run `make report`"
-KINDS = ("speedup", "latency", "load", "padding", "roofline")
+KINDS = ("speedup", "load", "padding", "roofline")
 PHONE, DESK = 390, 1280
 
 

@@ -40,18 +40,26 @@ class NearestPeer(NamedTuple):
     """The fastest peer of a case, against bertd in the same precision."""
 
     peer: ContestantTimes
-    ours: ContestantTimes
     ratio: Ratio
+
+
+def against_ours(cases: Iterable[Case]) -> list[tuple[Case, ContestantTimes, ContestantTimes]]:
+    """Every peer's row, with that of ours that it is compared with."""
+    return [
+        (case, row, ours)
+        for case in cases
+        for row in case.rows
+        if not row.own
+        if (ours := case.row(_RIVALS[row.precision])) is not None
+    ]
 
 
 def best(cases: Iterable[Case], precisions: tuple[str, ...]) -> NearestPeer | None:
     """The peer that is nearest to bertd, or furthest ahead of it; None without any."""
     found = [
-        NearestPeer(row, ours, ratio(row, ours))
-        for case in cases
-        for row in case.rows
-        if not row.own and row.precision in precisions
-        if (ours := case.row(_RIVALS[row.precision])) is not None
+        NearestPeer(row, ratio(row, ours))
+        for _, row, ours in against_ours(cases)
+        if row.precision in precisions
     ]
     return min(found, key=lambda one: one.ratio.value, default=None)
 

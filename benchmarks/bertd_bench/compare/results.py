@@ -13,8 +13,6 @@ from bertd_bench.harness.noise import Noise
 from bertd_bench.harness.results import read
 from bertd_bench.harness.rounds import SystemTimes
 
-BENCHMARK: Literal["compare"] = "compare"
-
 
 class ContestantTimes(BaseModel, frozen=True):
     """One contestant in one case.
@@ -116,7 +114,7 @@ class Comparison(BaseModel, frozen=True):
         environments: versions of each interpreter's packages.
     """
 
-    benchmark: Literal["compare"] = BENCHMARK
+    benchmark: Literal["compare"] = "compare"
     command: str
     note: str = ""
     rounds: int
@@ -145,4 +143,4 @@ def committed(results: Path) -> list[tuple[str, Comparison]]:
     packed = results / "compare.json.gz"
     first = packed if packed.exists() else results / "compare.json"
     others = sorted(results.glob("compare-*.json*"))
-    return [(path.name, read(path, Comparison, BENCHMARK)) for path in (first, *others)]
+    return [(path.name, read(path, Comparison, "compare")) for path in (first, *others)]

@@ -28,11 +28,7 @@ def begin(name: str) -> str:
 
 def sections() -> list[Section]:
     """The sections of every room."""
-    return [
-        section
-        for room in _rooms()
-        for section in getattr(import_module(f"{room}.document"), "SECTIONS", ())
-    ]
+    return [section for room in _rooms() for section in import_module(f"{room}.document").SECTIONS]
 
 
 def _rooms() -> Iterator[str]:

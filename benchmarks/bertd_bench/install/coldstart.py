@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 
 import numpy as np
 from bertd_client import Client
@@ -16,7 +15,6 @@ from bertd_bench.contestants.eager import (
     TOLERANCE,
     BenchError,
     ModelPair,
-    open_subject,
     server_process,
 )
 
@@ -46,8 +44,7 @@ def _server(model: ModelPair, threads: int) -> tuple[int, NDArray[np.float32]]:
             return time.perf_counter_ns() - begin, vector
 
 
-def _script(model: ModelPair, threads: int) -> tuple[int, NDArray[np.float32]]:
-    del threads  # PyTorch takes all that are usable
+def _script(model: ModelPair) -> tuple[int, NDArray[np.float32]]:
     begin = time.perf_counter_ns()
     with subprocess.Popen(  # noqa: S603 - our own script
         [sys.executable, "-c", _SCRIPT, model.checkpoint, TEXT],
@@ -61,23 +58,24 @@ def _script(model: ModelPair, threads: int) -> tuple[int, NDArray[np.float32]]:
     return elapsed, np.array(json.loads(line), np.float32)
 
 
-def measure(threads: int, runs: int) -> dict[str, list[int]]:
+def measure(model: ModelPair, threads: int, runs: int) -> dict[str, list[int]]:
     """Nanoseconds of so many starts of each, in turns, after one that fills the file cache.
+
+    Args:
+        model: makes mean-pooled vectors of unit length.
+        threads: of the server; PyTorch takes all that are usable.
+        runs: of each.
 
     Raises:
         BenchError: a start failed, or the answers differ.
     """
-    starts: dict[str, Callable[[ModelPair, int], tuple[int, NDArray[np.float32]]]] = {
-        SCRIPT: _script,
-        SERVER: _server,
-    }
-    samples: dict[str, list[int]] = {name: [] for name in starts}
-    with open_subject(None) as model:
-        for _ in range(runs + 1):
-            found = {name: start(model, threads) for name, start in starts.items()}
-            check(found[SERVER][1], found[SCRIPT][1])
-            for name, (elapsed, _vector) in found.items():
-                samples[name].append(elapsed)
+    samples: dict[str, list[int]] = {SCRIPT: [], SERVER: []}
+    for _ in range(runs + 1):
+        script, expected = _script(model)
+        server, vector = _server(model, threads)
+        check(vector, expected)
+        samples[SCRIPT].append(script)
+        samples[SERVER].append(server)
     return {name: each[1:] for name, each in samples.items()}
 
 

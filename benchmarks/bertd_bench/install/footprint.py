@@ -23,7 +23,7 @@ from pathlib import Path
 from bertd_server.system import cpu
 from pydantic import BaseModel
 
-from bertd_bench.contestants.eager import BenchError
+from bertd_bench.contestants.eager import BenchError, open_subject
 from bertd_bench.harness import machine
 from bertd_bench.install import coldstart
 
@@ -138,7 +138,8 @@ def measure(source: Path, runs: int, progress: Callable[[str], None]) -> Footpri
         installed = packages(python)
         imports = {module: import_times(python, module, runs) for module in IMPORTS}
     progress("timing cold starts")
-    starts = coldstart.measure(threads, runs)
+    with open_subject(None) as model:
+        starts = coldstart.measure(model, threads, runs)
     return Footprint(machine=described, packages=installed, imports=imports, starts=starts)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -106,3 +106,35 @@ class Missing:
     key: str
     title: str
     remedy: str
+
+
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+MARKS = ("o", "s", "^", "D", "v", "P")
+
+
+def lines(
+    axes: Any,
+    colours: Palette,
+    series: Mapping[str, tuple[Any, Any]],
+    *,
+    marked: bool = False,
+    **look: Any,
+) -> None:
+    """Draw x and y of each name, with a colour, a dash and, if wanted, a mark of its own."""
+    for number, (name, (xs, ys)) in enumerate(series.items()):
+        kind = {"color": colours.series[number % 6], "linestyle": LINES[number % 6]}
+        mark = {"marker": MARKS[number % 6], "markersize": 4} if marked else {}
+        axes.plot(xs, ys, label=name, linewidth=1.7, **{**kind, **mark, **look})
+
+
+def log(axis: Any) -> None:
+    """A logarithmic axis with plain numbers."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+
+
+def below(axes: Any) -> None:
+    """The legend under the chart, two names in a row: there is room for it on a phone."""
+    figure = axes.get_figure()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)

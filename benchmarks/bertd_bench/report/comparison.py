@@ -1,20 +1,14 @@
-"""Charts of the comparison: how many times as fast, and how latencies are distributed."""
+"""Charts of the comparison: how many times as fast bertd was as each peer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from bertd_bench.compare import document
-from bertd_bench.compare.results import Case, Comparison, ContestantTimes, Subject, ratio
-from bertd_bench.contestants.ours import ENGINE, ENGINE_INT8
-from bertd_bench.report.chart import Chart, Missing, Palette
+from bertd_bench.compare.results import Case, Comparison, Subject, ratio
+from bertd_bench.report.chart import MARKS, Chart, Missing, Palette
 
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
-MARKS = ("o", "s", "^", "D", "v", "P")
-_MOST = 6  # lines of one chart
 REMEDY = "bertd bench compare --json benchmarks/results/compare.json"
 
 
@@ -23,31 +17,12 @@ def of(comparisons: Sequence[Comparison]) -> list[Chart | Missing]:
     if not comparisons:
         return [Missing("speedup", "Times as fast as each peer", REMEDY)]
     subjects = [subject for each in comparisons for subject in each.subjects]
-    charts: list[Chart | Missing] = [
-        _speedup(subject, number) for number, subject in enumerate(subjects)
-    ]
-    first = subjects[0]
-    shortest = min(first.cases, key=lambda case: sum(case.lengths))
-    names = dict.fromkeys((shortest.name, _widest(first).name))
-    return charts + [
-        _latencies(first, next(case for case in first.cases if case.name == name)) for name in names
-    ]
+    return [_speedup(subject, number) for number, subject in enumerate(subjects)]
 
 
 def _widest(subject: Subject) -> Case:
     """The mixed batch, or else the largest case."""
     return max(subject.cases, key=lambda case: (len(set(case.lengths)), sum(case.lengths)))
-
-
-def _peers(subject: Subject) -> list[tuple[Case, ContestantTimes, ContestantTimes]]:
-    """Every peer's row with that of ours that it is compared with."""
-    return [
-        (case, row, ours)
-        for case in subject.cases
-        for row in case.rows
-        if not row.own
-        if (ours := case.row(ENGINE if row.precision == "fp32" else ENGINE_INT8)) is not None
-    ]
 
 
 def _named(subject: Subject) -> str:
@@ -56,7 +31,7 @@ def _named(subject: Subject) -> str:
 
 
 def _speedup(subject: Subject, number: int) -> Chart:
-    every = _peers(subject)
+    every = document.against_ours(subject.cases)
     name = _widest(subject).name
     drawn = sorted(
         ((row, ratio(row, ours)) for case, row, ours in every if case.name == name),
@@ -98,53 +73,3 @@ def _speedup(subject: Subject, number: int) -> Chart:
         inches=1.3 + 0.28 * max(len(drawn), 2),
         open=True,
     )
-
-
-def _latencies(subject: Subject, case: Case) -> Chart:
-    rows = sorted(case.rows, key=lambda row: (not row.own, row.measured.median_ms))[:_MOST]
-    every = sorted(case.rows, key=lambda row: row.measured.median_ms)
-
-    def draw(axes: Any, colours: Palette) -> None:
-        for number, row in enumerate(rows):
-            times = np.sort(np.array(row.measured.samples_ns)) / 1e6
-            share = np.arange(1, len(times) + 1) / len(times)
-            look = {"color": colours.series[number], "linestyle": LINES[number], "linewidth": 1.8}
-            axes.step(times, share, where="post", label=row.name, **look)
-        log(axes.xaxis)
-        axes.set_xlabel("milliseconds")
-        axes.set_ylabel("share of calls answered")
-        axes.set_ylim(0, 1.02)
-        below(axes)
-
-    return Chart(
-        key="latency-" + "".join(each if each.isalnum() else "-" for each in case.name),
-        title=f"Latency of {case.name}: {subject.model}",
-        says=(
-            f"The share of calls that each contestant answered within a time, for "
-            f"{len(rows)} of {len(every)}: bertd's and the fastest. {every[0].name} has the "
-            f"lowest median, {every[0].measured.median_ms:.2f} ms."
-        ),
-        heads=["contestant", "p50, ms", "p90, ms", "p99, ms", "calls"],
-        rows=[[row.name, *percentiles(row.measured.samples_ns)] for row in every],
-        draw=draw,
-        inches=3.2 + 0.1 * len(rows),
-    )
-
-
-def percentiles(samples_ns: Sequence[int]) -> list[str]:
-    """Cells of a table: three percentiles in milliseconds, and how many samples."""
-    found = np.percentile(np.array(samples_ns) / 1e6, [50, 90, 99])
-    return [*(f"{value:.2f}" for value in found), str(len(samples_ns))]
-
-
-def log(axis: Any) -> None:
-    """A logarithmic axis with plain numbers."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    axis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
-
-
-def below(axes: Any) -> None:
-    """The legend under the chart, two names in a row: there is room for it on a phone."""
-    figure = axes.get_figure()
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)

@@ -12,8 +12,7 @@ from bertd_bench.hardware.card import Card
 from bertd_bench.harness.texts import MIXED_LENGTHS
 from bertd_bench.load.ramp import SHARE
 from bertd_bench.load.results import GoodputReport
-from bertd_bench.report.chart import Chart, Missing, Palette
-from bertd_bench.report.comparison import LINES, MARKS, below, log
+from bertd_bench.report.chart import LINES, Chart, Missing, Palette, below, lines, log
 
 _SHAPES = {MIXED: MIXED_LENGTHS, LONG_AND_SHORT: (512, *[8] * 30)}
 
@@ -27,18 +26,12 @@ def load(found: tuple[str, GoodputReport] | None) -> Chart | Missing:
     objective = report.objective
 
     def draw(axes: Any, colours: Palette) -> None:
-        for number, entry in enumerate(report.entries[:6]):
+        series = {}
+        for entry in report.entries[:6]:
             kept = [step for step in entry.steps() if math.isfinite(step.percentile(SHARE))]
-            axes.plot(
-                [step.rate for step in kept],
-                [1e3 * step.percentile(SHARE) for step in kept],
-                label=entry.name,
-                color=colours.series[number],
-                linestyle=LINES[number],
-                marker=MARKS[number],
-                markersize=4,
-                linewidth=1.6,
-            )
+            slow = [1e3 * step.percentile(SHARE) for step in kept]
+            series[entry.name] = ([step.rate for step in kept], slow)
+        lines(axes, colours, series, marked=True)
         axes.axhline(1e3 * objective, color=colours.ink, linewidth=1)
         log(axes.yaxis)
         axes.set_xlabel("texts a second (line: objective)")
@@ -46,6 +39,7 @@ def load(found: tuple[str, GoodputReport] | None) -> Chart | Missing:
         axes.set_xlim(left=0)
         below(axes)
 
+    answered = f"within {1e3 * objective:.0f} ms, texts/s"
     held = [f"{entry.name} {entry.rate(objective):,.0f}" for entry in report.entries if entry.ramps]
     return Chart(
         key="load",
@@ -54,12 +48,7 @@ def load(found: tuple[str, GoodputReport] | None) -> Chart | Missing:
             f"p99 of latency, from when a text was due, under more and more load. Texts a second "
             f"of which 99 % were answered within {1e3 * objective:.0f} ms: {'; '.join(held)}."
         ),
-        heads=[
-            "server",
-            "due, texts/s",
-            f"within {1e3 * objective:.0f} ms, texts/s",
-            *_PERCENTILES,
-        ],
+        heads=["server", "due, texts/s", answered, "p50, ms", "p99, ms"],
         rows=[
             [
                 entry.name,
@@ -74,9 +63,6 @@ def load(found: tuple[str, GoodputReport] | None) -> Chart | Missing:
         draw=draw,
         inches=3.6,
     )
-
-
-_PERCENTILES = ("p50, ms", "p99, ms")
 
 
 def _milliseconds(seconds: float) -> str:
@@ -146,26 +132,24 @@ def roofline(found: tuple[str, Card] | None) -> Chart | Missing:
         remedy = "bertd bench hardware --json benchmarks/results/hardware.json"
         return Missing("roofline", title, remedy)
     card = found[1]
-    kinds = [kind for kind in ("fp32", "int8") if card.roof(kind) is not None]
+    roofs = {
+        model.kind: roof for model in card.models if (roof := card.roof(model.kind)) is not None
+    }
     reach = [point.intensity for model in card.models for point in model.points]
 
     def draw(axes: Any, colours: Palette) -> None:
         span = np.geomspace(0.7 * min(reach), 1.5 * max(reach), 200)
-        for number, model in enumerate(card.models):
-            at = kinds.index(model.kind)
-            colour = colours.series[number % 6]
-            if (roof := card.roof(model.kind)) is not None:
-                allowed = [roof.attainable(each) for each in span]
-                look = {"color": colours.muted, "linewidth": 1.4, "label": f"roof, {model.kind}"}
-                axes.plot(span, allowed, LINES[at], **look)
-            axes.plot(
+        for style, (kind, roof) in zip(LINES, roofs.items(), strict=False):
+            look = {"linestyle": style, "color": colours.muted, "label": f"roof, {kind}"}
+            axes.plot(span, [roof.attainable(each) for each in span], linewidth=1.4, **look)
+        reached = {
+            f"{model.name}, {model.precision}": (
                 [point.intensity for point in model.points],
                 [point.rate for point in model.points],
-                marker=MARKS[number % 6],
-                color=colour,
-                linewidth=1.2,
-                label=f"{model.name}, {model.precision}",
             )
+            for model in card.models
+        }
+        lines(axes, colours, reached, marked=True, linestyle="-")
         log(axes.xaxis)
         log(axes.yaxis)
         axes.set_xlabel("operations a byte of the linear layers")
