@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from bertd_bench.cli import bench
-from bertd_bench.harness import results as files
+from bertd_bench.harness.results import read
 from bertd_bench.load import document, generator, ramp, results
 from bertd_bench.load.contestants import EAGER, OURS, PLAIN
 from bertd_bench.load.generator import RequestOutcome, SendResult
@@ -94,7 +94,7 @@ def test_contestants_climb_in_turns_and_become_a_table(tiny_bundle: Path, tmp_pa
     arguments += [part for name in names for part in ("--contestant", name)]
     done = CliRunner().invoke(bench, [*arguments, "--json", str(target)])
     assert done.exit_code == 0, done.output
-    report = files.read(target, results.GoodputReport, "load")
+    report = read(target, results.GoodputReport, "load")
     assert [each.name for each in report.entries] == list(names), report.skipped
     for entry in report.entries:
         assert entry.difference < 1e-4
@@ -102,20 +102,3 @@ def test_contestants_climb_in_turns_and_become_a_table(tiny_bundle: Path, tmp_pa
         assert all(step.requests == sum(step.outcomes.values()) for step in entry.steps())
     assert document.goodput(report) in done.output
     assert "| highest rate with p99 ≤ 100 ms |" in done.output
-
-
-def test_a_large_result_is_compressed_and_read_again(tmp_path: Path) -> None:
-    step = ramp.Step(
-        rate=1,
-        seconds=1,
-        requests=1,
-        latencies_us=list(range(400_000)),
-        outcomes={},
-        late_us=0,
-        cores=0,
-    )
-    path = files.write(step, tmp_path / "load.json")
-    assert path.name == "load.json.gz"
-    assert files.read(path, ramp.Step, "load") == step
-    with pytest.raises(ValueError, match="is not a result of `bertd bench load`"):
-        files.read(path, results.GoodputReport, "load")

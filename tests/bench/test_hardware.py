@@ -19,7 +19,7 @@ from bertd_bench.hardware import (
 from bertd_bench.hardware.card import Card
 from bertd_bench.hardware.kernels import Meter
 from bertd_bench.hardware.products import LinearShape
-from bertd_bench.harness import results
+from bertd_bench.harness.results import read
 from bertd_bench.harness.rounds import Schedule
 from click.testing import CliRunner
 from helpers.paths import ROOT
@@ -29,7 +29,7 @@ QUICK = Schedule(2, repeats=2, pause_seconds=0)
 
 @pytest.fixture(scope="module")
 def found(card_file: Path) -> Card:
-    return results.read(card_file, Card, "hardware")
+    return read(card_file, Card, "hardware")
 
 
 def test_a_card_has_every_part(found: Card) -> None:
@@ -68,18 +68,13 @@ def test_shapes_come_from_the_graph(tiny_bundle: Path, found: Card) -> None:
     assert LinearShape(rows=3, columns=5, count=2).operations(7) == 2 * 7 * 3 * 5 * 2
 
 
-def test_siblings_and_cache_are_read_from_linux(tmp_path: Path) -> None:
-    """Four logical cores on two physical ones; whoever does not say leaves it open."""
-    for number, pair in enumerate(("0,2", "1,3", "0,2", "1,3")):
-        (tmp_path / f"cpu{number}/topology").mkdir(parents=True)
-        (tmp_path / f"cpu{number}/topology/thread_siblings_list").write_text(f"{pair}\n")
+def test_the_cache_is_read_from_linux(tmp_path: Path) -> None:
+    """The last level counts; whoever does not say leaves it open."""
     for index, (level, size) in enumerate((("1", "32K"), ("3", "24M"), ("2", "1M"))):
         folder = tmp_path / f"cpu0/cache/index{index}"
         folder.mkdir(parents=True)
         (folder / "level").write_text(f"{level}\n")
         (folder / "size").write_text(f"{size}\n")
-    assert cores.siblings([0, 1, 2, 3], tmp_path) == [[0, 2], [1, 3]]
-    assert cores.siblings([7], tmp_path) == []
     assert cores.cache_bytes(0, tmp_path) == 24 << 20
     assert cores.cache_bytes(1, tmp_path) is None
     assert memory.size(24 << 20) == 96 << 20
@@ -155,7 +150,7 @@ def test_without_a_gpu_cuda_is_refused(tiny_bundle: Path, tmp_path: Path) -> Non
 
 def test_a_card_is_told_from_other_results() -> None:
     with pytest.raises(ValueError, match="not a result of `bertd bench hardware`"):
-        results.read(ROOT / "benchmarks/results/compare.json", Card, "hardware")
+        read(ROOT / "benchmarks/results/compare.json", Card, "hardware")
 
 
 def test_a_card_becomes_tables(found: Card) -> None:

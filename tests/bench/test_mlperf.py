@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bertd_bench.cli import bench
 from bertd_bench.mlperf import accuracy, document, loadgen, logs, results, search
-from bertd_bench.mlperf.loadgen import Loop, RefusedError
+from bertd_bench.mlperf.loadgen import RefusedError
+from bertd_bench.mlperf.results import TriedRate
 from bertd_bench.mlperf.settings import Expected, LoadGenRun, Scenario
 from click.testing import CliRunner
 
@@ -48,8 +49,7 @@ def a_run(scenario: Scenario, *, accuracy_: bool = False, limit: float = 10.0) -
 
 
 def ran(run: LoadGenRun, folder: Path, seconds: float = 0.002) -> int:
-    with Loop() as loop:
-        return loadgen.execute(loop, Delayed(seconds), run, LIBRARY, folder)
+    return asyncio.run(loadgen.execute(Delayed(seconds), run, LIBRARY, folder))
 
 
 @pytest.mark.parametrize("scenario", ["SingleStream", "Server"])
@@ -109,15 +109,27 @@ def test_logs_that_are_not_whole_are_refused(tmp_path: Path) -> None:
         logs.read_answers(tmp_path)
 
 
+def searched(
+    valid: Callable[[float], bool], start: float, precision: float, most: int
+) -> list[TriedRate]:
+    tried: list[TriedRate] = []
+    while len(tried) < most:
+        rate = search.next_rate(tried, start, precision)
+        if rate is None:
+            break
+        tried.append(TriedRate(rate=rate, valid=valid(rate)))
+    return tried
+
+
 @pytest.mark.parametrize("start", [20.0, 95.0, 700.0])
 def test_the_search_finds_the_highest_valid_rate(start: float) -> None:
-    tried = search.search(lambda rate: rate <= 100, start, precision=0.03, most=40)
+    tried = searched(lambda rate: rate <= 100, start, precision=0.03, most=40)
     low, high = search.bounds(tried)
     assert low <= 100 < high <= low * 1.03
 
 
 def test_a_search_without_a_valid_rate_ends() -> None:
-    tried = search.search(lambda _: False, 100, precision=0.1, most=6)
+    tried = searched(lambda _: False, 100, precision=0.1, most=6)
     assert len(tried) == 6
     assert search.bounds(tried)[0] == 0
     assert tried[-1].rate < 50

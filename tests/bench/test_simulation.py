@@ -64,13 +64,6 @@ def test_window_by_hand() -> None:
     assert ends(run) == [5.0, 5.0, 11.0, 11.0, 11.0]
 
 
-def test_padding_by_hand() -> None:
-    """Ten tokens beside thirty cost thirty."""
-    texts = ((0.0, 10, 99.0), (0.0, 30, 99.0))
-    assert ends(played(FixedWindow(0.0, 2), *texts)) == [5.0, 5.0]
-    assert ends(played(FixedWindow(0.0, 2, pads=True), *texts)) == [7.0, 7.0]
-
-
 def test_budget_by_hand() -> None:
     """Twenty tokens are a batch, in the order of arrival; who has gone is dropped."""
     run = played(TokenBudget(20), (0, 10, 99), (0, 10, 99), (0, 10, 2.5), (0, 30, 99))

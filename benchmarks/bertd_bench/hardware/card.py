@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import BaseModel
 
 from bertd_bench.hardware.cores import Cores
@@ -14,6 +12,8 @@ from bertd_bench.hardware.roofline import Roof, RooflinePoint
 from bertd_bench.hardware.ways import Way
 from bertd_bench.harness.machine import Machine
 from bertd_bench.harness.noise import Noise
+
+BENCHMARK = "hardware"
 
 
 class ModelCard(BaseModel, frozen=True):
@@ -64,7 +64,7 @@ class Card(BaseModel, frozen=True):
         skipped: what was not measured; why.
     """
 
-    benchmark: Literal["hardware"] = "hardware"
+    benchmark: str = BENCHMARK
     command: str
     provider: str
     machine: Machine

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bertd_bench.docs import Section
+from bertd_bench.docs import Section, links
 from bertd_bench.hardware.card import Card, ModelCard
 from bertd_bench.hardware.memory import Bandwidth
 from bertd_bench.hardware.products import Product
 from bertd_bench.hardware.ways import Way
 from bertd_bench.harness.intervals import Interval
 from bertd_bench.harness.results import read
+
+DOCUMENT = "docs/lab/benchmarks.md"
 
 
 def render(card: Card, link: str = "") -> str:
@@ -173,8 +175,8 @@ def _table(heads: list[str], rows: list[list[str]]) -> str:
 
 def _section(folder: Path) -> str:
     """The committed card, with a link as the document sees it."""
-    link = "../../benchmarks/results/hardware.json"
+    link = links.to_result("hardware.json", DOCUMENT)
     return render(read(folder / "hardware.json", Card, "hardware"), link)
 
 
-SECTIONS = (Section("docs/lab/benchmarks.md", "hardware-card", _section),)
+SECTIONS = (Section(DOCUMENT, "hardware-card", _section),)

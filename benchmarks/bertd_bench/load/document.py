@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 
 from bertd_bench.docs import Section
-from bertd_bench.harness.results import read
+from bertd_bench.harness import results
 from bertd_bench.load.contestants import OURS
 from bertd_bench.load.front_end import BULK_LIMIT, UNARY, UNARY_LIMIT, FrontReport
 from bertd_bench.load.ramp import SHARE, Step
@@ -138,7 +138,7 @@ def _threads(report: FrontReport) -> list[str]:
 def _goodput_section(folder: Path) -> str:
     plain = folder / "load.json"
     path = plain if plain.exists() else folder / "load.json.gz"
-    return goodput(read(path, GoodputReport, "load"))
+    return goodput(results.read(path, GoodputReport, "load"))
 
 
 SECTIONS = (
@@ -146,6 +146,6 @@ SECTIONS = (
     Section(
         "docs/lab/load.md",
         "front-end",
-        lambda folder: front_end(read(folder / "front-end.json", FrontReport, "front-end")),
+        lambda folder: front_end(results.read(folder / "front-end.json", FrontReport, "front-end")),
     ),
 )

@@ -63,15 +63,15 @@ class SpawnedServer:
     @contextlib.contextmanager
     def awake(self) -> Iterator[None]:
         """Runs for as long as this lasts, and takes no time after it."""
-        os.kill(self.pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
         try:
             yield
         finally:
-            os.kill(self.pid, signal.SIGSTOP)
+            self._signal(signal.SIGSTOP)
 
     def close(self) -> FunctionTimes:
         """End it; gives its profile, empty unless it was asked for."""
-        os.kill(self.pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
         times: FunctionTimes = []
         with contextlib.suppress(OSError, EOFError):
             self.connection.send(None)
@@ -81,6 +81,10 @@ class SpawnedServer:
         self.process.terminate()
         self.process.join()
         return times
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.kill(self.pid, number)
 
 
 def spawn(

@@ -64,8 +64,7 @@ def _ms(performance: Performance, percentile: str) -> str:
 
 
 def _section(folder: Path) -> str:
-    path = folder / "mlperf.json"
-    return render(read(path, MlperfReport, "mlperf"))
+    return render(read(folder / "mlperf.json", MlperfReport, "mlperf"))
 
 
 SECTIONS = (Section("docs/lab/mlperf.md", "mlperf", _section),)

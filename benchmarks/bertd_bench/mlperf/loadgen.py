@@ -13,18 +13,13 @@ from __future__ import annotations
 
 import array
 import asyncio
-import threading
-from collections.abc import Coroutine, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol
 
 import mlperf_loadgen as lg
 
 from bertd_bench.mlperf.settings import SEED, SERVER, STREAMS, LoadGenRun
-
-T = TypeVar("T")
 
 _IN_FLIGHT = 6  # calls of one large query at once: as many as saturate a server
 _AGAIN_SECONDS = 0.005
@@ -54,41 +49,11 @@ class System(Protocol):
         ...
 
 
-class Loop:
-    """An event loop in a thread of its own, beside LoadGen's."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name="system", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-        self.loop.close()
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run it there, and wait."""
-        return self.start(work).result()
-
-    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run it there."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop)
-
-
 class _Issuer:
     """Takes LoadGen's queries to the system."""
 
-    def __init__(self, loop: Loop, system: System, run: LoadGenRun) -> None:
-        self._loop, self._system = loop, system
+    def __init__(self, system: System, run: LoadGenRun) -> None:
+        self._loop, self._system = asyncio.get_running_loop(), system
         self._room = asyncio.Semaphore(_IN_FLIGHT)
         self._bounded = run.scenario != SERVER
         self._tasks: set[asyncio.Task[None]] = set()
@@ -98,7 +63,7 @@ class _Issuer:
     def issue(self, samples: Sequence[Any]) -> None:
         """On LoadGen's thread."""
         queries = [(sample.id, sample.index) for sample in samples]
-        self._loop.loop.call_soon_threadsafe(self._dispatch, queries)
+        self._loop.call_soon_threadsafe(self._dispatch, queries)
 
     def _dispatch(self, queries: list[tuple[int, int]]) -> None:
         size = self._system.texts_per_call
@@ -133,12 +98,11 @@ class _Issuer:
                 return [b""] * len(samples)
 
 
-def execute(loop: Loop, system: System, run: LoadGenRun, library: int, folder: Path) -> int:
-    """Run LoadGen once; its logs go to the folder.
+async def execute(system: System, run: LoadGenRun, library: int, folder: Path) -> int:
+    """Run LoadGen once, in a thread beside this event loop; its logs go to the folder.
 
     Args:
-        loop: on which the system lives.
-        system: that answers.
+        system: that answers, on this loop.
         run: what is asked.
         library: how many samples there are.
         folder: made here.
@@ -149,8 +113,15 @@ def execute(loop: Loop, system: System, run: LoadGenRun, library: int, folder: P
     Raises:
         Exception: what the system failed with, the first time.
     """
+    issuer = _Issuer(system, run)
+    await asyncio.to_thread(_run, issuer, run, library, folder)
+    if issuer.errors:
+        raise issuer.errors[0]
+    return issuer.retries
+
+
+def _run(issuer: _Issuer, run: LoadGenRun, library: int, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    issuer = _Issuer(loop, system, run)
     sut = lg.ConstructSUT(issuer.issue, lambda: None)
     qsl = lg.ConstructQSL(library, library, lambda _: None, lambda _: None)
     try:
@@ -158,9 +129,6 @@ def execute(loop: Loop, system: System, run: LoadGenRun, library: int, folder: P
     finally:
         lg.DestroyQSL(qsl)
         lg.DestroySUT(sut)
-    if issuer.errors:
-        raise issuer.errors[0]
-    return issuer.retries
 
 
 def _settings(run: LoadGenRun) -> Any:

@@ -31,7 +31,6 @@ from bertd_bench.harness import machine
 from bertd_bench.harness.noise import Watch
 from bertd_bench.load import traffic
 from bertd_bench.mlperf import accuracy, loadgen, logs, search, systems
-from bertd_bench.mlperf.loadgen import Loop, System
 from bertd_bench.mlperf.results import MlperfReport, ScenarioResult, TriedRate
 from bertd_bench.mlperf.settings import (
     SCENARIOS,
@@ -94,10 +93,10 @@ def measure(options: MlperfOptions, progress: Callable[[str], None]) -> MlperfRe
         progress("reference answers")
         reference = _engine_answers(subject.bundle, texts)
         eager = contestants.eager(subject.checkpoint, 1)(texts[:_EAGER])
-        loop = stack.enter_context(Loop())
-        system = _served(stack, loop, subject.bundle, threads, texts)
-        bench = _Bench(options, loop, system, scratch, progress)
-        scenarios = [bench.scenario(each, reference, eager) for each in options.scenarios]
+        server = stack.enter_context(contestants.server_process(subject.bundle, threads))
+        server.wait_until_listening()
+        bench = _Bench(options, scratch, progress)
+        scenarios = asyncio.run(bench.run(server.address, texts, reference, eager))
         watch.calibrate()
         return MlperfReport(
             command=options.command,
@@ -115,21 +114,6 @@ def measure(options: MlperfOptions, progress: Callable[[str], None]) -> MlperfRe
         )
 
 
-def _served(
-    stack: ExitStack, loop: Loop, folder: Path, threads: int, texts: Sequence[str]
-) -> systems.ServerUnderTest:
-    """A server of its own, with a client that is ready, until the stack ends."""
-    server = stack.enter_context(contestants.server_process(folder, threads))
-    server.wait_until_listening()
-
-    async def connect() -> systems.ServerUnderTest:
-        return systems.ServerUnderTest(server.address, texts)
-
-    system = loop.run(connect())
-    stack.callback(lambda: loop.run(system.close()))
-    return system
-
-
 def _engine_answers(folder: Path, texts: Sequence[str]) -> list[bytes]:
     """Vectors of the engine alone, one text at a time, on one thread."""
     manifest = bundle.read_manifest(folder)
@@ -138,22 +122,28 @@ def _engine_answers(folder: Path, texts: Sequence[str]) -> list[bytes]:
 
 
 class _Bench:
-    """A system under LoadGen."""
+    """A server under LoadGen, scenario by scenario, on one event loop."""
 
     def __init__(
-        self,
-        options: MlperfOptions,
-        loop: Loop,
-        system: System,
-        folder: Path,
-        progress: Callable[[str], None],
+        self, options: MlperfOptions, folder: Path, progress: Callable[[str], None]
     ) -> None:
-        self._options, self._loop, self._system = options, loop, system
-        self._folder, self._progress = folder, progress
+        self._options, self._folder, self._progress = options, folder, progress
         self._runs = 0
-        self._expected = self._look()
 
-    def scenario(
+    async def run(
+        self, address: str, texts: Sequence[str], reference: Sequence[bytes], eager: NDArray[Any]
+    ) -> list[ScenarioResult]:
+        """Every scenario that was chosen."""
+        self._system = systems.ServerUnderTest(address, texts)
+        try:
+            self._expected = await self._look()
+            return [
+                await self._scenario(each, reference, eager) for each in self._options.scenarios
+            ]
+        finally:
+            await self._system.close()
+
+    async def _scenario(
         self, name: Scenario, reference: Sequence[bytes], eager: NDArray[Any]
     ) -> ScenarioResult:
         """One scenario: accuracy, then performance; of Server, at the highest valid rate."""
@@ -168,20 +158,20 @@ class _Bench:
             rate=options.rate or _FIRST * self._expected.offline,
             expected=self._expected,
         )
-        folder, _ = self._execute(replace(run, accuracy=True))
+        folder, _ = await self._execute(replace(run, accuracy=True))
         right = accuracy.check(logs.read_answers(folder), reference, run.samples, eager)
         tried: list[TriedRate] = []
         if name == SERVER and options.rate is None:
-            tried = self._search(run)
+            tried = await self._search(run)
             found = search.bounds(tried)[0]
             run = replace(run, rate=found or min(each.rate for each in tried))
-        folder, retries = self._execute(run)
+        folder, retries = await self._execute(run)
         seen = logs.read_performance(folder)
         for _ in range(_LONG_TRIES if tried else 0):
             if seen.valid:
                 break
             run = replace(run, rate=run.rate * _STEP_DOWN)
-            folder, retries = self._execute(run)
+            folder, retries = await self._execute(run)
             seen = logs.read_performance(folder)
         return ScenarioResult(
             name=name,
@@ -192,25 +182,28 @@ class _Bench:
             retries=retries,
         )
 
-    def _search(self, run: LoadGenRun) -> list[TriedRate]:
+    async def _search(self, run: LoadGenRun) -> list[TriedRate]:
         preset = self._options.preset
+        tried: list[TriedRate] = []
+        while len(tried) < preset.search_runs:
+            rate = search.next_rate(tried, run.rate, preset.precision)
+            if rate is None:
+                break
+            short = replace(run, rate=rate, seconds=preset.search_seconds)
+            folder, _ = await self._execute(short)
+            tried.append(TriedRate(rate=rate, valid=logs.read_performance(folder).valid))
+        return tried
 
-        def valid(rate: float) -> bool:
-            folder, _ = self._execute(replace(run, rate=rate, seconds=preset.search_seconds))
-            return logs.read_performance(folder).valid
-
-        return search.search(valid, run.rate, preset.precision, preset.search_runs)
-
-    def _execute(self, run: LoadGenRun) -> tuple[Path, int]:
+    async def _execute(self, run: LoadGenRun) -> tuple[Path, int]:
         kind = "accuracy" if run.accuracy else "performance"
         rate = f" at {run.rate:.1f} queries/s" if run.scenario == SERVER else ""
         self._progress(f"{run.scenario}, {kind}{rate}")
         self._runs += 1
         folder = self._folder / f"{self._runs:02}-{run.scenario}-{kind}"
         library = self._options.preset.library
-        return folder, loadgen.execute(self._loop, self._system, run, library, folder)
+        return folder, await loadgen.execute(self._system, run, library, folder)
 
-    def _look(self) -> Expected:
+    async def _look(self) -> Expected:
         """About what it does: LoadGen wants to know how many queries to make."""
         size, library = self._system.texts_per_call, self._options.preset.library
         seconds = min(_LOOK_SECONDS, self._options.preset.seconds)
@@ -232,5 +225,5 @@ class _Bench:
             return statistics.median(samples)
 
         many = 6 * max(size, STREAMS)
-        single, multi, bulk = (self._loop.run(times(n)) for n in (1, STREAMS, many))
+        single, multi, bulk = [await times(n) for n in (1, STREAMS, many)]
         return Expected(single / _SLACK, multi / _SLACK, _OFFLINE_SLACK * many / bulk)

@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from bertd_bench.mlperf.results import TriedRate
 
 _FACTOR = 1.15
 
 
-def search(
-    valid: Callable[[float], bool], start: float, precision: float, most: int
-) -> list[TriedRate]:
-    """Try rates; gives all of them in order.
+def next_rate(tried: Sequence[TriedRate], start: float, precision: float) -> float | None:
+    """The rate to try next; None once the search is over.
 
     Args:
-        valid: runs at a rate.
+        tried: rates so far.
         start: the first one.
         precision: ends it, between the best that was valid and the next that was not.
-        most: tries.
     """
-    tried: list[TriedRate] = []
-    rate = start
-    while len(tried) < most:
-        tried.append(TriedRate(rate=rate, valid=valid(rate)))
-        low, high = bounds(tried)
-        if low == 0:
-            rate = high / _FACTOR ** (1 + sum(not each.valid for each in tried) // 2)
-        elif math.isinf(high):
-            rate = low * _FACTOR
-        elif high <= low * (1 + precision):
-            break
-        else:
-            rate = math.sqrt(low * high)
-    return tried
+    if not tried:
+        return start
+    low, high = bounds(tried)
+    if low == 0:
+        return high / _FACTOR ** (1 + sum(not each.valid for each in tried) // 2)
+    if math.isinf(high):
+        return low * _FACTOR
+    return None if high <= low * (1 + precision) else math.sqrt(low * high)
 
 
 def bounds(tried: Sequence[TriedRate]) -> tuple[float, float]:

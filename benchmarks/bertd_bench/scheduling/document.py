@@ -94,8 +94,7 @@ def _header(head: list[str], left: int) -> list[str]:
 
 
 def _section(folder: Path) -> str:
-    path = folder / "simulation.json"
-    return render(read(path, Simulation, "simulate"))
+    return render(read(folder / "simulation.json", Simulation, "simulate"))
 
 
 SECTIONS = (Section("docs/lab/scheduling.md", "simulate", _section),)

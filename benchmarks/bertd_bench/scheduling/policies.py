@@ -7,15 +7,13 @@ compared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bertd_server.scheduling.admission import Backlog, Bounds, Demand, Outlook, Place, refusal
 from bertd_server.scheduling.batching import Costs, Policy
-from bertd_server.scheduling.cost import Shape
 from bertd_server.scheduling.line import Line
 
-from bertd_bench.scheduling.simulation import Choice, QueueView, SimulatedRequest, packed
+from bertd_bench.scheduling.simulation import Choice, QueueView, SimulatedRequest
 
 _HORIZON = 60.0  # seconds; no objective here is longer
 _BOUNDS = Bounds(tokens=1_048_576, seconds=_HORIZON)  # deadlines are what limits the queue here
@@ -73,10 +71,6 @@ class Ours:
             self._backlog.remove(self._places.pop(id(request)))
         return Choice(decision.batch, decision.late, decision.wide)
 
-    def charged(self, batch: Sequence[SimulatedRequest]) -> Shape:
-        """No padding."""
-        return packed(batch)
-
 
 @dataclass(frozen=True, slots=True)
 class FixedWindow:
@@ -88,12 +82,10 @@ class FixedWindow:
     Attributes:
         window: seconds.
         most: requests in a batch.
-        pads: a batch costs as much as if all were as long as the longest.
     """
 
     window: float
     most: int
-    pads: bool = False
 
     def admit(self, request: SimulatedRequest, state: QueueView) -> bool:  # noqa: ARG002 - the protocol's
         """Everything."""
@@ -108,13 +100,6 @@ class FixedWindow:
         if len(live) < self.most and state.now < ready:
             return Choice(dropped=late, look_again=ready)
         return Choice(live[: self.most], late)
-
-    def charged(self, batch: Sequence[SimulatedRequest]) -> Shape:
-        """Padded to the longest, or packed as ours is."""
-        if not self.pads:
-            return packed(batch)
-        longest = max(request.arrival.tokens for request in batch)
-        return Shape(len(batch), len(batch) * longest, len(batch) * longest**2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +132,6 @@ class TokenBudget:
                 break
             batch.append(request)
         return Choice(batch, late)
-
-    def charged(self, batch: Sequence[SimulatedRequest]) -> Shape:
-        """TEI packs on GPUs; here it does so too."""
-        return packed(batch)
 
 
 def _split(state: QueueView) -> tuple[list[SimulatedRequest], list[SimulatedRequest]]:

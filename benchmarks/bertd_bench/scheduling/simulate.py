@@ -28,9 +28,8 @@ UNSURE = "bertd, times 10 % off"
 TAKES_ALL = "bertd, takes all"
 ONE_BY_ONE = "one by one"
 WINDOW = "fixed window"
-PADDED = "fixed window, padded"
 BUDGET = "token budget"
-POLICIES = (OURS, UNSURE, TAKES_ALL, ONE_BY_ONE, WINDOW, PADDED, BUDGET)
+POLICIES = (OURS, UNSURE, TAKES_ALL, ONE_BY_ONE, WINDOW, BUDGET)
 
 _MAX_TOKENS, _MAX_SEQUENCES = 2_048, 256  # the server's defaults
 _LARGEST = 16_384  # tokens of the largest batch of any policy here
@@ -126,7 +125,6 @@ class Stage:
             TAKES_ALL: lambda: Ours(limits, self.costs, refuses=False),
             ONE_BY_ONE: lambda: FixedWindow(0.0, 1),
             WINDOW: lambda: FixedWindow(window, _WINDOW_REQUESTS),
-            PADDED: lambda: FixedWindow(window, _WINDOW_REQUESTS, pads=True),
             BUDGET: lambda: TokenBudget(_LARGEST),
         }
         return make[policy]()

@@ -103,9 +103,6 @@ class SchedulingPolicy(Protocol):
     def choose(self, state: QueueView) -> Choice:
         """What to run now; at least one lane is idle and at least one request waits."""
 
-    def charged(self, batch: Sequence[SimulatedRequest]) -> Shape:
-        """The shape whose cost a batch has."""
-
 
 @dataclass(frozen=True, slots=True)
 class SimulatedBatch:
@@ -213,7 +210,7 @@ class _World:
 
     def _run(self, choice: Choice) -> None:
         model = (choice.wide and self._costs.wide) or self._costs.lane
-        expected = model.seconds(self._scheduler.charged(choice.batch))
+        expected = model.seconds(packed(choice.batch))
         end = self.now + expected * self._slowness()
         for request in choice.batch:
             request.answered = end
