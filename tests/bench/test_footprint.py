@@ -164,9 +164,9 @@ def test_cold_starts_are_told_where_they_were_measured(recorded: footprint.Footp
     said = document.sentence(recorded.model_copy(update={"starts": starts}), "x.json")
     assert "right answer: 0.9 s of bertd serve against 5.0 s of PyTorch script." in said
     assert "right answer" not in document.sentence(recorded.model_copy(update={"starts": {}}), "x")
-    coldstart.check(np.ones(3, np.float32), np.ones(3, np.float32))
+    coldstart.check(np.ones(3, np.float32), np.full(3, 0.5, np.float32))
     with pytest.raises(BenchError, match="first answer of bertd serve"):
-        coldstart.check(np.ones(3, np.float32), np.zeros(3, np.float32))
+        coldstart.check(np.ones(3, np.float32), np.eye(3, dtype=np.float32)[0])
 
 
 def test_both_cold_starts_give_the_same_answer(tiny_bundle: Path) -> None:

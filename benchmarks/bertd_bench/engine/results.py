@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel
 
 from bertd_bench.harness.machine import Machine
@@ -69,6 +71,7 @@ class EngineReport(BaseModel, frozen=True):
         operators: by batch, the share of the time by kind of operator.
     """
 
+    benchmark: Literal["engine"] = "engine"
     model: str
     precision: str
     threads: int

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import psutil
 import torch
@@ -62,6 +62,7 @@ class ExportRow(BaseModel, frozen=True):
 class ExportTable(BaseModel, frozen=True):
     """One table: everything that was measured on one machine in one manner."""
 
+    benchmark: Literal["exports"] = "exports"
     threads: int
     rounds: int
     machine: machine.Machine

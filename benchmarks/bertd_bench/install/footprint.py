@@ -19,6 +19,7 @@ import tempfile
 import venv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from bertd_server.system import cpu
 from pydantic import BaseModel
@@ -73,6 +74,7 @@ class Footprint(BaseModel, frozen=True):
             results that were measured without.
     """
 
+    benchmark: Literal["footprint"] = "footprint"
     machine: machine.Machine
     packages: list[Package]
     imports: dict[str, list[int]]

@@ -19,6 +19,7 @@ from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import grpc
 from bertd import bundle
@@ -107,6 +108,7 @@ class ProfiledFunction(BaseModel, frozen=True):
 class FrontReport(BaseModel, frozen=True):
     """One run of `bertd bench front-end`."""
 
+    benchmark: Literal["front-end"] = "front-end"
     model: str
     tokens: int
     workers: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel
 
 from bertd_bench.harness.machine import Machine
@@ -51,7 +53,7 @@ class MlperfReport(BaseModel, frozen=True):
         library: how many texts there are.
     """
 
-    benchmark: str = "mlperf"
+    benchmark: Literal["mlperf"] = "mlperf"
     official: bool = False
     note: str = UNOFFICIAL
     command: str

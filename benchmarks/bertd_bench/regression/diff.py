@@ -63,8 +63,7 @@ def read(path: Path) -> ResultFile:
         ValueError: it is no result.
     """
     found = document_of(path)
-    machine = found.get("machine") if isinstance(found, dict) else None
-    if not isinstance(machine, dict):
+    if not isinstance(found, dict) or not isinstance(machine := found.get("machine"), dict):
         raise ValueError(  # noqa: TRY004 - the file is wrong, not an argument's type
             f"{path} names no machine: give a result of `bertd bench`"
         )
@@ -72,7 +71,7 @@ def read(path: Path) -> ResultFile:
         figures = dict(_figures(found))
     except ValidationError as error:
         raise ValueError(f"{path} is a result of another version: measure it anew") from error
-    return ResultFile(path, _kind(found), _machine(machine), figures)
+    return ResultFile(path, f"`{found.get('benchmark', 'unknown')}`", _machine(machine), figures)
 
 
 def table(a: ResultFile, b: ResultFile) -> str:
@@ -119,14 +118,6 @@ def _verdict(ratio: float, better: Better) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def _kind(found: Mapping[str, Any]) -> str:
-    """The benchmark's name; for older results that do not say it, the names of their parts."""
-    named = found.get("benchmark")
-    if isinstance(named, str):
-        return f"`{named}`"
-    return f"a result with {', '.join(sorted(found))}"
 
 
 def _machine(machine: Mapping[str, Any]) -> str:

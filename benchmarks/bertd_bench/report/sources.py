@@ -63,5 +63,5 @@ def _take(found: Results, name: str, document: dict[str, object]) -> None:
             found.card = (name, Card.model_validate(document))
         case "load":
             found.goodput = (name, GoodputReport.model_validate(document))
-        case None if {"padding", "lane_rows"} <= document.keys():
+        case "engine":
             found.engines.append((name, EngineReport.model_validate(document)))
