@@ -27,6 +27,7 @@ from bertd_server.tokenization.reading import Reader
 from numpy.typing import NDArray
 
 from bertd_bench.contestants import eager as contestants
+from bertd_bench.drills.process import Served
 from bertd_bench.harness import machine
 from bertd_bench.harness.noise import Watch
 from bertd_bench.load import traffic
@@ -86,16 +87,18 @@ def measure(options: MlperfOptions, progress: Callable[[str], None]) -> MlperfRe
     here = machine.describe(cpu.usable_threads(), {"loadgen": version})
     with ExitStack() as stack:
         subject = stack.enter_context(contestants.open_subject(options.model))
-        scratch = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         watch = stack.enter_context(Watch(here.affinity or [0], here.load_average[0]))
         texts = traffic.texts_for(subject.bundle, options.preset.library)
         watch.calibrate()
         progress("reference answers")
         reference = _engine_answers(subject.bundle, texts)
         eager = contestants.eager(subject.checkpoint, 1)(texts[:_EAGER])
-        server = stack.enter_context(contestants.server_process(subject.bundle, threads))
-        server.wait_until_listening()
-        bench = _Bench(options, scratch, progress)
+        flags = [str(subject.bundle), "--threads", str(threads), "--http-address", "off"]
+        server = Served(flags, scratch / "serve.log")
+        stack.callback(server.close)
+        server.start()
+        bench = _Bench(options, options.keep or scratch, progress)
         scenarios = asyncio.run(bench.run(server.address, texts, reference, eager))
         watch.calibrate()
         return MlperfReport(
