@@ -7,9 +7,9 @@
     round 2   kernel · pause [C …] · pause [B …] · pause [A …]          an order shuffled anew
 
 A slow minute of the machine falls on all, and while cores are further apart than before, a turn
-waits. Between turns a pause lets the threads of the one before
-go to sleep; a system in a process of its own is stopped while others have theirs. The first calls
-of a turn are not timed: others have had the caches since.
+waits. Between turns a pause lets the threads of the one before go to sleep; a system in a process
+of its own is stopped while others have theirs. The first calls of a turn are not timed: others
+have had the caches since.
 """
 
 from __future__ import annotations
