@@ -34,14 +34,17 @@ lint: $(READY)  ## check style, types, import direction
 	$(BIN)/mypy tests
 	$(BIN)/mypy examples
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tests/tools/owners.py
+	$(BIN)/python tests/tools/rooms.py
 
 format: $(READY)  ## format the code
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-protos: $(READY)  ## generate the Python code of the .proto files, and docs/api.md's reference
+protos: $(READY)  ## generate the Python code of the .proto files, docs/api.md's reference, the clients' methods
 	$(BIN)/python protos/generate.py
 	$(BIN)/python protos/document.py
+	$(BIN)/python client/generate.py
 
 bench: $(READY)  ## compare with every installed peer on the default model, about 10 minutes
 	$(BIN)/bertd bench compare

@@ -8,8 +8,10 @@
         vectors = client.embed(["one text", "another"])
 """
 
+from bertd_client import results
 from bertd_client.async_client import AsyncClient
 from bertd_client.client import Client
+from bertd_client.connection.security import Security
 from bertd_client.errors import (
     BertdError,
     Cancelled,
@@ -23,51 +25,22 @@ from bertd_client.errors import (
     Unauthenticated,
     Unavailable,
 )
-from bertd_client.results import (
-    Answers,
-    Candidate,
-    Classification,
-    Embedding,
-    Entity,
-    Filling,
-    LabelScore,
-    Mask,
-    ModelInfo,
-    Ranked,
-    Span,
-    Tagging,
-    Token,
-    TokenEmbeddings,
-)
-from bertd_client.security import Security
+from bertd_client.results import *  # noqa: F403 - what it lists is public
 
 __all__ = [
-    "Answers",
     "AsyncClient",
     "BertdError",
     "Cancelled",
-    "Candidate",
-    "Classification",
     "Client",
     "DeadlineExceeded",
-    "Embedding",
-    "Entity",
     "FieldViolation",
-    "Filling",
     "InvalidArgument",
-    "LabelScore",
-    "Mask",
-    "ModelInfo",
     "NotFound",
     "Overloaded",
     "PermissionDenied",
-    "Ranked",
     "Security",
     "ServerError",
-    "Span",
-    "Tagging",
-    "Token",
-    "TokenEmbeddings",
     "Unauthenticated",
     "Unavailable",
 ]
+__all__ += results.__all__

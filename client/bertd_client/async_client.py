@@ -1,7 +1,7 @@
 """The client for asyncio; :mod:`bertd_client.client` is its twin for ordinary code.
 
-What a method asks stands in :mod:`bertd_client.calls`, how it is split in
-:mod:`bertd_client.work`; here is only how calls are made.
+What a method asks stands in :mod:`bertd_client.tasks`, how it is split in
+:mod:`bertd_client.calling.splitting`; here is only how calls are made.
 """
 
 from __future__ import annotations
@@ -9,47 +9,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar
 
 import grpc
 import grpc.aio
-import numpy as np
-from bertd.v1 import models_pb2
-from bertd.v1.inference_pb2_grpc import InferenceServiceStub
-from bertd.v1.models_pb2_grpc import ModelServiceStub
-from numpy.typing import NDArray
 
-from bertd_client import calls, responses, results
-from bertd_client.calls import Job
-from bertd_client.channel import DEFAULT_ADDRESS, target
-from bertd_client.errors import BertdError, from_rpc_error
-from bertd_client.options import (
-    AnswerOptions,
-    CallOptions,
-    ClassifyOptions,
-    EmbedOptions,
-    FillMaskOptions,
-    RerankOptions,
-    TagOptions,
-    TokenizeOptions,
-    ZeroShotOptions,
-)
-from bertd_client.progress import Progress
-from bertd_client.security import OPEN, Security, open_async_channel
-from bertd_client.work import (
+from bertd_client.calling.asking import BulkRequest, SingleRequest
+from bertd_client.calling.progress import Progress
+from bertd_client.calling.splitting import (
     CALL_BYTES,
     CALL_INPUTS,
     CALLS_AT_ONCE,
+    CallLimits,
     Chunk,
-    Limits,
     Work,
     at_least_one,
 )
+from bertd_client.connection.channel import DEFAULT_ADDRESS, stubs, target
+from bertd_client.connection.security import OPEN, Security, open_async_channel
+from bertd_client.errors import BertdError, from_rpc_error
+from bertd_client.methods import AsyncClientMethods
 
 R = TypeVar("R")
 
 
-class AsyncClient:
+class AsyncClient(AsyncClientMethods):
     """Connections to one server or several; make it and use it in one event loop.
 
     ::
@@ -62,7 +46,7 @@ class AsyncClient:
 
     Many inputs are split into calls that the server takes, a few of which are made at once; results
     come in the order of the inputs. The options of each method are in
-    :mod:`bertd_client.options`.
+    :mod:`bertd_client.calling.options`.
 
     Args:
         address: Host and port, or any other gRPC target, such as ``unix:/run/bertd.sock``. Calls
@@ -88,186 +72,46 @@ class AsyncClient:
     ) -> None:
         self.address = address
         self._concurrency = at_least_one("concurrency", concurrency)
-        self._limits = Limits(
+        self._limits = CallLimits(
             inputs=at_least_one("inputs_per_call", inputs_per_call),
             message_bytes=at_least_one("bytes_per_call", bytes_per_call),
         )
         where, options = target(address)
         self._channel = open_async_channel(where, options, security)
         self._metadata = security.metadata
-        self._inference: Any = InferenceServiceStub(self._channel)
-        self._models: Any = ModelServiceStub(self._channel)
-
-    async def embed(
-        self, texts: Sequence[str], **options: Unpack[EmbedOptions]
-    ) -> NDArray[np.float32]:
-        """Computes one vector per text: an array of shape (texts, dimensions)."""
-        return responses.stacked(await self.embed_each(texts, **options))
-
-    async def embed_each(
-        self, texts: Sequence[str], **options: Unpack[EmbedOptions]
-    ) -> list[results.Embedding | BertdError]:
-        """The same, with the errors of inputs in their places."""
-        return await self._run(calls.EMBED.job(texts, options))
-
-    async def embed_tokens(
-        self, texts: Sequence[str], **options: Unpack[EmbedOptions]
-    ) -> list[results.TokenEmbeddings]:
-        """Computes one vector per token of each text."""
-        return responses.settled(await self.embed_tokens_each(texts, **options))
-
-    async def embed_tokens_each(
-        self, texts: Sequence[str], **options: Unpack[EmbedOptions]
-    ) -> list[results.TokenEmbeddings | BertdError]:
-        """The same, with the errors of inputs in their places."""
-        return await self._run(calls.EMBED_TOKENS.job(texts, options))
-
-    async def classify(
-        self, inputs: Sequence[str | tuple[str, str]], **options: Unpack[ClassifyOptions]
-    ) -> list[results.Classification]:
-        """Scores the model's labels for texts or pairs of texts."""
-        return responses.settled(await self.classify_each(inputs, **options))
-
-    async def classify_each(
-        self, inputs: Sequence[str | tuple[str, str]], **options: Unpack[ClassifyOptions]
-    ) -> list[results.Classification | BertdError]:
-        """The same, with the errors of inputs in their places."""
-        return await self._run(calls.CLASSIFY.job(inputs, options))
-
-    async def classify_zero_shot(
-        self, texts: Sequence[str], labels: Sequence[str], **options: Unpack[ZeroShotOptions]
-    ) -> list[results.Classification]:
-        """Scores labels of your own, by inference between text and label."""
-        return responses.settled(await self.classify_zero_shot_each(texts, labels, **options))
-
-    async def classify_zero_shot_each(
-        self, texts: Sequence[str], labels: Sequence[str], **options: Unpack[ZeroShotOptions]
-    ) -> list[results.Classification | BertdError]:
-        """The same, with the errors of inputs in their places."""
-        return await self._run(calls.zero_shot(texts, labels, options))
-
-    async def rerank(
-        self, query: str, documents: Sequence[str], **options: Unpack[RerankOptions]
-    ) -> list[results.Ranked]:
-        """Orders documents by relevance to a query: best first, equal ones as given."""
-        return responses.settled(await self.rerank_each(query, documents, **options))
-
-    async def rerank_each(
-        self, query: str, documents: Sequence[str], **options: Unpack[RerankOptions]
-    ) -> list[results.Ranked | BertdError]:
-        """The same, with the errors of documents after what could be scored."""
-        outcomes = await self._run(calls.rerank(query, documents, options))
-        return responses.in_order(outcomes, options.get("top_n") or 0)
-
-    async def tag(
-        self, texts: Sequence[str], **options: Unpack[TagOptions]
-    ) -> list[results.Tagging]:
-        """Finds entities in texts."""
-        return responses.settled(await self.tag_each(texts, **options))
-
-    async def tag_each(
-        self, texts: Sequence[str], **options: Unpack[TagOptions]
-    ) -> list[results.Tagging | BertdError]:
-        """The same, with the errors of inputs in their places."""
-        return await self._run(calls.TAG.job(texts, options))
-
-    async def answer(
-        self, inputs: Sequence[tuple[str, str]], **options: Unpack[AnswerOptions]
-    ) -> list[results.Answers]:
-        """Answers questions, each given as (question, context), from their contexts."""
-        return responses.settled(await self.answer_each(inputs, **options))
-
-    async def answer_each(
-        self, inputs: Sequence[tuple[str, str]], **options: Unpack[AnswerOptions]
-    ) -> list[results.Answers | BertdError]:
-        """The same, with the errors of inputs in their places."""
-        return await self._run(calls.ANSWER.job(inputs, options))
-
-    async def fill_mask(
-        self, texts: Sequence[str], **options: Unpack[FillMaskOptions]
-    ) -> list[results.Filling]:
-        """Fills the mask tokens of texts (:attr:`ModelInfo.mask_token`)."""
-        return responses.settled(await self.fill_mask_each(texts, **options))
-
-    async def fill_mask_each(
-        self, texts: Sequence[str], **options: Unpack[FillMaskOptions]
-    ) -> list[results.Filling | BertdError]:
-        """The same, with the errors of inputs in their places."""
-        return await self._run(calls.FILL_MASK.job(texts, options))
-
-    async def tokenize(
-        self, inputs: Sequence[str | tuple[str, str]], **options: Unpack[TokenizeOptions]
-    ) -> list[tuple[results.Token, ...]]:
-        """Turns texts or pairs into tokens, as the model reads them; none is cut off."""
-        return responses.settled(await self.tokenize_each(inputs, **options))
-
-    async def tokenize_each(
-        self, inputs: Sequence[str | tuple[str, str]], **options: Unpack[TokenizeOptions]
-    ) -> list[tuple[results.Token, ...] | BertdError]:
-        """The same, with the errors of inputs in their places."""
-        return await self._run(calls.tokenize(inputs, options))
-
-    async def count_tokens(
-        self, inputs: Sequence[str | tuple[str, str]], **options: Unpack[CallOptions]
-    ) -> list[int]:
-        """Counts the tokens of texts or pairs, special tokens included."""
-        return responses.settled(await self.count_tokens_each(inputs, **options))
-
-    async def count_tokens_each(
-        self, inputs: Sequence[str | tuple[str, str]], **options: Unpack[CallOptions]
-    ) -> list[int | BertdError]:
-        """The same, with the errors of inputs in their places."""
-        return await self._run(calls.COUNT_TOKENS.job(inputs, options))
-
-    async def detokenize(
-        self, sequences: Sequence[Sequence[int]], **options: Unpack[TokenizeOptions]
-    ) -> list[str]:
-        """Writes token ids as texts."""
-        return responses.settled(await self.detokenize_each(sequences, **options))
-
-    async def detokenize_each(
-        self, sequences: Sequence[Sequence[int]], **options: Unpack[TokenizeOptions]
-    ) -> list[str | BertdError]:
-        """The same, with the errors of inputs in their places."""
-        return await self._run(calls.detokenize(sequences, options))
-
-    async def list_models(self, *, timeout: float | None = None) -> list[results.ModelInfo]:  # noqa: ASYNC109 - the deadline is gRPC's
-        """Describes every model of the server."""
-        request = models_pb2.ListModelsRequest()
-        return responses.models(await self._call(self._models.ListModels, request, timeout))
-
-    async def get_model(self, name: str = "", *, timeout: float | None = None) -> results.ModelInfo:  # noqa: ASYNC109 - the deadline is gRPC's
-        """Describes one model; the empty name means the server's default."""
-        request = models_pb2.GetModelRequest(name=name)
-        return responses.model(await self._call(self._models.GetModel, request, timeout))
+        self._stubs = stubs(self._channel)
 
     async def close(self) -> None:
         """Closes the connections; calls that still run are cancelled."""
         await self._channel.close()
 
-    async def _run(self, job: Job[R]) -> list[R | BertdError]:
-        rpc = getattr(self._inference, job.rpc)
-        with Progress(len(job.inputs), job.field, shown=job.progress) as progress:
-            work = Work(job, self._limits, progress.add)
-            flying: dict[asyncio.Task[Any], Chunk] = {}
+    async def _bulk(self, request: BulkRequest[R]) -> list[R | BertdError]:
+        rpc = self._stubs[request.rpc]
+        with Progress(len(request.inputs), request.field, shown=request.progress) as progress:
+            work = Work(request, self._limits, progress.add)
+            in_flight: dict[asyncio.Task[Any], Chunk] = {}
             try:
-                while flying or work.waits():
-                    while work.waits() and len(flying) < self._concurrency:
+                while in_flight or work.waits():
+                    while work.waits() and len(in_flight) < self._concurrency:
                         chunk = work.take()
-                        call = self._call(rpc, job.request(chunk), work.remaining())
-                        if not flying and not work.waits():  # the only one needs no task
+                        call = self._call(rpc, request.message(chunk), work.remaining())
+                        if not in_flight and not work.waits():  # the only one needs no task
                             await _settle(work, chunk, call)
                         else:
-                            flying[asyncio.create_task(call)] = chunk
-                    if flying:
-                        done, _ = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
+                            in_flight[asyncio.create_task(call)] = chunk
+                    if in_flight:
+                        done, _ = await asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED)
                         for task in done:
-                            await _settle(work, flying.pop(task), task)
+                            await _settle(work, in_flight.pop(task), task)
             finally:
-                for task in flying:
+                for task in in_flight:
                     task.cancel()
-                await asyncio.gather(*flying, return_exceptions=True)
+                await asyncio.gather(*in_flight, return_exceptions=True)
             return work.outcomes()
+
+    async def _single(self, request: SingleRequest[R]) -> R:
+        rpc = self._stubs[request.rpc]
+        return request.read(await self._call(rpc, request.message, request.timeout))
 
     async def _call(self, rpc: Any, request: Any, timeout: float | None) -> Any:  # noqa: ASYNC109 - the deadline is gRPC's
         try:

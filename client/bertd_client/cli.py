@@ -1,7 +1,7 @@
 """The ``bertd`` command.
 
-Its sub-commands are the entry points of the group ``bertd.commands``, so that each package
-brings its own. One whose extra is not installed still shows in the help, with the remedy.
+Its sub-commands are the client's own, and the entry points of the group ``bertd.commands``, which
+each package brings. One whose extra is not installed still shows in the help, with the remedy.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ from typing import Any, NoReturn
 import bertd
 import click
 
+from bertd_client.commands import COMMANDS
+
 ENTRY_POINTS = "bertd.commands"
 
 
 class _Commands(click.Group):
-    """A group whose commands are imported when they are asked for."""
+    """A group with commands of other packages, which are imported when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx  # the same in any context
-        return sorted(_entries())
+        return sorted({*self.commands, *_entries()})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        del ctx
+        own = super().get_command(ctx, cmd_name)
         entry = _entries().get(cmd_name)
-        if entry is None:
-            return None
+        if own is not None or entry is None:
+            return own
         try:
             command: click.Command = entry.load()
         except ImportError as error:
@@ -85,6 +87,10 @@ def _unloadable(entry: EntryPoint, error: ImportError) -> click.Command:
 @click.version_option(bertd.__version__, prog_name="bertd")
 def main() -> None:
     """Serve BERT-family encoders over gRPC, and talk to such a server."""
+
+
+for _command in COMMANDS:
+    main.add_command(_command)
 
 
 if __name__ == "__main__":

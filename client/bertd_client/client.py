@@ -1,7 +1,7 @@
 """The client for ordinary code; :mod:`bertd_client.async_client` is its twin for asyncio.
 
-What a method asks stands in :mod:`bertd_client.calls`, how it is split in
-:mod:`bertd_client.work`; here is only how calls are made.
+What a method asks stands in :mod:`bertd_client.tasks`, how it is split in
+:mod:`bertd_client.calling.splitting`; here is only how calls are made.
 """
 
 from __future__ import annotations
@@ -10,46 +10,30 @@ import queue
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar
 
 import grpc
-import numpy as np
-from bertd.v1 import models_pb2
-from bertd.v1.inference_pb2_grpc import InferenceServiceStub
-from bertd.v1.models_pb2_grpc import ModelServiceStub
-from numpy.typing import NDArray
 
-from bertd_client import calls, responses, results
-from bertd_client.calls import Job
-from bertd_client.channel import DEFAULT_ADDRESS, target
-from bertd_client.errors import BertdError, from_rpc_error
-from bertd_client.options import (
-    AnswerOptions,
-    CallOptions,
-    ClassifyOptions,
-    EmbedOptions,
-    FillMaskOptions,
-    RerankOptions,
-    TagOptions,
-    TokenizeOptions,
-    ZeroShotOptions,
-)
-from bertd_client.progress import Progress
-from bertd_client.security import OPEN, Security, open_channel
-from bertd_client.work import (
+from bertd_client.calling.asking import BulkRequest, SingleRequest
+from bertd_client.calling.progress import Progress
+from bertd_client.calling.splitting import (
     CALL_BYTES,
     CALL_INPUTS,
     CALLS_AT_ONCE,
+    CallLimits,
     Chunk,
-    Limits,
     Work,
     at_least_one,
 )
+from bertd_client.connection.channel import DEFAULT_ADDRESS, stubs, target
+from bertd_client.connection.security import OPEN, Security, open_channel
+from bertd_client.errors import BertdError, from_rpc_error
+from bertd_client.methods import ClientMethods
 
 R = TypeVar("R")
 
 
-class Client:
+class Client(ClientMethods):
     """Connections to one server or several; threads may share it.
 
     ::
@@ -62,7 +46,7 @@ class Client:
 
     Many inputs are split into calls that the server takes, a few of which are made at once; results
     come in the order of the inputs. The options of each method are in
-    :mod:`bertd_client.options`.
+    :mod:`bertd_client.calling.options`.
 
     Args:
         address: Host and port, or any other gRPC target, such as ``unix:/run/bertd.sock``. Calls
@@ -88,190 +72,52 @@ class Client:
     ) -> None:
         self.address = address
         self._concurrency = at_least_one("concurrency", concurrency)
-        self._limits = Limits(
+        self._limits = CallLimits(
             inputs=at_least_one("inputs_per_call", inputs_per_call),
             message_bytes=at_least_one("bytes_per_call", bytes_per_call),
         )
         where, options = target(address)
         self._channel = open_channel(where, options, security)
         self._metadata = security.metadata
-        self._inference: Any = InferenceServiceStub(self._channel)
-        self._models: Any = ModelServiceStub(self._channel)
-
-    def embed(self, texts: Sequence[str], **options: Unpack[EmbedOptions]) -> NDArray[np.float32]:
-        """Computes one vector per text: an array of shape (texts, dimensions)."""
-        return responses.stacked(self.embed_each(texts, **options))
-
-    def embed_each(
-        self, texts: Sequence[str], **options: Unpack[EmbedOptions]
-    ) -> list[results.Embedding | BertdError]:
-        """The same, with the errors of inputs in their places."""
-        return self._run(calls.EMBED.job(texts, options))
-
-    def embed_tokens(
-        self, texts: Sequence[str], **options: Unpack[EmbedOptions]
-    ) -> list[results.TokenEmbeddings]:
-        """Computes one vector per token of each text."""
-        return responses.settled(self.embed_tokens_each(texts, **options))
-
-    def embed_tokens_each(
-        self, texts: Sequence[str], **options: Unpack[EmbedOptions]
-    ) -> list[results.TokenEmbeddings | BertdError]:
-        """The same, with the errors of inputs in their places."""
-        return self._run(calls.EMBED_TOKENS.job(texts, options))
-
-    def classify(
-        self, inputs: Sequence[str | tuple[str, str]], **options: Unpack[ClassifyOptions]
-    ) -> list[results.Classification]:
-        """Scores the model's labels for texts or pairs of texts."""
-        return responses.settled(self.classify_each(inputs, **options))
-
-    def classify_each(
-        self, inputs: Sequence[str | tuple[str, str]], **options: Unpack[ClassifyOptions]
-    ) -> list[results.Classification | BertdError]:
-        """The same, with the errors of inputs in their places."""
-        return self._run(calls.CLASSIFY.job(inputs, options))
-
-    def classify_zero_shot(
-        self, texts: Sequence[str], labels: Sequence[str], **options: Unpack[ZeroShotOptions]
-    ) -> list[results.Classification]:
-        """Scores labels of your own, by inference between text and label."""
-        return responses.settled(self.classify_zero_shot_each(texts, labels, **options))
-
-    def classify_zero_shot_each(
-        self, texts: Sequence[str], labels: Sequence[str], **options: Unpack[ZeroShotOptions]
-    ) -> list[results.Classification | BertdError]:
-        """The same, with the errors of inputs in their places."""
-        return self._run(calls.zero_shot(texts, labels, options))
-
-    def rerank(
-        self, query: str, documents: Sequence[str], **options: Unpack[RerankOptions]
-    ) -> list[results.Ranked]:
-        """Orders documents by relevance to a query: best first, equal ones as given."""
-        return responses.settled(self.rerank_each(query, documents, **options))
-
-    def rerank_each(
-        self, query: str, documents: Sequence[str], **options: Unpack[RerankOptions]
-    ) -> list[results.Ranked | BertdError]:
-        """The same, with the errors of documents after what could be scored."""
-        outcomes = self._run(calls.rerank(query, documents, options))
-        return responses.in_order(outcomes, options.get("top_n") or 0)
-
-    def tag(self, texts: Sequence[str], **options: Unpack[TagOptions]) -> list[results.Tagging]:
-        """Finds entities in texts."""
-        return responses.settled(self.tag_each(texts, **options))
-
-    def tag_each(
-        self, texts: Sequence[str], **options: Unpack[TagOptions]
-    ) -> list[results.Tagging | BertdError]:
-        """The same, with the errors of inputs in their places."""
-        return self._run(calls.TAG.job(texts, options))
-
-    def answer(
-        self, inputs: Sequence[tuple[str, str]], **options: Unpack[AnswerOptions]
-    ) -> list[results.Answers]:
-        """Answers questions, each given as (question, context), from their contexts."""
-        return responses.settled(self.answer_each(inputs, **options))
-
-    def answer_each(
-        self, inputs: Sequence[tuple[str, str]], **options: Unpack[AnswerOptions]
-    ) -> list[results.Answers | BertdError]:
-        """The same, with the errors of inputs in their places."""
-        return self._run(calls.ANSWER.job(inputs, options))
-
-    def fill_mask(
-        self, texts: Sequence[str], **options: Unpack[FillMaskOptions]
-    ) -> list[results.Filling]:
-        """Fills the mask tokens of texts (:attr:`ModelInfo.mask_token`)."""
-        return responses.settled(self.fill_mask_each(texts, **options))
-
-    def fill_mask_each(
-        self, texts: Sequence[str], **options: Unpack[FillMaskOptions]
-    ) -> list[results.Filling | BertdError]:
-        """The same, with the errors of inputs in their places."""
-        return self._run(calls.FILL_MASK.job(texts, options))
-
-    def tokenize(
-        self, inputs: Sequence[str | tuple[str, str]], **options: Unpack[TokenizeOptions]
-    ) -> list[tuple[results.Token, ...]]:
-        """Turns texts or pairs into tokens, as the model reads them; none is cut off."""
-        return responses.settled(self.tokenize_each(inputs, **options))
-
-    def tokenize_each(
-        self, inputs: Sequence[str | tuple[str, str]], **options: Unpack[TokenizeOptions]
-    ) -> list[tuple[results.Token, ...] | BertdError]:
-        """The same, with the errors of inputs in their places."""
-        return self._run(calls.tokenize(inputs, options))
-
-    def count_tokens(
-        self, inputs: Sequence[str | tuple[str, str]], **options: Unpack[CallOptions]
-    ) -> list[int]:
-        """Counts the tokens of texts or pairs, special tokens included."""
-        return responses.settled(self.count_tokens_each(inputs, **options))
-
-    def count_tokens_each(
-        self, inputs: Sequence[str | tuple[str, str]], **options: Unpack[CallOptions]
-    ) -> list[int | BertdError]:
-        """The same, with the errors of inputs in their places."""
-        return self._run(calls.COUNT_TOKENS.job(inputs, options))
-
-    def detokenize(
-        self, sequences: Sequence[Sequence[int]], **options: Unpack[TokenizeOptions]
-    ) -> list[str]:
-        """Writes token ids as texts."""
-        return responses.settled(self.detokenize_each(sequences, **options))
-
-    def detokenize_each(
-        self, sequences: Sequence[Sequence[int]], **options: Unpack[TokenizeOptions]
-    ) -> list[str | BertdError]:
-        """The same, with the errors of inputs in their places."""
-        return self._run(calls.detokenize(sequences, options))
-
-    def list_models(self, *, timeout: float | None = None) -> list[results.ModelInfo]:
-        """Describes every model of the server."""
-        request = models_pb2.ListModelsRequest()
-        return responses.models(self._call(self._models.ListModels, request, timeout))
-
-    def get_model(self, name: str = "", *, timeout: float | None = None) -> results.ModelInfo:
-        """Describes one model; the empty name means the server's default."""
-        request = models_pb2.GetModelRequest(name=name)
-        return responses.model(self._call(self._models.GetModel, request, timeout))
+        self._stubs = stubs(self._channel)
 
     def close(self) -> None:
         """Closes the connections; calls that still run are cancelled."""
         self._channel.close()
 
-    def _run(self, job: Job[R]) -> list[R | BertdError]:
-        rpc = getattr(self._inference, job.rpc)
-        with Progress(len(job.inputs), job.field, shown=job.progress) as progress:
-            work = Work(job, self._limits, progress.add)
+    def _bulk(self, request: BulkRequest[R]) -> list[R | BertdError]:
+        rpc = self._stubs[request.rpc]
+        with Progress(len(request.inputs), request.field, shown=request.progress) as progress:
+            work = Work(request, self._limits, progress.add)
             done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-            flying: dict[Any, Chunk] = {}
+            in_flight: dict[Any, Chunk] = {}
             try:
-                while flying or work.waits():
-                    while work.waits() and len(flying) < self._concurrency:
+                while in_flight or work.waits():
+                    while work.waits() and len(in_flight) < self._concurrency:
                         chunk = work.take()
-                        request, timeout = job.request(chunk), work.remaining()
-                        if not flying and not work.waits():  # the only one needs no queue
-                            ask = partial(rpc, request, timeout=timeout, metadata=self._metadata)
+                        message, timeout = request.message(chunk), work.remaining()
+                        if not in_flight and not work.waits():  # the only one needs no queue
+                            ask = partial(rpc, message, timeout=timeout, metadata=self._metadata)
                             _settle(work, chunk, ask)
                         else:
-                            call = rpc.future(request, timeout=timeout, metadata=self._metadata)
-                            flying[call] = chunk
+                            call = rpc.future(message, timeout=timeout, metadata=self._metadata)
+                            in_flight[call] = chunk
                             call.add_done_callback(done.put)
-                    if flying:
+                    if in_flight:
                         call = done.get()
-                        _settle(work, flying.pop(call), call.result)
+                        _settle(work, in_flight.pop(call), call.result)
             finally:
-                for call in flying:
+                for call in in_flight:
                     call.cancel()
             return work.outcomes()
 
-    def _call(self, rpc: Any, request: Any, timeout: float | None) -> Any:
+    def _single(self, request: SingleRequest[R]) -> R:
+        rpc = self._stubs[request.rpc]
         try:
-            return rpc(request, timeout=timeout, metadata=self._metadata)
+            response = rpc(request.message, timeout=request.timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
+        return request.read(response)
 
     def __enter__(self) -> Self:
         return self

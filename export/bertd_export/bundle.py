@@ -1,9 +1,16 @@
-"""Writes a bundle whole, or not at all."""
+"""An export, from a checkpoint to a bundle that is written whole, or not at all.
+
+::
+
+    checkpoint ──load──> model ──trace──> packed graph ──to_int8, to_fp16──> graph of the bundle
+                                                                                   │ write
+    bundle <──publish── manifest <──describe── parity, metrics <──compare, evaluate── files
+"""
 
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,30 +22,33 @@ from bertd.bundle import (
     MANIFEST_NAME,
     TOKENIZER_NAME,
     WEIGHTS_NAME,
-    Evaluation,
     FileRecord,
-    HalfPrecision,
     Manifest,
     Parity,
-    Precision,
-    Quantization,
     Source,
     file_record,
     write_manifest,
 )
 
-from bertd_export.checkpoint import loading as checkpoints
 from bertd_export.checkpoint.families import attention_calls, describe_family
+from bertd_export.checkpoint.loading import Checkpoint, load
 from bertd_export.checkpoint.source import safe_name
 from bertd_export.errors import ExportError
-from bertd_export.evaluation.evaluation import DEFAULT_MAX_DROP, Evaluator
-from bertd_export.files.saving import save_graph
+from bertd_export.evaluation.evaluator import DEFAULT_MAX_DROP, Evaluator
 from bertd_export.files.staging import publish, staged
+from bertd_export.graph.fusion import check_fusion
 from bertd_export.graph.operators import OPSET
+from bertd_export.graph.saving import save_graph
 from bertd_export.graph.trace import quiet, trace
-from bertd_export.parity.parity import check_fusion, compare, measure
-from bertd_export.quantization.fp16 import Fp16Options, Halved, to_fp16
-from bertd_export.quantization.int8 import Int8Options, parity_of, to_int8
+from bertd_export.parity.comparison import compare
+from bertd_export.quantization.conversion import (
+    Conversion,
+    Fp32Conversion,
+    PrecisionRecord,
+    QualityGate,
+)
+from bertd_export.quantization.fp16 import Fp16Options, to_fp16
+from bertd_export.quantization.int8 import Int8Options, to_int8
 
 _BUNDLE = {MANIFEST_NAME, GRAPH_NAME, WEIGHTS_NAME, TOKENIZER_NAME}
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript", "tokenizers", "torch", "transformers")
@@ -77,37 +87,24 @@ def _check_output(output: Path, *, force: bool) -> None:
         )
 
 
-def _write(graph: onnx.ModelProto, tokenizer: tokenizers.Tokenizer, folder: Path) -> None:
-    save_graph(graph, folder / GRAPH_NAME)
+def _write(graph: onnx.ModelProto, tokenizer: tokenizers.Tokenizer, folder: Path) -> Path:
+    """Write the graph, its weights and the tokenizer; return the path of the graph."""
+    path = folder / GRAPH_NAME
+    save_graph(graph, path)
     (folder / TOKENIZER_NAME).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the manifest says of a bundle's precision."""
-
-    quantization: Quantization | None = None
-    half: HalfPrecision | None = None
-    evaluation: Evaluation | None = None
-
-    @property
-    def precision(self) -> Precision:
-        """The precision, from the record that it leaves."""
-        if self.quantization:
-            return "int8"
-        return "fp16" if self.half else "fp32"
+    return path
 
 
 def describe(
-    checkpoint: checkpoints.Checkpoint,
+    checkpoint: Checkpoint,
     name: str,
     parity: dict[str, Parity],
     files: dict[str, FileRecord],
-    outcome: Outcome | None = None,
+    record: PrecisionRecord | None = None,
 ) -> Manifest:
-    """The manifest of a bundle of this checkpoint; without an outcome, of one in fp32."""
+    """The manifest of a bundle of this checkpoint; without a record, of one in fp32."""
     config = checkpoint.model.config
-    outcome = outcome or Outcome()
+    record = record or PrecisionRecord()
     return Manifest(
         format_version=FORMAT_VERSION,
         name=name,
@@ -115,10 +112,10 @@ def describe(
         architecture=type(checkpoint.model).__name__,
         model_type=config.model_type,
         layout="packed",
-        precision=outcome.precision,
-        quantization=outcome.quantization,
-        half=outcome.half,
-        evaluation=outcome.evaluation,
+        precision=record.precision,
+        quantization=record.quantization,
+        half=record.half,
+        evaluation=record.evaluation,
         opset=OPSET,
         hidden_size=config.hidden_size,
         num_layers=config.num_hidden_layers,
@@ -139,19 +136,6 @@ def describe(
         parity=parity,
         files=files,
     )
-
-
-def _parity(
-    graph: Path,
-    checkpoint: checkpoints.Checkpoint,
-    tolerance: float,
-    outcome: Outcome,
-    halved: Halved | None,
-) -> dict[str, Parity]:
-    if halved is not None:
-        return halved.parity(compare(graph, checkpoint, tolerance))
-    judge = parity_of if outcome.quantization else measure
-    return judge(graph, checkpoint, tolerance)
 
 
 def export_model(  # noqa: PLR0913 - all but two are options by keyword
@@ -198,33 +182,29 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
     with staged(output) as staging:
         progress(f"loading {model}")
         with quiet():
-            checkpoint = checkpoints.load(model, task, revision=revision, allow_pickle=allow_pickle)
+            checkpoint = load(model, task, revision=revision, allow_pickle=allow_pickle)
         evaluator = Evaluator(evaluate, checkpoint, max_metric_drop) if evaluate else None
         progress(describe_family(checkpoint.model.config))
         progress(f"tracing {type(checkpoint.model).__name__}")
-        graph = trace(checkpoint)
-        outcome, halved = Outcome(), None
+        traced = trace(checkpoint)
+        gate = QualityGate(checkpoint, tolerance, evaluator)
+        conversion: Conversion = Fp32Conversion(traced)
         if int8 is not None:
-            graph, quantization, evaluation = to_int8(
-                graph, checkpoint, int8, tolerance, staging, progress, evaluator
-            )
-            outcome = Outcome(quantization, evaluation=evaluation)
+            conversion = to_int8(traced, int8, gate, staging, progress)
         elif fp16 is not None:
-            halved = to_fp16(graph, checkpoint, fp16, tolerance, staging, progress, evaluator)
-            graph = halved.graph
-            outcome = Outcome(half=halved.record, evaluation=halved.evaluation)
+            conversion = to_fp16(traced, fp16, gate, staging, progress)
         progress("writing the graph, its weights and the tokenizer")
-        _write(graph, checkpoint.tokenizer, staging)
+        graph = _write(conversion.graph, checkpoint.tokenizer, staging)
         progress("checking the fused attention")
-        check_fusion(staging / GRAPH_NAME, attention_calls(checkpoint.model.config))
+        check_fusion(graph, attention_calls(checkpoint.model.config))
         progress("comparing with PyTorch")
-        parity = _parity(staging / GRAPH_NAME, checkpoint, tolerance, outcome, halved)
-        if evaluator is not None and outcome.precision == "fp32":
+        parity = conversion.held(compare(graph, checkpoint, tolerance))
+        record = conversion.described()
+        if evaluator is not None and record.evaluation is None:
             progress("measuring on the labelled examples")
-            outcome = Outcome(evaluation=evaluator.compare({"fp32": staging / GRAPH_NAME}))
+            record = replace(record, evaluation=gate.evaluate({"fp32": graph}))
         files = {path.name: file_record(path) for path in sorted(staging.iterdir())}
-        served = name or safe_name(checkpoint.name)
-        manifest = describe(checkpoint, served, parity, files, outcome)
+        manifest = describe(checkpoint, name or safe_name(checkpoint.name), parity, files, record)
         write_manifest(staging, manifest)
         for path in staging.iterdir():
             path.chmod(0o644)  # onnx makes the weights readable by their owner alone

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bertd_export.checkpoint.options import allow_pickle
+
 if TYPE_CHECKING:
     from bertd_export.bundle import ExportSummary
 
@@ -71,12 +73,7 @@ if TYPE_CHECKING:
     "nothing is written (default: 0.01).",
 )
 @click.option("--revision", help="Branch, tag or commit of a hub id; the manifest pins the commit.")
-@click.option(
-    "--allow-pickle",
-    is_flag=True,
-    help="Read pytorch_model.bin where there are no safetensors. It is unpickled by a loader that "
-    "makes tensors only and runs no code.",
-)
+@allow_pickle
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 def export(model: str, output: Path, **options: Any) -> None:
     """Export MODEL, a folder or a hub id, to a bundle that `bertd serve` reads.
@@ -89,7 +86,7 @@ def export(model: str, output: Path, **options: Any) -> None:
     from bertd_export.files.staging import Interrupted, stop_on_signals
 
     precision = options.pop("precision")
-    wishes = _wishes(precision, options)
+    chosen = _precision_options(precision, options)
     if options["max_metric_drop"] is None:
         del options["max_metric_drop"]
     elif options["evaluate"] is None:
@@ -110,8 +107,8 @@ def export(model: str, output: Path, **options: Any) -> None:
                 model,
                 output,
                 **options,
-                int8=Int8Options(**wishes) if precision == "int8" else None,
-                fp16=Fp16Options(**wishes) if precision == "fp16" else None,
+                int8=Int8Options(**chosen) if precision == "int8" else None,
+                fp16=Fp16Options(**chosen) if precision == "fp16" else None,
                 progress=status.update if console.is_terminal else say,
             )
     except ExportError as error:
@@ -123,22 +120,22 @@ def export(model: str, output: Path, **options: Any) -> None:
         click.echo(line)
 
 
-def _wishes(precision: str, options: dict[str, Any]) -> dict[str, Any]:
+def _precision_options(precision: str, options: dict[str, Any]) -> dict[str, Any]:
     """Take the options of a precision out of all options.
 
     Raises:
         click.UsageError: one was given that the precision does not have.
     """
-    homes = {
+    precisions = {
         "calibration": ("int8", "fp16"),
         "min_cosine": ("int8", "fp16"),
         "keep_fp32": ("int8",),
     }
-    given = {name: value for name in homes if (value := options.pop(name)) not in (None, ())}
+    given = {name: value for name in precisions if (value := options.pop(name)) not in (None, ())}
     for name in given:
-        if precision not in homes[name]:
+        if precision not in precisions[name]:
             raise click.UsageError(
-                f"--{name.replace('_', '-')} needs --precision {' or '.join(homes[name])}"
+                f"--{name.replace('_', '-')} needs --precision {' or '.join(precisions[name])}"
             )
     return given
 

@@ -1,4 +1,10 @@
-"""The contracts of bertd: gRPC APIs (``bertd.v1``) and the bundle on disk (``bertd.bundle``).
+"""What every part of bertd knows, and nothing else: the contracts between them.
+
+::
+
+    bertd.v1, bertd.tei.v1, bertd.oip   gRPC APIs, generated from the .proto files beside them
+    bertd.bundle                        the folder on disk between ``bertd export`` and the server
+    bertd.telemetry                     ONNX Runtime's is refused, before anybody imports it
 
 Nothing here imports another bertd package; every other package may import this one.
 """

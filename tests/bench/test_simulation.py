@@ -28,7 +28,7 @@ from bertd_bench.scheduling.simulation import (
     simulate,
 )
 from bertd_bench.scheduling.traffic import TRAFFICS, Arrival
-from bertd_server.scheduling.batching import Costs, Policy
+from bertd_server.scheduling.batching import BatchPolicy, Costs
 from bertd_server.scheduling.cost import CostModel, Shape
 from helpers.paths import ROOT
 
@@ -37,7 +37,7 @@ COSTS = MEASURED[0].costs
 
 # One second for a batch, and one for each ten tokens of it.
 SIMPLE = Costs(CostModel((1.0, 0.0, 0.0, *(0.1,) * 9)))
-LIMITS = Policy(max_tokens=1_000, max_sequences=100)
+LIMITS = BatchPolicy(max_tokens=1_000, max_sequences=100)
 
 
 def arriving(*texts: tuple[float, int, float]) -> list[Arrival]:
@@ -79,7 +79,7 @@ def test_budget_has_room_for_so_many() -> None:
 
 def test_ours_by_hand() -> None:
     """The earlier deadline goes first, and who cannot make it is refused on arrival."""
-    scheduler = Ours(Policy(15, 100), SIMPLE)
+    scheduler = Ours(BatchPolicy(15, 100), SIMPLE)
     run = played(scheduler, (0, 10, 99), (0.5, 10, 99), (0.6, 10, 20), (0.7, 10, 3))
     assert ends(run) == [2.0, 6.0, 4.0, None]
     assert run.requests[3].refused
@@ -126,7 +126,7 @@ def test_each_request_has_one_outcome(policy: str, traffic: object) -> None:
         assert sum(2 if b.wide else 1 for b in held) <= 2
         # Nobody is computed whose time has passed, nor, by ours, one who could not make it.
         assert all(request.deadline > batch.begin for request in batch.requests)
-        assert all(request.turn <= batch.begin for request in batch.requests)
+        assert all(request.virtual_arrival <= batch.begin for request in batch.requests)
     if policy == OURS:
         assert all(r.good for r in run.requests if r.answered is not None)
     work = least_work(COSTS, 2, 16_384)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 import numpy as np
@@ -26,76 +27,15 @@ from bertd_client import (
     Ranked,
     ServerError,
 )
-from bertd_client.channel import INFERENCE, target
+from bertd_client.connection.channel import INFERENCE, target
 from conftest import LABELS, RunningServer, quick_settings
+from helpers.paths import ROOT
+from helpers.rpcs import CALLS, PERSON, Asked
 from helpers.tiny import WORDS
 
 Started = Callable[[Task], RunningServer]
 
-PERSON = "the cat sat 안녕 🙂 the dog"
 TIMES = {"tokenize_s", "queue_s", "compute_s", "total_s", "batch_sequences", "batch_tokens"}
-
-
-class Asked(NamedTuple):
-    """A method with good inputs, of which the second of `bad` has no answer."""
-
-    task: Task
-    method: str
-    arguments: tuple[Any, ...]
-    bad: tuple[Any, ...]
-    options: Mapping[str, Any] = MappingProxyType({})
-
-
-TEXTS = ["the cat sat", "안녕 🙂 the dog"]
-BAD = ["the cat", " ", "a mat"]
-CALLS = [
-    Asked("feature-extraction", "embed", (TEXTS,), (BAD,), {"long_text": "window", "stride": 2}),
-    Asked("feature-extraction", "embed_tokens", (TEXTS,), (BAD,), {"truncation_side": "left"}),
-    Asked(
-        "zero-shot-classification",
-        "classify",
-        ([("the cat", "a mat"), "the sea"],),
-        (BAD,),
-        {"top_k": 2, "score_function": "sigmoid", "priority": "bulk"},
-    ),
-    Asked(
-        "zero-shot-classification",
-        "classify_zero_shot",
-        (TEXTS, ["cat", "dog"]),
-        (BAD, ["cat"]),
-        {"multi_label": True, "hypothesis_template": "on {}."},
-    ),
-    Asked(
-        "text-ranking",
-        "rerank",
-        ("the cat", ["a mat", "the sea", "the cat"]),
-        ("the cat", BAD),
-        {"top_n": 2, "score_function": "none", "long_text": "truncate"},
-    ),
-    Asked("token-classification", "tag", ([PERSON],), (BAD,), {"aggregation": "none"}),
-    Asked(
-        "question-answering",
-        "answer",
-        ([("the cat", "the dog sat on a mat")],),
-        ([("the cat", "a mat"), ("the cat", ""), ("a", "mat")],),
-        {"top_k": 3, "max_answer_tokens": 4, "allow_no_answer": True},
-    ),
-    Asked("fill-mask", "fill_mask", (["the [MASK] sat"],), (["[MASK]", "a mat", "a [MASK]"],)),
-    Asked(
-        "fill-mask",
-        "tokenize",
-        ([PERSON, ("the", "cat")],),
-        (["", "a" * 100_001, "a mat"],),
-        {"special_tokens": False},
-    ),
-    Asked(
-        "fill-mask",
-        "count_tokens",
-        (["", PERSON, ("the", "cat")],),
-        (["", ("a", "b" * 100_001), "a mat"],),
-    ),
-    Asked("fill-mask", "detokenize", ([[1, 5], []],), ([[], [7, 10**6], [5]],)),
-]
 
 
 def told(outcome: Any) -> Any:
@@ -189,6 +129,18 @@ def test_the_twins_have_the_same_methods() -> None:
         }
 
     assert methods(Client) == methods(AsyncClient)
+    for asked in CALLS:
+        assert {asked.method, f"{asked.method}_each"} <= methods(Client).keys()
+
+
+def test_generated_methods_are_fresh(tmp_path: Path) -> None:
+    """`make protos` would change nothing."""
+    folder = ROOT / "client"
+    subprocess.run([sys.executable, str(folder / "generate.py"), str(tmp_path)], check=True)
+    made = sorted(path.name for path in tmp_path.iterdir())
+    assert made == ["methods.py", "results.py"]
+    for name in made:
+        assert (folder / "bertd_client" / name).read_text() == (tmp_path / name).read_text(), name
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bertd.bundle import Task
 from bertd_client import AsyncClient, BertdError, Client, Filling, InvalidArgument
-from bertd_server.tokenization.reading import Input, texts_of
+from bertd_server.tokenization.reader import Input, texts_of
 from conftest import RunningServer, quick_settings
 
 

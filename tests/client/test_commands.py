@@ -19,26 +19,18 @@ import pyarrow.parquet as pq
 import pytest
 from bertd.bundle import Task
 from bertd_bench.contestants import eager as contestants
-from bertd_client.commands import (
-    answer,
-    classify,
-    count,
-    embed,
-    fill,
-    models,
-    rerank,
-    tag,
-    tokenize,
-    zero_shot,
-)
-from bertd_client.progress import Progress
+from bertd_client.calling.progress import Progress
+from bertd_client.cli import main
+from bertd_client.commands import COMMANDS as OURS
+from bertd_client.commands.pairs import answer, rerank
+from bertd_client.commands.served import models
+from bertd_client.commands.texts import classify, embed, tag, zero_shot
 from bertd_export.cli import export
 from bertd_server.config.settings import Settings
 from click.testing import CliRunner, Result
 from conftest import RunningServer
 from helpers.paths import ROOT
-
-CONTEXT = "안녕 🙂 the dog sat on a mat"
+from helpers.rpcs import COMMANDS
 
 Started = Callable[[Task], RunningServer]
 
@@ -142,63 +134,6 @@ def run(command: click.Command, server: RunningServer, *arguments: str, stdin: s
 
 def records(result: Result) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
-
-
-# command, task, texts and options, the same as a JSON line, what an answer has, a word of its text
-COMMANDS: list[tuple[click.Command, Task, list[str], dict[str, Any], str, str]] = [
-    (embed, "feature-extraction", ["the cat"], {"text": "the cat"}, "embedding", "32 values"),
-    (
-        embed,
-        "feature-extraction",
-        ["the cat", "--per-token"],
-        {"text": "the cat"},
-        "embeddings",
-        "[CLS]",
-    ),
-    (
-        classify,
-        "zero-shot-classification",
-        ["the cat\ta mat", "--pairs", "--top-k", "2"],
-        {"text": "the cat", "text_pair": "a mat"},
-        "labels",
-        "  0.",
-    ),
-    (
-        zero_shot,
-        "zero-shot-classification",
-        ["the cat", "--label", "sea", "--label", "dog", "--multi-label"],
-        {"text": "the cat"},
-        "labels",
-        "sea",
-    ),
-    (
-        rerank,
-        "text-ranking",
-        ["the sea", "the cat", "a mat", "--top-n", "1"],
-        {"query": "the sea", "documents": ["the cat", "a mat"]},
-        "ranking",
-        "0.",
-    ),
-    (
-        tag,
-        "token-classification",
-        [CONTEXT, "--aggregation", "none", "--include-outside"],
-        {"text": CONTEXT},
-        "entities",
-        "안녕",
-    ),
-    (
-        answer,
-        "question-answering",
-        ["the cat", "--context", CONTEXT, "--top-k", "2"],
-        {"question": "the cat", "context": CONTEXT},
-        "spans",
-        "-",
-    ),
-    (fill, "fill-mask", ["the [MASK]"], {"text": "the [MASK]"}, "masks", "mask 1"),
-    (tokenize, "fill-mask", ["the cat"], {"text": "the cat"}, "tokens", "[CLS]"),
-    (count, "fill-mask", ["the cat"], {"text": "the cat"}, "tokens", "4 tokens"),
-]
 
 
 @pytest.mark.parametrize(
@@ -390,3 +325,6 @@ def test_every_command_of_the_project_can_be_loaded() -> None:
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         assert command.name == name
+    ours = {command.name for command in OURS}
+    assert {row[0].name for row in COMMANDS} == ours - {"models"}
+    assert ours <= {*main.list_commands(click.Context(main))}

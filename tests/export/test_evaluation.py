@@ -14,14 +14,13 @@ from bertd_export.bundle import export_model
 from bertd_export.checkpoint import loading as checkpoints
 from bertd_export.checkpoint.loading import Checkpoint
 from bertd_export.checkpoint.tasks import Head
+from bertd_export.checkpoint.texts import TextOutputs, TokenizedText
 from bertd_export.cli import export
 from bertd_export.errors import ExportError
-from bertd_export.evaluation import evaluation
-from bertd_export.evaluation.evaluation import Evaluator
+from bertd_export.evaluation import evaluator as evaluation
+from bertd_export.evaluation.evaluator import Evaluator
 from bertd_export.evaluation.examples import read_examples
-from bertd_export.evaluation.scoring import Measured
-from bertd_export.parity.cases import Text
-from bertd_export.parity.parity import Answer
+from bertd_export.evaluation.scoring import EvaluationResult
 from bertd_export.quantization.calibration import read_sample, tokenized
 from click.testing import CliRunner
 from helpers.checkpoints import MASK, WORDS, save_checkpoint
@@ -43,16 +42,18 @@ def written(folder: Path, *records: dict[str, Any]) -> Path:
     return path
 
 
-def measured(checkpoint: Checkpoint, path: Path, answer: Callable[[int, Text], Answer]) -> Measured:
+def measured(
+    checkpoint: Checkpoint, path: Path, answer: Callable[[int, TokenizedText], TextOutputs]
+) -> EvaluationResult:
     """The metrics where a graph gives these answers."""
 
-    def run(texts: list[Text]) -> list[Answer]:
+    def run(texts: list[TokenizedText]) -> list[TextOutputs]:
         return [answer(number, text) for number, text in enumerate(texts)]
 
     return evaluation._scoring(read_examples(path), checkpoint).measure(run)
 
 
-def logits(*rows: list[float]) -> Callable[[int, Text], Answer]:
+def logits(*rows: list[float]) -> Callable[[int, TokenizedText], TextOutputs]:
     """Answers of a sequence head."""
     return lambda number, _: {"logits": np.array([rows[number]], np.float32)}
 
@@ -168,7 +169,7 @@ def test_tags_are_scored_by_entity(plain: Checkpoint, tmp_path: Path) -> None:
     )
     predicted = [0, 1, 2, 0, 0, 0]  # with [CLS] and [SEP]: the first entity alone
 
-    def answer(number: int, text: Text) -> Answer:
+    def answer(number: int, text: TokenizedText) -> TextOutputs:
         best = predicted if number == 0 else [0] * len(text.ids)
         return {"logits": np.eye(3, dtype=np.float32)[best]}
 
@@ -190,7 +191,7 @@ def test_answers_are_scored_as_squad_does(plain: Checkpoint, tmp_path: Path) -> 
         {"question": "w1", "context": "w2 w3 w4", "answers": []},
     )
 
-    def answer(number: int, text: Text) -> Answer:
+    def answer(number: int, text: TokenizedText) -> TextOutputs:
         start, end = np.zeros((2, len(text.ids)), np.float32)
         best = (3, 4) if number == 0 else (0, 0)  # [CLS] w1 [SEP] w2 w3 w4 [SEP]
         start[best[0]], end[best[1]] = 9, 9
@@ -263,8 +264,8 @@ def test_a_larger_drop_is_refused_with_the_worst_examples(
     records = [{"text": f"w{n}", "text_pair": "w9", "score": n} for n in range(4)]
     evaluator = Evaluator(written(tmp_path, *records), plain, 0.01)
     figures = {
-        "fp32": Measured({"spearman": 0.9}, [0, 0, 0, 0]),
-        "int8": Measured({"spearman": 0.88}, [0, -0.5, 0, -0.75]),
+        "fp32": EvaluationResult({"spearman": 0.9}, [0, 0, 0, 0]),
+        "int8": EvaluationResult({"spearman": 0.88}, [0, -0.5, 0, -0.75]),
     }
     monkeypatch.setattr(evaluator, "_measure", lambda graph: figures[graph.name])
     with pytest.raises(ExportError) as caught:

@@ -11,14 +11,15 @@ import onnx
 import pytest
 import torch
 from bertd.bundle import GRAPH_NAME, Manifest, read_manifest
+from bertd.bundle.arrays import Float32Array
 from bertd_export.bundle import export_model
 from bertd_export.checkpoint import families
 from bertd_export.checkpoint import loading as checkpoint
 from bertd_export.errors import ExportError
-from bertd_export.verification.verification import verify
-from bertd_server.engine.engine import Engine, Float32Array
+from bertd_export.verification.verify import verify
+from bertd_server.engine.engine import Engine
 from bertd_server.engine.packing import TokenSequence
-from bertd_server.tokenization.reading import Reader
+from bertd_server.tokenization.reader import Reader
 from helpers.paths import ROOT
 from helpers.tiny import FAMILIES, VOCABULARY, save_tiny
 from transformers import AutoModel, AutoTokenizer
@@ -203,7 +204,7 @@ def test_attention_that_is_not_called_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even if the table of families is wrong about one of them."""
-    wrong = {**families.FAMILIES, "megatron-bert": families.Family("interface")}
+    wrong = {**families.FAMILIES, "megatron-bert": families.ModelFamily("interface")}
     monkeypatch.setattr(families, "FAMILIES", wrong)
     assert "called 0 times" in refusal(tmp_path, "megatron-bert")
 

@@ -11,19 +11,22 @@ import pytest
 import torch
 from bertd.bundle import GRAPH_NAME, TOKEN_EMBEDDINGS, WEIGHTS_NAME, read_manifest, verify_files
 from bertd_export.checkpoint import loading as checkpoints
+from bertd_export.checkpoint.texts import TokenizedText
 from bertd_export.cli import export
 from bertd_export.errors import ExportError
+from bertd_export.graph.fusion import check_fusion
 from bertd_export.graph.runtime import session
 from bertd_export.graph.trace import trace
-from bertd_export.parity.cases import Text
-from bertd_export.parity.parity import check_fusion, eager_answers, run_packed
+from bertd_export.parity.packed_batch import run_packed
+from bertd_export.parity.reference import eager_outputs
+from bertd_export.quantization.conversion import QualityGate
 from bertd_export.quantization.fp16 import Fp16Options, to_fp16
-from bertd_export.verification.verification import verify
+from bertd_export.verification.verify import verify
 from bertd_server.engine.engine import Engine
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.models.model import ModelOptions
 from bertd_server.tasks import embedding
-from bertd_server.tokenization.reading import texts_of
+from bertd_server.tokenization.reader import texts_of
 from click.testing import CliRunner
 from helpers.served import open_model
 from helpers.tampering import allow_anything
@@ -128,7 +131,9 @@ def test_every_layout_runs_in_fp16(family: str, calls: int, tmp_path: Path) -> N
     """ALBERT's layers share weights, ModernBERT has local attention, DeBERTa a position bias."""
     source = save_tiny(tmp_path / "source", family, max_position_embeddings=302)
     checkpoint = checkpoints.load(str(source))
-    halved = to_fp16(trace(checkpoint), checkpoint, LENIENT, 1e-4, tmp_path, lambda _: None)
+    halved = to_fp16(
+        trace(checkpoint), LENIENT, QualityGate(checkpoint, 1e-4), tmp_path, lambda _: None
+    )
     assert halved.record.mean_cosine > 0.999
     functions = [function.name for function in halved.graph.functions]
     assert any(name.endswith("AttentionHalf") for name in functions)
@@ -137,10 +142,12 @@ def test_every_layout_runs_in_fp16(family: str, calls: int, tmp_path: Path) -> N
     onnx.save(halved.graph, str(path))
     check_fusion(path, calls)
     texts = [  # two kernels, and a run of two texts for each
-        Text(np.random.default_rng(n).integers(5, VOCABULARY, size), np.zeros(size, np.int64))
+        TokenizedText(
+            np.random.default_rng(n).integers(5, VOCABULARY, size), np.zeros(size, np.int64)
+        )
         for n, size in enumerate((300, 20, 300, 20, 257))
     ]
-    expected = eager_answers(checkpoint, texts)
+    expected = eager_outputs(checkpoint, texts)
     for answer, want in zip(run_packed(session(path), checkpoint, texts), expected, strict=True):
         np.testing.assert_allclose(
             answer[TOKEN_EMBEDDINGS], want[TOKEN_EMBEDDINGS], rtol=0, atol=0.05
@@ -174,7 +181,9 @@ def test_what_leaves_the_range_stays_in_fp32(
 ) -> None:
     folder = spoil(source, tmp_path / "large", name, factor)
     checkpoint = checkpoints.load(str(folder))
-    halved = to_fp16(trace(checkpoint), checkpoint, LENIENT, 1e-3, tmp_path, lambda _: None)
+    halved = to_fp16(
+        trace(checkpoint), LENIENT, QualityGate(checkpoint, 1e-3), tmp_path, lambda _: None
+    )
     assert halved.record.keep_fp32
     assert halved.record.largest > 65504 / 4
     assert halved.record.mean_cosine > 0.999

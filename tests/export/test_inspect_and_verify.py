@@ -19,7 +19,7 @@ from bertd.bundle import (
     read_manifest,
 )
 from bertd_export.bundle import export_model
-from bertd_export.verification import verification
+from bertd_export.verification import verify as verification
 from bertd_export.verification.commands import inspect, verify
 from bertd_server.cli import serve
 from click.testing import CliRunner, Result

@@ -10,8 +10,10 @@ import onnx.reference
 import pytest
 import torch
 from bertd.bundle import GRAPH_NAME, SENTENCE_EMBEDDING, Quantization, read_manifest, verify_files
+from bertd.bundle.arrays import Float32Array
 from bertd_export.bundle import export_model
 from bertd_export.checkpoint.loading import load
+from bertd_export.checkpoint.texts import TokenizedText
 from bertd_export.cli import export
 from bertd_export.errors import ExportError
 from bertd_export.graph.operators import OPSET
@@ -19,24 +21,23 @@ from bertd_export.graph.rewrite import fold_transposes
 from bertd_export.graph.runtime import session
 from bertd_export.graph.trace import trace
 from bertd_export.parity.agreement import agreement
-from bertd_export.parity.cases import Text
-from bertd_export.parity.parity import feed_of, run_packed
+from bertd_export.parity.packed_batch import feed_of, run_packed
 from bertd_export.quantization import int8
 from bertd_export.quantization.activations import (
-    Floats,
+    CalibrationRows,
     Quantizer,
-    Statistics,
     activation_error,
     choose,
 )
 from bertd_export.quantization.calibration import for_calibration, read_sample, tokenized
 from bertd_export.quantization.gptq import LEVELS, compensation, round_weight
 from bertd_export.quantization.int8 import Int8Options
-from bertd_export.quantization.integer_graph import write_int8
-from bertd_export.quantization.linears import find_linears, split_residual_biases
-from bertd_export.quantization.quantize import ranges, round_linears
+from bertd_export.quantization.int8_exceptions import Candidates
+from bertd_export.quantization.int8_graph import write_int8
+from bertd_export.quantization.linear_layers import find_linears, split_residual_biases
+from bertd_export.quantization.rounding import ranges, round_linears
 from bertd_export.verification.inspection import inspect_bundle, rows
-from bertd_export.verification.verification import verify
+from bertd_export.verification.verify import verify
 from click.testing import CliRunner
 from helpers.tampering import allow_anything
 from helpers.tiny import save_tiny
@@ -239,7 +240,10 @@ def test_a_split_is_the_same_in_any_batch(
     candidate = tmp_path / "int8.onnx"
     candidate.write_bytes(model.SerializeToString())
     words = np.random.default_rng(5).integers(5, len(WORDS), (3, 80))
-    batch = [Text(row[:n], np.zeros(n, np.int64)) for row, n in zip(words, (1, 7, 80), strict=True)]
+    batch = [
+        TokenizedText(row[:n], np.zeros(n, np.int64))
+        for row, n in zip(words, (1, 7, 80), strict=True)
+    ]
     int8._check(candidate, checkpoint, len(chosen), batch)
     answers = [run_packed(session(x), checkpoint, batch) for x in (path, candidate)]
     found = agreement(*([one[SENTENCE_EMBEDDING] for one in many] for many in answers))
@@ -264,7 +268,7 @@ def test_the_search_keeps_few_layers(graph: Path, tiny: Path, texts: Path, bundl
         ranked = sorted(rounded, key=lambda one: -one.error)
         fewer = {one.linear.name for one in ranked[: len(kept) - 1]}
         judge = tokenized(checkpoint, sample.judge)
-        found = int8._Candidates(graph, checkpoint, rounded, judge).judge(fewer)
+        found = Candidates(graph, checkpoint, rounded, judge).judge(fewer)
         assert found.mean < least
 
 
@@ -329,8 +333,8 @@ def test_compensation_beats_plain_rounding() -> None:
     )
 
 
-def seen(rows: Floats) -> Statistics:
-    statistics = Statistics()
+def seen(rows: Float32Array) -> CalibrationRows:
+    statistics = CalibrationRows()
     statistics.add(rows)
     return statistics
 

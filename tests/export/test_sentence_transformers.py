@@ -16,7 +16,7 @@ from bertd_export.checkpoint.loading import load
 from bertd_export.errors import ExportError
 from bertd_server.models.model import Model, ModelOptions
 from bertd_server.tasks import embedding
-from bertd_server.tokenization.reading import Fit, texts_of
+from bertd_server.tokenization.reader import Fit, texts_of
 from helpers.served import open_model
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer

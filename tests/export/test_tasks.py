@@ -13,8 +13,8 @@ from bertd_export.bundle import export_model
 from bertd_export.checkpoint import loading as checkpoint
 from bertd_export.errors import ExportError
 from bertd_export.graph import first_rows
-from bertd_export.graph.hidden import hidden_source, probe
-from bertd_export.verification.verification import verify
+from bertd_export.graph.hidden_state import hidden_source, probe
+from bertd_export.verification.verify import verify
 from bertd_server.engine.engine import Engine
 from bertd_server.engine.packing import TokenSequence
 from helpers.checkpoints import MASK, NLI, SIZES, WORDS, save_checkpoint

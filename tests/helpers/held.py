@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from bertd_server.engine.engine import Float32Array
+from bertd.bundle.arrays import Float32Array
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.models.calibration import Calibration
 from bertd_server.scheduling.cost import CostModel, Measurement, Shape
-from bertd_server.scheduling.flights import Answer, Outcome
+from bertd_server.scheduling.deduplication import Completion, Computed
 from bertd_server.scheduling.lanes import unheard
 from bertd_server.scheduling.scheduler import Scheduler, SchedulerOptions
 
@@ -33,10 +33,11 @@ def sequences(*lengths: int, token: int = 1) -> list[TokenSequence]:
     return [TokenSequence(np.full(n, token), np.zeros(n, np.int64)) for n in lengths]
 
 
-def values(outcomes: list[Outcome]) -> list[float | type]:
+def values(outcomes: list[Completion]) -> list[float | type]:
     """The value of each answer, the class of each error."""
     return [
-        float(one.outputs["value"][0]) if isinstance(one, Answer) else type(one) for one in outcomes
+        float(one.outputs["value"][0]) if isinstance(one, Computed) else type(one)
+        for one in outcomes
     ]
 
 

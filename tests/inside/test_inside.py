@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import structlog
 from bertd import bundle
 from bertd.bundle import Task
 from bertd_client import AsyncClient
+from bertd_client.calling.answered import Answered
 from bertd_server import OpenModel, OpenModels, SyncModel
 from bertd_server.config.settings import Settings
 from bertd_server.errors import (
@@ -32,10 +34,11 @@ from bertd_server.errors import (
     WrongTask,
 )
 from bertd_server.inside import SettingsError
-from bertd_server.inside.options import Running
+from bertd_server.inside.options import OpenOptions
 from bertd_server.system.logs import get_logger
+from helpers.rpcs import CALLS, Asked
 
-QUICK: Running = {"warmup_seconds": 0, "calibration_seconds": 0.05, "lanes": 1, "threads": 1}
+QUICK: OpenOptions = {"warmup_seconds": 0, "calibration_seconds": 0.05, "lanes": 1, "threads": 1}
 NOT_FOR_THREADS = {"ask", "statistics", "gauges"}  # they belong to the loop
 OTHERS: set[threading.Thread] = set()
 TEXTS = ["the cat sat on the mat", "서울은 비가 온다 🙂"]
@@ -127,6 +130,47 @@ async def test_every_task_answers_as_over_grpc(
             await of["fill-mask"].embed(TEXTS)
 
 
+@pytest.mark.parametrize("asked", CALLS, ids=lambda asked: asked.method)
+async def test_every_call_answers_as_over_grpc(
+    asked: Asked, task_bundle: Callable[[Task], Path]
+) -> None:
+    """What the client gives, less how it came about; errors in the places of their inputs."""
+    options = dict(asked.options)
+    best = options.pop("top_n", None)  # a program takes as many as it wants
+    async with (
+        bertd_server.open_models(**QUICK) as models,
+        hosting(models) as (address, _),
+        AsyncClient(address) as client,
+    ):
+        model = await models.load(task_bundle(asked.task), name=asked.task)
+        mine = await getattr(model, asked.method)(*asked.arguments, **options)
+        theirs = await getattr(client, asked.method)(*asked.arguments, **asked.options)
+        assert_same(mine[:best], theirs)
+        if f"{asked.method}_each" in dir(model):
+            replies = await getattr(model, f"{asked.method}_each")(*asked.bad)
+            refused = [isinstance(reply.outcome, RequestError) for reply in replies]
+            assert refused == [False, True, False]
+
+
+def assert_same(mine: Any, theirs: Any) -> None:
+    """All that both sides tell of the same thing."""
+    if isinstance(theirs, np.ndarray):
+        np.testing.assert_array_equal(mine, theirs)
+    elif isinstance(theirs, list | tuple):
+        for one, other in zip(mine, theirs, strict=True):
+            assert_same(one, other)
+    elif dataclasses.is_dataclass(theirs):
+        how = {field.name for field in dataclasses.fields(Answered)}
+        told = {one.name for one in dataclasses.fields(theirs) if one.name not in how}
+        if not told & {*dir(mine)}:  # it only holds the answer
+            (name,) = told
+            assert_same(mine, getattr(theirs, name))
+        for name in told & {*dir(mine)}:
+            assert_same(getattr(mine, name), getattr(theirs, name))
+    else:
+        assert mine == theirs
+
+
 def assert_scores(mine: Any, theirs: Any) -> None:
     assert [[(s.label, s.score) for s in one] for one in mine] == [
         [(s.label, s.score) for s in one] for one in theirs
@@ -197,8 +241,8 @@ async def test_a_model_that_is_loaded_while_all_close_leaves_no_threads(tiny_bun
 
 async def test_two_live_side_by_side(tiny_bundle: Path) -> None:
     """In one process and on one loop, with settings of their own; one ends, the other goes on."""
-    two_lanes: Running = {**QUICK, "lanes": 2}
-    caching: Running = {**QUICK, "cache_bytes": 2**20}
+    two_lanes: OpenOptions = {**QUICK, "lanes": 2}
+    caching: OpenOptions = {**QUICK, "cache_bytes": 2**20}
     async with bertd_server.open_model(tiny_bundle, **two_lanes) as one:
         async with bertd_server.open_model(tiny_bundle, **caching) as other:
             assert lanes() == 3
@@ -255,7 +299,7 @@ def test_threads_are_offered_all_that_asyncio_is() -> None:
     for name in {one for one in dir(OpenModel) if not one.startswith("_")} - NOT_FOR_THREADS:
         assert hasattr(SyncModel, name), name
         assert getattr(SyncModel, name).__doc__
-    assert Running.__optional_keys__ <= Settings.model_fields.keys()
+    assert OpenOptions.__optional_keys__ <= Settings.model_fields.keys()
 
 
 async def test_settings_come_from_arguments_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from bertd_server.models import layout, startup
 from bertd_server.models.layout import Latest, ModelSettings, wanted
 from bertd_server.models.loading import Loader
 from bertd_server.tasks.embedding import embed
-from bertd_server.tokenization.reading import texts_of
+from bertd_server.tokenization.reader import texts_of
 from conftest import RunningServer, quick_settings
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from helpers.paths import ROOT

@@ -20,10 +20,11 @@ import grpc
 import numpy as np
 import pytest
 from bertd import bundle
+from bertd.bundle.arrays import Float32Array
 from bertd.v1 import inference_pb2, inference_pb2_grpc
 from bertd_bench.harness.texts import WORDS
 from bertd_server.config.settings import Settings
-from bertd_server.engine.engine import Engine, Float32Array
+from bertd_server.engine.engine import Engine
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import DeadlineMissed, RequestError
 from bertd_server.models import startup
@@ -31,8 +32,8 @@ from bertd_server.scheduling.dispatcher import Dispatcher
 from bertd_server.scheduling.scheduler import Scheduler
 from bertd_server.serving.server import Server
 from bertd_server.tasks import embedding
-from bertd_server.tasks.ask import Caller
-from bertd_server.tokenization.reading import Reader, texts_of
+from bertd_server.tasks.ask import CallContext
+from bertd_server.tokenization.reader import Reader, texts_of
 
 CALLS = 3_000
 CONNECTIONS = 8
@@ -130,8 +131,8 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
 
     def checked(self: Dispatcher, batch: Any) -> None:
         kept.expired_computed += sum(
-            all(call.deadline <= batch.started for call, _ in flight.passengers)
-            for flight in batch.flights
+            all(call.deadline <= batch.started for call, _ in request.waiters)
+            for request in batch.requests
         )
         start(self, batch)
 
@@ -237,7 +238,9 @@ async def test_nothing_is_lost_and_nothing_is_left(
     )  # on all lanes
     await ledger.reached(20)
     broken = asyncio.create_task(
-        embedding.embed(server.model, texts_of(HARMLESS[20:40]), caller=Caller.within(PROMISED))
+        embedding.embed(
+            server.model, texts_of(HARMLESS[20:40]), caller=CallContext.within(PROMISED)
+        )
     )
     await ledger.reached(40)
     over = asyncio.get_running_loop().time() + PROMISED
@@ -285,7 +288,7 @@ async def test_nothing_is_lost_and_nothing_is_left(
     assert statistics.wide_batches <= FaultyEngine.wide_runs  # some of them failed
     gauges = scheduler.gauges()
     assert (gauges.waiting, gauges.waiting_tokens, gauges.batches_running) == (0, 0, 0)
-    assert not scheduler._room._flights
+    assert not scheduler._in_flight
     assert not math.isnan(gauges.predicted_wait)
     left = asyncio.all_tasks() - before
     if left:  # what gRPC itself still winds up

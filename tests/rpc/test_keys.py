@@ -14,7 +14,7 @@ import grpc
 import pytest
 from bertd_client import AsyncClient, Client, Overloaded, PermissionDenied, Security
 from bertd_client import Unauthenticated as NoKey
-from bertd_client.commands import models
+from bertd_client.commands.served import models
 from bertd_server.errors import CannotServeError, Unauthenticated
 from bertd_server.errors import Overloaded as Refused
 from bertd_server.errors import PermissionDenied as Denied

@@ -21,7 +21,7 @@ from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.models.model import ModelOptions
 from bertd_server.scheduling.scheduler import SchedulerOptions
 from bertd_server.tasks import embedding
-from bertd_server.tokenization.reading import Reader, texts_of
+from bertd_server.tokenization.reader import Reader, texts_of
 from conftest import RunningServer, quick_settings
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from helpers.served import open_model

@@ -13,7 +13,7 @@ from bertd import bundle
 from bertd.tei.v1 import tei_pb2
 from bertd.v1 import inference_pb2, inference_pb2_grpc
 from bertd_server.engine.engine import Engine
-from bertd_server.tokenization.reading import Reader
+from bertd_server.tokenization.reader import Reader
 from conftest import RunningServer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (

@@ -14,7 +14,7 @@ import grpc
 import pytest
 import trustme
 from bertd_client import AsyncClient, Client, DeadlineExceeded, Security, Unavailable
-from bertd_client.commands import models
+from bertd_client.commands.served import models
 from bertd_server.cli import serve
 from bertd_server.errors import CannotServeError
 from bertd_server.security import exposure, transport

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from bertd_server.tasks import answering
 from bertd_server.tasks.answering import Span
-from bertd_server.tokenization.reading import Fit, Input
+from bertd_server.tokenization.reader import Fit, Input
 from helpers.sentences import SENTENCES
 from helpers.served import Served, long_enough, serving
 

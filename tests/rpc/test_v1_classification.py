@@ -12,7 +12,7 @@ import pytest
 from bertd_server.errors import InvalidInput
 from bertd_server.tasks import classification, filling, ranking
 from bertd_server.tasks.classification import LabelScore
-from bertd_server.tokenization.reading import Fit, Input, texts_of
+from bertd_server.tokenization.reader import Fit, Input, texts_of
 from helpers.sentences import SENTENCES
 from helpers.served import INFERENCE, Served, long_enough, serving
 from sentence_transformers import CrossEncoder

@@ -11,7 +11,7 @@ import pytest
 from bertd.v1 import inference_pb2 as pb
 from bertd.v1 import inference_pb2_grpc
 from bertd_server.tasks import embedding
-from bertd_server.tokenization.reading import Fit, texts_of
+from bertd_server.tokenization.reader import Fit, texts_of
 from conftest import RunningServer
 from helpers.sentences import SENTENCES
 from helpers.served import Served, long_enough, serving

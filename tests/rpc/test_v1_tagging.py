@@ -14,7 +14,7 @@ from bertd_server.rpc.v1 import responses
 from bertd_server.tasks import tagging
 from bertd_server.tasks.ask import Reply
 from bertd_server.tasks.tagging import Aggregation, Entity
-from bertd_server.tokenization.reading import Fit, texts_of
+from bertd_server.tokenization.reader import Fit, texts_of
 from helpers.sentences import SENTENCES
 from helpers.served import ENTITIES, OF_TASK, Served, long_enough, serving
 from transformers import pipeline

@@ -77,7 +77,7 @@ async def trace(bundle: Path) -> Trail:
             await embed(inference_pb2.EmbedRequest(texts=[f"text {number}"]))
             sys.setprofile(None)
         active = False
-    threading.setprofile(None)  # type: ignore[arg-type] - as its documentation says
+    threading.setprofile(None)
     await server.drain()
     return trail
 

@@ -31,7 +31,7 @@ def _engine(precision: str) -> Callable[[Setting], AnswerTexts]:
     def build(setting: Setting) -> AnswerTexts:
         from bertd.bundle import read_manifest
         from bertd_server.engine.engine import Engine, EngineOptions
-        from bertd_server.tokenization.reading import Reader
+        from bertd_server.tokenization.reader import Reader
 
         folder = _folder(setting, precision)
         manifest = read_manifest(folder)

@@ -23,8 +23,8 @@ import numpy as np
 from bertd.oip import grpc_service_pb2, grpc_service_pb2_grpc
 from bertd.v1 import inference_pb2, inference_pb2_grpc
 from bertd_client import AsyncClient, BertdError
-from bertd_client.channel import target
-from bertd_client.security import OPEN, open_async_channel
+from bertd_client.connection.channel import target
+from bertd_client.connection.security import OPEN, open_async_channel
 
 from bertd_bench.drills.models import NAME, TEXTS
 from bertd_bench.drills.timeline import Timeline

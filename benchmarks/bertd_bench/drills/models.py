@@ -11,7 +11,7 @@ from pathlib import Path
 from bertd import bundle
 from bertd_export.bundle import export_model
 from bertd_server.engine.engine import Engine
-from bertd_server.tokenization.reading import Reader
+from bertd_server.tokenization.reader import Reader
 
 from bertd_bench.contestants.checkpoints import save_random
 from bertd_bench.contestants.eager import BenchError

@@ -26,8 +26,9 @@ from bertd.bundle import (
     Precision,
     read_manifest,
 )
+from bertd.bundle.arrays import Float32Array
 from bertd_export.checkpoint.tasks import loader
-from bertd_server.engine.engine import Engine, EngineOptions, Float32Array
+from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.engine.packing import TokenSequence
 from numpy.typing import NDArray
 from pydantic import BaseModel

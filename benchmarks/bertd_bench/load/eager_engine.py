@@ -18,7 +18,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 from bertd import bundle
-from bertd_server.engine.engine import NO_LIMIT, Engine, EngineOptions, Float32Array
+from bertd.bundle.arrays import Float32Array
+from bertd_server.engine.engine import NO_LIMIT, Engine, EngineOptions
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.models import calibration
 from bertd_server.models.calibration import Calibration

@@ -18,8 +18,9 @@ from typing import Any
 import grpc
 import numpy as np
 from bertd import bundle
+from bertd.bundle.arrays import Float32Array
 from bertd_server.config.settings import Settings
-from bertd_server.engine.engine import NO_LIMIT, EngineOptions, Float32Array
+from bertd_server.engine.engine import NO_LIMIT, EngineOptions
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.models.calibration import Calibration
 from bertd_server.models.startup import StartOptions

@@ -23,7 +23,7 @@ from typing import Any
 from bertd import bundle
 from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.system import cpu
-from bertd_server.tokenization.reading import Reader
+from bertd_server.tokenization.reader import Reader
 from numpy.typing import NDArray
 
 from bertd_bench.contestants import eager as contestants

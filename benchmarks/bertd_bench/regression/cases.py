@@ -16,7 +16,7 @@ import numpy as np
 from bertd import bundle
 from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.engine.packing import pack
-from bertd_server.tokenization.reading import Reader
+from bertd_server.tokenization.reader import Reader
 
 from bertd_bench.engine.batches import random_texts
 from bertd_bench.harness import machine, rounds

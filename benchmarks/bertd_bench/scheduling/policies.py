@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from bertd_server.scheduling.admission import Backlog, Bounds, Demand, Outlook, Place, refusal
-from bertd_server.scheduling.batching import Costs, Policy
-from bertd_server.scheduling.line import Line
+from bertd_server.scheduling.admission import Bounds, Demand, Outlook, refusal
+from bertd_server.scheduling.batching import BatchPolicy, Costs
+from bertd_server.scheduling.request_queue import RequestQueue
 
 from bertd_bench.scheduling.simulation import Choice, QueueView, SimulatedRequest
 
@@ -20,12 +20,12 @@ _BOUNDS = Bounds(tokens=1_048_576, seconds=_HORIZON)  # deadlines are what limit
 
 
 class Ours:
-    """What bertd does, with the live scheduler's own parts: `Line`, `form_batch`, `refusal`."""
+    """What bertd does, with the live scheduler's own parts: `RequestQueue` and `refusal`."""
 
     def __init__(
-        self, policy: Policy, costs: Costs, *, refuses: bool = True, overrun: float = 0.0
+        self, policy: BatchPolicy, costs: Costs, *, refuses: bool = True, overrun: float = 0.0
     ) -> None:
-        """A scheduler with nothing in line.
+        """A scheduler whose queue is empty.
 
         Args:
             policy: limits of batches.
@@ -39,9 +39,7 @@ class Ours:
         self._policy = replace(policy, margin=2 * overrun)
         self._costs = costs
         self._overrun = overrun
-        self._line: Line[SimulatedRequest] = Line()
-        self._backlog = Backlog(_HORIZON)
-        self._places: dict[int, Place] = {}
+        self._queue: RequestQueue[SimulatedRequest] = RequestQueue(_HORIZON)
 
     def admit(self, request: SimulatedRequest, state: QueueView) -> bool:
         """Whether it can be answered in time, and nobody's promise is broken by it."""
@@ -55,20 +53,16 @@ class Ours:
             soonest=self._costs.soonest(shape),
         )
         busy = [0.0] * state.lanes.idle + [max(0.0, free - now) for free in state.free_at]
-        outlook = Outlook(self._backlog, busy, self._policy.budget_seconds, now, self._overrun)
+        backlog = self._queue.backlog
+        outlook = Outlook(backlog, busy, self._policy.budget_seconds, now, self._overrun)
         if self._refuses and refusal(demand, outlook, _BOUNDS) is not None:
             return False
-        self._line.add(request)
-        self._places[id(request)] = self._backlog.add(
-            request.priority, request.deadline, now, seconds=demand.seconds, tokens=shape.tokens
-        )
+        self._queue.add(request, self._costs, now)
         return True
 
     def choose(self, state: QueueView) -> Choice:
-        """The live scheduler's pure function, on the front of the line."""
-        decision = self._line.take(self._policy, self._costs, state.lanes, state.now)
-        for request in (*decision.batch, *decision.late):
-            self._backlog.remove(self._places.pop(id(request)))
+        """The live scheduler's pure function, on the front of the queue."""
+        decision = self._queue.take(self._policy, self._costs, state.lanes, state.now)
         return Choice(decision.batch, decision.late, decision.wide)
 
 
@@ -96,7 +90,7 @@ class FixedWindow:
         late, live = _split(state)
         if not live:
             return Choice(dropped=late)
-        ready = live[0].turn + self.window
+        ready = live[0].virtual_arrival + self.window
         if len(live) < self.most and state.now < ready:
             return Choice(dropped=late, look_again=ready)
         return Choice(live[: self.most], late)

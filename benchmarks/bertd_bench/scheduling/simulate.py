@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from bertd_server.scheduling.batching import Costs, Policy, budget
+from bertd_server.scheduling.batching import BatchPolicy, Costs, budget
 from pydantic import BaseModel
 
 from bertd_bench.scheduling.capacity import capacity
@@ -118,7 +118,7 @@ class Stage:
         typical = self.typical(drawn)
         window = lone(self.costs, typical)
         seconds = budget(self.costs.lane, self.costs.lane.knee(typical, _MAX_TOKENS))
-        limits = Policy(_MAX_TOKENS, _MAX_SEQUENCES, seconds)
+        limits = BatchPolicy(_MAX_TOKENS, _MAX_SEQUENCES, seconds)
         make: dict[str, Callable[[], SchedulingPolicy]] = {
             OURS: lambda: Ours(limits, self.costs),
             UNSURE: lambda: Ours(limits, self.costs, overrun=_OVERRUN * limits.budget_seconds),
@@ -151,7 +151,7 @@ def _row(
 ) -> PolicyResult:
     requests = [request for run in runs for request in run.requests]
     good = [request for request in requests if request.good]
-    took = [r.answered - r.turn for r in requests if r.answered is not None] or [0.0]
+    took = [r.answered - r.virtual_arrival for r in requests if r.answered is not None] or [0.0]
     p50, p95, p99 = (round(float(p), 2) for p in np.percentile(np.array(took) / unit, [50, 95, 99]))
     batches = [batch.tokens for run in runs for batch in run.batches] or [0]
     total = sum(request.arrival.tokens for request in requests)

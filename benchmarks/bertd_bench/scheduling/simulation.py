@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-from bertd_server.scheduling.batching import Costs, Lanes
+from bertd_server.scheduling.batching import Costs, FreeLanes
 from bertd_server.scheduling.cost import NOTHING, Shape
 
 from bertd_bench.scheduling.traffic import Arrival
@@ -45,14 +45,14 @@ class SimulatedRequest:
     shape: Shape = field(init=False)
     priority: int = field(init=False)
     deadline: float = field(init=False)
-    turn: float = field(init=False)
+    virtual_arrival: float = field(init=False)
 
     def __post_init__(self) -> None:
         """Copies, since these are read for every batch."""
         self.shape = self.arrival.shape
         self.priority = self.arrival.priority
         self.deadline = self.arrival.deadline
-        self.turn = self.arrival.at
+        self.virtual_arrival = self.arrival.at
 
     @property
     def good(self) -> bool:
@@ -90,7 +90,7 @@ class QueueView:
 
     now: float
     waiting: Sequence[SimulatedRequest]
-    lanes: Lanes
+    lanes: FreeLanes
     free_at: Sequence[float]
 
 
@@ -154,8 +154,8 @@ def simulate(  # noqa: PLR0913 - a machine, and how sure it is
     requests = [SimulatedRequest(arrival) for arrival in arrivals]
     coming = deque(requests)
     while coming or world.waiting:
-        world.advance(coming[0].turn if coming else math.inf)
-        while coming and coming[0].turn <= world.now:
+        world.advance(coming[0].virtual_arrival if coming else math.inf)
+        while coming and coming[0].virtual_arrival <= world.now:
             world.receive(coming.popleft())
         world.dispatch()
     return SimulatedRun(requests, world.batches)
@@ -221,7 +221,7 @@ class _World:
     def _state(self) -> QueueView:
         idle = self._lanes - len(self._busy)
         expected = [when for _, when in self._busy]
-        return QueueView(self.now, self.waiting, Lanes(idle, self._lanes), expected)
+        return QueueView(self.now, self.waiting, FreeLanes(idle, self._lanes), expected)
 
 
 def packed(batch: Sequence[SimulatedRequest]) -> Shape:

@@ -3,28 +3,20 @@
 ::
 
     entries.py   arguments, lines, JSON lines ──> inputs
-    texts.py, pairs.py, tokens.py, served.py      what each command asks
-    running.py   inputs ──groups──> the client ──> records, failures
-    shows.py     records ──> lines for people
-    outputs.py   records ──> terminal, JSON lines, .npy, .parquet
+    texts.py, pairs.py, tokens.py, served.py      what each command asks and shows
+    running.py   inputs ──groups──> the client ──> answers, failures
+    outputs.py   answers ──> terminal, JSON lines, .npy, .parquet
 
 Nothing heavy is imported before a command runs.
 """
 
-from bertd_client.commands.pairs import answer, rerank
-from bertd_client.commands.served import models
-from bertd_client.commands.texts import classify, embed, fill, tag, zero_shot
-from bertd_client.commands.tokens import count, tokenize
+import click
 
-__all__ = [
-    "answer",
-    "classify",
-    "count",
-    "embed",
-    "fill",
-    "models",
-    "rerank",
-    "tag",
-    "tokenize",
-    "zero_shot",
+from bertd_client.commands import pairs, served, texts, tokens
+
+COMMANDS: list[click.Command] = [
+    value
+    for module in (texts, pairs, tokens, served)
+    for value in vars(module).values()
+    if isinstance(value, click.Command)
 ]

@@ -29,7 +29,7 @@ _SHORT = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CommandInput:
     """One input of a command."""
 
     name: str
@@ -59,7 +59,7 @@ def entries(
     fields: Sequence[str] = ("text",),
     pairs: bool = False,
     more: Mapping[str, str] | None = None,
-) -> Iterator[Entry]:
+) -> Iterator[CommandInput]:
     """The inputs of a command.
 
     Args:
@@ -80,7 +80,7 @@ def entries(
         lines = ((f"argument {number}", text) for number, text in enumerate(arguments, 1))
     if pairs:
         return (_split(name, text) for name, text in lines)
-    return (Entry(name, {fields[0]: text, **(more or {})}) for name, text in lines)
+    return (CommandInput(name, {fields[0]: text, **(more or {})}) for name, text in lines)
 
 
 def reads_stdin(arguments: Sequence[str], *, jsonl: bool) -> bool:
@@ -102,25 +102,25 @@ def stdin_lines() -> Iterator[str]:
         yield line.decode("utf-8", "surrogateescape").rstrip("\r\n")
 
 
-def _parsed(name: str, line: str, fields: Sequence[str]) -> Entry:
+def _parsed(name: str, line: str, fields: Sequence[str]) -> CommandInput:
     found, problem = parsed_object(line)
     if problem:
-        return Entry(name, {}, problem)
+        return CommandInput(name, {}, problem)
     wanted = " and ".join(f'"{one}"' for one in fields)
     for one in fields:
         if not isinstance(found.get(one), str):
-            return Entry(name, found, f'"{one}" is not there, or no string: give {wanted}')
+            return CommandInput(name, found, f'"{one}" is not there, or no string: give {wanted}')
     if not isinstance(found.get("text_pair", ""), str):
-        return Entry(name, found, '"text_pair" is no string: give one, or leave it out')
-    return Entry(name, found)
+        return CommandInput(name, found, '"text_pair" is no string: give one, or leave it out')
+    return CommandInput(name, found)
 
 
-def _split(name: str, text: str) -> Entry:
+def _split(name: str, text: str) -> CommandInput:
     first, tab, second = text.partition("\t")
     if not tab:
         problem = "no tab: with --pairs each text is two, with a tab between them"
-        return Entry(name, {"text": text}, problem)
-    return Entry(name, {"text": first, "text_pair": second})
+        return CommandInput(name, {"text": text}, problem)
+    return CommandInput(name, {"text": first, "text_pair": second})
 
 
 def texts_of(records: Sequence[dict[str, Any]]) -> list[str]:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Record = dict[str, Any]
-Show = Callable[[Record], Iterable[str]]
+JsonObject = dict[str, Any]
+Show = Callable[[JsonObject], Iterable[str]]
 """The lines below an input's heading."""
 
 VECTORS = (".npy", ".parquet")
@@ -41,7 +41,7 @@ class Output(ABC):
     """Takes records in order."""
 
     @abstractmethod
-    def write(self, record: Record) -> None:
+    def write(self, record: JsonObject) -> None:
         """Take one."""
 
     @abstractmethod
@@ -55,7 +55,7 @@ class Lines(Output):
     def __init__(self, show: Show) -> None:
         self._show = show
 
-    def write(self, record: Record) -> None:
+    def write(self, record: JsonObject) -> None:
         """Print a heading and what was found."""
         if "error" in record:
             return  # it stands on standard error
@@ -74,7 +74,7 @@ class JsonLines(Output):
     def __init__(self, file: IO[bytes] | None = None) -> None:
         self._file = file
 
-    def write(self, record: Record) -> None:
+    def write(self, record: JsonObject) -> None:
         """Write an object."""
         # What UTF-8 cannot express, the escapes of "backslashreplace" write as JSON does.
         line = json.dumps(record, ensure_ascii=False, default=_plain)
@@ -91,7 +91,7 @@ class Npy(Output):
         self._file = file
         self._rows: list[NDArray[np.float32] | None] = []
 
-    def write(self, record: Record) -> None:
+    def write(self, record: JsonObject) -> None:
         """Keep a vector."""
         self._rows.append(record.get("embedding"))
 
@@ -127,9 +127,9 @@ class Parquet(Output):
         self._schema = pa.schema(list(columns.items()))
         self._make = pa.Table.from_pydict
         self._writer = pq.ParquetWriter(file, self._schema)
-        self._records: list[Record] = []
+        self._records: list[JsonObject] = []
 
-    def write(self, record: Record) -> None:
+    def write(self, record: JsonObject) -> None:
         """Keep a row; write a full group."""
         text = record.get("text")
         if isinstance(text, str):
@@ -175,6 +175,11 @@ def opened(path: Path | None, style: str, show: Show) -> Iterator[Output]:
         raise click.ClickException(f"cannot write {path}: {error.strerror}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def place(one: JsonObject) -> str:
+    """Where something stands in a text, in code points."""
+    return f"{one['start']:>4}-{one['end']:<4}"
 
 
 def printable(text: str) -> str:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bertd_client.commands import shows
 from bertd_client.commands.entries import (
-    Entry,
+    CommandInput,
     entries,
     parsed_object,
     reads_stdin,
     stdin_lines,
 )
-from bertd_client.commands.running import Task, run, task_options, usual, worded
+from bertd_client.commands.outputs import JsonObject, place
+from bertd_client.commands.running import InputCommand, run, task_options, usual, worded
 
 if TYPE_CHECKING:
     from bertd_client.client import Client
@@ -41,17 +41,19 @@ def rerank(*, query: str | None, documents: tuple[str, ...], **options: Any) -> 
     JSON lines have "query" and "documents", each line an order of its own. Answers have "ranking",
     best first, with the "index" of each document; documents without a score are in "errors".
     """
-    task = Task(
+    command = InputCommand(
         _rank,
         _Ranking.described,
-        shows.ranking,
+        _show_ranking,
         hides=("documents",),
         failures=_Ranking.failures,
     )
-    run(task, _rankings(query, documents, jsonl=options["jsonl"]), options)
+    run(command, _rankings(query, documents, jsonl=options["jsonl"]), options)
 
 
-def _rankings(query: str | None, documents: tuple[str, ...], *, jsonl: bool) -> Iterator[Entry]:
+def _rankings(
+    query: str | None, documents: tuple[str, ...], *, jsonl: bool
+) -> Iterator[CommandInput]:
     given = () if query is None else (query, *documents)
     if jsonl:
         reads_stdin(given, jsonl=True)
@@ -59,13 +61,13 @@ def _rankings(query: str | None, documents: tuple[str, ...], *, jsonl: bool) -> 
             found, problem = parsed_object(line)
             if not problem and not _is_ranking(found):
                 problem = 'give "query", a string, and "documents", a list of strings'
-            yield Entry(f"line {number}", found, problem)
+            yield CommandInput(f"line {number}", found, problem)
         return
     if query is None:
         raise click.UsageError("give a QUERY, or --jsonl with a query in each line")
     if reads_stdin(documents, jsonl=False):
         documents = tuple(stdin_lines())
-    yield Entry("query", {"query": query, "documents": list(documents)})
+    yield CommandInput("query", {"query": query, "documents": list(documents)})
 
 
 def _is_ranking(found: dict[str, Any]) -> bool:
@@ -162,13 +164,27 @@ def answer(
             "give --context or --context-file, or --jsonl with a context in each line"
         )
     more = None if context is None else {"context": context}
-    task = Task(
+    command = InputCommand(
         lambda client, records, asked: client.answer_each(
             [(record["question"], record["context"]) for record in records], **asked
         ),
         usual,
-        shows.spans,
+        _show_spans,
         hides=("context",),
     )
     fields = ("question", "context")
-    run(task, entries(questions, jsonl=options["jsonl"], fields=fields, more=more), options)
+    run(command, entries(questions, jsonl=options["jsonl"], fields=fields, more=more), options)
+
+
+def _show_ranking(record: JsonObject) -> Iterator[str]:
+    """Scores with their documents."""
+    for one in record["ranking"]:
+        yield f"{one['score']:8.4f}  {one['index'] + 1:>3}  {one['document']}"
+
+
+def _show_spans(record: JsonObject) -> Iterator[str]:
+    """Answers with their places."""
+    for one in record["spans"]:
+        yield f"{one['score']:8.4f}  " + (
+            "no answer" if one["no_answer"] else f"{place(one)}  {one['text']}"
+        )

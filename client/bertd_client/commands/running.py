@@ -19,22 +19,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bertd_client.commands.entries import Entry
-from bertd_client.commands.outputs import VECTORS, Record, Show, opened, printable
+from bertd_client.commands.entries import CommandInput
+from bertd_client.commands.outputs import VECTORS, JsonObject, Show, opened, printable
 from bertd_client.commands.securing import given_security, security_options
 
 if TYPE_CHECKING:
+    from bertd_client.calling.answered import Answered
     from bertd_client.client import Client
     from bertd_client.errors import BertdError
-    from bertd_client.results import Answered
 
 ENTRIES_AT_ONCE = 256
 """They are asked about together, and then written."""
 INPUTS_PER_CALL = 64
 
-Ask = Callable[["Client", list[Record], dict[str, Any]], Sequence[Any]]
+Ask = Callable[["Client", list[JsonObject], dict[str, Any]], Sequence[Any]]
 """The outcomes of some inputs, from their fields and the client's options."""
-Describe = Callable[[Any], Record]
+Describe = Callable[[Any], JsonObject]
 """The fields of an answer."""
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
@@ -74,7 +74,7 @@ def connection_options(function: _Function) -> _Function:
 
 def _checked(ctx: click.Context, param: click.Parameter, address: str) -> str:
     """Refuses what gRPC would take for something else."""
-    from bertd_client.channel import target
+    from bertd_client.connection.channel import target
 
     del ctx, param
     try:
@@ -153,8 +153,8 @@ def task_options(*, windows: bool) -> Callable[[_Function], _Function]:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """What tells one command from another."""
+class InputCommand:
+    """A command that asks about inputs: what tells it from the others."""
 
     ask: Ask
     describe: Describe
@@ -167,20 +167,20 @@ class Task:
     """What has no answer within an answer."""
 
 
-def run(task: Task, inputs: Iterator[Entry], options: dict[str, Any]) -> None:
+def run(command: InputCommand, inputs: Iterator[CommandInput], options: dict[str, Any]) -> None:
     """Ask about all inputs and write the answers; exit code 1 if one has none.
 
     Args:
-        task: what to ask.
+        command: what to ask.
         inputs: in order.
         options: the command's own, which stay here, and the client's.
     """
-    from bertd_client.progress import Progress
+    from bertd_client.calling.progress import Progress
 
     own = {name: options.pop(name) for name in _OWN}
     asked = {name: value for name, value in options.items() if value is not None}
     path: Path | None = own["output"]
-    if path is not None and path.suffix in VECTORS and not task.vectors:
+    if path is not None and path.suffix in VECTORS and not command.vectors:
         raise click.UsageError(f"--output {path}: this command writes .jsonl")
     on_terminal = path is None and sys.stdout.isatty()
     style = own["style"] or ("text" if on_terminal else "jsonl")
@@ -188,30 +188,32 @@ def run(task: Task, inputs: Iterator[Entry], options: dict[str, Any]) -> None:
     with (
         connected(own["address"], own["concurrency"]) as client,
         Progress(None, "inputs", shown=not on_terminal) as progress,
-        opened(path, style, task.show) as output,
+        opened(path, style, command.show) as output,
     ):
         while group := list(islice(inputs, ENTRIES_AT_ONCE)):
-            outcomes = _outcomes(task, client, group, asked)
+            outcomes = _outcomes(command, client, group, asked)
             for entry, outcome in zip(group, outcomes, strict=True):
-                problems = [outcome] if isinstance(outcome, str) else task.failures(outcome)
+                problems = [outcome] if isinstance(outcome, str) else command.failures(outcome)
                 for problem in problems:
                     failed += 1
                     progress.clear()
                     click.echo(printable(f"{entry.label}: {problem}"), err=True)
-                record = {k: v for k, v in entry.fields.items() if k not in task.hides}
-                more = {"error": outcome} if isinstance(outcome, str) else task.describe(outcome)
+                record = {k: v for k, v in entry.fields.items() if k not in command.hides}
+                more = {"error": outcome} if isinstance(outcome, str) else command.describe(outcome)
                 output.write({**record, **more})
             progress.add(len(group))
     if failed:
         sys.exit(1)
 
 
-def _outcomes(task: Task, client: Client, group: list[Entry], options: dict[str, Any]) -> list[Any]:
+def _outcomes(
+    command: InputCommand, client: Client, group: list[CommandInput], options: dict[str, Any]
+) -> list[Any]:
     """The answer of each entry, or what is wrong with it."""
     from bertd_client.errors import BertdError
 
     good = [entry.fields for entry in group if not entry.problem]
-    answers = iter(task.ask(client, good, options) if good else ())
+    answers = iter(command.ask(client, good, options) if good else ())
     found = [entry.problem or next(answers) for entry in group]
     return [worded(one) if isinstance(one, BertdError) else one for one in found]
 
@@ -232,9 +234,9 @@ def _with_flags(message: str) -> str:
     )
 
 
-def rest(outcome: Answered) -> Record:
+def rest(outcome: Answered) -> JsonObject:
     """Of what came with an answer, that which is out of the ordinary."""
-    record: Record = {}
+    record: JsonObject = {}
     if outcome.truncated_tokens:
         record["truncated_tokens"] = outcome.truncated_tokens
     if outcome.windows > 1:
@@ -242,7 +244,7 @@ def rest(outcome: Answered) -> Record:
     return record
 
 
-def usual(outcome: Answered) -> Record:
+def usual(outcome: Answered) -> JsonObject:
     """An answer in JSON: "tokens", what was found, what is out of the ordinary."""
     record = {"tokens": outcome.tokens, **described(outcome, hide=_HOW)}
     return {**record, **rest(outcome)}

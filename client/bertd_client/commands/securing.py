@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from bertd_client.security import Security
+    from bertd_client.connection.security import Security
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
 _KEPT = "bertd_client.security"
@@ -55,7 +55,7 @@ def given_security() -> Security:
     Raises:
         click.UsageError: a certificate without its key, or the other way round.
     """
-    from bertd_client.security import Security
+    from bertd_client.connection.security import Security
 
     try:
         return Security(**click.get_current_context().meta.get(_KEPT, {}))

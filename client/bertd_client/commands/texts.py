@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from bertd_client.commands import shows
 from bertd_client.commands.entries import PAIRS, TEXTS, entries, texts_of, texts_or_pairs
-from bertd_client.commands.running import Task, described, rest, run, task_options, usual
+from bertd_client.commands.outputs import JsonObject, place
+from bertd_client.commands.running import InputCommand, described, rest, run, task_options, usual
+
+_VALUES = 6  # of a vector that are shown
 
 
 @click.command()
@@ -24,23 +27,23 @@ def embed(*, texts: tuple[str, ...], per_token: bool, **options: Any) -> None:
     JSON lines have "text". Answers have "tokens" and "embedding"; with --per-token "tokens" is the
     list of them and "embeddings" has a vector for each.
     """
-    task = Task(
+    command = InputCommand(
         lambda client, records, asked: client.embed_each(texts_of(records), **asked),
         lambda found: {"tokens": found.tokens, "embedding": found.vector, **rest(found)},
-        shows.embedding,
+        _show_embedding,
         vectors=True,
     )
     if per_token:
-        task = Task(
+        command = InputCommand(
             lambda client, records, asked: client.embed_tokens_each(texts_of(records), **asked),
             lambda found: {
                 "tokens": described(found.text_tokens),
                 "embeddings": found.vectors,
                 **rest(found),
             },
-            shows.token_embeddings,
+            _show_token_embeddings,
         )
-    run(task, entries(texts, jsonl=options["jsonl"]), options)
+    run(command, entries(texts, jsonl=options["jsonl"]), options)
 
 
 @click.command()
@@ -58,12 +61,12 @@ def classify(*, texts: tuple[str, ...], pairs: bool, **options: Any) -> None:
 
     JSON lines have "text", and "text_pair" if they are pairs. Answers have "labels".
     """
-    task = Task(
+    command = InputCommand(
         lambda client, records, asked: client.classify_each(texts_or_pairs(records), **asked),
         usual,
-        shows.labels,
+        _show_labels,
     )
-    run(task, entries(texts, jsonl=options["jsonl"], pairs=pairs), options)
+    run(command, entries(texts, jsonl=options["jsonl"], pairs=pairs), options)
 
 
 @click.command("zero-shot")
@@ -82,14 +85,14 @@ def zero_shot(*, texts: tuple[str, ...], labels: tuple[str, ...], **options: Any
 
     JSON lines have "text". Answers have "labels".
     """
-    task = Task(
+    command = InputCommand(
         lambda client, records, asked: client.classify_zero_shot_each(
             texts_of(records), labels, **asked
         ),
         usual,
-        shows.labels,
+        _show_labels,
     )
-    run(task, entries(texts, jsonl=options["jsonl"]), options)
+    run(command, entries(texts, jsonl=options["jsonl"]), options)
 
 
 @click.command()
@@ -106,12 +109,12 @@ def tag(*, texts: tuple[str, ...], **options: Any) -> None:
 
     JSON lines have "text". Answers have "entities": text[start:end], in code points.
     """
-    task = Task(
+    command = InputCommand(
         lambda client, records, asked: client.tag_each(texts_of(records), **asked),
         usual,
-        shows.entities,
+        _show_entities,
     )
-    run(task, entries(texts, jsonl=options["jsonl"]), options)
+    run(command, entries(texts, jsonl=options["jsonl"]), options)
 
 
 @click.command()
@@ -124,9 +127,47 @@ def fill(*, texts: tuple[str, ...], **options: Any) -> None:
     The mask is written as the model does: `bertd models --json` has its "mask_token". JSON lines
     have "text". Answers have "masks", each with "candidates", best first.
     """
-    task = Task(
+    command = InputCommand(
         lambda client, records, asked: client.fill_mask_each(texts_of(records), **asked),
         usual,
-        shows.masks,
+        _show_masks,
     )
-    run(task, entries(texts, jsonl=options["jsonl"]), options)
+    run(command, entries(texts, jsonl=options["jsonl"]), options)
+
+
+def _show_embedding(record: JsonObject) -> Iterator[str]:
+    """How long a vector is, and how it begins."""
+    yield f"{record['tokens']} tokens, {_vector(record['embedding'])}"
+
+
+def _show_token_embeddings(record: JsonObject) -> Iterator[str]:
+    """The same for each token."""
+    for token, vector in zip(record["tokens"], record["embeddings"], strict=True):
+        yield f"{token['token']:<16} {_vector(vector)}"
+
+
+def _show_labels(record: JsonObject) -> Iterator[str]:
+    """Scores with their labels."""
+    for one in record["labels"]:
+        yield f"{one['score']:8.4f}  {one['label']}"
+
+
+def _show_entities(record: JsonObject) -> Iterator[str]:
+    """Entities with their places."""
+    for one in record["entities"]:
+        yield f"{one['score']:8.4f}  {one['label']:<10}  {place(one)}  {one['text']}"
+    if not record["entities"]:
+        yield "nothing found"
+
+
+def _show_masks(record: JsonObject) -> Iterator[str]:
+    """What fits each mask."""
+    for number, mask in enumerate(record["masks"], 1):
+        for one in mask["candidates"]:
+            yield f"{one['score']:8.4f}  mask {number}  {one['text']}"
+
+
+def _vector(vector: Any) -> str:
+    values = " ".join(f"{value:.4f}" for value in vector[:_VALUES])
+    more = " …" if len(vector) > _VALUES else ""
+    return f"{len(vector)} values: {values}{more}"

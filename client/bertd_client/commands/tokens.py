@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from bertd_client.commands import shows
 from bertd_client.commands.entries import PAIRS, TEXTS, entries, texts_or_pairs
-from bertd_client.commands.running import Task, described, input_options, run
+from bertd_client.commands.outputs import JsonObject, place
+from bertd_client.commands.running import InputCommand, described, input_options, run
 
 
 @click.command()
@@ -23,12 +24,12 @@ def tokenize(*, texts: tuple[str, ...], pairs: bool, **options: Any) -> None:
 
     JSON lines have "text", and "text_pair" if they are pairs. Answers have "tokens".
     """
-    task = Task(
+    command = InputCommand(
         lambda client, records, asked: client.tokenize_each(texts_or_pairs(records), **asked),
         lambda found: {"tokens": described(found)},
-        shows.tokens,
+        _show_tokens,
     )
-    run(task, entries(texts, jsonl=options["jsonl"], pairs=pairs), options)
+    run(command, entries(texts, jsonl=options["jsonl"], pairs=pairs), options)
 
 
 @click.command()
@@ -41,9 +42,20 @@ def count(*, texts: tuple[str, ...], pairs: bool, **options: Any) -> None:
     JSON lines have "text", and "text_pair" if they are pairs. Answers have "tokens", special tokens
     included.
     """
-    task = Task(
+    command = InputCommand(
         lambda client, records, asked: client.count_tokens_each(texts_or_pairs(records), **asked),
         lambda found: {"tokens": found},
-        shows.count,
+        _show_count,
     )
-    run(task, entries(texts, jsonl=options["jsonl"], pairs=pairs), options)
+    run(command, entries(texts, jsonl=options["jsonl"], pairs=pairs), options)
+
+
+def _show_tokens(record: JsonObject) -> Iterator[str]:
+    """Ids, tokens and their places."""
+    for one in record["tokens"]:
+        yield f"{one['id']:>7}  {one['token']:<16}  {'special' if one['special'] else place(one)}"
+
+
+def _show_count(record: JsonObject) -> Iterator[str]:
+    """How many."""
+    yield f"{record['tokens']} tokens"

@@ -24,31 +24,31 @@ from bertd_export.errors import ExportError
 Layout = Literal["interface", "biased"]
 
 
-class Family(NamedTuple):
+class ModelFamily(NamedTuple):
     """A family that the tests export."""
 
     layout: Layout
     note: str = ""
 
 
-FAMILIES: dict[str, Family] = {
-    "albert": Family("interface", "layers share weights, and so do their merged projections"),
-    "bert": Family("interface"),
-    "camembert": Family("interface", "positions as RoBERTa"),
-    "data2vec-text": Family("interface", "positions as RoBERTa"),
-    "deberta-v2": Family("biased", "DeBERTa v2 and v3; without a convolution after layer one"),
-    "distilbert": Family("interface", "no token types"),
-    "electra": Family("interface"),
-    "ernie": Family("interface", "task types at their default"),
-    "eurobert": Family("interface", "rotary positions, grouped keys"),
-    "modernbert": Family("interface", "rotary positions, global and local attention"),
-    "mpnet": Family("biased", "positions as RoBERTa, no token types"),
-    "nomic_bert": Family("interface", "rotary positions"),
-    "roberta": Family("interface", "positions from padding_idx + 1, pad tokens not counted"),
-    "roberta-prelayernorm": Family("interface", "positions as RoBERTa"),
-    "xlm-roberta": Family("interface", "positions as RoBERTa"),
-    "xlm-roberta-xl": Family("interface", "positions as RoBERTa"),
-    "xmod": Family("interface", "positions as RoBERTa; the default language's adapters"),
+FAMILIES: dict[str, ModelFamily] = {
+    "albert": ModelFamily("interface", "layers share weights, and so do their merged projections"),
+    "bert": ModelFamily("interface"),
+    "camembert": ModelFamily("interface", "positions as RoBERTa"),
+    "data2vec-text": ModelFamily("interface", "positions as RoBERTa"),
+    "deberta-v2": ModelFamily("biased", "DeBERTa v2 and v3; without a convolution after layer one"),
+    "distilbert": ModelFamily("interface", "no token types"),
+    "electra": ModelFamily("interface"),
+    "ernie": ModelFamily("interface", "task types at their default"),
+    "eurobert": ModelFamily("interface", "rotary positions, grouped keys"),
+    "modernbert": ModelFamily("interface", "rotary positions, global and local attention"),
+    "mpnet": ModelFamily("biased", "positions as RoBERTa, no token types"),
+    "nomic_bert": ModelFamily("interface", "rotary positions"),
+    "roberta": ModelFamily("interface", "positions from padding_idx + 1, pad tokens not counted"),
+    "roberta-prelayernorm": ModelFamily("interface", "positions as RoBERTa"),
+    "xlm-roberta": ModelFamily("interface", "positions as RoBERTa"),
+    "xlm-roberta-xl": ModelFamily("interface", "positions as RoBERTa"),
+    "xmod": ModelFamily("interface", "positions as RoBERTa; the default language's adapters"),
 }
 
 REFUSED: dict[str, str] = {

@@ -1,4 +1,4 @@
-"""Loads checkpoints: the model, its tokenizer, and how it numbers and limits positions."""
+"""Loads a checkpoint: the model in memory, and all that its folder says about how to use it."""
 
 import inspect
 from dataclasses import dataclass, field
@@ -8,18 +8,19 @@ from typing import Any
 import tokenizers
 import torch
 import transformers
-from bertd.bundle import Pooling, Rows, Task
+from bertd.bundle import FirstAxis, Pooling, Task
 from transformers import AutoConfig
 
 from bertd_export.checkpoint import tasks
 from bertd_export.checkpoint.families import check_family
+from bertd_export.checkpoint.positions import longest, numbering
 from bertd_export.checkpoint.preflight import (
     check_finite,
     check_folder,
     check_unexpected,
     check_vocabulary,
 )
-from bertd_export.checkpoint.sentence import Normalize, read_sentence
+from bertd_export.checkpoint.sentence_transformers import Normalize, read_sentence_config
 from bertd_export.checkpoint.source import locate, read_object
 from bertd_export.checkpoint.tokenizer import load_tokenizer
 from bertd_export.errors import ExportError
@@ -44,7 +45,7 @@ class Checkpoint:
     pad_token_id: int | None
     task: Task
     head: tasks.Head
-    outputs: dict[str, Rows]
+    outputs: dict[str, FirstAxis]
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
 
@@ -87,38 +88,16 @@ def _model(folder: Path, task: Task, *, allow_pickle: bool) -> tuple[Any, bool]:
     return model.eval(), trained
 
 
-def _numbering(network: Any) -> tuple[int, int | None]:
-    """How the model numbers positions by itself: the first one, and the token that takes none.
-
-    The model is asked, rather than its class known: three tokens go through it, and what reaches
-    the table of positions is read.
-
-    Raises:
-        ExportError: positions are numbered in a manner that a bundle cannot describe.
-    """
-    tables = [
-        module
-        for name, module in network.named_modules()
-        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding)
-    ]
-    if not tables:
-        return 0, None  # rotary or relative positions
-    seen: list[list[int]] = []
-    padding = tables[0].padding_idx
-    token = 0 if padding is None else padding
-    with (
-        tables[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].view(-1).tolist())),
-        torch.inference_mode(),
-    ):
-        ids = torch.tensor([[token + 1, token, token + 1]])
-        network(input_ids=ids, attention_mask=torch.ones_like(ids))
-    if seen:
-        first = seen[0][0]
-        if seen[0] == [first, first + 1, first + 2]:
-            return first, None
-        if padding is not None and seen[0] == [first, first - 1, first + 1]:
-            return first, padding
-    raise ExportError(f"{type(network).__name__} numbers its positions in an unknown manner")
+def _dimensions(pooled: int, after: list[torch.nn.Module]) -> int:
+    """Width of the sentence embedding that the modules behind pooling make of the pooled rows."""
+    dimensions = pooled
+    for module in after:
+        if isinstance(module, torch.nn.Sequential):
+            linear = module[0]
+            if not isinstance(linear, torch.nn.Linear) or linear.in_features != dimensions:
+                raise ExportError(f"a Dense module does not take {dimensions} values")
+            dimensions = linear.out_features
+    return dimensions
 
 
 def load(
@@ -140,7 +119,7 @@ def load(
         ExportError: it cannot be read, or it asks for something that a bundle cannot do.
     """
     folder, name, commit = locate(model, revision=revision, allow_pickle=allow_pickle)
-    sentence = read_sentence(folder, allow_pickle=allow_pickle)
+    sentence = read_sentence_config(folder, allow_pickle=allow_pickle)
     check_folder(sentence.transformer, allow_pickle=allow_pickle)
     stated_config = _config(sentence.transformer)
     check_family(stated_config)
@@ -155,27 +134,9 @@ def load(
     pooling: tuple[Pooling, ...] = (sentence.pooling or ("mean",)) if plain else ()
     check_finite([network, *sentence.after])
     config = network.config
-    offset, unnumbered = _numbering(network)
-    limits = []
-    if getattr(config, "max_position_embeddings", None):
-        limits.append(int(config.max_position_embeddings) - offset)
+    offset, unnumbered = numbering(network)
     # Newer folders keep the limit in the tokenizer.
     stated = sentence.max_seq_length or tokenizer.max_tokens
-    if stated:
-        limits.append(int(stated))
-    if not limits:
-        raise ExportError(
-            "none of max_position_embeddings, max_seq_length and model_max_length is known"
-        )
-    if min(limits) < 1:
-        raise ExportError(f"the model reads {min(limits)} tokens at most: its sizes are wrong")
-    dimensions = int(config.hidden_size) * len(pooling)
-    for module in sentence.after:
-        if isinstance(module, torch.nn.Sequential):
-            linear = module[0]
-            if not isinstance(linear, torch.nn.Linear) or linear.in_features != dimensions:
-                raise ExportError(f"a Dense module does not take {dimensions} values")
-            dimensions = linear.out_features
     return Checkpoint(
         name=name,
         revision=commit,
@@ -184,8 +145,8 @@ def load(
         pooling=pooling,
         after_pooling=sentence.after,
         normalized=bool(sentence.after) and isinstance(sentence.after[-1], Normalize),
-        dimensions=dimensions,
-        max_tokens=min(limits),
+        dimensions=_dimensions(int(config.hidden_size) * len(pooling), sentence.after),
+        max_tokens=longest(config, offset, stated),
         position_offset=offset,
         unnumbered_token_id=unnumbered,
         type_vocab_size=max(1, int(getattr(config, "type_vocab_size", 1) or 1)),

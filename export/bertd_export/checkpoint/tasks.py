@@ -17,9 +17,9 @@ from bertd.bundle import (
     SENTENCE_EMBEDDING,
     START_LOGITS,
     TOKEN_EMBEDDINGS,
+    FirstAxis,
     ProblemType,
     RankingActivation,
-    Rows,
     Task,
 )
 
@@ -45,7 +45,7 @@ _ARCHITECTURES: dict[str, Task] = {
     "ForPreTraining": "feature-extraction",
     "Model": "feature-extraction",
 }
-_TOKEN_OUTPUTS: dict[Task, dict[str, Rows]] = {
+_TOKEN_OUTPUTS: dict[Task, dict[str, FirstAxis]] = {
     "token-classification": {LOGITS: "tokens"},
     "question-answering": {START_LOGITS: "tokens", END_LOGITS: "tokens"},
     "fill-mask": {LOGITS: "masks"},
@@ -75,10 +75,10 @@ def loader(task: Task) -> Any:
     return _LOADERS[task]
 
 
-def outputs(task: Task, *, pooler: bool = False) -> dict[str, Rows]:
+def outputs(task: Task, *, pooler: bool = False) -> dict[str, FirstAxis]:
     """Outputs of the task's graph in order, and what the first axis of each counts."""
     if task == "feature-extraction":
-        rows: dict[str, Rows] = {SENTENCE_EMBEDDING: "sequences", TOKEN_EMBEDDINGS: "tokens"}
+        rows: dict[str, FirstAxis] = {SENTENCE_EMBEDDING: "sequences", TOKEN_EMBEDDINGS: "tokens"}
         return {**rows, POOLER_OUTPUT: "sequences"} if pooler else rows
     return _TOKEN_OUTPUTS.get(task, {LOGITS: "sequences"})
 

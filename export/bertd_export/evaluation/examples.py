@@ -12,7 +12,7 @@ from bertd_export.files.lines import split_lines
 
 
 @dataclass(frozen=True)
-class Line:
+class ExampleLine:
     """One example, and where it stands."""
 
     place: str
@@ -85,7 +85,7 @@ class Examples:
 
     source: str
     sha256: str
-    lines: list[Line]
+    lines: list[ExampleLine]
 
 
 def read_examples(path: Path) -> Examples:
@@ -110,7 +110,7 @@ def read_examples(path: Path) -> Examples:
             raise ExportError(f"{place} is not JSON: {error}") from error
         if not isinstance(record, dict):
             raise ExportError(f"{place} must be a JSON object, not {type(record).__name__}")
-        lines.append(Line(place, record))
+        lines.append(ExampleLine(place, record))
     if not lines:
         raise ExportError(f"{path} holds no examples")
     return Examples(path.name, hashlib.sha256(raw).hexdigest(), lines)

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+from bertd.bundle.arrays import Float64Array
 
 Labels = AbstractSet[Hashable]
 OUTSIDE = "O"
@@ -16,7 +16,7 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-class Entity(NamedTuple):
+class TaggedSpan(NamedTuple):
     """A label on the words `first` to `last`, both included."""
 
     label: str
@@ -24,13 +24,13 @@ class Entity(NamedTuple):
     last: int
 
 
-def ranks(values: Sequence[float]) -> npt.NDArray[np.float64]:
+def ranks(values: Sequence[float]) -> Float64Array:
     """Ranks from 0; equal values share the mean of theirs."""
     _, inverse, counts = np.unique(
         np.array(values, np.float64), return_inverse=True, return_counts=True
     )
     last = np.cumsum(counts)
-    means: npt.NDArray[np.float64] = (last - (counts + 1) / 2)[inverse]
+    means: Float64Array = (last - (counts + 1) / 2)[inverse]
     return means
 
 
@@ -63,27 +63,27 @@ def macro_f1(expected: Sequence[Labels], predicted: Sequence[Labels]) -> float:
     return float(np.mean(each)) if each else 1.0
 
 
-def entities(tags: Sequence[str]) -> set[Entity]:
+def entities(tags: Sequence[str]) -> set[TaggedSpan]:
     """The entities that the tags of words name.
 
     ``B-X`` begins an entity of X and ``I-X`` continues it, as in CoNLL; an ``I-X`` that continues
     nothing begins one, as its evaluation script has it. A tag without such a prefix, a part of
     speech for instance, is an entity of one word; ``O`` is none.
     """
-    found: list[Entity] = []
+    found: list[TaggedSpan] = []
     for place, tag in enumerate(tags):
         prefix, dash, label = tag.partition("-")
         if tag == OUTSIDE:
             continue
         if not dash or prefix not in {"B", "I"}:
-            found.append(Entity(tag, place, place))
+            found.append(TaggedSpan(tag, place, place))
             continue
         before = found[-1] if found else None
         previous = tags[place - 1] if place else OUTSIDE
         if prefix == "I" and before and previous in {f"B-{label}", f"I-{label}"}:
             found[-1] = before._replace(last=place)
         else:
-            found.append(Entity(label, place, place))
+            found.append(TaggedSpan(label, place, place))
     return set(found)
 
 

@@ -1,11 +1,11 @@
-"""Labelled examples of a task: how a line is read, what the graph says to it, how it scores.
+"""What scoring a task takes: examples read for a model, answers of a graph, metrics.
 
 ::
 
-    lines ──(constructor)──> texts for the graph, labels
-    answers of a graph ──measure──> the task's metrics, and how good each single answer is
+    example lines ──Encoder──> texts ──Predict──> outputs ──measure──> metrics, how good each is
 
-Here are the tasks with one answer for a text or a pair; :mod:`.scoring_tokens` has the others.
+:mod:`.sequence_tasks` has the tasks with one answer for a text or a pair, :mod:`.token_tasks`
+those that answer inside a text.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,23 +14,20 @@ from typing import Protocol
 
 import numpy as np
 import tokenizers
-from bertd.bundle import LOGITS, SENTENCE_EMBEDDING, heads
+from bertd.bundle import LOGITS
+from bertd.bundle.arrays import Float32Array
 
 from bertd_export.checkpoint.loading import Checkpoint
+from bertd_export.checkpoint.texts import TextOutputs, TokenizedText, as_read
 from bertd_export.errors import ExportError
-from bertd_export.evaluation import metrics
-from bertd_export.evaluation.examples import Examples, Line, one_of
-from bertd_export.parity.agreement import Floats, cosine
-from bertd_export.parity.cases import Text
-from bertd_export.parity.parity import Answer
+from bertd_export.evaluation.examples import ExampleLine
 
-HYPOTHESIS = "This example is {}."
-
-Run = Callable[[list[Text]], list[Answer]]
+Predict = Callable[[list[TokenizedText]], list[TextOutputs]]
+"""A graph: the outputs for each of some texts."""
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvaluationResult:
     """Metrics by name, and for each example how good the answer is, larger being better."""
 
     metrics: dict[str, float]
@@ -40,8 +37,8 @@ class Measured:
 class Scoring(Protocol):
     """The labelled examples of one task."""
 
-    def measure(self, run: Run) -> Measured:
-        """Score the graph behind `run` on all examples."""
+    def measure(self, predict: Predict) -> EvaluationResult:
+        """Score the graph behind `predict` on all examples."""
         ...
 
 
@@ -51,9 +48,11 @@ class Encoder:
     def __init__(self, checkpoint: Checkpoint, *, cut: str = "longest_first") -> None:
         self._tokenizer = tokenizers.Tokenizer.from_str(checkpoint.tokenizer.to_str())
         self._tokenizer.enable_truncation(checkpoint.max_tokens, strategy=cut)
-        self._types = checkpoint.type_vocab_size
+        self._checkpoint = checkpoint
 
-    def encoding(self, line: Line, text: str, pair: str | None = None) -> tokenizers.Encoding:
+    def encoding(
+        self, line: ExampleLine, text: str, pair: str | None = None
+    ) -> tokenizers.Encoding:
         """What the tokenizer makes of a line's text or pair."""
         try:
             encoding = self._tokenizer.encode(text, pair)
@@ -63,159 +62,21 @@ class Encoder:
             raise ExportError(f"{line.place} leaves no tokens: remove it")
         return encoding
 
-    def text(self, encoding: tokenizers.Encoding) -> Text:
+    def text(self, encoding: tokenizers.Encoding) -> TokenizedText:
         """The ids and types of an encoding."""
-        types = np.minimum(np.array(encoding.type_ids, np.int64), self._types - 1)
-        return Text(np.array(encoding.ids, np.int64), types)
+        return as_read(encoding, self._checkpoint)
 
-    def __call__(self, line: Line, text: str, pair: str | None = None) -> Text:
+    def __call__(self, line: ExampleLine, text: str, pair: str | None = None) -> TokenizedText:
         """The ids and types of a line's text or pair."""
         return self.text(self.encoding(line, text, pair))
 
 
-def joined_logits(run: Run, texts: list[Text]) -> Floats:
+def joined_logits(predict: Predict, texts: list[TokenizedText]) -> Float32Array:
     """The logits of sequence heads, `[texts, labels]`."""
-    return np.concatenate([answer[LOGITS] for answer in run(texts)])
+    return np.concatenate([answer[LOGITS] for answer in predict(texts)])
 
 
-def _scores(examples: Examples) -> list[float]:
-    found = [line.number("score") for line in examples.lines]
-    if len(set(found)) < 2:
-        raise ExportError(
-            f'{examples.source}: a rank correlation needs examples with different values of "score"'
-        )
-    return found
-
-
-def _correlation(predicted: Sequence[float], scores: Sequence[float]) -> Measured:
-    """Spearman's correlation; an example is as good as its rank is near that of its score."""
-    away = np.abs(metrics.ranks(predicted) - metrics.ranks(scores)) / len(scores)
-    return Measured({"spearman": metrics.spearman(predicted, scores)}, (-away).tolist())
-
-
-def accuracy(predicted: Sequence[int], expected: Sequence[int]) -> Measured:
+def accuracy(predicted: Sequence[int], expected: Sequence[int]) -> EvaluationResult:
     """Accuracy; an answer is right or wrong."""
     right = [float(a == b) for a, b in zip(predicted, expected, strict=True)]
-    return Measured({"accuracy": float(np.mean(right))}, right)
-
-
-class Similarity:
-    """Embeddings: ``text``, ``text_pair``, ``score``. Spearman with the cosine of the two."""
-
-    def __init__(self, examples: Examples, checkpoint: Checkpoint) -> None:
-        encode = Encoder(checkpoint)
-        prompt = checkpoint.prompts.get(checkpoint.default_prompt_name or "", "")
-        self._texts = [
-            encode(line, prompt + line.text(field))
-            for field in ("text", "text_pair")
-            for line in examples.lines
-        ]
-        self._scores = _scores(examples)
-
-    def measure(self, run: Run) -> Measured:
-        """Score the graph behind `run`."""
-        vectors = [answer[SENTENCE_EMBEDDING] for answer in run(self._texts)]
-        half = len(self._scores)
-        found = [cosine(a, b) for a, b in zip(vectors[:half], vectors[half:], strict=True)]
-        return _correlation(found, self._scores)
-
-
-class Scores:
-    """A single logit: ``text``, ``text_pair`` for pairs, ``score``. Spearman."""
-
-    def __init__(self, examples: Examples, checkpoint: Checkpoint) -> None:
-        pairs = checkpoint.task == "text-ranking"
-        encode = Encoder(checkpoint)
-        if len(checkpoint.head.labels) != 1:
-            raise ExportError(
-                f"--evaluate measures a regression with one value; this model has "
-                f"{len(checkpoint.head.labels)}"
-            )
-        self._texts = [
-            encode(
-                line,
-                line.text("text"),
-                line.text("text_pair") if pairs else line.optional_text("text_pair"),
-            )
-            for line in examples.lines
-        ]
-        self._scores = _scores(examples)
-
-    def measure(self, run: Run) -> Measured:
-        """Score the graph behind `run`."""
-        return _correlation(joined_logits(run, self._texts)[:, 0].tolist(), self._scores)
-
-
-class Classes:
-    """One label for each text: ``text``, perhaps ``text_pair``, ``label``. Accuracy."""
-
-    def __init__(self, examples: Examples, checkpoint: Checkpoint) -> None:
-        encode = Encoder(checkpoint)
-        self._texts = [
-            encode(line, line.text("text"), line.optional_text("text_pair"))
-            for line in examples.lines
-        ]
-        self._labels = [line.label("label", checkpoint.head.labels) for line in examples.lines]
-
-    def measure(self, run: Run) -> Measured:
-        """Score the graph behind `run`."""
-        scores = heads.class_scores(joined_logits(run, self._texts), "single_label_classification")
-        return accuracy(scores.argmax(axis=1).tolist(), self._labels)
-
-
-class LabelSets:
-    """Any labels for each text: ``text``, perhaps ``text_pair``, ``labels``. Micro and macro F1.
-
-    A label is predicted from a probability of one half on.
-    """
-
-    def __init__(self, examples: Examples, checkpoint: Checkpoint) -> None:
-        encode = Encoder(checkpoint)
-        self._names = checkpoint.head.labels
-        self._texts = [
-            encode(line, line.text("text"), line.optional_text("text_pair"))
-            for line in examples.lines
-        ]
-        self._labels = [set(line.each_label("labels", self._names)) for line in examples.lines]
-
-    def measure(self, run: Run) -> Measured:
-        """Score the graph behind `run`."""
-        scores = heads.class_scores(joined_logits(run, self._texts), "multi_label_classification")
-        found = [{self._names[n] for n in np.flatnonzero(row >= 0.5)} for row in scores]
-        return Measured(
-            {
-                "micro_f1": metrics.micro_f1(self._labels, found),
-                "macro_f1": metrics.macro_f1(self._labels, found),
-            },
-            [metrics.micro_f1([a], [b]) for a, b in zip(self._labels, found, strict=True)],
-        )
-
-
-class ZeroShot:
-    """``text``, ``candidate_labels``, ``label``, perhaps ``hypothesis_template``. Accuracy."""
-
-    def __init__(self, examples: Examples, checkpoint: Checkpoint) -> None:
-        encode = Encoder(checkpoint, cut="only_first")
-        self._entailment = checkpoint.head.entailment_label or 0
-        self._texts: list[Text] = []
-        self._counts: list[int] = []
-        self._labels: list[int] = []
-        for line in examples.lines:
-            candidates = line.texts("candidate_labels", least=2)
-            template = line.optional_text("hypothesis_template") or HYPOTHESIS
-            if "{}" not in template:
-                raise line.fault("hypothesis_template", 'a string with "{}" for the label')
-            if line.text("label") not in candidates:
-                raise line.fault("label", one_of(candidates))
-            self._texts += [
-                encode(line, line.text("text"), template.replace("{}", candidate))
-                for candidate in candidates
-            ]
-            self._counts.append(len(candidates))
-            self._labels.append(candidates.index(line.text("label")))
-
-    def measure(self, run: Run) -> Measured:
-        """Score the graph behind `run`."""
-        logits = np.split(joined_logits(run, self._texts), np.cumsum(self._counts)[:-1])
-        scores = [heads.zero_shot_scores(rows, self._entailment) for rows in logits]
-        return accuracy([int(each.argmax()) for each in scores], self._labels)
+    return EvaluationResult({"accuracy": float(np.mean(right))}, right)

@@ -1,1 +1,6 @@
-"""Files that are read and written whole or not at all."""
+"""Files that are read and written whole or not at all.
+
+::
+
+    text file ──lines──> lines        finished folder ──staging──> its place, old one replaced
+"""

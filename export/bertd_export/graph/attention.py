@@ -34,7 +34,7 @@ from bertd_export.graph.operators import (
 
 _RUNS = (CU_SEQLENS, SHORT_RUNS, LONG_RUNS)
 _node = helper.make_node
-Attend = Callable[[list[str], str], onnx.NodeProto]
+_AttentionNode = Callable[[list[str], str], onnx.NodeProto]
 
 
 def _short_attention(inputs: list[str], output: str) -> onnx.NodeProto:
@@ -57,7 +57,7 @@ def _stacked(rows: str, stack: str, start: str, end: str) -> list[onnx.NodeProto
 
 
 def _over_runs(
-    runs: str, select: list[onnx.NodeProto], attend: Attend, before: str, after: str
+    runs: str, select: list[onnx.NodeProto], attend: _AttentionNode, before: str, after: str
 ) -> list[onnx.NodeProto]:
     """Nodes that compute attention run by run; ``select`` makes ``qu``, ``ku`` and ``vu``.
 

@@ -1,4 +1,9 @@
-"""From a checkpoint to the packed ONNX model."""
+"""From a checkpoint to the packed ONNX model.
+
+::
+
+    PackedModel, example batch ──torch.onnx.export──> traced graph ──rewrites──> with functions
+"""
 
 import logging
 import warnings
@@ -21,9 +26,9 @@ from bertd_export.checkpoint.families import check_attention_calls, supported
 from bertd_export.checkpoint.loading import Checkpoint
 from bertd_export.errors import ExportError
 from bertd_export.graph.attention import packed_attention, packed_first_attention, take_runs
-from bertd_export.graph.biased import biased_attention_function, trace_bias
+from bertd_export.graph.biased_attention import biased_attention_function, trace_bias
 from bertd_export.graph.first_rows import TOKENS, resolve_first_rows
-from bertd_export.graph.local import local_attention
+from bertd_export.graph.local_attention import local_attention
 from bertd_export.graph.operators import (
     OPSET,
     PACKED_ATTENTION,
@@ -32,7 +37,7 @@ from bertd_export.graph.operators import (
     PACKED_LOCAL_ATTENTION,
     add_functions,
 )
-from bertd_export.graph.packed import IMPLEMENTATION, PackedEmbedder, PackedHead, PackedModel
+from bertd_export.graph.packed_model import PackedEmbedder, PackedHead, PackedModel
 from bertd_export.graph.rewrite import (
     drop_metadata,
     drop_unused_inputs,
@@ -42,6 +47,7 @@ from bertd_export.graph.rewrite import (
     sum_residuals,
 )
 from bertd_export.graph.rotary import fuse_rotary
+from bertd_export.graph.traced_operators import IMPLEMENTATION
 
 _LENGTHS = (8, 12)
 
@@ -91,33 +97,11 @@ def trace(checkpoint: Checkpoint, *, first_rows_early: bool = True) -> onnx.Mode
         packed = PackedEmbedder(checkpoint) if plain else PackedHead(checkpoint)
     model = checkpoint.model
     before = model.config._attn_implementation  # noqa: SLF001 - transformers has no public name
-    offset = checkpoint.position_offset
-    positions = torch.cat([torch.arange(n) + offset for n in _LENGTHS])
-    ids = torch.arange(len(positions)) % int(model.config.vocab_size)
-    boundaries = torch.tensor([0, _LENGTHS[0], sum(_LENGTHS)])
-    names = [INPUT_IDS, TOKEN_TYPE_IDS, POSITION_IDS, CU_SEQLENS]
-    arguments = [ids, torch.zeros_like(ids), positions, boundaries]
-    axes = [torch.export.Dim(name) for name in (TOKENS, TOKENS, TOKENS, "boundaries")]
-    if checkpoint.task == "fill-mask":
-        names.append(MASK_POSITIONS)
-        arguments.append(torch.tensor([1, 4, 5, 13]))
-        axes.append(torch.export.Dim("masks"))
     try:
         with quiet(), torch.no_grad():
             if packed.biased is None:
                 model.set_attn_implementation(IMPLEMENTATION)
-            packed(*arguments)
-            check_attention_calls(model.config, packed.calls)
-            program = torch.onnx.export(
-                packed,
-                tuple(arguments),
-                dynamo=True,
-                opset_version=OPSET,
-                dynamic_shapes=tuple({0: axis} for axis in axes),
-                input_names=names,
-                optimize=True,
-                verbose=False,
-            )
+            program = _exported(packed, checkpoint)
             bias = None if packed.biased is None else trace_bias(packed.biased)
     except Exception as error:
         refusal = _cause(error)
@@ -131,14 +115,47 @@ def trace(checkpoint: Checkpoint, *, first_rows_early: bool = True) -> onnx.Mode
     if program is None:
         raise ExportError(f"{type(model).__name__}: torch.onnx.export returned nothing")
     resolve_first_rows(program.model, early=first_rows_early)
-    result = onnx_ir.to_proto(program.model)
-    drop_unused_inputs(result)
-    fold_transposes(result)
-    fuse_rotary(result)
-    merged = merge_qkv(result)
-    sum_residuals(result)
-    name_outputs(result, list(checkpoint.outputs))
-    take_runs(result)
+    return _rewritten(onnx_ir.to_proto(program.model), list(checkpoint.outputs), bias)
+
+
+def _exported(packed: PackedModel, checkpoint: Checkpoint) -> torch.onnx.ONNXProgram | None:
+    """The trace of a batch of two sequences, after a pass that counts the attention calls."""
+    config = checkpoint.model.config
+    positions = torch.cat([torch.arange(n) + checkpoint.position_offset for n in _LENGTHS])
+    ids = torch.arange(len(positions)) % int(config.vocab_size)
+    boundaries = torch.tensor([0, _LENGTHS[0], sum(_LENGTHS)])
+    names = [INPUT_IDS, TOKEN_TYPE_IDS, POSITION_IDS, CU_SEQLENS]
+    arguments = [ids, torch.zeros_like(ids), positions, boundaries]
+    axes = [torch.export.Dim(name) for name in (TOKENS, TOKENS, TOKENS, "boundaries")]
+    if checkpoint.task == "fill-mask":
+        names.append(MASK_POSITIONS)
+        arguments.append(torch.tensor([1, 4, 5, 13]))
+        axes.append(torch.export.Dim("masks"))
+    packed(*arguments)
+    check_attention_calls(config, packed.calls)
+    return torch.onnx.export(
+        packed,
+        tuple(arguments),
+        dynamo=True,
+        opset_version=OPSET,
+        dynamic_shapes=tuple({0: axis} for axis in axes),
+        input_names=names,
+        optimize=True,
+        verbose=False,
+    )
+
+
+def _rewritten(
+    graph: onnx.ModelProto, outputs: list[str], bias: onnx.GraphProto | None
+) -> onnx.ModelProto:
+    """The traced graph in its final form, with the functions that it calls."""
+    drop_unused_inputs(graph)
+    fold_transposes(graph)
+    fuse_rotary(graph)
+    merged = merge_qkv(graph)
+    sum_residuals(graph)
+    name_outputs(graph, outputs)
+    take_runs(graph)
     attention: dict[str, Callable[[], onnx.FunctionProto]] = {
         PACKED_ATTENTION: partial(packed_attention, merged=merged),
         PACKED_FIRST_ATTENTION: packed_first_attention,
@@ -146,6 +163,6 @@ def trace(checkpoint: Checkpoint, *, first_rows_early: bool = True) -> onnx.Mode
     }
     if bias is not None:
         attention[PACKED_BIASED_ATTENTION] = partial(biased_attention_function, bias, merged=merged)
-    add_functions(result, attention)
-    drop_metadata(result)
-    return result
+    add_functions(graph, attention)
+    drop_metadata(graph)
+    return graph

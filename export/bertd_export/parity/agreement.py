@@ -1,16 +1,25 @@
-"""How well the answers of two graphs agree, text by text."""
+"""How well two graphs, or a graph and PyTorch, agree text by text: a cosine for each text.
+
+::
+
+    outputs of a text ──compared_output──> embedding or logits ──agreement──> scores, worst texts
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from bertd.bundle import SENTENCE_EMBEDDING, Task
+from bertd.bundle.arrays import Float32Array
 
-Floats = npt.NDArray[np.float32]
+from bertd_export.checkpoint.texts import TextOutputs
+from bertd_export.errors import shortened
+
+_WORST = 3  # texts shown with a refusal
 
 
 @dataclass(frozen=True)
-class Agreement:
+class CosineScores:
     """Agreement of one output over some texts.
 
     Attributes:
@@ -32,13 +41,22 @@ class Agreement:
         """Least score."""
         return min(self.scores)
 
-    def worst(self, count: int) -> list[tuple[int, float]]:
-        """Number and score of the texts with the least scores, least first."""
-        ranked = sorted(enumerate(self.scores), key=lambda pair: pair[1])
-        return ranked[:count]
+    def worst(self, texts: Sequence[str], digits: int) -> list[str]:
+        """The texts with the least scores, least first, each with its score before it."""
+        ranked = sorted(zip(self.scores, texts, strict=True), key=lambda pair: pair[0])
+        return [f"{score:.{digits}f} {shortened(text)}" for score, text in ranked[:_WORST]]
 
 
-def cosine(expected: Floats, got: Floats) -> float:
+def compared_output(outputs: TextOutputs) -> Float32Array:
+    """What is compared of a text: the sentence embedding, or all logits side by side."""
+    if SENTENCE_EMBEDDING in outputs:
+        return outputs[SENTENCE_EMBEDDING]
+    columns = [part.reshape(len(part), -1) for part in outputs.values()]
+    rows: Float32Array = np.concatenate(columns, axis=1)
+    return rows
+
+
+def cosine(expected: Float32Array, got: Float32Array) -> float:
     """Cosine of two vectors, or the mean over the rows of two matrices. Not finite counts as -1."""
     a, b = (np.atleast_2d(x).astype(np.float64) for x in (expected, got))
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
@@ -46,12 +64,12 @@ def cosine(expected: Floats, got: Floats) -> float:
     return value if np.isfinite(value) else -1.0
 
 
-def agreement(expected: Sequence[Floats], got: Sequence[Floats]) -> Agreement:
+def agreement(expected: Sequence[Float32Array], got: Sequence[Float32Array]) -> CosineScores:
     """Compare the answers of two graphs to the same texts."""
-    return Agreement(tuple(cosine(a, b) for a, b in zip(expected, got, strict=True)))
+    return CosineScores(tuple(cosine(a, b) for a, b in zip(expected, got, strict=True)))
 
 
-def logit_agreement(expected: Sequence[Floats], got: Sequence[Floats]) -> Agreement:
+def logit_agreement(expected: Sequence[Float32Array], got: Sequence[Float32Array]) -> CosineScores:
     """Compare logits on the scale of a cosine.
 
     A single logit has no cosine, and logits have an offset that says nothing. So the error of a
@@ -68,4 +86,18 @@ def logit_agreement(expected: Sequence[Floats], got: Sequence[Floats]) -> Agreem
     for a, b in zip(expected, got, strict=True):
         lost = float(np.sqrt(np.mean(np.square(a.astype(np.float64) - b))) / spread)
         scores.append(1 - lost**2 / 2 if np.isfinite(lost) else -1.0)
-    return Agreement(tuple(scores))
+    return CosineScores(tuple(scores))
+
+
+def task_agreement(
+    task: Task, expected: Sequence[Float32Array], got: Sequence[Float32Array]
+) -> CosineScores:
+    """Compare embeddings by their cosine, logits on its scale.
+
+    Args:
+        task: says which of the two the texts have.
+        expected: :func:`compared_output` of each text.
+        got: the same of the other graph.
+    """
+    compare = agreement if task == "feature-extraction" else logit_agreement
+    return compare(expected, got)

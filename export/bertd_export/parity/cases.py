@@ -7,13 +7,13 @@ and odd characters find inputs that a model, or its packed form, treats otherwis
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from bertd.bundle.arrays import Int64Array
 from bertd.bundle.runs import SHORT_TOKENS
 
 from bertd_export.checkpoint.loading import Checkpoint
+from bertd_export.checkpoint.texts import TokenizedText, as_read
 
 LENGTHS = (2, 3, 7, 16, 33, 128, SHORT_TOKENS, SHORT_TOKENS + 1)  # two kernels meet at the end
 LONGEST = 512  # attention over thousands of tokens would need gigabytes
@@ -27,18 +27,8 @@ CHARACTERS = (
 _MASKED_SHARE = 0.15
 _TWIN = 128  # tokens; of a text this long, and of the longest, there are two
 
-_Ints = npt.NDArray[np.int64]
 
-
-@dataclass(frozen=True)
-class Text:
-    """Token ids and token types of one sequence, int64 ``[tokens]`` each."""
-
-    ids: _Ints
-    types: _Ints
-
-
-def texts(checkpoint: Checkpoint) -> dict[str, Text]:
+def texts(checkpoint: Checkpoint) -> dict[str, TokenizedText]:
     """The texts to compare, by a name that says what is in them; none is above `LONGEST`."""
     return {
         **_random(checkpoint),
@@ -48,7 +38,7 @@ def texts(checkpoint: Checkpoint) -> dict[str, Text]:
     }
 
 
-def batches(texts: Mapping[str, Text]) -> list[list[str]]:
+def batches(texts: Mapping[str, TokenizedText]) -> list[list[str]]:
     """Each text alone, then batches: all, reversed, runs beside a short one, many equal ones.
 
     Attention takes neighbours of equal length together. Different texts are what shows a leak
@@ -62,14 +52,14 @@ def batches(texts: Mapping[str, Text]) -> list[list[str]]:
     return [[name] for name in names] + [names, names[::-1], runs, [*names[:4]] * 8, [first] * 33]
 
 
-def _vocabulary(checkpoint: Checkpoint) -> _Ints:
+def _vocabulary(checkpoint: Checkpoint) -> Int64Array:
     """Every token id but padding's."""
     ids = np.arange(int(checkpoint.model.config.vocab_size), dtype=np.int64)
-    kept: _Ints = ids[ids != checkpoint.pad_token_id]
+    kept: Int64Array = ids[ids != checkpoint.pad_token_id]
     return kept
 
 
-def _random(checkpoint: Checkpoint) -> dict[str, Text]:
+def _random(checkpoint: Checkpoint) -> dict[str, TokenizedText]:
     """A text of each length, two of some; where masks are filled, each holds at least one."""
     generator = np.random.default_rng(0)
     vocabulary = _vocabulary(checkpoint)
@@ -85,21 +75,21 @@ def _random(checkpoint: Checkpoint) -> dict[str, Text]:
             ids[generator.random(length) < _MASKED_SHARE] = mask
             ids[length // 2] = mask
         name = f"{length} tokens"
-        found[f"{length} other tokens" if name in found else name] = Text(ids, types)
+        found[f"{length} other tokens" if name in found else name] = TokenizedText(ids, types)
     return found
 
 
-def _types(checkpoint: Checkpoint) -> dict[str, Text]:
+def _types(checkpoint: Checkpoint) -> dict[str, TokenizedText]:
     """One text for each token type: the same ids, all of that type."""
     length = min(12, checkpoint.max_tokens)
     ids = np.random.default_rng(1).choice(_vocabulary(checkpoint), length)
     return {
-        f"{length} tokens of type {kind}": Text(ids, np.full(length, kind, np.int64))
+        f"{length} tokens of type {kind}": TokenizedText(ids, np.full(length, kind, np.int64))
         for kind in range(checkpoint.type_vocab_size)
     }
 
 
-def _special(checkpoint: Checkpoint) -> dict[str, Text]:
+def _special(checkpoint: Checkpoint) -> dict[str, TokenizedText]:
     """Every special token, twice, between ordinary ones; a text may spell out even padding."""
     vocabulary = _vocabulary(checkpoint)
     special = [
@@ -114,20 +104,16 @@ def _special(checkpoint: Checkpoint) -> dict[str, Text]:
     ids = ids[: checkpoint.max_tokens]
     types = (np.arange(len(ids)) >= len(ids) // 2).astype(np.int64)
     types = np.minimum(types, checkpoint.type_vocab_size - 1)
-    return {"special tokens inside": Text(ids, types)}
+    return {"special tokens inside": TokenizedText(ids, types)}
 
 
-def _real(checkpoint: Checkpoint) -> dict[str, Text]:
+def _real(checkpoint: Checkpoint) -> dict[str, TokenizedText]:
     """Odd characters through the tokenizer: alone, and as pairs with the types that it gives."""
     encode = checkpoint.tokenizer.encode
     found = {f"text {text!r}": encode(text) for text in CHARACTERS}
     found[f"pair {CHARACTERS[0]!r}, {CHARACTERS[1]!r}"] = encode(CHARACTERS[0], CHARACTERS[1])
-    cut = slice(checkpoint.max_tokens)
     return {
-        name: Text(
-            np.array(encoding.ids[cut], np.int64),
-            np.minimum(np.array(encoding.type_ids[cut], np.int64), checkpoint.type_vocab_size - 1),
-        )
+        name: as_read(encoding, checkpoint)
         for name, encoding in found.items()
         if encoding.ids and max(encoding.ids) < int(checkpoint.model.config.vocab_size)
     }

@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from bertd.bundle.arrays import Float32Array, Int64Array
 
-Floats = npt.NDArray[np.float32]
-Indices = npt.NDArray[np.int64]
 Formulation = Literal["static", "smoothed", "split", "gelu_row", "row"]
 
 GELU_FLOOR = 0.17  # Gelu never goes below -0.17
@@ -29,32 +27,32 @@ _SPLITS = (96, 48, 24)  # one copy for so many channels of Gelu, at most; the ch
 _LEAST_STEP = 2.5  # a copy of Gelu shifted by less would not be zero where the channel is small
 
 
-class Statistics:
+class CalibrationRows:
     """The rows that entered a linear layer during calibration."""
 
     def __init__(self) -> None:
         """Start with no rows."""
-        self._parts: list[Floats] = []
+        self._parts: list[Float32Array] = []
 
-    def add(self, rows: Floats) -> None:
+    def add(self, rows: Float32Array) -> None:
         """Take in the rows of one batch, float32 ``[tokens, width]``."""
         self._parts.append(rows)
 
     @property
-    def rows(self) -> Floats:
+    def rows(self) -> Float32Array:
         """All of them, float32 ``[tokens, width]``."""
         if len(self._parts) > 1:
             self._parts = [np.concatenate(self._parts)]
         return self._parts[0]
 
     @property
-    def sample(self) -> Floats:
+    def sample(self) -> Float32Array:
         """Some of the rows, to measure errors on."""
         rows = self.rows
         return rows[:: max(1, len(rows) // _SAMPLE)]
 
 
-def _no_copies() -> Indices:
+def _no_copies() -> Int64Array:
     return np.zeros(0, np.int64)
 
 
@@ -75,9 +73,9 @@ class Quantizer:
     formulation: Formulation
     scale: float
     zero_point: int
-    smooth: Floats
-    copies: Indices = field(default_factory=_no_copies)
-    shifts: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    smooth: Float32Array
+    copies: Int64Array = field(default_factory=_no_copies)
+    shifts: Float32Array = field(default_factory=lambda: np.zeros(0, np.float32))
 
     @property
     def floor(self) -> float:
@@ -86,13 +84,13 @@ class Quantizer:
             return GELU_FLOOR * (255 - GELU_ZERO) / GELU_ZERO
         return 1e-6
 
-    def prepared(self, rows: Floats) -> Floats:
+    def prepared(self, rows: Float32Array) -> Float32Array:
         """Rows before they are rounded, float32 ``[tokens, inputs + copies]``.
 
         What Gelu makes of a shifted input is computed from what it made of the input: where the
         shifted one counts, Gelu hardly changes either.
         """
-        smoothed: Floats = rows / self.smooth
+        smoothed: Float32Array = rows / self.smooth
         if not len(self.copies):
             return smoothed
         shifted = torch.from_numpy(np.maximum(smoothed[:, self.copies], 0) - self.shifts)
@@ -104,25 +102,27 @@ class Quantizer:
         """The largest value that a level stands for."""
         return self.scale * (255 - self.zero_point)
 
-    def restored(self, rows: Floats) -> Floats:
+    def restored(self, rows: Float32Array) -> Float32Array:
         """Prepared rows after rounding, float32 ``[tokens, inputs + copies]``."""
         prepared = self.prepared(rows)
-        unit: Floats = np.ones((len(rows), 1), np.float32)
+        unit: Float32Array = np.ones((len(rows), 1), np.float32)
         if self.formulation in {"row", "gelu_row"}:
             peak = prepared if self.formulation == "gelu_row" else np.abs(prepared)
             unit = np.maximum(peak.max(axis=1, keepdims=True), self.floor)
         levels = np.rint(prepared / unit / self.scale) + self.zero_point
         levels = np.clip(levels, 0, 255) - self.zero_point
-        restored: Floats = (levels * self.scale * unit).astype(np.float32)
+        restored: Float32Array = (levels * self.scale * unit).astype(np.float32)
         return restored
 
-    def weight(self, weight: Floats) -> Floats:
+    def weight(self, weight: Float32Array) -> Float32Array:
         """The weight that prepared rows are multiplied with, ``[inputs + copies, outputs]``."""
-        scaled: Floats = weight * self.smooth[:, None]
+        scaled: Float32Array = weight * self.smooth[:, None]
         return np.concatenate([scaled, scaled[self.copies]]) if len(self.copies) else scaled
 
 
-def smoothing(largest: Floats, weights: Sequence[Floats], alpha: float = ALPHA) -> Floats:
+def smoothing(
+    largest: Float32Array, weights: Sequence[Float32Array], alpha: float = ALPHA
+) -> Float32Array:
     """What to divide each input channel by, so that rows and weights both round well.
 
     Args:
@@ -134,11 +134,11 @@ def smoothing(largest: Floats, weights: Sequence[Floats], alpha: float = ALPHA) 
     inputs = np.maximum(largest, 1e-2)
     columns = np.maximum(np.max([np.abs(w).max(axis=1) for w in weights], axis=0), 1e-3)
     factors = inputs**alpha / columns ** (1 - alpha)
-    balanced: Floats = (factors / np.median(factors)).astype(np.float32)
+    balanced: Float32Array = (factors / np.median(factors)).astype(np.float32)
     return balanced
 
 
-def _static(rows: Floats, smooth: Floats, room: float = _ROOM) -> Quantizer:
+def _static(rows: Float32Array, smooth: Float32Array, room: float = _ROOM) -> Quantizer:
     smoothed = rows / smooth
     low, high = min(float(smoothed.min()), 0.0), max(float(smoothed.max()), 0.0)
     scale = max(room * (high - low), 1e-6) / 255
@@ -147,21 +147,21 @@ def _static(rows: Floats, smooth: Floats, room: float = _ROOM) -> Quantizer:
     return Quantizer("static" if (smooth == 1).all() else "smoothed", scale, zero, smooth)
 
 
-def _gelu_static(largest: float, ones: Floats) -> Quantizer:
+def _gelu_static(largest: float, ones: Float32Array) -> Quantizer:
     zero = max(1, round(255 * GELU_FLOOR / (GELU_FLOOR + largest)))
     scale = max(GELU_FLOOR / zero, largest / (255 - zero))
     return Quantizer("static", scale, zero, ones)
 
 
-def _split(channel_max: Floats, ones: Floats, budget: int) -> Quantizer:
+def _split(channel_max: Float32Array, ones: Float32Array, budget: int) -> Quantizer:
     """One scale for all rows, of a range that a few channels exceed; copies hold the excess.
 
     Above 4, Gelu is the identity, and uint8 saturates. So a channel that reaches ``n`` times the
     range is the sum of ``n`` columns, each shifted by one range more than the one before.
     """
 
-    def steps(largest: float) -> Indices:
-        further: Indices = (np.ceil(channel_max / largest) - 1).clip(0).astype(np.int64)
+    def steps(largest: float) -> Int64Array:
+        further: Int64Array = (np.ceil(channel_max / largest) - 1).clip(0).astype(np.int64)
         return further
 
     low, high = _LEAST_STEP, max(float(channel_max.max()), _LEAST_STEP)
@@ -176,7 +176,9 @@ def _split(channel_max: Floats, ones: Floats, budget: int) -> Quantizer:
     return Quantizer("split", plain.scale, plain.zero_point, ones, copies, shifts)
 
 
-def activation_error(quantizer: Quantizer, rows: Floats, weights: Sequence[Floats]) -> float:
+def activation_error(
+    quantizer: Quantizer, rows: Float32Array, weights: Sequence[Float32Array]
+) -> float:
     """Relative error of the products of the rows that the quantised input causes."""
     restored = quantizer.restored(rows)
     exact = [rows @ weight for weight in weights]
@@ -188,17 +190,21 @@ def activation_error(quantizer: Quantizer, rows: Floats, weights: Sequence[Float
 
 
 def choose(
-    producer: str, statistics: Statistics, weights: Sequence[Floats], *, may_split: bool = False
+    producer: str,
+    calibration: CalibrationRows,
+    weights: Sequence[Float32Array],
+    *,
+    may_split: bool = False,
 ) -> Quantizer:
     """The cheapest quantiser that is good enough, or as good as the careful one.
 
     Args:
         producer: the operator that computed the input.
-        statistics: what calibration saw.
+        calibration: the rows that calibration saw.
         weights: of the linear layers that read it, ``[inputs, outputs]`` each.
         may_split: whether channels of the input can be computed again with a shift.
     """
-    rows = statistics.rows
+    rows = calibration.rows
     ones = np.ones(rows.shape[1], np.float32)
     if producer == "Gelu":
         channel_max = np.maximum(rows.max(axis=0), 0) * _ROOM
@@ -214,7 +220,7 @@ def choose(
     else:
         cheaper = [_static(rows, ones)]
         careful = Quantizer("row", 1 / 127, ROW_ZERO, ones)
-    sample = statistics.sample
+    sample = calibration.sample
     limit = max(_AS_GOOD * activation_error(careful, sample, weights), _GOOD_ENOUGH)
     for quantizer in cheaper:
         if activation_error(quantizer, sample, weights) <= limit:

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
-
 from bertd_export.checkpoint.loading import Checkpoint
+from bertd_export.checkpoint.texts import TokenizedText, as_read
 from bertd_export.errors import ExportError, shortened
 from bertd_export.files.lines import split_lines
-from bertd_export.parity.cases import Text
 
 BUILT_IN = "built-in"
 _EVERY = 3  # each third text judges, the others calibrate
@@ -21,7 +19,7 @@ _MOST = 4096  # tokens that calibrate; more cost time and change little
 
 
 @dataclass(frozen=True)
-class Sample:
+class CalibrationTexts:
     """Texts, and where they came from.
 
     Attributes:
@@ -49,7 +47,7 @@ def _line(line: str, number: int, source: str) -> str:
     return text
 
 
-def read_sample(path: Path | None) -> Sample:
+def read_sample(path: Path | None) -> CalibrationTexts:
     """Read the user's texts, or the built-in multilingual ones.
 
     Args:
@@ -71,7 +69,7 @@ def read_sample(path: Path | None) -> Sample:
             f"{source} has {len(texts)} texts, calibration needs {_FEWEST} or more "
             f"(some dozens, in the languages that will be served, are better)"
         )
-    return Sample(
+    return CalibrationTexts(
         source=source,
         sha256=hashlib.sha256(raw).hexdigest(),
         calibrate=[text for n, text in enumerate(texts) if n % _EVERY != _EVERY - 1],
@@ -79,7 +77,7 @@ def read_sample(path: Path | None) -> Sample:
     )
 
 
-def tokenized(checkpoint: Checkpoint, texts: list[str]) -> list[Text]:
+def tokenized(checkpoint: Checkpoint, texts: list[str]) -> list[TokenizedText]:
     """The texts as the model reads them, cut at its longest sequence.
 
     Where masks are filled, the token in the middle of each text becomes one.
@@ -87,7 +85,6 @@ def tokenized(checkpoint: Checkpoint, texts: list[str]) -> list[Text]:
     Raises:
         ExportError: the tokenizer makes no token of a text.
     """
-    limit = min(checkpoint.max_tokens, _LONGEST)
     found = []
     for text in texts:
         encoding = checkpoint.tokenizer.encode(text)
@@ -96,15 +93,14 @@ def tokenized(checkpoint: Checkpoint, texts: list[str]) -> list[Text]:
                 f"the tokenizer makes no token of the calibration text {shortened(text)!r}: "
                 f"remove it"
             )
-        ids = np.array(encoding.ids[:limit], np.int64)
-        types = np.array(encoding.type_ids[:limit], np.int64)
+        text_read = as_read(encoding, checkpoint, longest=_LONGEST)
         if checkpoint.head.mask_token_id is not None:
-            ids[len(ids) // 2] = checkpoint.head.mask_token_id
-        found.append(Text(ids, np.minimum(types, checkpoint.type_vocab_size - 1)))
+            text_read.ids[len(text_read.ids) // 2] = checkpoint.head.mask_token_id
+        found.append(text_read)
     return found
 
 
-def for_calibration(checkpoint: Checkpoint, sample: Sample) -> list[Text]:
+def for_calibration(checkpoint: Checkpoint, sample: CalibrationTexts) -> list[TokenizedText]:
     """The calibrating texts, evenly thinned out where they have more than 4096 tokens."""
     texts = tokenized(checkpoint, sample.calibrate)
     total = sum(len(text.ids) for text in texts)

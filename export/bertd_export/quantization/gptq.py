@@ -3,16 +3,16 @@
 import numpy as np
 import numpy.typing as npt
 import torch
+from bertd.bundle.arrays import Float32Array
 
 LEVELS = 63  # AVX2's product of u8 and s8 saturates beyond 7 bits
 _DAMPING = 0.01
 _BLOCK = 64
 
-Floats = npt.NDArray[np.float32]
 Int8s = npt.NDArray[np.int8]
 
 
-def compensation(gram: Floats) -> tuple[npt.NDArray[np.intp], Floats]:
+def compensation(gram: Float32Array) -> tuple[npt.NDArray[np.intp], Float32Array]:
     """The order in which input channels are rounded, and how later ones make up for each error.
 
     Args:
@@ -35,8 +35,8 @@ def compensation(gram: Floats) -> tuple[npt.NDArray[np.intp], Floats]:
 
 
 def round_weight(
-    weight: Floats, order: npt.NDArray[np.intp], upper: Floats
-) -> tuple[Int8s, Floats]:
+    weight: Float32Array, order: npt.NDArray[np.intp], upper: Float32Array
+) -> tuple[Int8s, Float32Array]:
     """Round a weight, one input channel after another.
 
     Args:

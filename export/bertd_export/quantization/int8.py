@@ -1,45 +1,50 @@
-"""From the packed fp32 graph to an int8 one that is good enough, or a refusal."""
+"""From the packed fp32 graph to an int8 one that is good enough, or a refusal.
+
+::
+
+    fp32 graph ──folding──> the same answers, even rows ──calibration texts──> rounded layers
+               ──search──> int8 graph, fewest layers in fp32 ──> cosine to fp32 ──> gate
+"""
 
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
-from bertd.bundle import (
-    GRAPH_NAME,
-    Evaluation,
-    Parity,
-    Quantization,
-)
+from bertd.bundle import GRAPH_NAME, Evaluation, Parity, Quantization
 
 from bertd_export.checkpoint.families import attention_calls
 from bertd_export.checkpoint.loading import Checkpoint
-from bertd_export.errors import ExportError, shortened
-from bertd_export.evaluation.evaluation import Evaluator
-from bertd_export.files.saving import save_graph
+from bertd_export.checkpoint.texts import TokenizedText
+from bertd_export.errors import ExportError
+from bertd_export.graph.fusion import check_fusion
 from bertd_export.graph.runtime import optimized, session
-from bertd_export.parity.agreement import Agreement, agreement, logit_agreement
-from bertd_export.parity.answers import batches, judged, judged_answers
-from bertd_export.parity.cases import Text
-from bertd_export.parity.parity import check_fusion, compare, feed_of, measure, run_packed
-from bertd_export.quantization.calibration import Sample, for_calibration, read_sample, tokenized
-from bertd_export.quantization.folds import fold
-from bertd_export.quantization.integer_graph import INTEGER_PRODUCT, write_int8
-from bertd_export.quantization.linears import (
+from bertd_export.graph.saving import save_graph
+from bertd_export.parity.agreement import CosineScores, compared_output
+from bertd_export.parity.packed_batch import batches_of, compared_outputs, feed_of, run_packed
+from bertd_export.quantization.calibration import (
+    CalibrationTexts,
+    for_calibration,
+    read_sample,
+    tokenized,
+)
+from bertd_export.quantization.conversion import PrecisionRecord, QualityGate
+from bertd_export.quantization.folding import fold
+from bertd_export.quantization.int8_exceptions import Candidates, matched, search
+from bertd_export.quantization.int8_graph import INTEGER_PRODUCT
+from bertd_export.quantization.linear_layers import (
     find_linears,
     share_equal_weights,
     split_residual_biases,
 )
-from bertd_export.quantization.quantize import Feed, RoundedLinear, ranges, round_linears
+from bertd_export.quantization.rounding import Feed, ranges, round_linears
 
 SCHEME = 2
 DEFAULT_MIN_COSINE = 0.99
-_WORST = 3  # examples shown with a refusal
 _ROOM = 1.25  # by how much another machine's differences may exceed those of the export
 
 
@@ -69,88 +74,16 @@ def count_integer_products(graph: Path) -> int:
     return sum(node.op_type == INTEGER_PRODUCT for node in optimized(graph).graph.node)
 
 
-class _Candidates:
-    """Int8 graphs that differ in which linear layers stay in fp32, and how good each is."""
-
-    def __init__(
-        self, graph: Path, checkpoint: Checkpoint, rounded: list[RoundedLinear], judge: list[Text]
-    ) -> None:
-        self.path = graph.with_name("int8.onnx")  # beside the fp32 weights that it refers to
-        self._fp32 = onnx.load(str(graph), load_external_data=False)
-        self._checkpoint = checkpoint
-        self._rounded = rounded
-        self._judge = judge
-        self._expected = judged_answers(session(graph), checkpoint, judge)
-
-    def judge(self, kept: set[str]) -> Agreement:
-        """Write the graph with these linear layers in fp32, and compare it with the fp32 graph."""
-        chosen = [one for one in self._rounded if one.linear.name not in kept]
-        self.path.write_bytes(write_int8(self._fp32, chosen).SerializeToString())
-        answers = judged_answers(session(self.path), self._checkpoint, self._judge)
-        score = agreement if self._checkpoint.task == "feature-extraction" else logit_agreement
-        return score(self._expected, answers)
-
-
-def _search(
-    candidates: _Candidates, asked: set[str], rounded: list[RoundedLinear], least: float
-) -> tuple[set[str], Agreement]:
-    """Keep the fewest linear layers in fp32, worst first, that reach the mean cosine.
-
-    Returns:
-        The layers kept and the agreement; below ``least`` if half of the layers do not suffice.
-    """
-    ranked = sorted(
-        (one for one in rounded if one.linear.name not in asked), key=lambda one: -one.error
-    )
-    names = [one.linear.name for one in ranked]
-    found = candidates.judge(asked)
-    if found.mean >= least:
-        return asked, found
-    low, high = 0, len(names) // 2  # low is known to fail
-    best = asked | set(names[:high])
-    reached = candidates.judge(best)
-    if reached.mean < least:
-        return best, reached
-    while high - low > 1:
-        middle = (low + high) // 2
-        kept = asked | set(names[:middle])
-        found = candidates.judge(kept)
-        if found.mean >= least:
-            high, best, reached = middle, kept, found
-        else:
-            low = middle
-    return best, candidates.judge(best)  # the file on disk is now the chosen one
-
-
-def _matched(patterns: tuple[str, ...], names: list[str]) -> set[str]:
-    kept: set[str] = set()
-    for pattern in patterns:
-        found = {name for name in names if fnmatchcase(name, pattern)}
-        if not found:
-            raise ExportError(
-                f"--keep-fp32 {pattern} matches no linear layer; there are: {', '.join(names)}"
-            )
-        kept |= found
-    if len(kept) == len(names):
-        raise ExportError("--keep-fp32 keeps every linear layer: export with --precision fp32")
-    return kept
-
-
-def _refuse(found: Agreement, least: float, kept: int, texts: list[str]) -> ExportError:
-    summary = (
+def _refusal(found: CosineScores, least: float, kept: int, texts: list[str]) -> ExportError:
+    return ExportError(
         f"int8 agrees with fp32 to a mean cosine of {found.mean:.5f} (lowest {found.lowest:.5f}), "
         f"less than --min-cosine {least:g}, even with {kept} linear layers kept in fp32; "
         f"calibrate on texts like those that will be served (--calibration FILE), lower "
-        f"--min-cosine, or export fp32. Worst texts:"
+        f"--min-cosine, or export fp32. Worst texts: {' '.join(found.worst(texts, 5))}"
     )
-    lines = [summary]
-    for number, score in found.worst(_WORST):
-        text = texts[number]
-        lines.append(f"  {score:.5f}  {shortened(text)}")
-    return ExportError("\n".join(lines))
 
 
-def _check(graph: Path, checkpoint: Checkpoint, products: int, judge: list[Text]) -> None:
+def _check(graph: Path, checkpoint: Checkpoint, products: int, judge: list[TokenizedText]) -> None:
     """Check what the cosine does not show: the operators, and equal bits however a text is run."""
     check_fusion(graph, attention_calls(checkpoint.model.config))
     found = count_integer_products(graph)
@@ -158,19 +91,19 @@ def _check(graph: Path, checkpoint: Checkpoint, products: int, judge: list[Text]
         raise ExportError(
             f"ONNX Runtime runs {found} integer matrix products for {products} linear layers"
         )
-    batched = judged_answers(session(graph), checkpoint, judge)
+    batched = compared_outputs(session(graph), checkpoint, judge)
     single = _one_thread(graph)
     for text, answer in zip(judge, batched, strict=True):
-        if not np.array_equal(answer, judged(run_packed(single, checkpoint, [text])[0])):
+        if not np.array_equal(answer, compared_output(run_packed(single, checkpoint, [text])[0])):
             raise ExportError(
                 f"the answer to a text of {len(text.ids)} tokens is not bit-identical "
                 f"batched and alone on one thread"
             )
 
 
-def _feeds(graph: Path, checkpoint: Checkpoint, sample: Sample) -> list[Feed]:
+def _feeds(graph: Path, checkpoint: Checkpoint, sample: CalibrationTexts) -> list[Feed]:
     run = session(graph)
-    packed = batches(for_calibration(checkpoint, sample))
+    packed = batches_of(for_calibration(checkpoint, sample))
     return [feed_of(run, checkpoint, batch) for batch in packed]
 
 
@@ -178,21 +111,21 @@ def _quantize(
     graph: Path,
     checkpoint: Checkpoint,
     options: Int8Options,
-    sample: Sample,
+    sample: CalibrationTexts,
     progress: Callable[[str], None],
 ) -> tuple[Path, Quantization]:
     skeleton = onnx.load(str(graph), load_external_data=False)
     names = [linear.name for linear in find_linears(skeleton.graph)]
     if not names:
         raise ExportError("the graph has no linear layers that int8 could replace")
-    asked = _matched(options.keep_fp32, names)
+    asked = matched(options.keep_fp32, names)
     rounded = round_linears(graph, _feeds(graph, checkpoint, sample), progress)
     progress("comparing int8 with fp32")
     judge = tokenized(checkpoint, sample.judge)
-    candidates = _Candidates(graph, checkpoint, rounded, judge)
-    kept, found = _search(candidates, asked, rounded, options.min_cosine)
+    candidates = Candidates(graph, checkpoint, rounded, judge)
+    kept, found = search(candidates, asked, rounded, options.min_cosine)
     if found.mean < options.min_cosine:
-        raise _refuse(found, options.min_cosine, len(kept), sample.judge)
+        raise _refusal(found, options.min_cosine, len(kept), sample.judge)
     progress("checking the int8 operators")
     _check(candidates.path, checkpoint, len(names) - len(kept), judge)
     record = Quantization(
@@ -208,7 +141,9 @@ def _quantize(
     return candidates.path, record
 
 
-def _prepare(fp32: onnx.ModelProto, path: Path, checkpoint: Checkpoint, sample: Sample) -> None:
+def _prepare(
+    fp32: onnx.ModelProto, path: Path, checkpoint: Checkpoint, sample: CalibrationTexts
+) -> None:
     """Give the graph the form that int8 starts from, and write it; its answers stay the same."""
     share_equal_weights(fp32.graph)
     split_residual_biases(fp32.graph)
@@ -220,25 +155,52 @@ def _prepare(fp32: onnx.ModelProto, path: Path, checkpoint: Checkpoint, sample: 
     save_graph(fp32, path)
 
 
-def to_int8(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
+@dataclass(frozen=True)
+class Int8Conversion:
+    """An int8 graph and what was measured.
+
+    Attributes:
+        graph: the model.
+        record: for the manifest.
+        evaluation: on the user's labelled data, where there is any.
+    """
+
+    graph: onnx.ModelProto
+    record: Quantization
+    evaluation: Evaluation | None
+
+    def described(self) -> PrecisionRecord:
+        """What the manifest says of it."""
+        return PrecisionRecord(quantization=self.record, evaluation=self.evaluation)
+
+    def held(self, found: dict[str, Parity]) -> dict[str, Parity]:
+        """What was found, with a tolerance that leaves room for another machine.
+
+        The cosine has judged the graph already.
+        """
+        return {
+            output: parity.model_copy(
+                update={"tolerance": max(parity.tolerance, _ROOM * parity.max_abs_diff)}
+            )
+            for output, parity in found.items()
+        }
+
+
+def to_int8(
     fp32: onnx.ModelProto,
-    checkpoint: Checkpoint,
     options: Int8Options,
-    tolerance: float,
+    gate: QualityGate,
     scratch: Path,
     progress: Callable[[str], None],
-    evaluator: Evaluator | None = None,
-) -> tuple[onnx.ModelProto, Quantization, Evaluation | None]:
+) -> Int8Conversion:
     """Quantise the packed graph.
 
     Args:
         fp32: the packed graph; its tensors are moved to a temporary file.
-        checkpoint: what it was traced from.
         options: what the user asks for.
-        tolerance: largest difference of the fp32 graph from PyTorch eager.
+        gate: what both graphs are compared with.
         scratch: folder in which a temporary one is made; it needs room for the weights.
         progress: told what happens next.
-        evaluator: measures both graphs on labelled data.
 
     Raises:
         ExportError: a file of the user's is wrong, the fp32 graph is not right, or int8 does not
@@ -248,24 +210,9 @@ def to_int8(  # noqa: PLR0913, PLR0917 - the steps of one procedure share them
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         path = Path(name) / GRAPH_NAME
         progress("folding the spread of activations into weights")
-        _prepare(fp32, path, checkpoint, sample)
+        _prepare(fp32, path, gate.checkpoint, sample)
         progress("comparing the fp32 graph with PyTorch")
-        measure(path, checkpoint, tolerance)
-        chosen, record = _quantize(path, checkpoint, options, sample, progress)
-        evaluation = evaluator.compare({"fp32": path, "int8": chosen}) if evaluator else None
-        return onnx.load(str(chosen)), record, evaluation
-
-
-def parity_of(graph: Path, checkpoint: Checkpoint, tolerance: float) -> dict[str, Parity]:
-    """How far the int8 graph is from PyTorch eager, by output.
-
-    The cosine has judged the graph already. What is measured here becomes, with some room, the
-    tolerance to which a later comparison holds the bundle.
-
-    Raises:
-        ExportError: an answer is not finite, or depends on its batch.
-    """
-    return {
-        output: found.model_copy(update={"tolerance": max(tolerance, _ROOM * found.max_abs_diff)})
-        for output, found in compare(graph, checkpoint, tolerance).items()
-    }
+        gate.check_fp32(path)
+        chosen, record = _quantize(path, gate.checkpoint, options, sample, progress)
+        evaluation = gate.evaluate({"fp32": path, "int8": chosen})
+        return Int8Conversion(onnx.load(str(chosen)), record, evaluation)

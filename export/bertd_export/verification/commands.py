@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bertd_export.checkpoint.options import allow_pickle
+
 if TYPE_CHECKING:
     from bertd_export.verification.graph_summary import GraphSummary, Value
 
@@ -138,12 +140,7 @@ def _print(title: str, lines: list[tuple[str, str]]) -> None:
     "--revision",
     help="Branch, tag or commit of a hub id.  [default: the commit in the manifest]",
 )
-@click.option(
-    "--allow-pickle",
-    is_flag=True,
-    help="Read pytorch_model.bin where there are no safetensors. It is unpickled by a loader that "
-    "makes tensors only and runs no code.",
-)
+@allow_pickle
 def verify(bundle: Path, model: str, **options: Any) -> None:
     """Repeat BUNDLE's comparison with PyTorch on this machine.
 
@@ -154,10 +151,10 @@ def verify(bundle: Path, model: str, **options: Any) -> None:
     from bertd.bundle import BundleError
 
     from bertd_export.errors import ExportError
-    from bertd_export.verification import verification
+    from bertd_export.verification.verify import verify as verify_bundle
 
     try:
-        found = verification.verify(bundle, model, **options)
+        found = verify_bundle(bundle, model, **options)
     except (BundleError, ExportError) as error:
         raise click.ClickException(str(error)) from error
     for output, parity in found.parity.items():

@@ -23,13 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertd.bundle import ProblemType, RankingActivation
-
-Float32Array = NDArray[np.float32]
-Int64Array = NDArray[np.int64]
+from bertd.bundle.arrays import Float32Array, Int64Array
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TokenSpan:
     """An answer: tokens `start` to `end`, both included; `(0, 0)` with `is_answer` false if none.
 
     `probability` is among all spans that were allowed, and the absence of an answer if it was.
@@ -153,7 +151,7 @@ def best_spans(  # noqa: PLR0913 - limits by keyword
     max_tokens: int,
     count: int = 1,
     allow_no_answer: bool = False,
-) -> list[Span]:
+) -> list[TokenSpan]:
     """The most probable answers of question-answering, best first.
 
     The probability is the softmax of all allowed spans, scored as by :func:`scored_spans`.
@@ -178,9 +176,9 @@ def best_spans(  # noqa: PLR0913 - limits by keyword
     probabilities = softmax(scores)
     order = np.argsort(-scores, kind="stable")[:count]
     return [
-        Span(int(first[index]), int(last[index]), float(probabilities[index]))
+        TokenSpan(int(first[index]), int(last[index]), float(probabilities[index]))
         if index < len(first)
-        else Span(0, 0, float(probabilities[index]), is_answer=False)
+        else TokenSpan(0, 0, float(probabilities[index]), is_answer=False)
         for index in order
     ]
 

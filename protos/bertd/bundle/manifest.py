@@ -55,7 +55,7 @@ Task = Literal[
 ]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 RankingActivation = Literal["sigmoid", "identity"]
-Rows = Literal["sequences", "tokens", "masks"]
+FirstAxis = Literal["sequences", "tokens", "masks"]
 
 Precision = Literal["fp32", "int8", "fp16"]
 Pooling = Literal["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
@@ -164,7 +164,7 @@ class Manifest(_Record):
     unnumbered_token_id: int | None = Field(
         default=None, description="token that takes no position (see bertd.bundle.positions)"
     )
-    outputs: dict[str, Rows] = Field(
+    outputs: dict[str, FirstAxis] = Field(
         min_length=1, description="outputs of the graph, and what their first axis counts"
     )
     dimensions: int = Field(

@@ -10,9 +10,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Int64Array = NDArray[np.int64]
+from bertd.bundle.arrays import Int64Array
 
 
 def number_positions(

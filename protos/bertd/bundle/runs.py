@@ -14,9 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Int64Array = NDArray[np.int64]
+from bertd.bundle.arrays import Int64Array
 
 SHORT_TOKENS = 256
 """The longest sequence that counts as short."""

@@ -12,26 +12,28 @@ keep no state between runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from bertd import bundle
 from bertd.bundle import heads
-from numpy.typing import NDArray
+from bertd.bundle.arrays import Float32Array, Int64Array
 
 from bertd_server.engine import sessions
-from bertd_server.engine.packing import Int64Array, PackedBatch, TokenSequence, pack
+from bertd_server.engine.packing import PackedBatch, TokenSequence, pack
 from bertd_server.engine.prepacking import prepacked
 from bertd_server.engine.sessions import SessionOptions
 from bertd_server.system import cpu
 from bertd_server.system.logs import get_logger
 from bertd_server.system.values import Profile, Provider
 
-Float32Array = NDArray[np.float32]
+GraphOutputs = Mapping[str, Float32Array]
+"""Arrays by the names of the graph's outputs."""
 
 _NOWHERE: Int64Array = np.empty(0, np.int64)
 NO_LIMIT = 2**62  # tokens: more than any batch has
@@ -90,6 +92,11 @@ class Engine:
         self.lanes = self.options.lanes or self.options.threads
         self.has_wide = self.options.provider == "cpu" and self.options.threads > 1
         self.max_batch_tokens = NO_LIMIT
+        self._pack = partial(
+            pack,
+            position_offset=manifest.position_offset,
+            unnumbered_token_id=manifest.unnumbered_token_id,
+        )
         with ThreadPoolExecutor(1) as opener:  # threads of a session are as nice as who opens it
             self._narrow, self._wide = opener.submit(self._open_nicely, folder).result()
         sessions.check_names(self._narrow, folder, manifest)
@@ -158,12 +165,17 @@ class Engine:
         """
         names = list(self.outputs if outputs is None else outputs)
         batch = self._pack(sequences)
-        masks = self._masks(batch)
-        arrays = self._compute(batch, names, masks, wide=wide)
-        if batch.sequences == 1:  # every row is of the one
+        masks = _NOWHERE
+        if self.manifest.mask_token_id is not None:
+            masks = np.flatnonzero(batch.input_ids == self.manifest.mask_token_id)
+        if bundle.SPARSE_EMBEDDING in names:
+            arrays = self._pooled(batch, names, masks, wide=wide)
+        else:
+            arrays = dict(zip(names, self._run(batch, names, masks, wide=wide), strict=True))
+        if len(sequences) == 1:  # every row is of the one
             return [arrays]
         edges = {
-            "sequences": range(batch.sequences + 1),
+            "sequences": range(len(sequences) + 1),
             "tokens": batch.cu_seqlens.tolist(),
             "masks": masks.searchsorted(batch.cu_seqlens).tolist(),
         }
@@ -177,29 +189,20 @@ class Engine:
         """Compute one vector per sequence: float32 `[sequences, dimensions]`."""
         batch = self._pack(sequences)
         (vectors,) = self._run(batch, [bundle.SENTENCE_EMBEDDING], _NOWHERE, wide=wide)
-        if batch.sequences == 1:
+        if len(sequences) == 1:
             return vectors
         restored = np.empty_like(vectors)
         restored[batch.arrangement.order] = vectors
         return restored
 
-    def _pack(self, sequences: Sequence[TokenSequence]) -> PackedBatch:
-        return pack(sequences, self.manifest.position_offset, self.manifest.unnumbered_token_id)
-
-    def _masks(self, batch: PackedBatch) -> Int64Array:
-        """Places of the mask tokens in the batch; none where the task has no masks."""
-        if self.manifest.mask_token_id is None:
-            return _NOWHERE
-        return np.flatnonzero(batch.input_ids == self.manifest.mask_token_id)
-
-    def _compute(
+    def _pooled(
         self, batch: PackedBatch, names: list[str], masks: Int64Array, *, wide: bool
     ) -> dict[str, Float32Array]:
-        """The outputs of these names."""
-        if bundle.SPARSE_EMBEDDING not in names:
-            return dict(zip(names, self._run(batch, names, masks, wide=wide), strict=True))
-        # Every token is projected as if it were a mask, which the plan of memory allows for. Pooled
-        # here, on the lane: what leaves has a row for each text.
+        """The sparse embedding, and the logits at the masks if they are among the names.
+
+        Every token is projected as if it were a mask, which the plan of memory allows for. Pooled
+        here, on the lane: what leaves has a row for each text.
+        """
         (logits,) = self._run(batch, [bundle.LOGITS], np.arange(batch.tokens), wide=wide)
         found = {bundle.SPARSE_EMBEDDING: heads.sparse_weights(logits, batch.cu_seqlens)}
         if bundle.LOGITS in names:

@@ -16,11 +16,9 @@ from itertools import accumulate
 
 import numpy as np
 from bertd import bundle
+from bertd.bundle.arrays import Int64Array
 from bertd.bundle.positions import number_positions
 from bertd.bundle.runs import Arrangement, arrange
-from numpy.typing import NDArray
-
-Int64Array = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,9 @@ from bertd_server.errors import (
     UnknownModel,
     WrongTask,
 )
-from bertd_server.inside.given import SettingsError
+from bertd_server.inside.methods import Ranked
 from bertd_server.inside.models import OpenModel, OpenModels, open_model, open_models
-from bertd_server.inside.questions import Ranked
+from bertd_server.inside.settings import SettingsError
 from bertd_server.inside.threaded import (
     SyncModel,
     SyncModels,

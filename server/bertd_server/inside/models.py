@@ -22,10 +22,9 @@ from weakref import WeakKeyDictionary
 from bertd.bundle import BundleError, Manifest
 
 from bertd_server.errors import Draining, UnknownModel
-from bertd_server.inside import calls, questions
-from bertd_server.inside.calls import asked
-from bertd_server.inside.given import SettingsError, given, of_model
-from bertd_server.inside.options import OfModel, Running
+from bertd_server.inside.methods import ModelMethods
+from bertd_server.inside.options import LoadOptions, OpenOptions
+from bertd_server.inside.settings import SettingsError, model_settings, settings_of
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.models.loading import Loader
 from bertd_server.models.model import Model
@@ -35,7 +34,7 @@ from bertd_server.security.paths import check_version, version_of
 R = TypeVar("R")
 
 
-class OpenModel:
+class OpenModel(ModelMethods):
     """A model that answers, made by :meth:`OpenModels.load`. Use it on that event loop.
 
     A method raises the error of the first input that has no answer. Its twin with `_each` gives a
@@ -50,30 +49,6 @@ class OpenModel:
 
     To cancel a call takes its texts out of the queue.
     """
-
-    embed = asked(calls.embed)
-    embed_each = asked(questions.embed)
-    embed_tokens = asked(calls.embed_tokens)
-    embed_tokens_each = asked(questions.embed_tokens)
-    embed_sparse = asked(calls.embed_sparse)
-    embed_sparse_each = asked(questions.embed_sparse)
-    classify = asked(calls.classify)
-    classify_each = asked(questions.classify)
-    classify_zero_shot = asked(calls.classify_zero_shot)
-    classify_zero_shot_each = asked(questions.classify_zero_shot)
-    rerank = asked(calls.rerank)
-    rerank_each = asked(questions.score_documents)
-    tag = asked(calls.tag)
-    tag_each = asked(questions.tag)
-    answer = asked(calls.answer)
-    answer_each = asked(questions.answer)
-    fill_mask = asked(calls.fill_mask)
-    fill_mask_each = asked(questions.fill_mask)
-    tokenize = asked(calls.tokenize)
-    tokenize_each = asked(questions.tokenize)
-    count_tokens = asked(calls.count_tokens)
-    count_tokens_each = asked(questions.count_tokens)
-    detokenize = asked(questions.detokenize)
 
     def __init__(self, model: Model, models: OpenModels) -> None:
         self._model = model
@@ -134,7 +109,7 @@ class OpenModels:
         catalogue: the models by name; services look there.
     """
 
-    def __init__(self, **settings: Unpack[Running]) -> None:
+    def __init__(self, **settings: Unpack[OpenOptions]) -> None:
         """Begin with none: threads come with the first model.
 
         Args:
@@ -143,7 +118,7 @@ class OpenModels:
         Raises:
             SettingsError: there is no such setting, or it cannot have the value.
         """
-        self.settings = given(settings)
+        self.settings = settings_of(settings)
         self.catalogue = Catalogue(self.settings.default_model)
         self._heard: list[Callable[[int], None]] = []
         self._lanes = 0
@@ -153,7 +128,7 @@ class OpenModels:
         self._ends: WeakKeyDictionary[Model, asyncio.Future[bool]] = WeakKeyDictionary()
 
     async def load(
-        self, folder: str | Path, *, name: str = "", version: str = "", **own: Unpack[OfModel]
+        self, folder: str | Path, *, name: str = "", version: str = "", **own: Unpack[LoadOptions]
     ) -> OpenModel:
         """Load a bundle, on a thread: verify it, measure it, warm it up. It takes seconds.
 
@@ -179,7 +154,7 @@ class OpenModels:
         except BundleError as error:
             raise SettingsError(str(error)) from error
         self._check_open()
-        model = await self._loader.load_aside(folder, name, version, of_model(own))
+        model = await self._loader.load_aside(folder, name, version, model_settings(own))
         if self._closed:
             await model.drain()
             self._loader.close()
@@ -273,7 +248,7 @@ class OpenModels:
         await self.close()
 
 
-def open_models(**settings: Unpack[Running]) -> OpenModels:
+def open_models(**settings: Unpack[OpenOptions]) -> OpenModels:
     """Open a set of models that share lanes; use it with `async with`.
 
     ::
@@ -283,7 +258,7 @@ def open_models(**settings: Unpack[Running]) -> OpenModels:
             vectors = await model.embed(["one text", "another"])
 
     Args:
-        settings: how models are run, :class:`bertd_server.inside.options.Running`.
+        settings: how models are run, :class:`bertd_server.inside.options.OpenOptions`.
 
     Raises:
         SettingsError: there is no such setting, or it cannot have the value.
@@ -293,14 +268,14 @@ def open_models(**settings: Unpack[Running]) -> OpenModels:
 
 @asynccontextmanager
 async def open_model(
-    folder: str | Path, *, name: str = "", **settings: Unpack[Running]
+    folder: str | Path, *, name: str = "", **settings: Unpack[OpenOptions]
 ) -> AsyncIterator[OpenModel]:
     """Open one model; use it with `async with`.
 
     Args:
         folder: the bundle.
         name: by which it goes in errors; empty for its own.
-        settings: how it is run, :class:`bertd_server.inside.options.Running`.
+        settings: how it is run, :class:`bertd_server.inside.options.OpenOptions`.
 
     Raises:
         SettingsError: there is no such setting, or it cannot have the value.

@@ -4,8 +4,8 @@
 
     How            timeout, priority, long_text, truncation_side
       Windowed     stride
-    Running        lanes, memory, batches, queue: a part of bertd_server.config.settings
-    OfModel        the limits of one model
+    OpenOptions    lanes, memory, batches, queue: a part of bertd_server.config.settings
+    LoadOptions    the limits of one model
 
 The words are those of the client and of `bertd.v1`, so that a program can move from one to the
 other. Each option may be left out.
@@ -20,9 +20,9 @@ from typing import Any, Literal, TypedDict
 from bertd_server.errors import InvalidInput
 from bertd_server.scheduling.scheduler import BULK, INTERACTIVE
 from bertd_server.system.values import Profile, Provider
-from bertd_server.tasks.ask import Caller
-from bertd_server.tokenization.cutting import Side
-from bertd_server.tokenization.reading import Fit, LongText
+from bertd_server.tasks.ask import CallContext
+from bertd_server.tokenization.reader import Fit, LongText
+from bertd_server.tokenization.truncation import CutSide
 
 Priority = Literal["interactive", "bulk"]
 
@@ -43,7 +43,7 @@ class How(TypedDict, total=False):
     long_text: LongText
     """What to do with an input that is longer than the model reads: "error", the default, refuses
     it; "truncate" cuts it; "window" reads it in windows and merges what they say."""
-    truncation_side: Side
+    truncation_side: CutSide
     """The end that "truncate" cuts; "right" by default."""
 
 
@@ -54,7 +54,7 @@ class Windowed(How, total=False):
     """Tokens that neighbouring windows share; 0 by default."""
 
 
-class Running(TypedDict, total=False):
+class OpenOptions(TypedDict, total=False):
     """How models are run: settings of docs/configuration.md, with its defaults but for two.
 
     `max_request_seconds` is 0, no limit, and nothing is read from the environment.
@@ -83,7 +83,7 @@ class Running(TypedDict, total=False):
     default_model: str
 
 
-class OfModel(TypedDict, total=False):
+class LoadOptions(TypedDict, total=False):
     """What a model may have of its own, as in `model.toml`; the rest is that of all."""
 
     share: float
@@ -97,14 +97,14 @@ class OfModel(TypedDict, total=False):
     cache_bytes: int | str
 
 
-def caller(how: Mapping[str, Any]) -> Caller:
+def caller(how: Mapping[str, Any]) -> CallContext:
     """How long the caller waits from now, and how urgently."""
     priority = how.get("priority", "interactive")
     _check("priority", priority, _PRIORITIES)
     timeout = how.get("timeout")
     if timeout is None:
-        return Caller(priority=_PRIORITIES[priority])
-    return Caller.within(timeout, _PRIORITIES[priority])
+        return CallContext(priority=_PRIORITIES[priority])
+    return CallContext.within(timeout, _PRIORITIES[priority])
 
 
 def fit(how: Mapping[str, Any], *, windows: bool = False, second_only: bool = False) -> Fit:

@@ -21,10 +21,9 @@ from typing import Any, Self, TypeVar, Unpack
 from bertd.bundle import Manifest
 
 from bertd_server.errors import Draining
-from bertd_server.inside import calls, questions
-from bertd_server.inside.calls import waited
+from bertd_server.inside.methods import ModelMethods
 from bertd_server.inside.models import OpenModel, OpenModels
-from bertd_server.inside.options import OfModel, Running
+from bertd_server.inside.options import LoadOptions, OpenOptions
 from bertd_server.models.model import Model
 
 R = TypeVar("R")
@@ -83,32 +82,8 @@ def _result(waiting: Future[R]) -> R:
         raise
 
 
-class SyncModel:
+class SyncModel(ModelMethods):
     """A model that answers threads; :class:`OpenModel` says what its methods do and raise."""
-
-    embed = waited(calls.embed)
-    embed_each = waited(questions.embed)
-    embed_tokens = waited(calls.embed_tokens)
-    embed_tokens_each = waited(questions.embed_tokens)
-    embed_sparse = waited(calls.embed_sparse)
-    embed_sparse_each = waited(questions.embed_sparse)
-    classify = waited(calls.classify)
-    classify_each = waited(questions.classify)
-    classify_zero_shot = waited(calls.classify_zero_shot)
-    classify_zero_shot_each = waited(questions.classify_zero_shot)
-    rerank = waited(calls.rerank)
-    rerank_each = waited(questions.score_documents)
-    tag = waited(calls.tag)
-    tag_each = waited(questions.tag)
-    answer = waited(calls.answer)
-    answer_each = waited(questions.answer)
-    fill_mask = waited(calls.fill_mask)
-    fill_mask_each = waited(questions.fill_mask)
-    tokenize = waited(calls.tokenize)
-    tokenize_each = waited(questions.tokenize)
-    count_tokens = waited(calls.count_tokens)
-    count_tokens_each = waited(questions.count_tokens)
-    detokenize = waited(questions.detokenize)
 
     def __init__(self, model: OpenModel, loop: _Loop) -> None:
         self._model = model
@@ -146,7 +121,7 @@ class SyncModel:
 class SyncModels:
     """Models that share lanes, for threads; :class:`OpenModels` says what its methods do."""
 
-    def __init__(self, **settings: Unpack[Running]) -> None:
+    def __init__(self, **settings: Unpack[OpenOptions]) -> None:
         """Start the thread of the event loop.
 
         Raises:
@@ -164,7 +139,7 @@ class SyncModels:
             raise
 
     def load(
-        self, folder: str | Path, *, name: str = "", version: str = "", **own: Unpack[OfModel]
+        self, folder: str | Path, *, name: str = "", version: str = "", **own: Unpack[LoadOptions]
     ) -> SyncModel:
         """As :meth:`OpenModels.load`."""
 
@@ -200,11 +175,11 @@ async def _nothing() -> None:
     """Where there is nothing to close."""
 
 
-def open_models_sync(**settings: Unpack[Running]) -> SyncModels:
+def open_models_sync(**settings: Unpack[OpenOptions]) -> SyncModels:
     """Open a set of models for threads; use it with `with`.
 
     Args:
-        settings: how models are run, :class:`bertd_server.inside.options.Running`.
+        settings: how models are run, :class:`bertd_server.inside.options.OpenOptions`.
 
     Raises:
         SettingsError: there is no such setting, or it cannot have the value.
@@ -214,7 +189,7 @@ def open_models_sync(**settings: Unpack[Running]) -> SyncModels:
 
 @contextmanager
 def open_model_sync(
-    folder: str | Path, *, name: str = "", **settings: Unpack[Running]
+    folder: str | Path, *, name: str = "", **settings: Unpack[OpenOptions]
 ) -> Iterator[SyncModel]:
     """Open one model for threads; use it with `with`.
 
@@ -226,7 +201,7 @@ def open_model_sync(
     Args:
         folder: the bundle.
         name: by which it goes in errors; empty for its own.
-        settings: how it is run, :class:`bertd_server.inside.options.Running`.
+        settings: how it is run, :class:`bertd_server.inside.options.OpenOptions`.
 
     Raises:
         SettingsError: there is no such setting, or it cannot have the value.

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
@@ -25,15 +26,15 @@ from bertd_server.engine.engine import EngineOptions
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import InvalidInput
 from bertd_server.models.startup import StartOptions, start
-from bertd_server.scheduling.flights import Batch, Outcome
-from bertd_server.scheduling.forecast import Measured
-from bertd_server.scheduling.lanes import Runs, unheard
+from bertd_server.scheduling.deduplication import Batch, Completion
+from bertd_server.scheduling.forecast import StartMeasurements
+from bertd_server.scheduling.lanes import BatchEngine, unheard
 from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.scheduler import Scheduler, SchedulerOptions
 from bertd_server.scheduling.statistics import Gauges, Statistics
 from bertd_server.system.calls import Stages
 from bertd_server.system.logs import get_logger
-from bertd_server.tokenization.reading import Fit, Input, Reader, Reading
+from bertd_server.tokenization.reader import Fit, Input, Reader, Reading
 from bertd_server.tokenization.text_queue import TextOptions, TextQueue
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ log = get_logger("bertd")
 CPU = "CPUExecutionProvider"
 
 
-class Ready(Runs, Protocol):
+class Ready(BatchEngine, Protocol):
     """What a model needs of a :class:`bertd_server.engine.engine.Engine`."""
 
     @property
@@ -59,7 +60,9 @@ class Ready(Runs, Protocol):
         """What runs the graph."""
 
 
-Start = Callable[[Path, bundle.Manifest, EngineOptions, StartOptions], tuple[Ready, Measured]]
+Start = Callable[
+    [Path, bundle.Manifest, EngineOptions, StartOptions], tuple[Ready, StartMeasurements]
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ class Loaded:
     manifest: bundle.Manifest
     reader: Reader
     engine: Ready
-    measured: Measured
+    measured: StartMeasurements
 
     @classmethod
     def read(cls, folder: Path, options: ModelOptions, start: Start = start) -> Loaded:
@@ -226,7 +229,7 @@ class Model:
         """
         return await self._texts.run(
             inputs,
-            lambda part: self._reader(part, fit, prompt=prompt, offsets=offsets),
+            partial(self._reader, fit=fit, prompt=prompt, offsets=offsets),
             extra=len(prompt),
             deadline=deadline,
         )
@@ -270,8 +273,8 @@ class Model:
         priority: int,
         outputs: Sequence[str],
         stages: Stages | None = None,
-    ) -> list[Outcome]:
-        """Compute outputs of the graph for sequences, each with its own outcome, in order.
+    ) -> list[Completion]:
+        """Compute outputs of the graph for sequences, each with its own completion, in order.
 
         Args:
             sequences: at least one.
@@ -284,12 +287,6 @@ class Model:
             RequestError: the call as a whole cannot be answered.
         """
         return await self._scheduler.submit(sequences, deadline, priority, outputs, stages)
-
-    def note(self, tokenize_ns: int, total_ns: int) -> None:
-        """Take the durations of a call into the statistics."""
-        self.statistics.tokenize.observe(tokenize_ns / 1e9)
-        self.statistics.total.observe(total_ns / 1e9)
-        self.statistics.last_answer = time.time()
 
     def gauges(self) -> Gauges:
         """How things are at this moment."""

@@ -39,8 +39,8 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from bertd_server.scheduling.flights import Batch, Call
-from bertd_server.scheduling.lanes import Result
+from bertd_server.scheduling.deduplication import Batch, Submission
+from bertd_server.scheduling.lanes import BatchResult
 
 _PARENT = TraceContextTextMapPropagator()
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
@@ -172,7 +172,7 @@ class QuestionTrace:
         self._begin = time.time_ns()
         self._batch: Batch | None = None
 
-    def landed(self, call: Call, batch: Batch, result: Result) -> None:
+    def completed(self, call: Submission, batch: Batch, result: BatchResult) -> None:
         """A text of it was computed; those of one batch come one after the other."""
         if self._batch is batch:
             return
@@ -223,5 +223,5 @@ class _BatchSpan:
         self._ended = ended
 
     def end(self) -> None:
-        """All its texts have landed."""
+        """All its texts are complete."""
         self._span.end(self._ended)

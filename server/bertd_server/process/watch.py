@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bertd_server.models import memory
-from bertd_server.scheduling.flights import Batch
+from bertd_server.scheduling.deduplication import Batch
 from bertd_server.system.values import format_bytes
 
 _TIMES = 10.0  # a batch may take this many times as long as was predicted

@@ -14,34 +14,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from bisect import bisect_left, bisect_right, insort
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 from bertd_server.errors import DeadlineMissed, Overloaded
+from bertd_server.scheduling.request_queue import Backlog
 
-_FINEST = -8  # deadlines are told apart to 2**-8 s
-_PER_OCTAVE = 6  # or, further away, to 2**-6 of what is left until then, or better
 _CAUTION = 1.05  # a wait is taken to be this much longer than predicted
 _RESERVE = 4.0  # mean overruns, which the overrun of a batch seldom exceeds
-
-Slot = tuple[float, float]
-"""A stretch of time: deadlines from its begin until before its end are taken for one."""
-
-_NEVER: Slot = (math.inf, math.inf)
-
-
-class Place(NamedTuple):
-    """What one text adds to the backlog, and where."""
-
-    priority: int
-    slot: Slot
-    turn: float
-    seconds: float
-    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,138 +54,6 @@ class Demand:
     longest: float
     soonest: float
     texts: int = 1
-
-
-class _Class:
-    """What waits in one priority class."""
-
-    def __init__(self) -> None:
-        self.texts = 0
-        self.tokens = 0
-        self.seconds: defaultdict[Slot, float] = defaultdict(float)
-        self.counts: defaultdict[Slot, int] = defaultdict(int)
-        self.turns: list[tuple[float, float]] = []  # and seconds, without a deadline, to come yet
-        self.turned = 0.0  # seconds of those whose turn has come
-
-    def come(self, now: float) -> float:
-        """Seconds of the texts without a deadline whose turn has come."""
-        due = bisect_right(self.turns, (now, math.inf))
-        self.turned += sum(seconds for _, seconds in self.turns[:due])
-        del self.turns[:due]
-        return self.turned
-
-    def leave(self, turn: float, seconds: float) -> None:
-        """Take out a text without a deadline."""
-        place = bisect_left(self.turns, (turn, seconds))
-        if self.turns[place : place + 1] == [(turn, seconds)]:
-            del self.turns[place]
-        else:
-            self.turned -= seconds
-
-
-class Backlog:
-    """Predicted work of what waits. A few hundred slots at most, however many deadlines."""
-
-    def __init__(self, horizon: float) -> None:
-        """Keep deadlines apart up to `horizon` seconds from now; nothing waits longer."""
-        self._horizon = horizon
-        self._classes: dict[int, _Class] = {}
-
-    def reach(self, horizon: float) -> None:
-        """Keep deadlines of texts that come from now on apart up to another `horizon`."""
-        self._horizon = horizon
-
-    def add(  # noqa: PLR0913 - what a text is, by keyword
-        self,
-        priority: int,
-        deadline: float,
-        now: float,
-        *,
-        seconds: float,
-        tokens: int,
-        turn: float = -math.inf,
-    ) -> Place:
-        """Count a text; give back what this returns when it leaves.
-
-        Args:
-            priority: its class.
-            deadline: on the same clock as `now`.
-            now: the present.
-            seconds: predicted, of one lane.
-            tokens: that it has.
-            turn: when it comes before others that have no deadline either.
-        """
-        slot = _slot(deadline, now) if deadline < now + self._horizon else _NEVER
-        kind = self._classes.setdefault(priority, _Class())
-        kind.texts += 1
-        kind.tokens += tokens
-        kind.seconds[slot] += seconds
-        kind.counts[slot] += 1
-        if slot == _NEVER:
-            insort(kind.turns, (turn, seconds))
-        return Place(priority, slot, turn, seconds, tokens)
-
-    def remove(self, place: Place) -> None:
-        """Uncount a text."""
-        kind = self._classes[place.priority]
-        kind.texts -= 1
-        kind.tokens -= place.tokens
-        kind.seconds[place.slot] -= place.seconds
-        kind.counts[place.slot] -= 1
-        if place.slot == _NEVER:
-            kind.leave(place.turn, place.seconds)
-        if not kind.counts[place.slot]:  # with it goes what rounding has left
-            del kind.counts[place.slot], kind.seconds[place.slot]
-            if place.slot == _NEVER:
-                kind.turned = 0.0
-        if not kind.texts:
-            del self._classes[place.priority]
-
-    def tokens(self, priority: float = math.inf) -> int:
-        """Tokens of what waits in a class and those before it."""
-        return sum(kind.tokens for p, kind in self._classes.items() if p <= priority)
-
-    def seconds(self, priority: float = math.inf) -> float:
-        """Lane seconds of what waits in a class and those before it."""
-        return sum(sum(kind.seconds.values()) for p, kind in self._classes.items() if p <= priority)
-
-    def before(self, priority: int, deadline: float, now: float) -> float:
-        """Lane seconds of what goes before a text that comes now.
-
-        The rest of a large call does not: without a deadline, its texts have their turns one
-        after the other.
-        """
-        work = self.seconds(priority - 1)
-        kind = self._classes.get(priority)
-        if kind is None:
-            return work
-        work += sum(
-            seconds
-            for slot, seconds in kind.seconds.items()
-            if slot[0] <= deadline and slot != _NEVER
-        )
-        return work + kind.come(now) if math.isinf(deadline) else work
-
-    def promises(self, priority: int) -> list[tuple[Slot, float]]:
-        """For each slot of deadlines in a class, in ascending order, the lane seconds until then.
-
-        Those count that go before the slot has passed.
-        """
-        work = self.seconds(priority - 1)
-        kind = self._classes.get(priority)
-        found = []
-        for slot, seconds in sorted(kind.seconds.items()) if kind else ():
-            work += seconds
-            found.append((slot, work))
-        return found
-
-
-def _slot(deadline: float, now: float) -> Slot:
-    """The later a deadline, the wider its slot: so there are few."""
-    _, octave = math.frexp(max(deadline - now, 2.0**_FINEST))
-    width = 2.0 ** max(_FINEST, octave - 1 - _PER_OCTAVE)
-    begin = math.floor(deadline / width) * width
-    return begin, begin + width
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 The scheduler decides *when*; :func:`form_batch` decides *which*, from what waits at that moment::
 
     waiting ──> late: could not be answered in time even if they ran alone at once
-            ──> in order: priority, deadline, turn; turn alone when one was passed over too often
+            ──> in order: priority, deadline, virtual arrival; that alone when one was passed over
+                too often
             ──> the first, and those after it while the batch gains and nobody in it becomes late
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
 from bertd_server.scheduling.cost import NOTHING, CostModel, Shape
@@ -33,20 +35,25 @@ class Waiting(Protocol):
         """When its answer is no longer wanted; infinity if never."""
 
     @property
-    def turn(self) -> float:
+    def virtual_arrival(self) -> float:
         """When it arrived; later for a text of a large call, by the work of those before it."""
 
     passed_over: int
-    """Batches that ran, while its turn was the earliest of all, with a later one in them."""
+    """Batches that ran, while it had arrived before all others, with a later one in them."""
 
 
 W = TypeVar("W", bound=Waiting)
 
 _BEYOND_KNEE = 1.5
 
+urgency = attrgetter("priority", "deadline", "virtual_arrival")
+"""The key of the ordinary order of texts: the least goes first."""
+
+_by_arrival = attrgetter("virtual_arrival")
+
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class BatchPolicy:
     """What batches may be like.
 
     Attributes:
@@ -54,10 +61,10 @@ class Policy:
         max_sequences: in a batch.
         budget_seconds: predicted time after which a batch takes no more texts: the knee of the
             measured curve.
-        max_passed_over: batches that may pass over the text with the earliest turn; the next one
-            goes by turn alone. No text so waits longer than `max_passed_over + 1` batches for
-            each one that the texts before it fill, while priorities and deadlines keep all but
-            that share of the lanes.
+        max_passed_over: batches that may pass over the text that arrived first, virtually; the
+            next one goes by virtual arrival alone. No text so waits longer than
+            `max_passed_over + 1` batches for each one that the texts before it fill, while
+            priorities and deadlines keep all but that share of the lanes.
         margin: seconds by which a batch must end before the deadlines of its texts. Without one, a
             batch that fills the time to the nearest deadline is late every other time.
     """
@@ -83,7 +90,7 @@ class Costs:
 
 
 @dataclass(frozen=True, slots=True)
-class Lanes:
+class FreeLanes:
     """Lanes that are free, of all there are."""
 
     idle: int
@@ -100,6 +107,7 @@ class Decision(Generic[W]):
         remaining: the others.
         wide: the batch takes the wide session, and all lanes with it.
         seconds: predicted time of the batch.
+        shape: of the batch.
     """
 
     batch: list[W]
@@ -107,20 +115,11 @@ class Decision(Generic[W]):
     remaining: list[W]
     wide: bool = False
     seconds: float = 0.0
-
-
-def rank(text: Waiting) -> tuple[float, float, float]:
-    """The key of the ordinary order: the least goes first."""
-    return (text.priority, text.deadline, text.turn)
-
-
-def turn(text: Waiting) -> float:
-    """The key of the order by turn."""
-    return text.turn
+    shape: Shape = NOTHING
 
 
 def form_batch(
-    waiting: Sequence[W], policy: Policy, costs: Costs, lanes: Lanes, now: float
+    waiting: Sequence[W], policy: BatchPolicy, costs: Costs, lanes: FreeLanes, now: float
 ) -> Decision[W]:
     """Form the best batch of what waits.
 
@@ -142,36 +141,26 @@ def form_batch(
         costs = Costs(costs.lane)  # the wide session needs every lane
     late: list[W] = []
     ordered: list[W] = []
+    overdue = False
     for text in waiting:
-        in_time = now + costs.soonest(text.shape) < text.deadline
-        (ordered if in_time else late).append(text)
+        if text.deadline == math.inf or now + costs.soonest(text.shape) < text.deadline:
+            ordered.append(text)
+            overdue = overdue or text.passed_over >= policy.max_passed_over
+        else:
+            late.append(text)
     if not ordered:
         return Decision([], late, [])
-    overdue = any(text.passed_over >= policy.max_passed_over for text in ordered)
-    ordered.sort(key=turn if overdue else rank)
+    ordered.sort(key=_by_arrival if overdue else urgency)
     model = _fastest(ordered, policy, costs, lanes, now)
     enough = math.inf
     if model is costs.lane and lanes.idle > 1:
         enough = sum(model.share(text.shape) for text in ordered) / lanes.idle
-    batch = _fill(ordered, policy, model, enough, now)
-    return Decision(
-        batch,
-        late,
-        ordered[len(batch) :],
-        wide=model is costs.wide,
-        seconds=model.seconds(_total(batch)),
-    )
-
-
-def _total(texts: Sequence[Waiting]) -> Shape:
-    total = NOTHING
-    for text in texts:
-        total += text.shape
-    return total
+    count, shape, seconds = _fill(ordered, policy, model, enough, now)
+    return Decision(ordered[:count], late, ordered[count:], model is costs.wide, seconds, shape)
 
 
 def _fastest(
-    ordered: Sequence[W], policy: Policy, costs: Costs, lanes: Lanes, now: float
+    ordered: Sequence[W], policy: BatchPolicy, costs: Costs, lanes: FreeLanes, now: float
 ) -> CostModel:
     """The wide session if it is done with all that waits before the lanes, sharing it, would be."""
     lane, wide = costs.lane, costs.wide
@@ -179,7 +168,9 @@ def _fastest(
         return lane
     if now + lane.seconds(ordered[0].shape) >= ordered[0].deadline:
         return wide  # no lane is fast enough for the first
-    everything = _total(ordered)
+    everything = NOTHING
+    for text in ordered:
+        everything += text.shape
     if len(ordered) > 1 and (
         everything.tokens > policy.max_tokens or everything.sequences > policy.max_sequences
     ):
@@ -191,12 +182,15 @@ def _fastest(
 
 
 def _fill(
-    ordered: Sequence[W], policy: Policy, model: CostModel, enough: float, now: float
-) -> list[W]:
-    """The longest prefix that is worth running as one batch; it ends with `enough` work."""
-    first = ordered[0]
-    batch, shape, deadline = [first], first.shape, first.deadline
-    seconds, work = model.seconds(shape), model.share(shape)
+    ordered: Sequence[W], policy: BatchPolicy, model: CostModel, enough: float, now: float
+) -> tuple[int, Shape, float]:
+    """The longest prefix that is worth running as one batch; it ends with `enough` work.
+
+    Returns:
+        how many texts, their shape, and the predicted seconds.
+    """
+    shape, deadline = ordered[0].shape, ordered[0].deadline
+    count, seconds, work = 1, model.seconds(shape), model.share(shape)
     for text in ordered[1 : policy.max_sequences]:
         larger = shape + text.shape
         together = model.seconds(larger)
@@ -209,14 +203,13 @@ def _fill(
             or together > seconds + model.seconds(text.shape)
         ):
             break
-        batch.append(text)
-        shape, seconds = larger, together
+        count, shape, seconds = count + 1, larger, together
         work += model.share(text.shape)
-    return batch
+    return count, shape, seconds
 
 
 def budget(model: CostModel, knee: Shape) -> float:
-    """Seconds for `Policy.budget_seconds`: somewhat beyond the knee.
+    """Seconds for `BatchPolicy.budget_seconds`: somewhat beyond the knee.
 
     A batch is closed by the first text that does not fit, so that it ends below its budget by
     half a text or more. A budget at the knee itself makes batches that stay short of it: in

@@ -6,17 +6,14 @@ A text's answer does not depend on its batch, bit for bit: nobody can tell a cac
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
 
-from bertd_server.engine.engine import Float32Array
-
-Outputs = Mapping[str, Float32Array]
+from bertd_server.engine.engine import GraphOutputs
 
 _OVERHEAD = 512  # bytes of an entry beside its key and arrays: objects and places in tables
 
 
 class ResultCache:
-    """Outputs by key. A budget of 0 bytes keeps none.
+    """GraphOutputs by key. A budget of 0 bytes keeps none.
 
     Attributes:
         budget: bytes that entries may take.
@@ -27,12 +24,12 @@ class ResultCache:
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
-        self._entries: OrderedDict[bytes, Outputs] = OrderedDict()
+        self._entries: OrderedDict[bytes, GraphOutputs] = OrderedDict()
         self.bytes = 0
         self.hits = 0
         self.misses = 0
 
-    def get(self, key: bytes) -> Outputs | None:
+    def get(self, key: bytes) -> GraphOutputs | None:
         """The outputs of a key, if they are here; their arrays cannot be written to."""
         if not self.budget:
             return None
@@ -44,7 +41,7 @@ class ResultCache:
         self._entries.move_to_end(key)
         return found
 
-    def put(self, key: bytes, outputs: Outputs) -> None:
+    def put(self, key: bytes, outputs: GraphOutputs) -> None:
         """Keep a copy: a view would keep the whole batch in memory."""
         if _size(key, outputs) > self.budget:
             return
@@ -63,5 +60,5 @@ class ResultCache:
             self.bytes -= _size(key, outputs)
 
 
-def _size(key: bytes, outputs: Outputs) -> int:
+def _size(key: bytes, outputs: GraphOutputs) -> int:
     return _OVERHEAD + len(key) + sum(array.nbytes for array in outputs.values())

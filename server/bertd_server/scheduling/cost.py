@@ -24,15 +24,13 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
+from bertd.bundle.arrays import Float64Array
 
 _BENDS = (0, 8, 16, 32, 64, 128, 256, 512, 1024)  # tokens at which the line may bend
 _KNEE = 1.05  # at the knee a token costs at most this multiple of the cheapest
 _SMOOTHNESS = 0.1  # error, as a share, for which a token's cost may double at a bend
 _FEW = 8  # live batches that say how fast the machine is, and as many more that say it anew
 _FLOOR = 1e-7  # seconds; nothing is predicted to be free
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,7 @@ def _features(shape: Shape) -> list[float]:
     return [1.0, float(shape.sequences), float(shape.pairs), *stretches]
 
 
-def _non_negative_least_squares(matrix: Floats, target: Floats) -> Floats:
+def _non_negative_least_squares(matrix: Float64Array, target: Float64Array) -> Float64Array:
     """`argmin |matrix @ x - target|` over `x >= 0`: the active-set method of Lawson and Hanson."""
     unknowns = matrix.shape[1]
     solution, free = np.zeros(unknowns), np.zeros(unknowns, bool)
@@ -264,12 +262,15 @@ class CostTracker:
         """
         return _mean(self._overruns)
 
-    def observe(self, measurement: Measurement, way: float = 0.0) -> None:
+    def observe(self, measurement: Measurement, way: float = 0.0) -> bool:
         """Take in a live batch.
 
         Args:
             measurement: what the engine took.
             way: seconds to the lane and back.
+
+        Returns:
+            whether it changed the model.
         """
         self._live.append(measurement)
         self._ways.append(way)
@@ -279,12 +280,14 @@ class CostTracker:
         self._paces.append(measurement.seconds / self._fitted.seconds(measurement.shape))
         self._since += 1
         if self._since % _FEW:
-            return  # medians of a window move little from one batch to the next
+            return False  # medians of a window move little from one batch to the next
+        before = self.model
         if len(self._ratios) == self._ratios.maxlen and self._is_off():
             self._refit()
         else:
             paced = self._fitted.scaled(statistics.median(self._paces))
             self.model = paced.delayed(statistics.median(self._ways))
+        return self.model != before
 
     def _is_off(self) -> bool:
         """Whether most predictions of the window were wrong by more than is tolerated."""

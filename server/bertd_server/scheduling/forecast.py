@@ -2,7 +2,7 @@
 
 ::
 
-    measurements of the start ──> trackers ──> Costs, Policy ──> line, admission
+    measurements of the start ──> trackers ──> Costs, BatchPolicy ──> queue, admission
     batches that ran ────────────────^           (the budget is the knee of the newest model)
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from bertd_server.scheduling.batching import Costs, Policy, budget
+from bertd_server.scheduling.batching import BatchPolicy, Costs, budget
 from bertd_server.scheduling.cost import CostTracker, Measurement, Shape
 
 _STALE_SECONDS = 10.0  # without a batch; then live batches say little about the next one
@@ -22,7 +22,7 @@ _MARGIN = 2.0  # of the mean overrun: an error that falls either way is twice as
 _MEMORY = 0.99  # of the mean length, from one batch to the next
 
 
-class Measured(Protocol):
+class StartMeasurements(Protocol):
     """Batches that ran at the start, on this machine."""
 
     @property
@@ -43,7 +43,7 @@ class Forecast:
         full: shape of a batch that is worth no more waiting.
     """
 
-    def __init__(self, measured: Measured, policy: Policy) -> None:
+    def __init__(self, measured: StartMeasurements, policy: BatchPolicy) -> None:
         """Fit models to what was measured; the policy's budget and margin are computed here."""
         self._lane = CostTracker(measured.lane)
         self._wide = CostTracker(measured.wide) if measured.wide else None
@@ -86,9 +86,8 @@ class Forecast:
         tracker = self._wide if wide and self._wide else self._lane
         self._last[tracker] = now
         if seconds > 0:
-            tracker.observe(Measurement(shape, seconds), way)
-            self._forget_stale(now)
-            if [tracker.model for tracker in self._trackers] != self._known:
+            changed = tracker.observe(Measurement(shape, seconds), way)
+            if self._forget_stale(now) or changed:
                 self._renew()
 
     def idle(self, now: float) -> None:
@@ -104,14 +103,15 @@ class Forecast:
 
         A wide session that was slow while all lanes were busy would never be tried again.
         """
-        stale = [t for t in self._trackers if now - self._last[t] > _STALE_SECONDS]
-        for tracker in stale:
-            tracker.forget()
-            self._last[tracker] = now
-        return bool(stale)
+        stale = False
+        for tracker, last in self._last.items():
+            if now - last > _STALE_SECONDS:
+                tracker.forget()
+                self._last[tracker] = now
+                stale = True
+        return stale
 
     def _renew(self) -> None:
-        self._known = [tracker.model for tracker in self._trackers]
         self.costs = Costs(self._lane.model, self._wide.model if self._wide else None)
         typical = max(1, round(self._length))
         self.full = self.costs.lane.knee(typical, self.policy.max_tokens)

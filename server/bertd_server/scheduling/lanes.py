@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Protocol
 
-from bertd_server.engine.engine import Float32Array
+from bertd.bundle.arrays import Float32Array
+
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.system import cpu
 from bertd_server.system.logs import get_logger
@@ -28,7 +29,7 @@ from bertd_server.system.logs import get_logger
 log = get_logger("bertd")
 
 
-class Runs(Protocol):
+class BatchEngine(Protocol):
     """What lanes need of an engine."""
 
     def answer(
@@ -42,7 +43,7 @@ class Runs(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class BatchResult:
     """How a job ended: `outputs` of each sequence, or `error`; when it began, and its seconds."""
 
     outputs: list[dict[str, Float32Array]]
@@ -53,7 +54,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class BatchJob:
     """A batch for a lane. `done` is called on the event loop.
 
     Attributes:
@@ -65,11 +66,11 @@ class Job:
         done: told how it ended.
     """
 
-    engine: Runs
+    engine: BatchEngine
     sequences: Sequence[TokenSequence]
     outputs: Sequence[str] | None
     wide: bool
-    done: Callable[[Result], None]
+    done: Callable[[BatchResult], None]
 
 
 def unheard(alive: int) -> None:
@@ -106,14 +107,14 @@ class Lanes:
         self._niceness = niceness
         self._retry_seconds = retry_seconds
         self._loop = asyncio.get_running_loop()
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[BatchJob | None] = SimpleQueue()
         self._threads: set[threading.Thread] = set()
         self._closed = False
         self.alive = 0
         for _ in range(count):
             self._start()
 
-    def run(self, job: Job) -> None:
+    def run(self, job: BatchJob) -> None:
         """Hand a job to the lane that is free next."""
         self._jobs.put(job)
 
@@ -151,36 +152,31 @@ class Lanes:
                 return
             del job  # a lane that waits must not keep a model in memory that is not served any more
 
-    def _do(self, job: Job) -> bool:
+    def _do(self, job: BatchJob) -> bool:
         """Run a job; whether the lane lives."""
         begin = self._clock()
         try:
             outputs = job.engine.answer(job.sequences, job.outputs, wide=job.wide)
-            _check(outputs, job)
+            if len(outputs) != len(job.sequences):  # callers must not wait for ever
+                raise RuntimeError(f"{len(outputs)} answers for {len(job.sequences)} sequences")  # noqa: TRY301
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the batch's
-            self._tell(job.done, Result([], begin, self._clock() - begin, error))
+            self._tell(job.done, BatchResult([], begin, self._clock() - begin, error))
         except BaseException as error:  # noqa: BLE001 - the loop must learn of the death
-            result = Result([], begin, self._clock() - begin, error, died=True)
+            result = BatchResult([], begin, self._clock() - begin, error, died=True)
             self._tell(self._replace, threading.current_thread(), job, result)
             return False
         else:
-            self._tell(job.done, Result(outputs, begin, self._clock() - begin))
+            self._tell(job.done, BatchResult(outputs, begin, self._clock() - begin))
         return True
 
     def _tell(self, what: Callable[..., None], *given: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(what, *given)
 
-    def _replace(self, thread: threading.Thread, job: Job, result: Result) -> None:
+    def _replace(self, thread: threading.Thread, job: BatchJob, result: BatchResult) -> None:
         log.error("a lane died", error=repr(result.error), sequences=len(job.sequences))
         self._threads.discard(thread)
         self.alive -= 1
         self._changed(self.alive)
         self._start()
         job.done(result)
-
-
-def _check(outputs: Sequence[object], job: Job) -> None:
-    """Whether the engine keeps its word: callers must not wait for answers that never come."""
-    if len(outputs) != len(job.sequences):
-        raise RuntimeError(f"{len(outputs)} answers for {len(job.sequences)} sequences")

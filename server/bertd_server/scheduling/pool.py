@@ -20,9 +20,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from bertd_server.scheduling.batching import Lanes as Free
-from bertd_server.scheduling.flights import Batch
-from bertd_server.scheduling.lanes import Job, Lanes, unheard
+from bertd_server.scheduling.batching import FreeLanes
+from bertd_server.scheduling.deduplication import Batch
+from bertd_server.scheduling.lanes import BatchJob, Lanes, unheard
 
 
 class Member(Protocol):
@@ -35,8 +35,8 @@ class Member(Protocol):
     def backlog_seconds(self) -> float:
         """Predicted lane seconds of what waits."""
 
-    def step(self, lanes: Free, *, alone: bool) -> bool:
-        """Start a batch, or settle what needs none; False if there is nothing to do now.
+    def step(self, lanes: FreeLanes, *, alone: bool) -> bool:
+        """Start a batch, or complete what needs none; False if there is nothing to do now.
 
         Args:
             lanes: at least one is idle.
@@ -79,6 +79,7 @@ class Pool:
         self._accounts: dict[Member, _Account] = {}
         self._level = 0.0  # what the member was charged that went last
         self._running: set[Batch] = set()
+        self._wide: Batch | None = None  # the one of these that has all lanes
         self._due = False
         self._lanes = Lanes(lanes, clock=clock, changed=self._lanes_changed, niceness=niceness)
 
@@ -111,7 +112,11 @@ class Pool:
         """Give lanes that are free to members that wait."""
         self._due = False
         waiting = [member for member in self._accounts if member.waits]
-        while waiting and (free := self._free()).idle:
+        while waiting:
+            total = self._lanes.alive
+            free = FreeLanes(0 if self._wide else max(0, total - len(self._running)), total)
+            if not free.idle:
+                break
             member = waiting[0]
             if len(waiting) > 1:
                 member = min(waiting, key=lambda one: self._accounts[one].charged)
@@ -121,15 +126,19 @@ class Pool:
         for member in tuple(self._accounts):
             member.rest()
 
-    def run(self, member: Member, batch: Batch, job: Job) -> None:
+    def run(self, member: Member, batch: Batch, job: BatchJob) -> None:
         """Hand a member's batch to a lane, and charge it."""
         self._running.add(batch)
+        if batch.wide:
+            self._wide = batch
         self._charge(member, batch, batch.seconds)
         self._lanes.run(job)
 
     def ended(self, member: Member, batch: Batch, seconds: float) -> None:
         """A batch has ended, after so many seconds."""
         self._running.remove(batch)
+        if batch is self._wide:
+            self._wide = None
         self._charge(member, batch, seconds - batch.seconds)
 
     def busy(self, now: float) -> list[float]:
@@ -159,11 +168,6 @@ class Pool:
     def close(self, *, wait: bool = True) -> None:
         """End the lanes; without `wait`, one that never comes back is left behind."""
         self._lanes.close(wait=wait)
-
-    def _free(self) -> Free:
-        total = self._lanes.alive
-        wide = any(batch.wide for batch in self._running)
-        return Free(0 if wide else max(0, total - len(self._running)), total)
 
     def _charge(self, member: Member, batch: Batch, seconds: float) -> None:
         account = self._accounts.get(member)

@@ -2,9 +2,9 @@
 
 ::
 
-    submit() ──> cache ──> admission ──> waiting room ──> dispatcher ──> lanes ──> engine
-       ^            │          │ refused                      │
-       └────────────┴──────────┴──── settled <────────────────┘
+    submit() ──> cache ──> admission ──> in flight, queue ──> dispatcher ──> lanes ──> engine
+       ^            │          │ refused                          │
+       └────────────┴──────────┴─────────── completer <───────────┘
 
 Everything here belongs to the event loop: only code on the loop touches it. No locks, and to
 cancel is simply to leave.
@@ -20,18 +20,27 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from bertd_server.engine.packing import TokenSequence
-from bertd_server.errors import Draining, NoLane
+from bertd_server.errors import Draining, NoLane, RequestError
 from bertd_server.scheduling import admission
-from bertd_server.scheduling.batching import Policy
+from bertd_server.scheduling.batching import BatchPolicy
 from bertd_server.scheduling.cache import ResultCache
+from bertd_server.scheduling.completion import Completer
 from bertd_server.scheduling.cost import Shape
-from bertd_server.scheduling.dispatcher import Dispatcher, Floor
-from bertd_server.scheduling.flights import Answer, Batch, Call, Outcome, key_of
-from bertd_server.scheduling.forecast import Forecast, Measured
-from bertd_server.scheduling.lanes import Runs, unheard
+from bertd_server.scheduling.deduplication import (
+    Batch,
+    Completion,
+    Computed,
+    InFlightRequest,
+    InFlightRequests,
+    Submission,
+    key_of,
+)
+from bertd_server.scheduling.dispatcher import Dispatcher
+from bertd_server.scheduling.forecast import Forecast, StartMeasurements
+from bertd_server.scheduling.lanes import BatchEngine, unheard
 from bertd_server.scheduling.pool import Pool
+from bertd_server.scheduling.request_queue import RequestQueue
 from bertd_server.scheduling.statistics import Gauges, Statistics
-from bertd_server.scheduling.waiting_room import Text, WaitingRoom
 from bertd_server.system.calls import Stages
 
 INTERACTIVE, BULK = 0, 1
@@ -63,8 +72,8 @@ class Scheduler:
 
     def __init__(  # noqa: PLR0913 - by keyword
         self,
-        engine: Runs,
-        measured: Measured,
+        engine: BatchEngine,
+        measured: StartMeasurements,
         options: SchedulerOptions,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -87,11 +96,12 @@ class Scheduler:
         self.statistics = Statistics()
         self._clock = clock
         self._bounds = admission.Bounds(options.max_queue_tokens, options.max_queue_seconds)
-        self._room = WaitingRoom(horizon=2 * options.max_queue_seconds)
+        self._queue = RequestQueue[InFlightRequest](horizon=2 * options.max_queue_seconds)
+        self._in_flight = InFlightRequests(self._queue)
         self._cache = ResultCache(options.cache_bytes)
         self._forecast = Forecast(
             measured,
-            Policy(
+            BatchPolicy(
                 options.max_batch_tokens,
                 options.max_batch_sequences,
                 max_passed_over=options.max_passed_over,
@@ -102,11 +112,14 @@ class Scheduler:
             options.lanes, clock=clock, niceness=options.lane_niceness, on_lanes=on_lanes
         )
         self._dispatcher = Dispatcher(
-            engine,
-            Floor(self._room, self._forecast, self._cache, self.statistics, clock),
-            self._pool,
+            self._queue,
+            Completer(self._in_flight, self._cache, self.statistics),
+            engine=engine,
+            forecast=self._forecast,
+            pool=self._pool,
             share=share,
             max_delay=options.max_queue_delay,
+            clock=clock,
         )
         self._loop = asyncio.get_running_loop()
         self._draining = False
@@ -118,10 +131,10 @@ class Scheduler:
         priority: int = INTERACTIVE,
         outputs: Sequence[str] = (),
         stages: Stages | None = None,
-    ) -> list[Outcome]:
+    ) -> list[Completion]:
         """Answer sequences, each with its own outcome, in order.
 
-        Cancelling the call takes its sequences out of the line before they cost anything.
+        Cancelling the call takes its sequences out of the queue before they cost anything.
 
         Args:
             sequences: what to compute, each with at least one token.
@@ -141,18 +154,36 @@ class Scheduler:
         if self._draining:
             self.statistics.refused["draining"] += 1
             raise Draining("the server is shutting down: send the request to another one")
-        call = Call(deadline, priority, now, [None] * len(sequences), self._loop.create_future())
-        call.stages = stages
-        unanswered = self._answer_from_cache(call, sequences, tuple(outputs))
-        if unanswered:
-            self._admit(call, unanswered, now)
-        self.statistics.answered += len(sequences) - len(unanswered)  # once the call is taken
-        if unanswered:
+        count = len(sequences)
+        call = Submission(
+            deadline, priority, now, [None] * count, count, self._loop.create_future(), stages
+        )
+        wanted: list[tuple[int, InFlightRequest]] = []
+        names = tuple(outputs)
+        for index, sequence in enumerate(sequences):
+            key = key_of(sequence, names)
+            found = self._cache.get(key) if self._cache.budget else None
+            if found is None:
+                shape = Shape.single(len(sequence))
+                wanted.append((index, InFlightRequest(key, sequence, names, shape, now)))
+            else:
+                call.complete(index, Computed(found, 0, 0, 0, 0))
+        if wanted and (refused := self._refusal(call, wanted, now)) is not None:
+            self.statistics.refused[refused.reason] += 1
+            raise refused
+        self.statistics.answered += count - len(wanted)  # once the call is taken
+        if wanted:
             costs = self._forecast.costs
-            self.statistics.deduplicated += self._room.board(call, unanswered, costs, now)
+            self.statistics.deduplicated += self._in_flight.join(call, wanted, costs, now)
             self._dispatcher.schedule()
-            await self._landing(call)
-        return cast("list[Outcome]", call.outcomes)  # none is missing now
+            try:
+                await call.done
+            except asyncio.CancelledError:
+                self.statistics.cancelled += call.missing
+                self._in_flight.leave(call, self._forecast.costs, self._clock())
+                self._dispatcher.schedule()  # it may find that nothing is left to do
+                raise
+        return cast("list[Completion]", call.completions)  # none is missing now
 
     async def drain(self, within: float = math.inf) -> bool:
         """Take no new work, finish what was taken, and end the lanes, if they are its own.
@@ -171,7 +202,7 @@ class Scheduler:
 
     def running(self) -> frozenset[Batch]:
         """The batches that run, with their starts on the scheduler's clock."""
-        return self._dispatcher.batches
+        return self._dispatcher.running
 
     def relimit(self, *, max_queue_tokens: int, max_queue_seconds: float) -> None:
         """Change how much may wait; calls that were taken stay."""
@@ -179,20 +210,20 @@ class Scheduler:
             self.options, max_queue_tokens=max_queue_tokens, max_queue_seconds=max_queue_seconds
         )
         self._bounds = admission.Bounds(max_queue_tokens, max_queue_seconds)
-        self._room.backlog.reach(2 * max_queue_seconds)
+        self._queue.backlog.reach(2 * max_queue_seconds)
 
     def gauges(self) -> Gauges:
         """How things are at this moment."""
         now = self._clock()
         busy = self._pool.busy(now)
         return Gauges(
-            waiting=len(self._room),
-            waiting_tokens=self._room.backlog.tokens(),
+            waiting=len(self._queue),
+            waiting_tokens=self._queue.backlog.tokens(),
             predicted_wait=(
-                self._outlook(now).wait(self._room.backlog.seconds()) if busy else math.inf
+                self._outlook(now).wait(self._queue.backlog.seconds()) if busy else math.inf
             ),
             lanes_alive=self._pool.alive,
-            batches_running=self._dispatcher.running,
+            batches_running=len(self._dispatcher.running),
             cost_error=self._forecast.error,
             refits=self._forecast.refits,
             budget_seconds=self._forecast.policy.budget_seconds,
@@ -201,42 +232,20 @@ class Scheduler:
             cache_bytes=self._cache.bytes,
         )
 
-    async def _landing(self, call: Call) -> None:
-        """Wait until a call has all its outcomes; whoever cancels this cancels the call."""
-        try:
-            await call.done
-        except asyncio.CancelledError:
-            self.statistics.cancelled += call.missing
-            self._room.withdraw(call, self._forecast.costs, self._clock())
-            self._dispatcher.schedule()  # it may find that nothing is left to do
-            raise
-
-    def _answer_from_cache(
-        self, call: Call, sequences: Sequence[TokenSequence], outputs: tuple[str, ...]
-    ) -> list[Text]:
-        """Settle what was computed before; returns the rest."""
-        rest = []
-        for index, sequence in enumerate(sequences):
-            key = key_of(sequence, outputs)
-            found = self._cache.get(key)
-            if found is None:
-                rest.append(Text(index, key, sequence, outputs, Shape.single(len(sequence))))
-            else:
-                call.settle(index, Answer(found, 0, 0, 0, 0))
-        return rest
-
-    def _admit(self, call: Call, texts: Sequence[Text], now: float) -> None:
-        """Refuse a call that would wait too long. What is in flight already costs nothing more."""
+    def _refusal(
+        self, call: Submission, wanted: Sequence[tuple[int, InFlightRequest]], now: float
+    ) -> RequestError | None:
+        """Why a call is not taken; None if it is. What is in flight already costs nothing more."""
         if not self._pool.alive:
-            self.statistics.refused["no_lane"] += 1
-            raise NoLane("the server's lanes died and are being replaced: retry in a second")
+            return NoLane("the server's lanes died and are being replaced: retry in a second")
         if self._dispatcher.idle.is_set():
             self._forecast.idle(now)
-        if math.isinf(call.deadline) and not self._room.backlog.tokens(call.priority):
-            return  # nothing goes before it, and it has time
-        shapes = [text.shape for text in self._room.new(texts)]
+        backlog = self._queue.backlog
+        if math.isinf(call.deadline) and not (self._queue and backlog.tokens(call.priority)):
+            return None  # nothing goes before it, and it has time
+        shapes = [one.shape for one in self._in_flight.new([request for _, request in wanted])]
         if not shapes:
-            return
+            return None
         costs = self._forecast.costs
         longest = max(shapes, key=lambda shape: shape.tokens)
         demand = admission.Demand(
@@ -248,14 +257,11 @@ class Scheduler:
             soonest=costs.soonest(longest),
             texts=len(shapes),
         )
-        refused = admission.refusal(demand, self._outlook(now), self._bounds)
-        if refused is not None:
-            self.statistics.refused[refused.reason] += 1
-            raise refused
+        return admission.refusal(demand, self._outlook(now), self._bounds)
 
     def _outlook(self, now: float) -> admission.Outlook:
         return admission.Outlook(
-            self._room.backlog,
+            self._queue.backlog,
             self._pool.busy(now),
             self._forecast.policy.budget_seconds,
             now,

@@ -144,7 +144,7 @@ class Gauges:
     """How things are at this moment.
 
     Attributes:
-        waiting: texts in line.
+        waiting: texts in the queue.
         waiting_tokens: theirs.
         predicted_wait: seconds until a text of the lowest class that arrived now would start;
             infinite while no lane is alive.

@@ -28,11 +28,11 @@ _numbers = itertools.count(1)
 class Stages(Protocol):
     """What a trace wants to know of one question to a model."""
 
-    def landed(self, call: Any, batch: Any, result: Any) -> None:
+    def completed(self, call: Any, batch: Any, result: Any) -> None:
         """A text of it was computed: its call in the scheduler, the batch, the lane's result."""
 
     def end(self, tokenize_ns: int, total_ns: int) -> None:
-        """It has its answer; durations as in :class:`bertd_server.tasks.ask.Trace`."""
+        """It has its answer; durations as in :class:`bertd_server.tasks.ask.Timings`."""
 
 
 class Trace(Protocol):

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from bertd import bundle
 from bertd.bundle import heads
+from bertd.bundle.arrays import Float32Array, Int64Array
 
-from bertd_server.engine.engine import Float32Array
-from bertd_server.engine.packing import Int64Array
+from bertd_server.engine.engine import GraphOutputs
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
-from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
-from bertd_server.tokenization.reading import FIT, Fit, Input, Reading
+from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
+from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 MOST_ANSWERS = 20
 ANSWER_TOKENS = 15
@@ -44,7 +44,7 @@ async def answer(  # noqa: PLR0913 - the choices of one call
     model: Model,
     pairs: Sequence[Input],
     fit: Fit = FIT,
-    caller: Caller = CALLER,
+    caller: CallContext = NO_DEADLINE,
     *,
     top_k: int = 1,
     max_answer_tokens: int = ANSWER_TOKENS,
@@ -85,7 +85,7 @@ async def answer(  # noqa: PLR0913 - the choices of one call
             limit=MOST_ANSWER_TOKENS,
         )
 
-    def conclude(reading: Reading, outputs: Sequence[Outputs]) -> list[Span]:
+    def conclude(reading: Reading, outputs: Sequence[GraphOutputs]) -> list[Span]:
         return merge(
             reading,
             outputs,
@@ -95,12 +95,12 @@ async def answer(  # noqa: PLR0913 - the choices of one call
         )
 
     outputs = (bundle.START_LOGITS, bundle.END_LOGITS)
-    return await ask(model, pairs, fit, caller, Question(outputs, conclude, offsets=True))
+    return await ask(model, pairs, fit, caller, TaskQuery(outputs, conclude, offsets=True))
 
 
 def merge(
     reading: Reading,
-    outputs: Sequence[Outputs],
+    outputs: Sequence[GraphOutputs],
     *,
     count: int,
     max_tokens: int,

@@ -9,22 +9,22 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
-from bertd_server.engine.engine import Float32Array
+from bertd_server.engine.engine import GraphOutputs
 from bertd_server.errors import DeadlineMissed, InvalidInput, RequestError, WrongTask
 from bertd_server.models.model import Model
-from bertd_server.scheduling.flights import Answer
+from bertd_server.scheduling.deduplication import Completion, Computed
 from bertd_server.scheduling.scheduler import INTERACTIVE
 from bertd_server.system.calls import CURRENT, Stages
-from bertd_server.tokenization.reading import Fit, Input, Reading
+from bertd_server.tokenization.reader import Fit, Input, Reading
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-Outputs = Mapping[str, Float32Array]
-_Landed = tuple[Reading | InvalidInput, list[Answer | RequestError]]
 
 # What a task does with the outputs of a call holds the event loop up for some ms if it is worth
 # more than this: bytes of outputs where they are merely copied. What looks at each token, or sorts
@@ -35,7 +35,7 @@ _SORTED = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class CallContext:
     """How long a caller waits, and how urgently.
 
     Make it as the request arrives: whatever is asked for it, in turn or at once, shares the time.
@@ -51,16 +51,16 @@ class Caller:
     arrived: float = math.inf
 
     @classmethod
-    def within(cls, seconds: float, priority: int = INTERACTIVE) -> Caller:
+    def within(cls, seconds: float, priority: int = INTERACTIVE) -> CallContext:
         """One who waits so many seconds from now."""
         now = time.monotonic()
         return cls(now + seconds, priority, now)
 
 
-CALLER = Caller()
+NO_DEADLINE = CallContext()
 
 
-class Trace(NamedTuple):
+class Timings(NamedTuple):
     """How an answer came about; durations in ns. Of several windows, the longest of each.
 
     Attributes:
@@ -96,11 +96,11 @@ class Reply(Generic[T]):
     tokens: int = 0
     read: int = 0
     windows: int = 0
-    trace: Trace | None = None
+    trace: Timings | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Question(Generic[T_co]):
+class TaskQuery(Generic[T_co]):
     """What a task wants to know of each input.
 
     Attributes:
@@ -112,7 +112,7 @@ class Question(Generic[T_co]):
     """
 
     outputs: tuple[str, ...]
-    conclude: Callable[[Reading, Sequence[Outputs]], T_co]
+    conclude: Callable[[Reading, Sequence[GraphOutputs]], T_co]
     offsets: bool = False
     prompt: str = ""
     check: Callable[[Reading, str], InvalidInput | None] | None = None
@@ -132,7 +132,7 @@ def require(model: Model, call: str, *tasks: str) -> None:
 
 
 async def ask(
-    model: Model, inputs: Sequence[Input], fit: Fit, caller: Caller, question: Question[T]
+    model: Model, inputs: Sequence[Input], fit: Fit, caller: CallContext, query: TaskQuery[T]
 ) -> list[Reply[T]]:
     """Ask a model a question about inputs, each with its own reply, in order.
 
@@ -145,7 +145,7 @@ async def ask(
     in_flight.texts += len(inputs)
     try:
         async with asyncio.timeout(_seconds_left(model, caller)):
-            replies = await _ask(model, inputs, fit, caller, question, stages)
+            replies = await _ask(model, inputs, fit, caller, query, stages)
     except TimeoutError:
         raise DeadlineMissed(
             f"the server gives a request {model.limits.max_request_seconds:g} s, and they are "
@@ -160,114 +160,109 @@ async def ask(
     return replies
 
 
-def _seconds_left(model: Model, caller: Caller) -> float | None:
+def _seconds_left(model: Model, caller: CallContext) -> float | None:
     """The server's own limit of a request's time, if it ends the call before its deadline does.
 
     It is not made the call's deadline: calls with a deadline go before those without, and one that
     all calls share would only hide which are urgent.
     """
-    limit, now = model.limits.max_request_seconds, time.monotonic()
+    limit = model.limits.max_request_seconds
+    if not limit:
+        return None
+    now = time.monotonic()
     left = min(caller.arrived, now) + limit - now
-    return left if limit and caller.deadline - now > left else None
+    return left if caller.deadline - now > left else None
 
 
 async def _ask(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it
     model: Model,
     inputs: Sequence[Input],
     fit: Fit,
-    caller: Caller,
-    question: Question[T],
+    caller: CallContext,
+    query: TaskQuery[T],
     stages: Stages | None,
 ) -> list[Reply[T]]:
     begin = time.perf_counter_ns()
     readings = await model.read(
-        inputs, fit, caller.deadline, prompt=question.prompt, offsets=question.offsets
+        inputs, fit, caller.deadline, prompt=query.prompt, offsets=query.offsets
     )
-    if question.check is not None:
+    if query.check is not None:
         readings = [
-            (isinstance(reading, Reading) and question.check(reading, one.field)) or reading
+            (isinstance(reading, Reading) and query.check(reading, one.field)) or reading
             for reading, one in zip(readings, inputs, strict=True)
         ]
     tokenize_ns = time.perf_counter_ns() - begin
     sequences = [w.sequence for r in readings if isinstance(r, Reading) for w in r.windows]
-    answers = (
-        await model.compute(sequences, caller.deadline, caller.priority, question.outputs, stages)
-        if sequences
-        else []
-    )
+    completions: Sequence[Completion] = ()
+    if sequences:
+        completions = await model.compute(
+            sequences, caller.deadline, caller.priority, query.outputs, stages
+        )
     total_ns = time.perf_counter_ns() - begin
-    model.note(tokenize_ns, total_ns)
-    landed = _landed(readings, answers)
-
-    def conclude() -> list[T | RequestError]:
-        return [_value(question, reading, mine) for reading, mine in landed]
-
-    heavy = _heft(question, landed) > _INLINE_BYTES
-    values = await asyncio.to_thread(conclude) if heavy else conclude()
+    statistics = model.statistics
+    statistics.tokenize.observe(tokenize_ns / 1e9)
+    statistics.total.observe(total_ns / 1e9)
+    statistics.last_answer = time.time()
+    conclude = partial(_replies, query, readings, completions, tokenize_ns, total_ns)
+    heavy = _work(query, readings, completions) > _INLINE_BYTES
+    replies = await asyncio.to_thread(conclude) if heavy else conclude()
     if stages is not None:
         stages.end(tokenize_ns, total_ns)
-    return [
-        _reply(reading, mine, value, tokenize_ns, total_ns)
-        for (reading, mine), value in zip(landed, values, strict=True)
-    ]
+    return replies
 
 
-def _landed(
-    readings: Sequence[Reading | InvalidInput], answers: Sequence[Answer | RequestError]
-) -> list[_Landed]:
-    """Each reading with the outcomes of its windows."""
-    rest = iter(answers)
-    return [
-        (one, [next(rest) for _ in one.windows] if isinstance(one, Reading) else [])
-        for one in readings
-    ]
-
-
-def _heft(question: Question[T], landed: Sequence[_Landed]) -> int:
+def _work(
+    query: TaskQuery[T],
+    readings: Sequence[Reading | InvalidInput],
+    completions: Sequence[Completion],
+) -> int:
     """How much there is to conclude, in bytes of outputs that are merely copied."""
-    outputs = [one.outputs for _, mine in landed for one in mine if isinstance(one, Answer)]
-    size = sum(array.nbytes for each in outputs for array in each.values())
-    if not question.offsets:
+    size = tokens = 0
+    for completion in completions:
+        if isinstance(completion, Computed):
+            for array in completion.outputs.values():
+                size += array.nbytes
+    if not query.offsets:
         return size
-    tokens = sum(reading.tokens for reading, _ in landed if isinstance(reading, Reading))
+    for reading in readings:
+        if isinstance(reading, Reading):
+            tokens += reading.tokens
     return _SORTED * size + _TOKEN_BYTES * tokens
 
 
-def _value(
-    question: Question[T],
-    reading: Reading | InvalidInput,
-    outcomes: Sequence[Answer | RequestError],
-) -> T | RequestError:
-    """What a task makes of an input, or the first error that it has met."""
-    if isinstance(reading, InvalidInput):
-        return reading
-    outputs = []
-    for one in outcomes:
-        if isinstance(one, RequestError):
-            return one
-        outputs.append(one.outputs)
-    try:
-        return question.conclude(reading, outputs)
-    except RequestError as error:
-        return error
-
-
-def _reply(
-    reading: Reading | InvalidInput,
-    outcomes: Sequence[Answer | RequestError],
-    value: T | RequestError,
+def _replies(
+    query: TaskQuery[T],
+    readings: Sequence[Reading | InvalidInput],
+    completions: Sequence[Completion],
     tokenize_ns: int,
     total_ns: int,
-) -> Reply[T]:
-    if isinstance(reading, InvalidInput) or isinstance(value, RequestError):
-        return Reply(value, reading.tokens)
-    good = [one for one in outcomes if isinstance(one, Answer)]
-    last = good[-1]
-    queue_ns, compute_ns = last.queue_ns, last.compute_ns
-    if len(good) > 1:
-        queue_ns = max(one.queue_ns for one in good)
-        compute_ns = max(one.compute_ns for one in good)
-    trace = Trace(
-        tokenize_ns, queue_ns, compute_ns, total_ns, last.batch_sequences, last.batch_tokens
-    )
-    return Reply(value, reading.tokens, reading.read, len(good), trace)
+) -> list[Reply[T]]:
+    """What a task makes of each input, or the first error that the input has met."""
+    replies: list[Reply[T]] = []
+    rest = iter(completions)
+    for reading in readings:
+        if isinstance(reading, InvalidInput):
+            replies.append(Reply(reading, reading.tokens))
+            continue
+        queue_ns = compute_ns = sequences = tokens = 0
+        outputs: list[GraphOutputs] = []
+        error: RequestError | None = None
+        for completion in islice(rest, len(reading.windows)):
+            if isinstance(completion, RequestError):
+                error = error or completion
+                continue
+            outputs.append(completion.outputs)
+            queue_ns = max(queue_ns, completion.queue_ns)
+            compute_ns = max(compute_ns, completion.compute_ns)
+            sequences, tokens = completion.batch_sequences, completion.batch_tokens
+        if error is None:
+            try:
+                value = query.conclude(reading, outputs)
+            except RequestError as refused:
+                error = refused
+        if error is not None:
+            replies.append(Reply(error, reading.tokens))
+            continue
+        timings = Timings(tokenize_ns, queue_ns, compute_ns, total_ns, sequences, tokens)
+        replies.append(Reply(value, reading.tokens, reading.read, len(outputs), timings))
+    return replies

@@ -9,12 +9,13 @@ from typing import Literal
 import numpy as np
 from bertd import bundle
 from bertd.bundle import heads
+from bertd.bundle.arrays import Float32Array
 
-from bertd_server.engine.engine import Float32Array
+from bertd_server.engine.engine import GraphOutputs
 from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.models.model import Model
-from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
-from bertd_server.tokenization.reading import FIT, Fit, Input, Reading
+from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
+from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 ScoreFunction = Literal["default", "softmax", "sigmoid", "none"]
 HYPOTHESIS = "This example is {}."
@@ -34,7 +35,7 @@ async def classify(  # noqa: PLR0913 - the choices of one call
     model: Model,
     inputs: Sequence[Input],
     fit: Fit = FIT,
-    caller: Caller = CALLER,
+    caller: CallContext = NO_DEADLINE,
     *,
     top_k: int = 0,
     score_function: ScoreFunction = "default",
@@ -55,7 +56,7 @@ async def classify(  # noqa: PLR0913 - the choices of one call
     require(model, "Classify", "text-classification", "zero-shot-classification")
     problem = model.manifest.problem_type or "single_label_classification"
 
-    def conclude(_reading: Reading, outputs: Sequence[Outputs]) -> list[LabelScore]:
+    def conclude(_reading: Reading, outputs: Sequence[GraphOutputs]) -> list[LabelScore]:
         logits = outputs[0][bundle.LOGITS]
         scores = (
             heads.class_scores(logits, problem)
@@ -64,7 +65,7 @@ async def classify(  # noqa: PLR0913 - the choices of one call
         )[0]
         return _best(model.manifest.labels, scores, top_k)
 
-    return await ask(model, inputs, fit, caller, Question((bundle.LOGITS,), conclude))
+    return await ask(model, inputs, fit, caller, TaskQuery((bundle.LOGITS,), conclude))
 
 
 async def classify_zero_shot(  # noqa: PLR0913 - the choices of one call
@@ -72,7 +73,7 @@ async def classify_zero_shot(  # noqa: PLR0913 - the choices of one call
     texts: Sequence[Input],
     labels: Sequence[str],
     fit: Fit = FIT,
-    caller: Caller = CALLER,
+    caller: CallContext = NO_DEADLINE,
     *,
     hypothesis_template: str = HYPOTHESIS,
     multi_label: bool = False,
@@ -114,12 +115,12 @@ async def classify_zero_shot(  # noqa: PLR0913 - the choices of one call
         for number, label in enumerate(labels)
     ]
 
-    def conclude(_reading: Reading, outputs: Sequence[Outputs]) -> Float32Array:
+    def conclude(_reading: Reading, outputs: Sequence[GraphOutputs]) -> Float32Array:
         logits: Float32Array = outputs[0][bundle.LOGITS][0]
         return logits
 
     fit = replace(fit, first_only=True, second_only=False)
-    replies = await ask(model, pairs, fit, caller, Question((bundle.LOGITS,), conclude))
+    replies = await ask(model, pairs, fit, caller, TaskQuery((bundle.LOGITS,), conclude))
     count = len(labels)
     entailment = model.manifest.entailment_label or 0
     return [

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from bertd import bundle
+from bertd.bundle.arrays import Float32Array, Int64Array
 
-from bertd_server.engine.engine import Float32Array
-from bertd_server.engine.packing import Int64Array
+from bertd_server.engine.engine import GraphOutputs
 from bertd_server.models.model import Model
-from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
+from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
 from bertd_server.tasks.windows import owners
-from bertd_server.tokenization.reading import FIT, Fit, Input, Reading
+from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 from bertd_server.tokenization.tokens import Token, tokens_of
 
 _TASK = "feature-extraction"
@@ -31,7 +31,7 @@ async def embed(
     model: Model,
     texts: Sequence[Input],
     fit: Fit = FIT,
-    caller: Caller = CALLER,
+    caller: CallContext = NO_DEADLINE,
     *,
     prompt_name: str | None = None,
 ) -> list[Reply[Float32Array]]:
@@ -52,24 +52,23 @@ async def embed(
     """
     require(model, "Embed", _TASK)
 
-    def conclude(reading: Reading, outputs: Sequence[Outputs]) -> Float32Array:
-        rows = [each[bundle.SENTENCE_EMBEDDING] for each in outputs]
-        mean: Float32Array = rows[0][0]
-        if len(rows) == 1:
-            return mean
-        vectors = np.concatenate(rows)
-        mean = np.average(vectors, axis=0, weights=_news(reading)).astype(np.float32)
+    def conclude(reading: Reading, outputs: Sequence[GraphOutputs]) -> Float32Array:
+        if len(outputs) == 1:
+            vector: Float32Array = outputs[0][bundle.SENTENCE_EMBEDDING][0]
+            return vector
+        vectors = np.concatenate([each[bundle.SENTENCE_EMBEDDING] for each in outputs])
+        mean: Float32Array = np.average(vectors, axis=0, weights=_news(reading)).astype(np.float32)
         return mean / np.linalg.norm(mean) if model.manifest.normalized else mean
 
-    question = Question((bundle.SENTENCE_EMBEDDING,), conclude, prompt=model.prompt(prompt_name))
-    return await ask(model, texts, fit, caller, question)
+    query = TaskQuery((bundle.SENTENCE_EMBEDDING,), conclude, prompt=model.prompt(prompt_name))
+    return await ask(model, texts, fit, caller, query)
 
 
 async def embed_tokens(
     model: Model,
     texts: Sequence[Input],
     fit: Fit = FIT,
-    caller: Caller = CALLER,
+    caller: CallContext = NO_DEADLINE,
     *,
     prompt_name: str | None = None,
 ) -> list[Reply[TokenVectors]]:
@@ -90,14 +89,14 @@ async def embed_tokens(
     require(model, "EmbedTokens", _TASK)
     prompt = model.prompt(prompt_name)
 
-    def conclude(reading: Reading, outputs: Sequence[Outputs]) -> TokenVectors:
+    def conclude(reading: Reading, outputs: Sequence[GraphOutputs]) -> TokenVectors:
         vectors = np.concatenate([each[bundle.TOKEN_EMBEDDINGS] for each in outputs])
         places, rows = owners(reading)
         tokens = tokens_of(reading.encoding, shift=len(prompt), vocabulary=model.tokenizer)
         return TokenVectors(vectors[rows], [tokens[place] for place in places.tolist()])
 
-    question = Question((bundle.TOKEN_EMBEDDINGS,), conclude, offsets=True, prompt=prompt)
-    return await ask(model, texts, fit, caller, question)
+    query = TaskQuery((bundle.TOKEN_EMBEDDINGS,), conclude, offsets=True, prompt=prompt)
+    return await ask(model, texts, fit, caller, query)
 
 
 def _news(reading: Reading) -> Int64Array:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from bertd import bundle
 from bertd.bundle import heads
 
+from bertd_server.engine.engine import GraphOutputs
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
-from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
-from bertd_server.tokenization.reading import FIT, Fit, Input, Reading
+from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
+from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 MOST_CANDIDATES = 1_000
 CANDIDATES = 5
@@ -44,7 +45,7 @@ async def fill_masks(
     model: Model,
     texts: Sequence[Input],
     fit: Fit = FIT,
-    caller: Caller = CALLER,
+    caller: CallContext = NO_DEADLINE,
     *,
     top_k: int = CANDIDATES,
 ) -> list[Reply[list[Mask]]]:
@@ -85,7 +86,7 @@ async def fill_masks(
             tokens=reading.tokens,
         )
 
-    def conclude(reading: Reading, outputs: Sequence[Outputs]) -> list[Mask]:
+    def conclude(reading: Reading, outputs: Sequence[GraphOutputs]) -> list[Mask]:
         window = reading.windows[0]
         places = window.places[window.sequence.input_ids == mask_id]
         ids, scores = heads.top_tokens(outputs[0][bundle.LOGITS], top_k)
@@ -101,8 +102,8 @@ async def fill_masks(
             for place, mine, values in zip(places.tolist(), ids, scores, strict=True)
         ]
 
-    question = Question((bundle.LOGITS,), conclude, offsets=True, check=problem)
-    return await ask(model, texts, fit, caller, question)
+    query = TaskQuery((bundle.LOGITS,), conclude, offsets=True, check=problem)
+    return await ask(model, texts, fit, caller, query)
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:

@@ -8,17 +8,18 @@ import numpy as np
 from bertd import bundle
 from bertd.bundle import heads
 
+from bertd_server.engine.engine import GraphOutputs
 from bertd_server.models.model import Model
-from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
+from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
 from bertd_server.tasks.classification import ScoreFunction, scored
-from bertd_server.tokenization.reading import FIT, Fit, Input, Reading
+from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 
 async def score_pairs(
     model: Model,
     pairs: Sequence[Input],
     fit: Fit = FIT,
-    caller: Caller = CALLER,
+    caller: CallContext = NO_DEADLINE,
     *,
     score_function: ScoreFunction = "default",
 ) -> list[Reply[float]]:
@@ -39,7 +40,7 @@ async def score_pairs(
     require(model, "Rerank", "text-ranking")
     activation = model.manifest.activation or "identity"
 
-    def conclude(_reading: Reading, outputs: Sequence[Outputs]) -> float:
+    def conclude(_reading: Reading, outputs: Sequence[GraphOutputs]) -> float:
         logits = np.concatenate([each[bundle.LOGITS] for each in outputs])
         scores = (
             heads.ranking_scores(logits, activation)
@@ -48,4 +49,4 @@ async def score_pairs(
         )
         return float(scores.max())
 
-    return await ask(model, pairs, fit, caller, Question((bundle.LOGITS,), conclude))
+    return await ask(model, pairs, fit, caller, TaskQuery((bundle.LOGITS,), conclude))

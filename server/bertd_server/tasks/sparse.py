@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from bertd import bundle
+from bertd.bundle.arrays import Float32Array, Int64Array
 
-from bertd_server.engine.engine import Float32Array
-from bertd_server.engine.packing import Int64Array
+from bertd_server.engine.engine import GraphOutputs
 from bertd_server.models.model import Model
-from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
-from bertd_server.tokenization.reading import FIT, Fit, Input, Reading
+from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
+from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ async def embed_sparse(
     model: Model,
     texts: Sequence[Input],
     fit: Fit = FIT,
-    caller: Caller = CALLER,
+    caller: CallContext = NO_DEADLINE,
     *,
     prompt_name: str | None = None,
 ) -> list[Reply[SparseVector]]:
@@ -55,10 +55,10 @@ async def embed_sparse(
     """
     require(model, "EmbedSparse", "fill-mask")
 
-    def conclude(_reading: Reading, outputs: Sequence[Outputs]) -> SparseVector:
+    def conclude(_reading: Reading, outputs: Sequence[GraphOutputs]) -> SparseVector:
         weights = outputs[0][bundle.SPARSE_EMBEDDING][0]
         indices = np.flatnonzero(weights)
         return SparseVector(indices, weights[indices])
 
-    question = Question((bundle.SPARSE_EMBEDDING,), conclude, prompt=model.prompt(prompt_name))
-    return await ask(model, texts, fit, caller, question)
+    query = TaskQuery((bundle.SPARSE_EMBEDDING,), conclude, prompt=model.prompt(prompt_name))
+    return await ask(model, texts, fit, caller, query)

@@ -16,13 +16,14 @@ from typing import Literal
 import numpy as np
 from bertd import bundle
 from bertd.bundle import heads
+from bertd.bundle.arrays import Float32Array
 from tokenizers import Tokenizer
 
-from bertd_server.engine.engine import Float32Array
+from bertd_server.engine.engine import GraphOutputs
 from bertd_server.models.model import Model
-from bertd_server.tasks.ask import CALLER, Caller, Outputs, Question, Reply, ask, require
+from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
 from bertd_server.tasks.windows import owners
-from bertd_server.tokenization.reading import FIT, Fit, Input, Reading
+from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 Aggregation = Literal["none", "simple", "first", "average", "max"]
 
@@ -72,7 +73,7 @@ async def tag(  # noqa: PLR0913 - the choices of one call
     model: Model,
     texts: Sequence[Input],
     fit: Fit = FIT,
-    caller: Caller = CALLER,
+    caller: CallContext = NO_DEADLINE,
     *,
     aggregation: Aggregation = "simple",
     include_outside: bool = False,
@@ -94,15 +95,15 @@ async def tag(  # noqa: PLR0913 - the choices of one call
     """
     require(model, "TagTokens", "token-classification")
 
-    def conclude(reading: Reading, outputs: Sequence[Outputs]) -> list[Entity]:
+    def conclude(reading: Reading, outputs: Sequence[GraphOutputs]) -> list[Entity]:
         logits = np.concatenate([each[bundle.LOGITS] for each in outputs])
         places, rows = owners(reading)
         pieces = _pieces(model.tokenizer, reading, places.tolist(), heads.softmax(logits[rows]))
         found = _entities(model.tokenizer, pieces, model.manifest.labels, aggregation)
         return [one for one in found if include_outside or one.label != _OUTSIDE]
 
-    question = Question((bundle.LOGITS,), conclude, offsets=True)
-    return await ask(model, texts, fit, caller, question)
+    query = TaskQuery((bundle.LOGITS,), conclude, offsets=True)
+    return await ask(model, texts, fit, caller, query)
 
 
 def _pieces(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from bertd.bundle.arrays import Int64Array
 
-from bertd_server.engine.packing import Int64Array
-from bertd_server.tokenization.reading import Reading
+from bertd_server.tokenization.reader import Reading
 
 
 def owners(reading: Reading) -> tuple[Int64Array, Int64Array]:

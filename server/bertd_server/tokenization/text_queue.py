@@ -25,7 +25,7 @@ from functools import partial
 from typing import TypeVar
 
 from bertd_server.errors import DeadlineMissed, Draining, Overloaded
-from bertd_server.tokenization.reading import Input
+from bertd_server.tokenization.reader import Input
 
 # Up to so many characters a call is tokenised on the event loop: a thread costs more.
 INLINE_CHARACTERS = 2_000

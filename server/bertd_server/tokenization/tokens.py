@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from bertd.bundle.arrays import Int64Array
 from tokenizers import Encoding, Tokenizer
 
-from bertd_server.engine.packing import Int64Array
-from bertd_server.tokenization.given import GivenTokens
+from bertd_server.tokenization.pretokenized import Pretokenized
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class Token:
 
 
 def tokens_of(
-    encoding: Encoding | GivenTokens, *, shift: int = 0, vocabulary: Tokenizer | None = None
+    encoding: Encoding | Pretokenized, *, shift: int = 0, vocabulary: Tokenizer | None = None
 ) -> list[Token]:
     """The tokens of an encoding with offsets.
 
@@ -92,9 +91,3 @@ def _byte_positions(text: str) -> Int64Array:
     positions = np.zeros(len(text) + 1, np.int64)
     np.cumsum(sizes, out=positions[1:])
     return positions
-
-
-def all_offsets(text: str, stretches: Iterable[tuple[int, int]]) -> list[Offsets]:
-    """Stretches of one text in both units."""
-    places = Places(text)
-    return [places.offsets(start, end) for start, end in stretches]

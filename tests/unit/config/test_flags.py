@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
-from bertd_client.commands import models
+from bertd_client.commands.served import models
 from bertd_server.cli import serve
 from bertd_server.config.configuration import load
 from bertd_server.config.flags import given

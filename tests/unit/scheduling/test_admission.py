@@ -8,7 +8,8 @@ import math
 
 import pytest
 from bertd_server.errors import DeadlineMissed, Overloaded
-from bertd_server.scheduling.admission import Backlog, Bounds, Demand, Outlook, Place, refusal
+from bertd_server.scheduling.admission import Bounds, Demand, Outlook, refusal
+from bertd_server.scheduling.request_queue import Backlog, Place
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -152,10 +153,10 @@ def test_the_bounds_say_when_there_is_room() -> None:
 
 
 def test_the_rest_of_a_large_call_is_not_waited_for() -> None:
-    """Its texts have their turns one after the other; a call with a deadline goes before them."""
+    """Its texts arrive one after the other, virtually; a call with a deadline goes before them."""
     it = Backlog(horizon=20.0)
     places = [
-        it.add(0, math.inf, NOW, seconds=0.5, tokens=100, turn=NOW + number / 2)
+        it.add(0, math.inf, NOW, seconds=0.5, tokens=100, virtual_arrival=NOW + number / 2)
         for number in range(200)
     ]
     assert it.before(0, math.inf, NOW) == pytest.approx(0.5)

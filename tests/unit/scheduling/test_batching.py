@@ -1,4 +1,4 @@
-"""Properties of forming batches, and of the line that it is done from."""
+"""Properties of forming batches, and of the queue that it is done from."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 import random
 from dataclasses import dataclass, field
 
-from bertd_server.scheduling.batching import Costs, Lanes, Policy, form_batch, rank
+from bertd_server.scheduling.batching import BatchPolicy, Costs, FreeLanes, form_batch, urgency
 from bertd_server.scheduling.cost import CostModel, Shape
-from bertd_server.scheduling.line import Line
+from bertd_server.scheduling.request_queue import RequestQueue
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -26,7 +26,7 @@ class Text:
     tokens: int
     deadline: float = math.inf
     priority: int = 0
-    turn: float = 0.0
+    virtual_arrival: float = 0.0
     passed_over: int = 0
     shape: Shape = field(init=False)
 
@@ -41,7 +41,7 @@ def lines(passed_over: SearchStrategy[int]) -> SearchStrategy[list[Text]]:
             tokens=st.integers(1, 512),
             deadline=st.sampled_from([0.5, 1.001, 1.005, 1.02, 1.1, 2.0, math.inf]),
             priority=st.integers(0, 2),
-            turn=st.floats(0, 1),
+            virtual_arrival=st.floats(0, 1),
             passed_over=passed_over,
         ),
         max_size=40,
@@ -50,7 +50,7 @@ def lines(passed_over: SearchStrategy[int]) -> SearchStrategy[list[Text]]:
 
 texts = lines(st.just(0))
 policies = st.builds(
-    Policy,
+    BatchPolicy,
     max_tokens=st.integers(1, 2048),
     max_sequences=st.integers(1, 32),
     budget_seconds=st.sampled_from([1e-3, 1e-2, 0.1, math.inf]),
@@ -58,12 +58,14 @@ policies = st.builds(
     margin=st.sampled_from([0.0, 0.002]),
 )
 costs = st.sampled_from([Costs(LANE), Costs(LANE, WIDE)])
-lanes = st.sampled_from([Lanes(1, 1), Lanes(1, 2), Lanes(2, 2), Lanes(3, 4), Lanes(4, 4)])
+lanes = st.sampled_from(
+    [FreeLanes(1, 1), FreeLanes(1, 2), FreeLanes(2, 2), FreeLanes(3, 4), FreeLanes(4, 4)]
+)
 
 
 @given(lines(st.integers(0, 4)), policies, costs, lanes)
 def test_every_text_goes_to_exactly_one_place(
-    waiting: list[Text], policy: Policy, cost: Costs, lane: Lanes
+    waiting: list[Text], policy: BatchPolicy, cost: Costs, lane: FreeLanes
 ) -> None:
     """Batch, late and remaining hold each text once; something runs unless all are late."""
     decision = form_batch(waiting, policy, cost, lane, NOW)
@@ -74,28 +76,28 @@ def test_every_text_goes_to_exactly_one_place(
 
 @given(texts, policies, costs, lanes)
 def test_a_batch_is_the_front_of_the_order(
-    waiting: list[Text], policy: Policy, cost: Costs, lane: Lanes
+    waiting: list[Text], policy: BatchPolicy, cost: Costs, lane: FreeLanes
 ) -> None:
-    """Priority, then deadline, then turn; no text overtakes another for being smaller."""
+    """Priority, deadline, virtual arrival; no text overtakes another for being smaller."""
     decision = form_batch(waiting, policy, cost, lane, NOW)
     gone = {id(t) for t in decision.late}
-    ordered = sorted((t for t in waiting if id(t) not in gone), key=rank)
+    ordered = sorted((t for t in waiting if id(t) not in gone), key=urgency)
     assert [*decision.batch, *decision.remaining] == ordered
 
 
 @given(lines(st.integers(0, 4)), policies, costs, lanes)
-def test_a_text_passed_over_too_often_makes_the_batch_go_by_turn(
-    waiting: list[Text], policy: Policy, cost: Costs, lane: Lanes
+def test_a_text_passed_over_too_often_makes_the_batch_go_by_arrival(
+    waiting: list[Text], policy: BatchPolicy, cost: Costs, lane: FreeLanes
 ) -> None:
     decision = form_batch(waiting, policy, cost, lane, NOW)
     ordered = [*decision.batch, *decision.remaining]
     assume(any(t.passed_over >= 3 for t in ordered))
-    assert ordered == sorted(ordered, key=lambda t: t.turn)
+    assert ordered == sorted(ordered, key=lambda t: t.virtual_arrival)
 
 
 @given(texts, policies, costs, lanes)
 def test_a_batch_keeps_its_limits(
-    waiting: list[Text], policy: Policy, cost: Costs, lane: Lanes
+    waiting: list[Text], policy: BatchPolicy, cost: Costs, lane: FreeLanes
 ) -> None:
     """Only a single text may be larger than a limit, or take longer than the budget."""
     decision = form_batch(waiting, policy, cost, lane, NOW)
@@ -107,7 +109,7 @@ def test_a_batch_keeps_its_limits(
 
 @given(texts, policies, costs, lanes)
 def test_nothing_late_is_computed_and_nobody_is_made_late(
-    waiting: list[Text], policy: Policy, cost: Costs, lane: Lanes
+    waiting: list[Text], policy: BatchPolicy, cost: Costs, lane: FreeLanes
 ) -> None:
     """The whole batch is done before the deadline of each of its texts; late ones have no way.
 
@@ -123,7 +125,7 @@ def test_nothing_late_is_computed_and_nobody_is_made_late(
 
 @given(texts, policies, lanes)
 def test_the_wide_session_is_taken_only_when_every_lane_is_idle(
-    waiting: list[Text], policy: Policy, lane: Lanes
+    waiting: list[Text], policy: BatchPolicy, lane: FreeLanes
 ) -> None:
     decision = form_batch(waiting, policy, Costs(LANE, WIDE), lane, NOW)
     assert not decision.wide or lane.idle == lane.total
@@ -134,11 +136,11 @@ def test_the_wide_session_is_taken_only_when_every_lane_is_idle(
 @given(st.lists(st.integers(1, 300), min_size=2, max_size=30), st.integers(2, 4))
 def test_idle_lanes_share_what_waits(tokens: list[int], count: int) -> None:
     """One batch for each: the first ones have their even part, and the last takes the rest."""
-    waiting = [Text(n, turn=i) for i, n in enumerate(tokens)]
-    policy = Policy(100_000, 100)
+    waiting = [Text(n, virtual_arrival=i) for i, n in enumerate(tokens)]
+    policy = BatchPolicy(100_000, 100)
     work = sum(LANE.share(t.shape) for t in waiting)
     for idle in range(count, 0, -1):
-        decision = form_batch(waiting, policy, Costs(LANE), Lanes(idle, count), NOW)
+        decision = form_batch(waiting, policy, Costs(LANE), FreeLanes(idle, count), NOW)
         taken = sum(LANE.share(t.shape) for t in decision.batch)
         even = sum(LANE.share(t.shape) for t in waiting) / idle
         assert (
@@ -153,7 +155,7 @@ def test_idle_lanes_share_what_waits(tokens: list[int], count: int) -> None:
 
 def test_a_lone_long_text_goes_wide_and_many_short_ones_do_not() -> None:
     """Short ones are done sooner on the lanes, which have less overhead."""
-    policy, all_idle = Policy(2048, 64), Lanes(4, 4)
+    policy, all_idle = BatchPolicy(2048, 64), FreeLanes(4, 4)
     long = form_batch([Text(512)], policy, Costs(LANE, WIDE), all_idle, NOW)
     short = form_batch([Text(8) for _ in range(8)], policy, Costs(LANE, WIDE), all_idle, NOW)
     assert (long.wide, short.wide, len(short.batch)) == (True, False, 2)
@@ -162,28 +164,30 @@ def test_a_lone_long_text_goes_wide_and_many_short_ones_do_not() -> None:
 def test_a_text_that_no_lane_can_answer_in_time_goes_wide() -> None:
     """The wide session is there for its deadline, whatever waits behind it."""
     tight = Text(512, deadline=NOW + 0.025)
-    others = [Text(200, turn=1.0) for _ in range(50)]
-    decision = form_batch([*others, tight], Policy(2048, 64), Costs(LANE, WIDE), Lanes(2, 2), NOW)
+    others = [Text(200, virtual_arrival=1.0) for _ in range(50)]
+    decision = form_batch(
+        [*others, tight], BatchPolicy(2048, 64), Costs(LANE, WIDE), FreeLanes(2, 2), NOW
+    )
     assert decision.wide
     assert decision.batch[0] is tight
 
 
 @given(texts, policies, costs, lanes, st.integers(0, 3))
-def test_the_line_decides_as_if_it_looked_at_all(
-    waiting: list[Text], policy: Policy, cost: Costs, lane: Lanes, passed_over: int
+def test_the_queue_decides_as_if_it_looked_at_all(
+    waiting: list[Text], policy: BatchPolicy, cost: Costs, lane: FreeLanes, passed_over: int
 ) -> None:
     """The same batch, late ones and session, unless its front was cut.
 
-    Then a lane's batch begins as the whole line's would; it may end sooner. Nothing is lost in it.
+    Then a lane's batch begins as the whole queue's would; it may end sooner. Nothing is lost in it.
     """
-    line: Line[Text] = Line()
+    queue = RequestQueue[Text](60.0)
     for text in waiting:
-        line.add(text)
+        queue.add(text, Costs(LANE), NOW)
     if waiting:
-        line.eldest.passed_over = passed_over
-    front = line._front(policy, cost, lane)
+        queue.eldest.passed_over = passed_over
+    front = queue._front(policy, cost, lane)
     whole = form_batch(waiting, policy, cost, lane, NOW)
-    decision = line.take(policy, cost, lane, NOW)
+    decision = queue.take(policy, cost, lane, NOW)
     if len(front) == len(waiting):
         assert (decision.batch, decision.wide, decision.seconds) == (
             whole.batch,
@@ -193,7 +197,7 @@ def test_the_line_decides_as_if_it_looked_at_all(
         assert {*map(id, decision.late)} == {*map(id, whole.late)}
     elif not whole.late and not whole.wide and not decision.wide:
         assert decision.batch == whole.batch[: len(decision.batch)]
-    left = [*decision.batch, *decision.late, *line]
+    left = [*decision.batch, *decision.late, *queue]
     assert sorted(map(id, left)) == sorted(map(id, waiting))
 
 
@@ -202,27 +206,26 @@ def test_the_line_decides_as_if_it_looked_at_all(
 def test_no_text_starves(seed: int) -> None:
     """More urgent texts arrive for ever; each text waits its bounded number of batches.
 
-    A text runs within `max_passed_over + 1` batches for each one of those before it in turn, and
-    for itself.
+    A text runs within `max_passed_over + 1` batches for each one of those that arrived before it,
+    and for itself.
     """
     rng = random.Random(seed)
-    policy = Policy(max_tokens=64, max_sequences=4, max_passed_over=3)
-    line: Line[Text] = Line()
-    before: dict[int, int] = {}  # texts in line when one arrived, and batches that had run
+    policy = BatchPolicy(max_tokens=64, max_sequences=4, max_passed_over=3)
+    queue = RequestQueue[Text](60.0)
+    before: dict[int, int] = {}  # texts in the queue when one arrived, and batches that had run
     born: dict[int, int] = {}
     arrived = batch = 0
-    while batch < 150 or line:
+    while batch < 150 or queue:
         batch += 1
         for _ in range(rng.choice((0, 3, 6)) if batch < 150 else 0):
             arrived += 1
             lasting = rng.random() < 0.2
-            text = Text(
-                rng.randint(1, 64), priority=2 if lasting else 0, turn=arrived, deadline=math.inf
-            )
-            before[arrived], born[arrived] = len(line), batch
-            line.add(text)
-        for text in line.take(policy, Costs(LANE), Lanes(1, 1), NOW).batch:
-            place = int(text.turn)
+            priority = 2 if lasting else 0
+            text = Text(rng.randint(1, 64), math.inf, priority, virtual_arrival=arrived)
+            before[arrived], born[arrived] = len(queue), batch
+            queue.add(text, Costs(LANE), NOW)
+        for text in queue.take(policy, Costs(LANE), FreeLanes(1, 1), NOW).batch:
+            place = int(text.virtual_arrival)
             assert batch - born[place] <= (before[place] + 1) * (policy.max_passed_over + 1)
 
 
@@ -241,32 +244,32 @@ def test_forming_a_batch_looks_at_the_front_alone() -> None:
         def shape(self, shape: Shape) -> None:
             pass
 
-    line: Line[Text] = Line()
+    queue = RequestQueue[Text](60.0)
     for turn in range(10_000):
-        line.add(Watched(16, turn=turn))
+        queue.add(Watched(16, virtual_arrival=turn), Costs(LANE), NOW)
     Watched.looks = 0
-    policy = Policy(2048, 256, budget_seconds=0.02)
-    decision = line.take(policy, Costs(LANE), Lanes(2, 2), NOW)
+    policy = BatchPolicy(2048, 256, budget_seconds=0.02)
+    decision = queue.take(policy, Costs(LANE), FreeLanes(2, 2), NOW)
     assert 10 < len(decision.batch) < 30
     assert Watched.looks < 20 * len(decision.batch)
 
 
 @given(texts, st.data())
-def test_the_line_keeps_its_order_through_comings_and_goings(
+def test_the_queue_keeps_its_order_through_comings_and_goings(
     waiting: list[Text], data: st.DataObject
 ) -> None:
-    line: Line[Text] = Line()
+    queue = RequestQueue[Text](60.0)
     for text in waiting:
-        line.add(text)
+        queue.add(text, Costs(LANE), NOW)
     for text in data.draw(
         st.lists(st.sampled_from(waiting), unique_by=id) if waiting else st.just([])
     ):
-        line.remove(text)
-        assert text not in line
+        queue.remove(text)
+        assert text not in queue
         text.priority += data.draw(st.integers(0, 1))
         if data.draw(st.booleans()):
-            line.add(text)
-    left = list(line)
-    assert [rank(t) for t in left] == sorted(map(rank, left))
-    assert not left or line.eldest.turn == min(t.turn for t in left)
-    assert len(line) == len(left)
+            queue.add(text, Costs(LANE), NOW)
+    left = list(queue)
+    assert [urgency(t) for t in left] == sorted(map(urgency, left))
+    assert not left or queue.eldest.virtual_arrival == min(t.virtual_arrival for t in left)
+    assert len(queue) == len(left)

@@ -7,7 +7,7 @@ import statistics
 
 import pytest
 from bertd_server.models.calibration import Calibration
-from bertd_server.scheduling.batching import Policy
+from bertd_server.scheduling.batching import BatchPolicy
 from bertd_server.scheduling.cost import CostModel, CostTracker, Measurement, Shape, fit
 from bertd_server.scheduling.forecast import Forecast
 from hypothesis import given, settings
@@ -144,7 +144,7 @@ def test_the_tracker_lets_a_few_outliers_pass() -> None:
 @given(st.sampled_from([0.25, 4.0]))
 def test_the_budget_follows_the_machine_and_returns_after_a_pause(factor: float) -> None:
     """Its pace changes the budget of batches; ten idle seconds bring back the measured one."""
-    forecast = Forecast(Calibration(measured(TRUE, GRID, 0.0, 0), []), Policy(2048, 64))
+    forecast = Forecast(Calibration(measured(TRUE, GRID, 0.0, 0), []), BatchPolicy(2048, 64))
     before = forecast.policy.budget_seconds
     for m in measured(TRUE.scaled(factor), some_shapes(64, 5), 0.0, 5):
         forecast.observe(m.shape, m.seconds, 100.0, wide=False)
@@ -159,7 +159,8 @@ def test_the_budget_follows_the_machine_and_returns_after_a_pause(factor: float)
 def test_a_wide_session_that_was_slow_is_tried_again() -> None:
     """Once it has seen no batch for ten seconds, while the lanes go on as they are."""
     forecast = Forecast(
-        Calibration(measured(TRUE, GRID, 0.0, 0), measured(TRUE, GRID, 0.0, 0)), Policy(2048, 64)
+        Calibration(measured(TRUE, GRID, 0.0, 0), measured(TRUE, GRID, 0.0, 0)),
+        BatchPolicy(2048, 64),
     )
     at_start = forecast.costs
     for m in measured(TRUE.scaled(3), some_shapes(64, 5), 0.0, 5):

@@ -11,7 +11,7 @@ import weakref
 import numpy as np
 import pytest
 from bertd_server.scheduling.cache import ResultCache
-from bertd_server.scheduling.lanes import Job, Lanes, Result, unheard
+from bertd_server.scheduling.lanes import BatchJob, BatchResult, Lanes, unheard
 from bertd_server.scheduling.statistics import Histogram
 from helpers.held import HeldEngine, sequences
 from hypothesis import given
@@ -24,7 +24,7 @@ async def test_a_lane_is_tried_again_while_the_system_has_no_thread_for_it(
     """None is alive meanwhile; jobs wait and are done afterwards."""
     engine, alive = HeldEngine(), list[int]()
     engine.let_go()
-    results: asyncio.Queue[Result] = asyncio.Queue()
+    results: asyncio.Queue[BatchResult] = asyncio.Queue()
     lanes = Lanes(1, clock=time.monotonic, changed=alive.append, retry_seconds=0.0)
     attempts = iter([True, True, False])
 
@@ -35,10 +35,10 @@ async def test_a_lane_is_tried_again_while_the_system_has_no_thread_for_it(
 
     real_start = threading.Thread.start
     monkeypatch.setattr(threading.Thread, "start", start)
-    lanes.run(Job(engine, sequences(17), None, wide=False, done=results.put_nowait))
+    lanes.run(BatchJob(engine, sequences(17), None, wide=False, done=results.put_nowait))
     assert (await results.get()).died
     assert lanes.alive == 0
-    lanes.run(Job(engine, sequences(3), None, wide=False, done=results.put_nowait))
+    lanes.run(BatchJob(engine, sequences(3), None, wide=False, done=results.put_nowait))
     assert (await results.get()).error is None
     assert alive == [1, 0, 1]
     lanes.close()
@@ -46,10 +46,10 @@ async def test_a_lane_is_tried_again_while_the_system_has_no_thread_for_it(
 
 async def test_a_lane_that_waits_keeps_no_engine() -> None:
     """A model that is not served any more leaves memory, though its lanes have nothing new."""
-    engine, results = HeldEngine(), asyncio.Queue[Result]()
+    engine, results = HeldEngine(), asyncio.Queue[BatchResult]()
     engine.let_go()
     lanes = Lanes(1, clock=time.monotonic, changed=unheard)
-    lanes.run(Job(engine, sequences(3), None, wide=False, done=results.put_nowait))
+    lanes.run(BatchJob(engine, sequences(3), None, wide=False, done=results.put_nowait))
     await results.get()
     freed = threading.Event()
     weakref.finalize(engine, freed.set)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from bertd_server.engine.engine import Float32Array
+from bertd.bundle.arrays import Float32Array
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import Overloaded
 from bertd_server.scheduling.cost import Shape

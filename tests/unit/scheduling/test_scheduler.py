@@ -10,14 +10,14 @@ import pytest
 from bertd_server.errors import DeadlineMissed, Draining, EngineFailure, NoLane, Overloaded
 from bertd_server.scheduling.cache import ResultCache
 from bertd_server.scheduling.cost import Shape
-from bertd_server.scheduling.flights import Answer, Outcome
+from bertd_server.scheduling.deduplication import Completion, Computed
 from bertd_server.scheduling.forecast import Forecast
 from bertd_server.scheduling.lanes import Lanes
 from bertd_server.scheduling.scheduler import BULK
 from helpers.held import LANE, Clock, HeldEngine, scheduler, sequences, values
 
 
-def start(work: object) -> asyncio.Task[list[Outcome]]:
+def start(work: object) -> asyncio.Task[list[Completion]]:
     """Begin a call; it is submitted when the loop has turned once."""
     return asyncio.create_task(work)  # type: ignore[arg-type]
 
@@ -40,21 +40,21 @@ async def test_the_count_of_waiting_tokens_is_their_sum() -> None:
             engine.let_go()
         await asyncio.sleep(0)
         clock.now += 0.01
-        waiting = [flight.shape.tokens for flight in it._room._line]
+        waiting = [request.shape.tokens for request in it._queue]
         assert (it.gauges().waiting_tokens, it.gauges().waiting) == (sum(waiting), len(waiting))
         seen.add(sum(waiting))
     assert len(seen) > 10  # texts did wait
     await it.drain()
     gauges = it.gauges()
     assert (gauges.waiting, gauges.waiting_tokens, gauges.predicted_wait) == (0, 0, 0.0)
-    assert not it._room._flights
+    assert not it._in_flight
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert any(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
     assert any(isinstance(outcome, Overloaded) for outcome in outcomes)
     single = [one for outcome in outcomes if isinstance(outcome, list) for one in outcome]
-    assert {type(one) for one in single} == {Answer, EngineFailure, DeadlineMissed}
+    assert {type(one) for one in single} == {Computed, EngineFailure, DeadlineMissed}
     statistics = it.statistics
-    assert statistics.answered == sum(isinstance(one, Answer) for one in single)
+    assert statistics.answered == sum(isinstance(one, Computed) for one in single)
     assert statistics.failed == sum(isinstance(one, EngineFailure) for one in single)
 
 
@@ -97,7 +97,7 @@ async def test_equal_texts_in_flight_are_computed_once() -> None:
     assert it.statistics.answered == 5
 
 
-async def test_one_who_leaves_a_flight_leaves_it_to_the_others() -> None:
+async def test_one_who_leaves_a_request_leaves_it_to_the_others() -> None:
     """It is withdrawn when nobody is left."""
     engine = HeldEngine()
     it = scheduler(engine)
@@ -115,8 +115,8 @@ async def test_one_who_leaves_a_flight_leaves_it_to_the_others() -> None:
     assert [sorted(run) for run in engine.runs] == [[1], [5, 6]]
 
 
-async def test_a_joiner_brings_a_flight_forward_and_its_leaving_puts_it_back() -> None:
-    """A flight is as urgent as its most urgent passenger."""
+async def test_a_joiner_brings_a_request_forward_and_its_leaving_puts_it_back() -> None:
+    """A request is as urgent as its most urgent waiter."""
     engine = HeldEngine()
     it = scheduler(engine, max_batch_sequences=1)
     calls = [start(it.submit(sequences(1)))]
@@ -133,7 +133,7 @@ async def test_a_joiner_brings_a_flight_forward_and_its_leaving_puts_it_back() -
 
 
 async def test_an_equal_text_with_less_time_expires_alone() -> None:
-    """Its neighbour on the flight has the answer; nothing is computed for the expired."""
+    """The other waiter of its request has the answer; nothing is computed for the expired."""
     engine, clock = HeldEngine(), Clock()
     it = scheduler(engine, clock)
     running = start(it.submit(sequences(1)))
@@ -273,8 +273,8 @@ async def test_results_are_kept_if_there_is_a_budget() -> None:
     engine.let_go()
     (fresh,) = await it.submit(sequences(5))
     (kept,) = await it.submit(sequences(5))
-    assert isinstance(fresh, Answer)
-    assert isinstance(kept, Answer)
+    assert isinstance(fresh, Computed)
+    assert isinstance(kept, Computed)
     assert kept.outputs["value"].tobytes() == fresh.outputs["value"].tobytes()
     assert (kept.compute_ns, kept.batch_sequences, fresh.batch_sequences) == (0, 0, 1)
     assert values(await it.submit(sequences(5, 6))) == [5, 6]
@@ -318,7 +318,7 @@ async def test_statistics_and_timings_tell_the_same_story() -> None:
     engine.let_go()
     await running
     for outcome in await waiting:
-        assert isinstance(outcome, Answer)
+        assert isinstance(outcome, Computed)
         assert outcome.queue_ns == 250_000_000
         assert (outcome.batch_sequences, outcome.batch_tokens) == (2, 11)
     await it.drain()
@@ -368,7 +368,7 @@ async def test_what_breaks_after_the_engine_neither_loses_nor_poisons_a_text(
         assert values(await it.submit(sequences(2, 4))) == [EngineFailure] * 2
     assert values(await it.submit(sequences(2, 4))) == [2, 4]
     await it.drain()
-    assert not it._room._flights
+    assert not it._in_flight
     assert (it.statistics.answered, it.statistics.failed) == (4, 2)
 
 
@@ -430,11 +430,11 @@ async def test_while_no_lane_lives_calls_are_refused_and_those_taken_wait(
     orphan.cancel()
     await asyncio.gather(orphan, return_exceptions=True)
     await asyncio.sleep(0)
-    assert [flight.shape.tokens for part in it._dispatcher._retries for flight in part] == [4]
+    assert [one.shape.tokens for part in it._dispatcher._retries for one in part] == [4]
     threads.give()
     assert values(await taken) == [4]
     await it.drain()
-    assert not it._room._flights
+    assert not it._in_flight
     assert it.statistics.refused == {"no_lane": 1}
 
 
@@ -447,7 +447,7 @@ async def test_a_drain_gives_up_what_does_not_end(monkeypatch: pytest.MonkeyPatc
     assert not await it.drain(0.0)
     assert [values(await call) for call in calls] == [[Draining]] * 2
     assert it.statistics.abandoned == 2
-    assert not it._room._flights
+    assert not it._in_flight
     engine.let_go()  # it comes back after all, and finds nobody
     await it._dispatcher.idle.wait()
     assert it.statistics.answered == 0

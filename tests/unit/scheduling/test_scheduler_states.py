@@ -1,4 +1,4 @@
-"""The scheduler through any history: every text is settled once, and nothing is left over.
+"""The scheduler through any history: every text is completed once, and nothing is left over.
 
 Hypothesis chooses who comes, who leaves, how time passes and how each run ends. Lanes have no
 threads here: a run ends when a rule says so, and a history can be played again.
@@ -17,8 +17,8 @@ import numpy as np
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import DeadlineMissed, EngineFailure, NoLane, Overloaded, RequestError
 from bertd_server.scheduling import pool
-from bertd_server.scheduling.flights import Answer, Call, Outcome
-from bertd_server.scheduling.lanes import Job, Lanes, Result
+from bertd_server.scheduling.deduplication import Completion, Computed, Submission
+from bertd_server.scheduling.lanes import BatchJob, BatchResult, Lanes
 from helpers.held import Clock, HeldEngine, scheduler, sequences
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -37,7 +37,7 @@ class HandLanes(Lanes):
     """Lanes whose jobs the test ends."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
-        self.jobs: list[Job] = []  # those that run
+        self.jobs: list[BatchJob] = []  # those that run
         self.began: dict[int, float] = {}  # when each did, by its identity
         self.threads = True  # the system has some to give
         self.missing = 0  # lanes that wait for one
@@ -50,7 +50,7 @@ class HandLanes(Lanes):
             self.alive += 1
             self._changed(self.alive)
 
-    def run(self, job: Job) -> None:
+    def run(self, job: BatchJob) -> None:
         self.jobs.append(job)
         self.began[id(job)] = self._clock()
 
@@ -72,7 +72,7 @@ class Asked:
 
     texts: list[TokenSequence]
     deadline: float
-    task: asyncio.Task[list[Outcome]]
+    task: asyncio.Task[list[Completion]]
 
 
 class Histories(RuleBasedStateMachine):
@@ -87,14 +87,14 @@ class Histories(RuleBasedStateMachine):
         self.asked: list[Asked] = []
         self.cancelled: set[int] = set()
         self.failures = 0
-        settle = Call.settle
+        complete = Submission.complete
 
-        def once(call: Call, index: int, outcome: Outcome) -> None:
-            if call.outcomes[index] is not None:
-                self.broken.append(("settled twice", call, index, outcome))
-            settle(call, index, outcome)
+        def once(call: Submission, index: int, outcome: Completion) -> None:
+            if call.completions[index] is not None:
+                self.broken.append(("completed twice", call, index, outcome))
+            complete(call, index, outcome)
 
-        self.watch = patch.object(Call, "settle", once)
+        self.watch = patch.object(Submission, "complete", once)
         self.watch.start()
 
     @initialize(
@@ -152,14 +152,14 @@ class Histories(RuleBasedStateMachine):
     def succeed(self, which: int) -> None:
         job = self.take(which)
         outputs = [{"value": np.array([value(one)], np.float32)} for one in job.sequences]
-        self.end(job.done, Result(outputs, self.lanes.began[id(job)], 0.001))
+        self.end(job.done, BatchResult(outputs, self.lanes.began[id(job)], 0.001))
 
     @precondition(lambda self: self.lanes.jobs)
     @rule(which=st.integers(0, 2))
     def fail(self, which: int) -> None:
         self.failures += 1
         job = self.take(which)
-        result = Result([], self.lanes.began[id(job)], 0.001, RuntimeError("no"))
+        result = BatchResult([], self.lanes.began[id(job)], 0.001, RuntimeError("no"))
         self.end(job.done, result)
 
     @precondition(lambda self: self.lanes.jobs)
@@ -168,7 +168,7 @@ class Histories(RuleBasedStateMachine):
         self.failures += 1
         self.lanes.threads = replaced
         job = self.take(which)
-        result = Result([], self.lanes.began[id(job)], 0.001, SystemExit("no"), died=True)
+        result = BatchResult([], self.lanes.began[id(job)], 0.001, SystemExit("no"), died=True)
         self.end(self.lanes._replace, threading.current_thread(), job, result)
 
     @precondition(lambda self: self.lanes.missing)
@@ -183,7 +183,7 @@ class Histories(RuleBasedStateMachine):
         if not hasattr(self, "it"):
             return
         gauges = self.it.gauges()
-        waiting = [flight.shape.tokens for flight in self.it._room._line]
+        waiting = [request.shape.tokens for request in self.it._queue]
         assert (gauges.waiting, gauges.waiting_tokens) == (len(waiting), sum(waiting))
         assert gauges.batches_running == len(self.lanes.jobs) <= gauges.lanes_alive
         free = gauges.lanes_alive - len(self.lanes.jobs)
@@ -213,7 +213,7 @@ class Histories(RuleBasedStateMachine):
         assert self.loop.run_until_complete(drained)
         assert not self.broken
         assert all(one.task.done() for one in self.asked)
-        assert not self.it._room._flights
+        assert not self.it._in_flight
         assert not self.dispatcher._retries
         gauges = self.it.gauges()
         assert (gauges.waiting, gauges.waiting_tokens, gauges.batches_running) == (0, 0, 0)
@@ -236,10 +236,10 @@ class Histories(RuleBasedStateMachine):
             counts.answered + counts.failed + counts.expired + counts.cancelled + refused
         )
 
-    def check(self, asked: Asked, outcomes: list[Outcome]) -> None:
+    def check(self, asked: Asked, outcomes: list[Completion]) -> None:
         """Each text has its own answer, or an error that can be."""
         for text, outcome in zip(asked.texts, outcomes, strict=True):
-            if isinstance(outcome, Answer):
+            if isinstance(outcome, Computed):
                 assert outcome.outputs["value"][0] == value(text)
             elif isinstance(outcome, EngineFailure):
                 assert self.failures
@@ -247,7 +247,7 @@ class Histories(RuleBasedStateMachine):
                 assert isinstance(outcome, DeadlineMissed)
                 assert asked.deadline < math.inf
 
-    def take(self, which: int) -> Job:
+    def take(self, which: int) -> BatchJob:
         """One of the jobs that run."""
         return self.lanes.jobs.pop(which % len(self.lanes.jobs))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from bertd import bundle
 from bertd_server.errors import DeadlineMissed, Draining, InvalidInput, Overloaded
-from bertd_server.tokenization.reading import Fit, Input, Outcome, Reader, Reading, texts_of
+from bertd_server.tokenization.reader import Fit, Input, Reader, Reading, texts_of
 from bertd_server.tokenization.text_queue import (
     INLINE_CHARACTERS,
     SLICE_CHARACTERS,
@@ -35,7 +35,7 @@ class HeldReader(Reader):
         self.begun = threading.Semaphore(0)
         self.slices: list[list[str]] = []
 
-    def read(self, inputs: Sequence[Input]) -> list[Outcome]:
+    def read(self, inputs: Sequence[Input]) -> list[Reading | InvalidInput]:
         if threading.current_thread() is not threading.main_thread():
             self.begun.release()
             assert self.permits.acquire(timeout=60)
@@ -52,7 +52,7 @@ class Queue(TextQueue):
         self.refused = Counter[str]()
         super().__init__(TextOptions(LIMIT, most), self.refused, clock=self.clock)
 
-    def ask(self, *texts: str, within: float = 9.0) -> asyncio.Task[list[Outcome]]:
+    def ask(self, *texts: str, within: float = 9.0) -> asyncio.Task[list[Reading | InvalidInput]]:
         """Begin a call."""
         deadline = self.clock.now + within
         return asyncio.create_task(self.run(texts_of(texts), self.held.read, deadline=deadline))

@@ -27,9 +27,9 @@ from bertd_server.models.model import Model
 from bertd_server.rpc.enums import known_value
 from bertd_server.rpc.status import abort
 from bertd_server.rpc.streams import closed_after_use, in_order
-from bertd_server.tasks.ask import Caller, Reply
-from bertd_server.tokenization.cutting import Side
-from bertd_server.tokenization.reading import Fit
+from bertd_server.tasks.ask import CallContext, Reply
+from bertd_server.tokenization.reader import Fit
+from bertd_server.tokenization.truncation import CutSide
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -40,7 +40,7 @@ S = TypeVar("S", bound="Service")
 IN_WORK = 128
 MODEL_KEY = "bertd-model"  # of the call's metadata; the protocol has no field for it
 
-_SIDES: dict[int, Side] = {
+_SIDES: dict[int, CutSide] = {
     pb.TRUNCATION_DIRECTION_RIGHT: "right",
     pb.TRUNCATION_DIRECTION_LEFT: "left",
 }
@@ -148,10 +148,10 @@ def fit(request: Any) -> Fit:
     )
 
 
-def caller(context: Context[Any, Any]) -> Caller:
+def caller(context: Context[Any, Any]) -> CallContext:
     """How long the caller waits."""
     remaining = _remaining(context)
-    return Caller.within(math.inf if remaining is None else remaining)
+    return CallContext.within(math.inf if remaining is None else remaining)
 
 
 async def answered(

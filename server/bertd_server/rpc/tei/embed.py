@@ -6,18 +6,18 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
+from bertd.bundle.arrays import Float32Array
 from bertd.tei.v1 import tei_pb2 as pb
 from bertd.tei.v1 import tei_pb2_grpc
 from grpc.aio import ServicerContext as Context
 
-from bertd_server.engine.engine import Float32Array
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
 from bertd_server.rpc.tei import calls
 from bertd_server.rpc.tei.calls import Service, Tally, answered, holding, streamed
 from bertd_server.tasks import embedding, sparse
 from bertd_server.tasks.ask import require
-from bertd_server.tokenization.reading import Input
+from bertd_server.tokenization.reader import Input
 
 
 class EmbedService(Service, tei_pb2_grpc.EmbedServicer):

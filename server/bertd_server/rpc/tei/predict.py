@@ -16,7 +16,7 @@ from bertd_server.rpc.tei.calls import Service, Tally, answered, holding, stream
 from bertd_server.tasks import classification, ranking
 from bertd_server.tasks.ask import require
 from bertd_server.tasks.classification import LabelScore, ScoreFunction
-from bertd_server.tokenization.reading import Input
+from bertd_server.tokenization.reader import Input
 
 TASKS = ("text-classification", "zero-shot-classification", "text-ranking")
 

@@ -17,7 +17,7 @@ from bertd_server.rpc.tei.calls import Service, Tally, answered, holding, patien
 from bertd_server.rpc.v1.requests import check_count
 from bertd_server.tasks import ranking
 from bertd_server.tasks.ask import Reply, require
-from bertd_server.tokenization.reading import Input
+from bertd_server.tokenization.reader import Input
 
 _RANK_BYTES = 64  # of a rank in memory, beside its text; on the wire it is less
 

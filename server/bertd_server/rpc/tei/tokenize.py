@@ -15,7 +15,7 @@ from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
 from bertd_server.rpc.tei import calls
 from bertd_server.rpc.tei.calls import Service, answered, holding, streamed
-from bertd_server.tokenization.reading import Input
+from bertd_server.tokenization.reader import Input
 from bertd_server.tokenization.tokens import Places, Token, tokens_of
 
 MOST_IDS = 100_000

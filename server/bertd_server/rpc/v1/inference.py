@@ -18,7 +18,7 @@ from bertd_server.rpc.streams import closed_after_use, in_order
 from bertd_server.rpc.v1 import requests, responses
 from bertd_server.tasks import answering, classification, embedding, filling, ranking, tagging
 from bertd_server.tasks.ask import Reply
-from bertd_server.tokenization.reading import texts_of
+from bertd_server.tokenization.reader import texts_of
 
 
 class _Asks(Protocol):

@@ -12,11 +12,11 @@ from bertd.v1 import inference_pb2
 from bertd_server.errors import InvalidInput
 from bertd_server.rpc.enums import known_value
 from bertd_server.scheduling.scheduler import BULK, INTERACTIVE
-from bertd_server.tasks.ask import Caller
+from bertd_server.tasks.ask import CallContext
 from bertd_server.tasks.classification import ScoreFunction
 from bertd_server.tasks.tagging import Aggregation
-from bertd_server.tokenization.cutting import Side
-from bertd_server.tokenization.reading import Fit, Input, LongText
+from bertd_server.tokenization.reader import Fit, Input, LongText
+from bertd_server.tokenization.truncation import CutSide
 
 # Of Tokenize and Detokenize, which hold something for each character, or id, of a call.
 MOST_CHARACTERS = 1_000_000
@@ -32,7 +32,7 @@ _POLICIES: dict[int, LongText] = {
     inference_pb2.LONG_TEXT_POLICY_TRUNCATE: "truncate",
     inference_pb2.LONG_TEXT_POLICY_WINDOW: "window",
 }
-_SIDES: dict[int, Side] = {
+_SIDES: dict[int, CutSide] = {
     inference_pb2.TRUNCATION_SIDE_UNSPECIFIED: "right",
     inference_pb2.TRUNCATION_SIDE_RIGHT: "right",
     inference_pb2.TRUNCATION_SIDE_LEFT: "left",
@@ -57,12 +57,12 @@ class _Context(Protocol):
     def time_remaining(self) -> float | None: ...
 
 
-def caller(request: Any, context: _Context) -> Caller:
+def caller(request: Any, context: _Context) -> CallContext:
     """How long the caller waits, and how urgently."""
     remaining = context.time_remaining()
     within = math.inf if remaining is None else remaining
     priority = known_value("priority", request.priority, _PRIORITIES, inference_pb2.Priority)
-    return Caller.within(within, priority)
+    return CallContext.within(within, priority)
 
 
 def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from bertd.bundle.arrays import Float32Array
 from bertd.v1 import inference_pb2
 from google.rpc import status_pb2
 from tokenizers import Encoding, Tokenizer
 
-from bertd_server.engine.engine import Float32Array
 from bertd_server.errors import RequestError
 from bertd_server.models.model import Model
 from bertd_server.rpc.status import to_status
@@ -20,7 +20,7 @@ from bertd_server.tasks.classification import LabelScore
 from bertd_server.tasks.embedding import TokenVectors
 from bertd_server.tasks.filling import Mask, fill
 from bertd_server.tasks.tagging import Entity
-from bertd_server.tokenization.reading import Input
+from bertd_server.tokenization.reader import Input
 from bertd_server.tokenization.tokens import Offsets, Places, Token, tokens_of
 
 T = TypeVar("T")

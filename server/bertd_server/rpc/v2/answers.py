@@ -23,7 +23,7 @@ from bertd_server.rpc.v2.parameters import Options
 from bertd_server.rpc.v2.surface import END_BYTE, INPUT_IDS, MASK, START_BYTE
 from bertd_server.rpc.v2.tensors import numbers, strings
 from bertd_server.tasks import answering, classification, embedding, filling, ranking, tagging
-from bertd_server.tasks.ask import Caller, Reply
+from bertd_server.tasks.ask import CallContext, Reply
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class Asked:
     model: Model
     given: Inputs
     options: Options
-    caller: Caller
+    caller: CallContext
     wanted: frozenset[str]
 
 

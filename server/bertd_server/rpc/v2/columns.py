@@ -17,7 +17,7 @@ from bertd_server.tasks.answering import Span
 from bertd_server.tasks.ask import Reply
 from bertd_server.tasks.embedding import TokenVectors
 from bertd_server.tasks.tagging import Entity
-from bertd_server.tokenization.reading import Input
+from bertd_server.tokenization.reader import Input
 from bertd_server.tokenization.tokens import Places
 
 T = TypeVar("T")

@@ -16,8 +16,8 @@ from bertd_server.models.model import Model
 from bertd_server.rpc.v2.parameters import Options
 from bertd_server.rpc.v2.surface import FIRST, INPUT_IDS, LABELS, MASK, SECOND, TYPES
 from bertd_server.rpc.v2.tensors import Tensor
-from bertd_server.tokenization.given import GivenTokens
-from bertd_server.tokenization.reading import Input
+from bertd_server.tokenization.pretokenized import Pretokenized
+from bertd_server.tokenization.reader import Input
 
 Tensors = Mapping[str, Tensor]
 
@@ -269,7 +269,7 @@ def _row(
     _check_range(field, ids, begin, manifest.vocab_size, "the vocabulary")
     _check_range(f"{TYPES}[{number}]", kinds, begin, manifest.type_vocab_size, "the model")
     sequence = TokenSequence(ids, kinds)
-    tokens = GivenTokens(sequence, model.tokenizer, begin)
+    tokens = Pretokenized(sequence, model.tokenizer, begin)
     if manifest.task == "question-answering" and not tokens.has_pair:
         raise InvalidInput(
             f"{field} has no context: send question, separator, context and separator, as the "

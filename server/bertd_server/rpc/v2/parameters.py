@@ -12,8 +12,8 @@ from typing import Any
 
 from bertd_server.errors import InvalidInput
 from bertd_server.scheduling.scheduler import BULK, INTERACTIVE
-from bertd_server.tasks.ask import Caller
-from bertd_server.tokenization.reading import Fit
+from bertd_server.tasks.ask import CallContext
+from bertd_server.tokenization.reader import Fit
 
 Options = Mapping[str, Any]
 
@@ -86,7 +86,7 @@ def options(given: Mapping[str, Any], known: Mapping[str, Parameter], *, stream:
     return found
 
 
-def caller(options: Options, remaining: float | None) -> Caller:
+def caller(options: Options, remaining: float | None) -> CallContext:
     """How long the caller waits from now on, and how urgently.
 
     Args:
@@ -94,7 +94,7 @@ def caller(options: Options, remaining: float | None) -> Caller:
         remaining: seconds until the call's own deadline; None without one.
     """
     timeout = options.get("timeout", 0)
-    return Caller.within(
+    return CallContext.within(
         min(math.inf if remaining is None else remaining, timeout / 1e6 if timeout else math.inf),
         BULK if options.get("priority", 0) > 1 else INTERACTIVE,
     )
