@@ -24,7 +24,7 @@ serve: $(READY)  ## export the default model once, then serve it in the foregrou
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-robustness: $(READY)  ## a hundred thousand malformed requests, and twelve minutes of random traffic
+robustness: $(READY)  ## an hour of malformed requests, random traffic, model swaps, restarts and batches
 	ROBUSTNESS_SCALE=250 $(BIN)/python -m pytest tests/robustness
 
 lint: $(READY)  ## check style, types, import direction

@@ -34,18 +34,15 @@ GROUPS: dict[str, dict[str, BenchCommand]] = {
     },
     "bertd itself": {
         "regress": BenchCommand("regression.cli:regress", "Slower than the committed baseline?"),
-        "engine": BenchCommand("engine.cli:engine", "Padding, lanes, memory and identical bits."),
         "front-end": BenchCommand("load.cli:front_end", "What a call costs besides the model."),
         "simulate": BenchCommand("scheduling.cli:simulate", "Schedulers compared, virtual time."),
         "exports": BenchCommand("exports.cli:exports", "Parity, size and speed of every export."),
         "footprint": BenchCommand("install.cli:footprint", "Installed size, imports, cold start."),
-        "drill": BenchCommand("drills.cli:drill", "Swap models and restart servers under load."),
     },
     "Results": {
         "report": BenchCommand("report.cli:report", "One page of charts of committed results."),
         "docs": BenchCommand("docs.cli:docs", "Write the measured parts of documents."),
         "diff": BenchCommand("regression.cli:diff", "Two results side by side."),
-        "selftest": BenchCommand("selftest.cli:selftest", "Does the harness measure right?"),
     },
 }
 COMMANDS = {name: found for group in GROUPS.values() for name, found in group.items()}

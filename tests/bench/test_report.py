@@ -23,7 +23,7 @@ from helpers.paths import ROOT
 RESULTS = ROOT / "benchmarks/results"
 REPORT = RESULTS / document.FOLDER / "index.html"
 REMEDY = "run `make report`"
-KINDS = ("speedup", "load", "padding", "roofline")
+KINDS = ("speedup", "load", "roofline")
 PHONE, DESK = 390, 1280
 
 
@@ -76,8 +76,7 @@ def made(card_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of every kind of chart: the committed results, a card, and a load."""
     folder = tmp_path_factory.mktemp("report")
     (folder / "load.json").write_text(loaded(card_file).model_dump_json(), encoding="utf-8")
-    names = ["compare.json", "engine-minilm.json"]
-    paths = [*(RESULTS / name for name in names), card_file, folder / "load.json"]
+    paths = [RESULTS / "compare.json", card_file, folder / "load.json"]
     output = folder / "page" / "report.html"
     arguments = ["report", *map(str, paths), "--output", str(output)]
     result = CliRunner().invoke(bench, arguments)
@@ -167,7 +166,7 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     shown = page.charts(found)
     assert all(isinstance(each, Missing) for each in shown)
     text = page.html(found, shown)
-    for command in ("compare", "load", "engine", "hardware"):
+    for command in ("compare", "load", "hardware"):
         assert f"bertd bench {command} " in text
     assert "its command is not as this version writes it" in text
     (tmp_path / "broken.json").write_text("{", encoding="utf-8")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from bertd_bench.drills.process import Served
+from helpers.restartable import RestartableServer
 
 SCALE = max(1, int(os.environ.get("ROBUSTNESS_SCALE", "1")))
 LARGE = SCALE >= 10
@@ -26,11 +26,11 @@ def served_model(request: pytest.FixtureRequest) -> Path:
     return folder
 
 
-def server_of(folder: Path, scratch: Path) -> Served:
+def server_of(folder: Path, scratch: Path) -> RestartableServer:
     """A server of its own process, which is not started yet; quick to start where it is tiny."""
     quick = ["--warmup-seconds", "0", "--calibration-seconds", "0.05"]
     flags = [*([] if LARGE else quick), "--http-address", "off", "--cache-folder", str(scratch)]
-    return Served([str(folder), *flags], scratch / "serve.log")
+    return RestartableServer([str(folder), *flags], scratch / "serve.log")
 
 
 def check_memory(samples: Sequence[int], of: Callable[[Sequence[int]], float] = max) -> None:

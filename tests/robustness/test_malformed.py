@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 import grpc
 import pytest
 from bertd.v1 import models_pb2, models_pb2_grpc
-from bertd_bench.drills.process import Served
+from helpers.restartable import RestartableServer
 from robustness.malformed import Attack, Attacks
 from robustness.scale import SCALE, check_memory, patient, served_model, server_of
 from robustness.wellformed import INFER, WATCH, Method, Target, infer, methods
@@ -77,7 +77,7 @@ def test_a_seed_gives_the_same_malformed_requests_again() -> None:
     assert len({attack.path for attack in attacks} & BY_PATH.keys()) > 45
 
 
-async def besiege(server: Served) -> Seen:
+async def besiege(server: RestartableServer) -> Seen:
     """Send all requests, from several callers at once."""
     seen = Seen()
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]

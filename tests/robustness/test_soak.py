@@ -21,8 +21,8 @@ from typing import Any
 import grpc
 import pytest
 from bertd.v1 import inference_pb2, inference_pb2_grpc
-from bertd_bench.drills.process import Served
 from bertd_bench.load import traffic
+from helpers.restartable import RestartableServer
 from robustness.scale import SCALE, check_memory, patient, served_model, server_of
 
 SECONDS = 3.0 * SCALE
@@ -67,7 +67,7 @@ def test_random_traffic_is_answered_rightly(request: pytest.FixtureRequest, tmp_
         server.close()
 
 
-async def soak(server: Served, texts: Sequence[str]) -> Seen:
+async def soak(server: RestartableServer, texts: Sequence[str]) -> Seen:
     seen = Seen()
     end = time.monotonic() + SECONDS
     async with grpc.aio.insecure_channel(server.address) as channel:

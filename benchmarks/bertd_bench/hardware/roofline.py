@@ -21,11 +21,11 @@ from bertd import bundle
 from bertd_server.engine.engine import Engine, EngineOptions
 from pydantic import BaseModel
 
-from bertd_bench.engine.batches import random_texts
 from bertd_bench.hardware import kernels
 from bertd_bench.hardware.kernels import Meter
 from bertd_bench.hardware.products import LinearShape, Product
 from bertd_bench.harness.rounds import SystemTimes
+from bertd_bench.harness.sequences import random_texts
 
 TOKENS = (8, 32, 128, 512, 2048)
 _LONGEST = 128  # tokens of a text in these batches: attention is then small beside the products

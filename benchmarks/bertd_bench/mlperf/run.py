@@ -27,7 +27,6 @@ from bertd_server.tokenization.reader import Reader
 from numpy.typing import NDArray
 
 from bertd_bench.contestants import eager as contestants
-from bertd_bench.drills.process import Served
 from bertd_bench.harness import machine
 from bertd_bench.harness.noise import Watch
 from bertd_bench.load import traffic
@@ -94,10 +93,8 @@ def measure(options: MlperfOptions, progress: Callable[[str], None]) -> MlperfRe
         progress("reference answers")
         reference = _engine_answers(subject.bundle, texts)
         eager = contestants.eager(subject.checkpoint, 1)(texts[:_EAGER])
-        flags = [str(subject.bundle), "--threads", str(threads), "--http-address", "off"]
-        server = Served(flags, scratch / "serve.log")
-        stack.callback(server.close)
-        server.start()
+        server = stack.enter_context(contestants.server_process(subject.bundle, threads))
+        server.wait_until_listening()
         bench = _Bench(options, options.keep or scratch, progress)
         scenarios = asyncio.run(bench.run(server.address, texts, reference, eager))
         watch.calibrate()

@@ -18,10 +18,10 @@ from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.engine.packing import pack
 from bertd_server.tokenization.reader import Reader
 
-from bertd_bench.engine.batches import random_texts
 from bertd_bench.harness import machine, rounds
 from bertd_bench.harness.noise import Distance, Watch
 from bertd_bench.harness.rounds import Schedule
+from bertd_bench.harness.sequences import random_texts
 from bertd_bench.harness.system import Calls
 from bertd_bench.harness.texts import MIXED_LENGTHS, WORDS
 from bertd_bench.regression.baseline import Baseline

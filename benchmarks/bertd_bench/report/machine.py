@@ -1,4 +1,4 @@
-"""Charts of servers, padding and the machine."""
+"""Charts of servers and the machine."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from bertd_bench.engine.results import EQUAL, LONG_AND_SHORT, MIXED, EngineReport
 from bertd_bench.hardware.card import Card
-from bertd_bench.harness.texts import MIXED_LENGTHS
 from bertd_bench.load.ramp import SHARE
 from bertd_bench.load.results import GoodputReport
 from bertd_bench.report.chart import LINES, Chart, Missing, Palette, below, lines, log
-
-_SHAPES = {MIXED: MIXED_LENGTHS, LONG_AND_SHORT: (512, *[8] * 30)}
 
 
 def load(found: tuple[str, GoodputReport] | None) -> Chart | Missing:
@@ -67,62 +63,6 @@ def load(found: tuple[str, GoodputReport] | None) -> Chart | Missing:
 
 def _milliseconds(seconds: float) -> str:
     return f"{1e3 * seconds:.1f}" if math.isfinite(seconds) else "not answered"
-
-
-def padding(found: list[tuple[str, EngineReport]]) -> Chart | Missing:
-    """What padding would compute, and what unlike lengths cost here."""
-    title = "Padding: what is computed for nothing"
-    if not found:
-        return Missing("padding", title, "bertd bench engine --json benchmarks/results/engine.json")
-    sums = {name: (sum(shape), len(shape) * max(shape)) for name, shape in _SHAPES.items()}
-
-    def draw(axes: Any, colours: Palette) -> None:
-        labels = []
-        for place, (name, (real, padded)) in enumerate(reversed(sums.items())):
-            labels += [f"{name},\npacked", f"{name},\npadded"]
-            share = real / padded
-            axes.barh([2 * place, 2 * place + 1], share, color=colours.series[0], height=0.6)
-            look = {"color": colours.series[1], "hatch": "///", "edgecolor": colours.ground}
-            axes.barh(2 * place + 1, 1 - share, left=share, height=0.6, **look)
-        axes.set_yticks(range(len(labels)), labels)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-        axes.set_xlabel("tokens computed (hatched: padding)")
-        axes.grid(visible=False, axis="y")
-
-    rows = [
-        [
-            f"{report.model}, {report.precision}, {tax.session}",
-            f"{tax.milliseconds[EQUAL]:.1f}",
-            f"{tax.milliseconds[MIXED]:.1f}",
-            f"{1 / tax.mixed_to_equal:.2f}x",
-            f"{tax.together_to_apart:.2f}x",
-        ]
-        for _, report in found
-        for tax in report.padding
-    ]
-    wastes = "; ".join(
-        f"{name}: {1 - real / padded:.0%} of what a padded batch computes"
-        for name, (real, padded) in sums.items()
-    )
-    return Chart(
-        key="padding",
-        title=title,
-        says=(
-            f"Padding to the longest text, as a part of what is computed. {wastes}. bertd "
-            "computes none of it; the table has what it took, unlike lengths against equal ones "
-            "with as many tokens, and one long text with 30 short ones against the two apart."
-        ),
-        heads=[
-            "engine",
-            "16 equal lengths, ms",
-            "16 mixed lengths, ms",
-            "mixed / equal",
-            "512 + 30 x 8, together / apart",
-        ],
-        rows=rows,
-        draw=draw,
-        inches=2.6,
-    )
 
 
 def roofline(found: tuple[str, Card] | None) -> Chart | Missing:

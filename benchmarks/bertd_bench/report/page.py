@@ -42,7 +42,6 @@ def charts(results: Results) -> list[Chart | Missing]:
     return [
         *comparison.of([each for _, each in results.comparisons]),
         machine.load(results.goodput),
-        machine.padding(results.engines),
         machine.roofline(results.card),
     ]
 
@@ -125,8 +124,6 @@ def _about(results: Results) -> str:
     if results.goodput is not None:
         name, ramps = results.goodput
         lines += [_source(name, ramps.command, ramps.machine), escape(ramps.noise.verdict)]
-    for name, engine in results.engines:
-        lines.append(_source(name, "bertd bench engine", engine.machine))
     items = "\n".join(f"<li>{line}</li>" for line in lines)
     return (
         '<details class="about"><summary>Where these numbers come from</summary>\n'

@@ -9,7 +9,6 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bertd_bench.compare.results import Comparison
-from bertd_bench.engine.results import EngineReport
 from bertd_bench.hardware.card import Card
 from bertd_bench.harness.results import document_of
 from bertd_bench.load.results import GoodputReport
@@ -26,7 +25,6 @@ class Results:
     card: tuple[str, Card] | None = None
     goodput: tuple[str, GoodputReport] | None = None
     comparisons: list[tuple[str, Comparison]] = field(default_factory=list)
-    engines: list[tuple[str, EngineReport]] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)
 
 
@@ -63,5 +61,3 @@ def _take(found: Results, name: str, document: dict[str, object]) -> None:
             found.card = (name, Card.model_validate(document))
         case "load":
             found.goodput = (name, GoodputReport.model_validate(document))
-        case "engine":
-            found.engines.append((name, EngineReport.model_validate(document)))

@@ -9,17 +9,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from bertd_bench.drills.models import DrillModel
+from bertd import bundle
+from bertd_bench.harness.texts import WORDS
+from bertd_server.engine.engine import Engine
+from bertd_server.tokenization.reader import Reader
+
+TEXTS: tuple[str, ...] = tuple(
+    " ".join(WORDS[(7 * text + place) % len(WORDS)] for place in range(1 + 5 * text))
+    for text in range(24)
+)
+"""What is asked; no two are equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model, and the bits of its vector of each text when it is asked alone."""
+
+    letter: str
+    bundle: Path
+    bits: Mapping[str, bytes] = field(repr=False)
+
+
+def known(letter: str, folder: Path) -> KnownModel:
+    """A bundle for embeddings, asked alone, each text by itself."""
+    manifest = bundle.read_manifest(folder)
+    reader, engine = Reader.of(folder, manifest), Engine(folder, manifest)
+    bits = {text: engine.embed(reader.sequences([text]))[0].tobytes() for text in TEXTS}
+    return KnownModel(letter, folder, bits)
 
 
 @dataclass(frozen=True, slots=True)
 class ServedVersion:
     """A model while it is served."""
 
-    model: DrillModel
+    model: KnownModel
     version: str
 
 
@@ -33,16 +60,12 @@ class Timeline:
     """
 
     versions: list[ServedVersion]
-    settled: int = field(default=0)
+    settled: int = 0
 
     @property
     def last(self) -> ServedVersion:
         """The one that is to be served."""
         return self.versions[-1]
-
-    def add(self, served: ServedVersion) -> None:
-        """It may answer from now on."""
-        self.versions.append(served)
 
     def settle(self) -> None:
         """The last one answers all calls that begin from now on."""
@@ -61,20 +84,15 @@ class Timeline:
         """
         if len(vectors) != len(texts):
             return f"{len(texts)} texts had {len(vectors)} vectors"
-        for served in self.versions[began:]:
-            if version not in {"", served.version}:
-                continue
-            if all(
-                served.model.bits[text] == vector
-                for text, vector in zip(texts, vectors, strict=True)
-            ):
+        allowed = self.versions[began:]
+        for served in allowed:
+            bits = [served.model.bits[text] for text in texts]
+            if version in {"", served.version} and bits == list(vectors):
                 return ""
-        letters = {served.model.letter: served.model for served in self.versions}
+        models = {served.model.letter: served.model for served in self.versions}
         found = [
-            next((name for name, model in letters.items() if model.bits[text] == vector), "nobody")
+            next((letter for letter in models if models[letter].bits[text] == vector), "nobody")
             for text, vector in zip(texts, vectors, strict=True)
         ]
-        allowed = ", ".join(
-            f"{served.model.letter} as {served.version}" for served in self.versions[began:]
-        )
-        return f"an answer as version {version or '?'} has the bits of {found}; allowed: {allowed}"
+        named = ", ".join(f"{served.model.letter} as {served.version}" for served in allowed)
+        return f"an answer as version {version or '?'} has the bits of {found}; allowed: {named}"

@@ -14,12 +14,11 @@ from typing import Any
 
 import grpc
 import psutil
+from bertd_bench.contestants.eager import free_port
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from bertd_bench.contestants.eager import START_SECONDS, BenchError, free_port
-
+START_SECONDS = 120.0
 END_SECONDS = 60.0
-_LOOK_SECONDS = 0.02
 
 
 def quick(cache: Path) -> list[str]:
@@ -30,7 +29,7 @@ def quick(cache: Path) -> list[str]:
     ]
 
 
-class Served:
+class RestartableServer:
     """One server, in a process of its own.
 
     Attributes:
@@ -46,42 +45,24 @@ class Served:
             before: Python that the process runs first.
         """
         self.address = f"127.0.0.1:{free_port()}"
-        self._arguments = list(arguments)
+        code = f"{before}\nfrom bertd_client.cli import main\nmain()\n"
+        self._command = [sys.executable, "-c", code, "serve", *arguments, "--address", self.address]
         self._log = log
-        self._code = f"{before}\nfrom bertd_client.cli import main\nmain()\n"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, and return once its health is SERVING.
-
-        Raises:
-            BenchError: it ended, or took too long.
-        """
+        """Start it, and return once its health is SERVING."""
         env = {name: value for name, value in os.environ.items() if not name.startswith("BERTD_")}
-        command = ["-c", self._code, "serve", *self._arguments, "--address", self.address]
         with self._log.open("wb") as sink:
-            self._process = subprocess.Popen(  # noqa: S603 - our own command with our own paths
-                [sys.executable, *command], stdout=sink, stderr=sink, env=env
-            )
+            self._process = subprocess.Popen(self._command, stdout=sink, stderr=sink, env=env)
         give_up = time.monotonic() + START_SECONDS
-        with grpc.insecure_channel(
-            self.address, options=[("grpc.max_reconnect_backoff_ms", 100)]
-        ) as channel:
+        options = [("grpc.max_reconnect_backoff_ms", 100)]
+        with grpc.insecure_channel(self.address, options=options) as channel:
             health: Any = health_pb2_grpc.HealthStub(channel)  # its types lack Check
-            while time.monotonic() < give_up:
-                if self._process.poll() is not None:
-                    raise BenchError(
-                        f"bertd serve ended with {self._process.returncode}:\n{self._said()}"
-                    )
-                try:
-                    answer = health.Check(health_pb2.HealthCheckRequest(), timeout=1)
-                except grpc.RpcError:
-                    time.sleep(_LOOK_SECONDS)
-                    continue
-                if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                    return
-                time.sleep(_LOOK_SECONDS)
-        raise BenchError(f"bertd serve was not ready within {START_SECONDS:.0f} s:\n{self._said()}")
+            while not self._serves(health):
+                assert self.running, self._said()
+                assert time.monotonic() < give_up, self._said()
+                time.sleep(0.02)
 
     @property
     def running(self) -> bool:
@@ -91,28 +72,20 @@ class Served:
     @property
     def pid(self) -> int:
         """Of the process, which must run."""
-        return self._running_process().pid
+        assert self._process is not None
+        assert self.running, self._said()
+        return self._process.pid
 
     def resident_bytes(self) -> int:
         """Memory of the process."""
         return int(psutil.Process(self.pid).memory_info().rss)
 
     def end(self, number: signal.Signals) -> int:
-        """End it with a signal, and wait for that; returns its exit code.
-
-        Raises:
-            BenchError: it does not end.
-        """
-        process = self._running_process()
-        process.send_signal(number)
-        try:
-            return process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise BenchError(
-                f"bertd serve did not end with {number.name}:\n{self._said()}"
-            ) from None
+        """End it with a signal, and wait for that; returns its exit code."""
+        assert self._process is not None
+        assert self.running, self._said()
+        self._process.send_signal(number)
+        return self._process.wait(END_SECONDS)
 
     def close(self) -> None:
         """Kill it, if it still runs."""
@@ -125,10 +98,13 @@ class Served:
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
-    def _running_process(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
-            raise BenchError(f"bertd serve does not run:\n{self._said()}")
-        return self._process
+    @staticmethod
+    def _serves(health: Any) -> bool:
+        try:
+            answer = health.Check(health_pb2.HealthCheckRequest(), timeout=1)
+        except grpc.RpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     def _said(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")[-2000:]

@@ -1,6 +1,0 @@
-"""One bundle without transport.
-
-::
-
-    random batches ──> memory over many of them ─ bits alone and together ─ times ──> EngineReport
-"""

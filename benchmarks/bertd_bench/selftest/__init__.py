@@ -1,1 +1,0 @@
-"""Does the harness measure right? It measures systems whose delays are known."""
