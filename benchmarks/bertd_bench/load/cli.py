@@ -97,6 +97,7 @@ def front_end(bundle: Path | None, seconds: float, rounds: int, json_path: Path 
     """
     from bertd.bundle import BundleError
     from bertd_server.models import default_model
+    from grpc import RpcError
 
     from bertd_bench.harness import results
     from bertd_bench.load import document
@@ -110,12 +111,7 @@ def front_end(bundle: Path | None, seconds: float, rounds: int, json_path: Path 
             rounds=rounds,
             progress=lambda line: click.echo(f"measuring {line}", err=True),
         )
-    except (
-        BundleError,
-        SpawnError,
-        measurement.FrontError,
-        default_model.NoDefaultModelError,
-    ) as error:
+    except (BundleError, SpawnError, RpcError, default_model.NoDefaultModelError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(document.front_end(report))
     if json_path is not None:

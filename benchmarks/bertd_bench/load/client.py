@@ -39,13 +39,11 @@ class ClientLoad:
     Attributes:
         load: when requests are sent.
         requests: as on the wire.
-        method: that is called.
         keep: whether what is reported holds the answers.
     """
 
     load: Closed | Open
     requests: tuple[bytes, ...]
-    method: str = EMBED
     keep: bool = False
 
 
@@ -62,7 +60,7 @@ def put_load(address: str, load: ClientLoad) -> tuple[list[TimedRequest], float]
 async def _put_load(address: str, load: ClientLoad) -> tuple[list[TimedRequest], float]:
     async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
         await channel.channel_ready()
-        ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(load.method)
+        ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(EMBED)
 
         async def send(number: int, within: float) -> SendResult:
             if within <= 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from pathlib import Path
 
 from bertd_bench.docs import Section
@@ -90,7 +89,7 @@ def _verdict(report: GoodputReport) -> str:
 
 
 def front_end(report: FrontReport) -> str:
-    """What a message costs beside an echo, by threads, and the functions that take most."""
+    """What a message costs beside an echo."""
     introduction = (
         f"{report.model}, texts of {report.tokens} tokens, {report.workers} calls at once, "
         f"{report.machine.cpu}, load {report.machine.load_average[0]:.2f} before the run. "
@@ -111,28 +110,7 @@ def front_end(report: FrontReport) -> str:
             f"| {row.ratio:.2f} | {row.cost / row.texts * 1e6:.0f} µs | {share:.2f} "
             f"| ≤ {limit:.1f} | {'met' if measured <= limit else '**missed**'} |"
         )
-    lines += ["", "Of a message, by threads of the server:", "", *_threads(report)]
-    for key in ("own", "cumulative"):
-        lines += ["", f"| most {key} time | times a call | own | with callees |"]
-        lines.append("|---|---:|---:|---:|")
-        lines += [
-            f"| `{each.name}` | {each.calls:.1f} | {each.own:.0f} µs | {each.cumulative:.0f} µs |"
-            for each in sorted(report.profile, key=lambda each: -float(getattr(each, key)))[:10]
-        ]
     return "\n".join(lines)
-
-
-def _threads(report: FrontReport) -> list[str]:
-    kinds = sorted({kind for row in report.rows for turn in row.bertd for kind in turn.seconds})
-    lines = [f"| | {' | '.join(kinds)} |", f"|---|{'---:|' * len(kinds)}"]
-    for row in report.rows:
-        for name, turns in ((row.name, row.bertd), ("its echo", row.echo)):
-            cells = [
-                statistics.median(turn.seconds.get(kind, 0.0) / turn.messages for turn in turns)
-                for kind in kinds
-            ]
-            lines.append(f"| {name} | {' | '.join(f'{cell * 1e6:.0f} µs' for cell in cells)} |")
-    return lines
 
 
 def _goodput_section(folder: Path) -> str:

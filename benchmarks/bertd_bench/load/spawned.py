@@ -3,7 +3,7 @@
 ::
 
     here ──name of a coroutine, its arguments──> process: cores and threads limited, then imported
-      ^ <──────── port, and at its end whatever it returns ──────────┘  ends when told, or with us
+      ^ <──────── port ──────────────────────────────────────────────┘  ends when told, or with us
 
 Nothing that computes is imported before the limits of threads: libraries read them then.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import cProfile
 import multiprocessing
 import os
 import signal
@@ -29,9 +28,6 @@ from bertd_bench.harness import cputime
 ANYWHERE = "127.0.0.1:0"
 _START_SECONDS = 180.0
 _END_SECONDS = 20.0
-
-FunctionTimes = list[tuple[str, int, str, int, float, float]]
-"""Of a profile, for each function: file, line, name, calls, own seconds, seconds with callees."""
 
 
 class SpawnError(RuntimeError):
@@ -69,43 +65,35 @@ class SpawnedServer:
         finally:
             self._signal(signal.SIGSTOP)
 
-    def close(self) -> FunctionTimes:
-        """End it; gives its profile, empty unless it was asked for."""
+    def close(self) -> None:
+        """End it."""
         self._signal(signal.SIGCONT)
-        times: FunctionTimes = []
         with contextlib.suppress(OSError, EOFError):
             self.connection.send(None)
-            if self.connection.poll(_END_SECONDS):
-                times = self.connection.recv()
+            self.process.join(_END_SECONDS)
         self.connection.close()
         self.process.terminate()
         self.process.join()
-        return times
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):  # it has ended
             os.kill(self.pid, number)
 
 
-def spawn(
-    target: str, *arguments: Any, threads: int | None = None, profile: bool = False
-) -> SpawnedServer:
+def spawn(target: str, *arguments: Any, threads: int | None = None) -> SpawnedServer:
     """Start a server.
 
     Args:
         target: `module:coroutine`; called with a :class:`Starter` and the arguments.
         arguments: that can be pickled.
         threads: cores that it is kept to; None for all.
-        profile: whether its event loop's thread is profiled.
 
     Raises:
         SpawnError: it does not listen in time, or ends before.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(
-        target=_main, args=(theirs, target, arguments, threads, profile), daemon=True
-    )
+    process = context.Process(target=_main, args=(theirs, target, arguments, threads), daemon=True)
     process.start()
     theirs.close()
     said = f"its server did not listen within {_START_SECONDS:.0f} s"
@@ -139,11 +127,7 @@ class Starter:
 
 
 def _main(
-    connection: Connection,
-    target: str,
-    arguments: tuple[Any, ...],
-    threads: int | None,
-    profile: bool,
+    connection: Connection, target: str, arguments: tuple[Any, ...], threads: int | None
 ) -> None:
     """What the process does: serve until told to end."""
     if threads is not None:
@@ -153,19 +137,4 @@ def _main(
 
     logs.configure("console", "warning")
     module, _, name = target.partition(":")
-    main = getattr(import_module(module), name)(Starter(connection), *arguments)
-    profiler = cProfile.Profile()
-    if profile:
-        profiler.runcall(process.run, main)
-    else:
-        process.run(main)
-    connection.send(_times(profiler) if profile else [])
-
-
-def _times(profiler: cProfile.Profile) -> FunctionTimes:
-    profiler.create_stats()
-    stats: dict[tuple[str, int, str], Any] = profiler.stats
-    return [
-        (file, line, name, calls, own, cumulative)
-        for (file, line, name), (_, calls, own, cumulative, _) in stats.items()
-    ]
+    process.run(getattr(import_module(module), name)(Starter(connection), *arguments))

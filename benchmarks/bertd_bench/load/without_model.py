@@ -77,25 +77,23 @@ async def bertd(starter: Starter, folder: Path) -> None:
 
 async def echo(starter: Starter, answers: Mapping[str, bytes]) -> None:
     """A bare server: the methods `/bertd.bench.Echo/NAME` and `/…/NAMEStream` give these bytes."""
-    server = grpc.aio.server()
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for name, answer in answers.items():
-        one, many = _echoes(answer)
+
+        async def one(_: bytes, __: Any, answer: bytes = answer) -> bytes:
+            return answer
+
+        async def many(
+            requests: AsyncIterator[bytes], _: Any, answer: bytes = answer
+        ) -> AsyncIterator[bytes]:
+            async for _request in requests:
+                yield answer
+
         handlers[name] = grpc.unary_unary_rpc_method_handler(one)
         handlers[f"{name}Stream"] = grpc.stream_stream_rpc_method_handler(many)
+    server = grpc.aio.server()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(ECHO, handlers),))
     port = server.add_insecure_port(ANYWHERE)
     await server.start()
     await starter.serve(port)
     await server.stop(None)
-
-
-def _echoes(answer: bytes) -> tuple[Any, Any]:
-    async def one(_: bytes, __: Any) -> bytes:
-        return answer
-
-    async def many(requests: AsyncIterator[bytes], _: Any) -> AsyncIterator[bytes]:
-        async for _request in requests:
-            yield answer
-
-    return one, many
