@@ -6,11 +6,10 @@ work than there is time.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 
 from bertd_server.scheduling.batching import Costs
-from bertd_server.scheduling.cost import CostModel, Shape
+from bertd_server.scheduling.cost import Shape
 
 from bertd_bench.scheduling.traffic import Arrival
 
@@ -24,22 +23,17 @@ def least_work(costs: Costs, lanes: int, max_tokens: int) -> Callable[[Shape], f
     `line(T)`, plus what its sequences and pairs cost, which is theirs alone. Each token's share is
     at least the least `line(T) / T` of any legal T.
     """
-
-    @functools.cache
-    def of(model: CostModel, longest: int) -> tuple[float, float, float]:
-        _, sequence, pair, *_ = model.weights
-        sizes = [size for size in (*_SIZES, longest) if size <= longest]
-        line = min((model.seconds(Shape(1, size, 0)) - sequence) / size for size in sizes)
-        return sequence, pair, line
+    sessions = [(costs.lane, lanes)] + ([] if costs.wide is None else [(costs.wide, 1)])
+    sizes = [size for size in (*_SIZES, max_tokens) if size <= max_tokens]
+    least = [
+        min((model.seconds(Shape(1, size, 0)) - model.weights[1]) / size for size in sizes)
+        for model, _ in sessions
+    ]
 
     def seconds(shape: Shape) -> float:
-        longest = max(max_tokens, shape.tokens)
-        choices = [(costs.lane, lanes)]
-        if costs.wide is not None:
-            choices.append((costs.wide, 1))
-        works = []
-        for model, at_once in choices:
-            sequence, pair, line = of(model, longest)
+        works: list[float] = []
+        for (model, at_once), line in zip(sessions, least, strict=True):
+            _, sequence, pair, *_ = model.weights
             work = shape.sequences * sequence + shape.pairs * pair + shape.tokens * line
             works.append(work / at_once)
         return min(works)

@@ -7,7 +7,7 @@ compared.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bertd_server.scheduling.admission import Bounds, Demand, Outlook, refusal
 from bertd_server.scheduling.batching import BatchPolicy, Costs
@@ -22,23 +22,9 @@ _BOUNDS = Bounds(tokens=1_048_576, seconds=_HORIZON)  # deadlines are what limit
 class Ours:
     """What bertd does, with the live scheduler's own parts: `RequestQueue` and `refusal`."""
 
-    def __init__(
-        self, policy: BatchPolicy, costs: Costs, *, refuses: bool = True, overrun: float = 0.0
-    ) -> None:
-        """A scheduler whose queue is empty.
-
-        Args:
-            policy: limits of batches.
-            costs: what it believes.
-            refuses: requests that cannot make it, on arrival; otherwise they wait until it is
-                certain that they are late.
-            overrun: seconds by which batches take longer than predicted, on average, as it has
-                observed them.
-        """
-        self._refuses = refuses
-        self._policy = replace(policy, margin=2 * overrun)
+    def __init__(self, policy: BatchPolicy, costs: Costs) -> None:
+        self._policy = policy
         self._costs = costs
-        self._overrun = overrun
         self._queue: RequestQueue[SimulatedRequest] = RequestQueue(_HORIZON)
 
     def admit(self, request: SimulatedRequest, state: QueueView) -> bool:
@@ -53,9 +39,8 @@ class Ours:
             soonest=self._costs.soonest(shape),
         )
         busy = [0.0] * state.lanes.idle + [max(0.0, free - now) for free in state.free_at]
-        backlog = self._queue.backlog
-        outlook = Outlook(backlog, busy, self._policy.budget_seconds, now, self._overrun)
-        if self._refuses and refusal(demand, outlook, _BOUNDS) is not None:
+        outlook = Outlook(self._queue.backlog, busy, self._policy.budget_seconds, now, 0.0)
+        if refusal(demand, outlook, _BOUNDS) is not None:
             return False
         self._queue.add(request, self._costs, now)
         return True
