@@ -10,7 +10,6 @@ from bertd_bench.cli import bench
 from bertd_bench.hardware import (
     cores,
     document,
-    energy,
     memory,
     products,
     roofline,
@@ -41,7 +40,6 @@ def test_a_card_has_every_part(found: Card) -> None:
         (way, count) for way in ("read", "copy") for count in counts
     }
     assert all(len(each.measured.rounds_ns) == 2 for each in found.products)
-    assert found.energy.reason or found.energy.joules > 0
     roof = found.roof("fp32")
     assert roof is not None
     assert roof.peak == max(each.rate for each in found.products)
@@ -78,27 +76,6 @@ def test_the_cache_is_read_from_linux(tmp_path: Path) -> None:
     assert cores.cache_bytes(0, tmp_path) == 24 << 20
     assert cores.cache_bytes(1, tmp_path) is None
     assert memory.size(24 << 20) == 96 << 20
-
-
-def test_energy_is_read_where_it_can_be(tmp_path: Path) -> None:
-    """Counters wrap around; without any, the reason is said."""
-    assert "no intel-rapl" in (energy.measure(lambda: 1.0, tmp_path / "none").reason or "")
-    zone = tmp_path / "intel-rapl:0"
-    zone.mkdir()
-    (zone / "max_energy_range_uj").write_text("9999999\n")
-    (zone / "energy_uj").write_text("9000000\n")
-    moments = iter([10.0, 14.0])
-
-    def work() -> float:
-        (zone / "energy_uj").write_text("1000000\n")
-        return 500.0
-
-    spent = energy.measure(work, tmp_path, lambda: next(moments))
-    assert spent.joules == pytest.approx(2)
-    assert spent.watts == pytest.approx(0.5)
-    assert spent.per_thousand_texts == pytest.approx(1)  # 2000 texts
-    (zone / "energy_uj").unlink()
-    assert "cannot be read" in (energy.measure(work, tmp_path).reason or "")
 
 
 def test_a_roof_is_memory_below_the_ridge_and_arithmetic_above() -> None:

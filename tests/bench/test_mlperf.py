@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bertd_bench.cli import bench
-from bertd_bench.mlperf import accuracy, document, loadgen, logs, results, search
+from bertd_bench.mlperf import document, loadgen, logs, results, search
 from bertd_bench.mlperf.loadgen import RefusedError
 from bertd_bench.mlperf.results import TriedRate
 from bertd_bench.mlperf.settings import Expected, LoadGenRun, Scenario
@@ -80,10 +80,10 @@ def test_every_answer_of_an_accuracy_run_is_in_the_log(tmp_path: Path) -> None:
     answers = logs.read_answers(tmp_path)
     reference = [bytes([sample]) * 4 for sample in range(LIBRARY)]
     nobody = np.empty((0, 1), np.float32)
-    assert accuracy.check(answers, reference, LIBRARY, nobody).passed
-    assert not accuracy.check(answers, [b"?", *reference[1:]], LIBRARY, nobody).passed
+    assert results.check(answers, reference, LIBRARY, nobody).passed
+    assert not results.check(answers, [b"?", *reference[1:]], LIBRARY, nobody).passed
     del answers[3]
-    assert not accuracy.check(answers, reference, LIBRARY, nobody).passed
+    assert not results.check(answers, reference, LIBRARY, nobody).passed
 
 
 def test_vectors_may_be_as_far_from_eager_as_the_tolerance_says() -> None:
@@ -91,10 +91,10 @@ def test_vectors_may_be_as_far_from_eager_as_the_tolerance_says() -> None:
     vectors = np.eye(4, dtype=np.float32)
     answers = {row: (2 * vectors[row]).tobytes() for row in range(4)}
     reference = [answers[row] for row in range(4)]
-    assert accuracy.check(answers, reference, 4, vectors).difference == 0
-    shifted = accuracy.check(answers, reference, 4, np.roll(vectors, 1, axis=0))
+    assert results.check(answers, reference, 4, vectors).difference == 0
+    shifted = results.check(answers, reference, 4, np.roll(vectors, 1, axis=0))
     assert not shifted.passed
-    assert not accuracy.check(answers, reference, 4, vectors[:, :3]).passed
+    assert not results.check(answers, reference, 4, vectors[:, :3]).passed
 
 
 def test_logs_that_are_not_whole_are_refused(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from bertd_bench.hardware.cores import Cores
-from bertd_bench.hardware.energy import Energy
 from bertd_bench.hardware.memory import Bandwidth
 from bertd_bench.hardware.products import LinearShape, Product, ProductPrecision
 from bertd_bench.hardware.roofline import Roof, RooflinePoint
@@ -60,7 +59,6 @@ class Card(BaseModel, frozen=True):
         provider: what computed products and models.
         mix: lengths of the texts of which rates are, in tokens.
         price_per_hour: of the machine, in any currency; None if nobody said.
-        energy: of the fastest way of all.
         skipped: what was not measured; why.
     """
 
@@ -75,7 +73,6 @@ class Card(BaseModel, frozen=True):
     models: list[ModelCard]
     mix: list[int]
     price_per_hour: float | None
-    energy: Energy
     skipped: dict[str, str]
 
     def roof(self, kind: ProductPrecision) -> Roof | None:

@@ -13,12 +13,6 @@ from bertd_bench import options
 @click.command()
 @click.argument("bundles", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
-    "--int8/--no-int8",
-    default=True,
-    show_default=True,
-    help="Without BUNDLES: export the default model in int8 too.",
-)
-@click.option(
     "--provider",
     type=click.Choice(["cpu", "cuda", "tensorrt", "openvino"]),
     default="cpu",
@@ -42,7 +36,6 @@ from bertd_bench import options
 @options.json_path
 def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
     bundles: tuple[Path, ...],
-    int8: bool,
     provider: str,
     price_per_hour: float | None,
     rounds: int,
@@ -73,7 +66,7 @@ def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
         providers.chain(chosen)  # before anything is exported
         with tempfile.TemporaryDirectory(prefix="bertd-hardware-") as scratch:
             asked = run.HardwareOptions(
-                folders=bundles or _default_model(Path(scratch), int8=int8),
+                folders=bundles or _default_model(Path(scratch)),
                 provider=chosen,
                 price_per_hour=price_per_hour,
                 rounds=rounds,
@@ -98,18 +91,16 @@ def _command(arguments: list[str], bundles: tuple[Path, ...]) -> str:
     return " ".join(["bertd", *left, *["BUNDLE"] * len(bundles)])
 
 
-def _default_model(scratch: Path, *, int8: bool) -> tuple[Path, ...]:
+def _default_model(scratch: Path) -> tuple[Path, ...]:
     from bertd_export.bundle import export_model
     from bertd_export.quantization.int8 import Int8Options
     from bertd_server.models.default_model import checkpoint_folder, ensure_bundle
 
-    folders = [ensure_bundle()]
-    if int8:
-        _progress("exporting the default model in int8")
-        source = str(checkpoint_folder())
-        export_model(source, scratch / "int8", name="all-MiniLM-L6-v2", int8=Int8Options())
-        folders.append(scratch / "int8")
-    return tuple(folders)
+    folders = (ensure_bundle(), scratch / "int8")
+    _progress("exporting the default model in int8")
+    source = str(checkpoint_folder())
+    export_model(source, folders[1], name="all-MiniLM-L6-v2", int8=Int8Options())
+    return folders
 
 
 def _progress(line: str) -> None:

@@ -42,7 +42,6 @@ def render(card: Card, link: str = "") -> str:
         ),
         *_products(card),
         *(part for model in card.models for part in _model(card, model)),
-        _energy(card),
     ]
     if card.skipped:
         said = [f"- {name}: {reason}" for name, reason in card.skipped.items()]
@@ -136,16 +135,6 @@ def _ways(card: Card, model: ModelCard) -> str:
             + (f" at {card.price_per_hour:g} an hour" if card.price_per_hour is not None else ""),
         ],
         rows,
-    )
-
-
-def _energy(card: Card) -> str:
-    spent = card.energy
-    if spent.reason is not None:
-        return f"Energy: not measured; {spent.reason}."
-    return (
-        f"Energy: {spent.per_thousand_texts:.1f} J for a thousand texts, {spent.watts:.1f} W of "
-        "all packages, others' work included."
     )
 
 

@@ -20,6 +20,7 @@ from bertd_export.graph.operators import OPSET
 from bertd_server.engine import providers, sessions
 from bertd_server.system.values import Provider
 from onnx import helper
+from pydantic import BaseModel
 
 from bertd_bench.harness import rounds
 from bertd_bench.harness.intervals import Interval
@@ -96,12 +97,27 @@ class Meter:
         )
 
 
-def rate_of(work: float, times: SystemTimes) -> float:
-    """Work over the median time, in 1e9 a second."""
-    return work / times.median_ms / 1e6
+class TimedWork(BaseModel, frozen=True):
+    """Some work, and the times of its calls.
 
+    Attributes:
+        measured: the times, round by round.
+    """
 
-def rate_interval(work: float, times: SystemTimes) -> Interval | None:
-    """95 % interval of work over time, in 1e9 a second."""
-    found = times.interval_ms
-    return found and Interval(low=work / found.high / 1e6, high=work / found.low / 1e6)
+    measured: SystemTimes
+
+    @property
+    def work(self) -> float:
+        """Of one call: bytes, or multiplications and additions."""
+        raise NotImplementedError
+
+    @property
+    def rate(self) -> float:
+        """Work over the median time, in 1e9 a second."""
+        return self.work / self.measured.median_ms / 1e6
+
+    @property
+    def interval(self) -> Interval | None:
+        """95 % interval of that."""
+        found, work = self.measured.interval_ms, self.work / 1e6
+        return found and Interval(low=work / found.high, high=work / found.low)

@@ -13,41 +13,31 @@ from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper
-from pydantic import BaseModel
 
 from bertd_bench.hardware import kernels
-from bertd_bench.hardware.kernels import Meter
-from bertd_bench.harness.intervals import Interval
-from bertd_bench.harness.rounds import SystemTimes
+from bertd_bench.hardware.kernels import Meter, TimedWork
 
 _LEAST, _MOST = 1 << 26, 1 << 28  # bytes that are gone through: 64 MiB to 256 MiB
 _MOVES = {"read": 1, "copy": 2}  # how often a byte moves
 
 
-class Bandwidth(BaseModel, frozen=True):
+class Bandwidth(TimedWork, frozen=True):
     """Bytes a second of one way, with so many threads.
 
     Attributes:
         way: `read` or `copy`.
         threads: at once, each with a part of its own.
         bytes_moved: in one call.
-        measured: times of calls.
     """
 
     way: str
     threads: int
     bytes_moved: int
-    measured: SystemTimes
 
     @property
-    def rate(self) -> float:
-        """GB/s."""
-        return kernels.rate_of(self.bytes_moved, self.measured)
-
-    @property
-    def interval(self) -> Interval | None:
-        """95 % interval of that."""
-        return kernels.rate_interval(self.bytes_moved, self.measured)
+    def work(self) -> float:
+        """Bytes."""
+        return self.bytes_moved
 
 
 def size(cache: int | None) -> int:

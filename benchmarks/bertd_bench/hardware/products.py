@@ -26,9 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pydantic import BaseModel
 
 from bertd_bench.hardware import kernels
-from bertd_bench.hardware.kernels import Meter
-from bertd_bench.harness.intervals import Interval
-from bertd_bench.harness.rounds import SystemTimes
+from bertd_bench.hardware.kernels import Meter, TimedWork
 
 ProductPrecision = Literal["fp32", "int8"]
 
@@ -87,30 +85,23 @@ def shapes_of(folder: Path) -> list[LinearShape]:
     return [LinearShape(rows=a, columns=b, count=count) for (a, b), count in found.items()]
 
 
-class Product(BaseModel, frozen=True):
+class Product(TimedWork, frozen=True):
     """One shape, number of tokens and threads.
 
     Attributes:
         kind: of the numbers: fp32, or int8 (uint8 tokens by int8 weights of 7 bits).
         linear: the shape, and how many products a run has.
-        measured: times of runs.
     """
 
     kind: ProductPrecision
     linear: LinearShape
     tokens: int
     threads: int
-    measured: SystemTimes
 
     @property
-    def rate(self) -> float:
-        """1e9 operations a second; a multiplication and an addition are two."""
-        return kernels.rate_of(self.linear.operations(self.tokens), self.measured)
-
-    @property
-    def interval(self) -> Interval | None:
-        """95 % interval of that."""
-        return kernels.rate_interval(self.linear.operations(self.tokens), self.measured)
+    def work(self) -> float:
+        """Multiplications and additions."""
+        return self.linear.operations(self.tokens)
 
 
 def measure(

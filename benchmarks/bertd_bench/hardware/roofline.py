@@ -19,19 +19,16 @@ from typing import NamedTuple
 import numpy as np
 from bertd import bundle
 from bertd_server.engine.engine import Engine, EngineOptions
-from pydantic import BaseModel
 
-from bertd_bench.hardware import kernels
-from bertd_bench.hardware.kernels import Meter
+from bertd_bench.hardware.kernels import Meter, TimedWork
 from bertd_bench.hardware.products import LinearShape, Product
-from bertd_bench.harness.rounds import SystemTimes
 from bertd_bench.harness.sequences import random_texts
 
 TOKENS = (8, 32, 128, 512, 2048)
 _LONGEST = 128  # tokens of a text in these batches: attention is then small beside the products
 
 
-class RooflinePoint(BaseModel, frozen=True):
+class RooflinePoint(TimedWork, frozen=True):
     """The real engine on one batch, all threads.
 
     Attributes:
@@ -41,7 +38,7 @@ class RooflinePoint(BaseModel, frozen=True):
         bytes_moved: at least.
         products_ms: the same products alone, by their own measured rates; None where those were
             not measured.
-        measured: times of the engine's runs, packing included.
+        measured: of the engine's runs, packing included.
     """
 
     tokens: int
@@ -49,7 +46,6 @@ class RooflinePoint(BaseModel, frozen=True):
     operations: float
     bytes_moved: float
     products_ms: float | None
-    measured: SystemTimes
 
     @property
     def intensity(self) -> float:
@@ -57,9 +53,9 @@ class RooflinePoint(BaseModel, frozen=True):
         return self.operations / self.bytes_moved
 
     @property
-    def rate(self) -> float:
-        """1e9 operations a second of the linear layers, over the time of the whole run."""
-        return kernels.rate_of(self.operations, self.measured)
+    def work(self) -> float:
+        """Operations of the linear layers."""
+        return self.operations
 
     @property
     def efficiency(self) -> float | None:

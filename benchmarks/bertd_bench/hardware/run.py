@@ -11,7 +11,7 @@ from bertd_server.engine import providers
 from bertd_server.system import cpu
 from bertd_server.system.values import Provider
 
-from bertd_bench.hardware import cores, energy, memory, products, roofline, ways
+from bertd_bench.hardware import cores, memory, products, roofline, ways
 from bertd_bench.hardware.card import Card, ModelCard
 from bertd_bench.hardware.kernels import Meter
 from bertd_bench.hardware.products import LinearShape, Product, ProductPrecision
@@ -19,8 +19,6 @@ from bertd_bench.harness import machine
 from bertd_bench.harness.noise import Distance, Watch
 from bertd_bench.harness.rounds import Schedule
 from bertd_bench.harness.texts import MIXED_LENGTHS
-
-_ENERGY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ def measure(options: HardwareOptions, progress: Callable[[str], None]) -> Card:
         turn_seconds=options.turn_seconds / 4,
     )
     rates: dict[str, Product] = {}
-    cards: dict[Path, ModelCard] = {}
+    cards: list[ModelCard] = []
     skipped: dict[str, str] = {}
     with Distance(affinity) as distance, Watch(affinity, distance=distance) as watch:
         meter = Meter(options.provider, threads, schedule, watch)
@@ -89,17 +87,16 @@ def measure(options: HardwareOptions, progress: Callable[[str], None]) -> Card:
             points = roofline.measure(folder, linears, own, meter)
             progress(f"{title}: lanes, threads and texts")
             weights = folder / bundle.WEIGHTS_NAME
-            cards[folder] = ModelCard(
-                name=manifest.name,
-                precision=manifest.precision,
-                linears=linears,
-                file_bytes=weights.stat().st_size if weights.exists() else 0,
-                points=points,
-                ways=ways.measure(folder, MIXED_LENGTHS, options.turn_seconds, meter),
+            cards.append(
+                ModelCard(
+                    name=manifest.name,
+                    precision=manifest.precision,
+                    linears=linears,
+                    file_bytes=weights.stat().st_size if weights.exists() else 0,
+                    points=points,
+                    ways=ways.measure(folder, MIXED_LENGTHS, options.turn_seconds, meter),
+                )
             )
-        progress("energy")
-        folder = max(cards, key=lambda each: cards[each].best.rate)
-        seconds = min(_ENERGY_SECONDS, 10 * options.turn_seconds)
         return Card(
             command=options.command,
             provider=options.provider,
@@ -108,10 +105,9 @@ def measure(options: HardwareOptions, progress: Callable[[str], None]) -> Card:
             cores=seen,
             bandwidth=bandwidth,
             products=list(rates.values()),
-            models=list(cards.values()),
+            models=cards,
             mix=list(MIXED_LENGTHS),
             price_per_hour=options.price_per_hour,
-            energy=_energy(folder, cards[folder].best, seconds, meter),
             skipped=skipped,
         )
 
@@ -130,10 +126,3 @@ def _products(
         )
     kind: ProductPrecision = "int8" if manifest.precision == "int8" else "fp32"
     return products.measure(kind, linears, roofline.TOKENS, meter)
-
-
-def _energy(folder: Path, best: ways.Way, seconds: float, meter: Meter) -> energy.Energy:
-    """Joules of a bundle in its fastest way."""
-    runner = ways.Runner(folder, ways.LaneLayout(best.lanes, best.threads), meter.provider)
-    batches = ways.batches(bundle.read_manifest(folder), MIXED_LENGTHS, best.texts)
-    return energy.measure(lambda: runner.answered(batches, seconds))

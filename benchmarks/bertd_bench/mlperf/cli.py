@@ -35,11 +35,6 @@ from bertd_bench.mlperf.settings import PRESETS, SCENARIOS, Scenario
     help="Of Server: 99 % of the queries must be answered within it.",
 )
 @click.option(
-    "--rate",
-    type=click.FloatRange(min=0.1),
-    help="Queries a second of Server. Default: the highest that is valid is sought.",
-)
-@click.option(
     "--scenario", "scenarios", multiple=True, type=click.Choice(SCENARIOS), help="Default: all."
 )
 @options.threads
@@ -55,7 +50,6 @@ def mlperf(  # noqa: PLR0913, PLR0917 - click's parameters
     model: str | None,
     name: str,
     limit_ms: float,
-    rate: float | None,
     scenarios: tuple[str, ...],
     threads: int | None,
     keep: Path | None,
@@ -81,7 +75,6 @@ def mlperf(  # noqa: PLR0913, PLR0917 - click's parameters
         name=name,
         preset=PRESETS[name],
         limit=limit_ms / 1e3,
-        rate=rate,
         threads=threads,
         scenarios=cast("tuple[Scenario, ...]", scenarios) or SCENARIOS,
         keep=keep,

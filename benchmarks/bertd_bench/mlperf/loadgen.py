@@ -13,12 +13,17 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import grpc
 import mlperf_loadgen as lg
+from bertd.v1 import inference_pb2
 
+from bertd_bench.load import traffic
+from bertd_bench.load.client import EMBED
 from bertd_bench.mlperf.settings import SEED, SERVER, STREAMS, LoadGenRun
 
 _IN_FLIGHT = 6  # calls of one large query at once: as many as saturate a server
@@ -49,13 +54,54 @@ class System(Protocol):
         ...
 
 
+class ServerUnderTest:
+    """A running server; construct it on the event loop that uses it.
+
+    Args:
+        address: of the server.
+        texts: of the samples.
+    """
+
+    texts_per_call = 32
+
+    def __init__(self, address: str, texts: Sequence[str]) -> None:
+        self._channel = grpc.aio.insecure_channel(
+            address, options=(("grpc.max_receive_message_length", -1),)
+        )
+        self._texts = texts
+        self._call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+        self._call = self._channel.unary_unary(EMBED)
+        self._single = traffic.serialize(texts, 1)
+
+    async def ask(self, samples: Sequence[int]) -> list[bytes]:
+        """See :class:`System`: calls of Embed, as ready bytes."""
+        if len(samples) == 1:
+            request = self._single[samples[0]]
+        else:
+            [request] = traffic.serialize([self._texts[n] for n in samples], len(samples))
+        try:
+            answer = await self._call(request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise RefusedError from error
+            raise
+        results = inference_pb2.EmbedResponse.FromString(answer).results
+        if any(result.HasField("error") for result in results):
+            raise RefusedError
+        return [result.embedding for result in results]
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+
 class _Issuer:
     """Takes LoadGen's queries to the system."""
 
     def __init__(self, system: System, run: LoadGenRun) -> None:
         self._loop, self._system = asyncio.get_running_loop(), system
-        self._room = asyncio.Semaphore(_IN_FLIGHT)
-        self._bounded = run.scenario != SERVER
+        bounded = run.scenario != SERVER
+        self._room = asyncio.Semaphore(_IN_FLIGHT) if bounded else contextlib.nullcontext()
         self._tasks: set[asyncio.Task[None]] = set()
         self.retries = 0
         self.errors: list[BaseException] = []
@@ -73,10 +119,7 @@ class _Issuer:
             task.add_done_callback(self._tasks.discard)
 
     async def _call(self, queries: list[tuple[int, int]]) -> None:
-        if self._bounded:
-            async with self._room:
-                answers = await self._answers([index for _, index in queries])
-        else:
+        async with self._room:
             answers = await self._answers([index for _, index in queries])
         buffers = [array.array("B", answer) for answer in answers]
         lg.QuerySamplesComplete(

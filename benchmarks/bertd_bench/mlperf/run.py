@@ -30,7 +30,7 @@ from bertd_bench.contestants import eager as contestants
 from bertd_bench.harness import machine
 from bertd_bench.harness.noise import Watch
 from bertd_bench.load import traffic
-from bertd_bench.mlperf import accuracy, loadgen, logs, search, systems
+from bertd_bench.mlperf import loadgen, logs, results, search
 from bertd_bench.mlperf.results import MlperfReport, ScenarioResult, TriedRate
 from bertd_bench.mlperf.settings import (
     SCENARIOS,
@@ -59,7 +59,6 @@ class MlperfOptions:
         model: a checkpoint; None for all-MiniLM-L6-v2.
         name: of the preset.
         limit: seconds for 99 % of Server's queries.
-        rate: of Server; None seeks the highest valid one.
         keep: folder for LoadGen's logs; None keeps none.
     """
 
@@ -67,7 +66,6 @@ class MlperfOptions:
     name: str
     preset: Preset
     limit: float
-    rate: float | None
     threads: int | None
     scenarios: Sequence[Scenario] = SCENARIOS
     keep: Path | None = None
@@ -134,7 +132,7 @@ class _Bench:
         self, address: str, texts: Sequence[str], reference: Sequence[bytes], eager: NDArray[Any]
     ) -> list[ScenarioResult]:
         """Every scenario that was chosen."""
-        self._system = systems.ServerUnderTest(address, texts)
+        self._system = loadgen.ServerUnderTest(address, texts)
         try:
             self._expected = await self._look()
             return [
@@ -155,13 +153,13 @@ class _Bench:
             queries=preset.queries[name],
             samples=min(preset.accuracy, len(reference)),
             limit=options.limit,
-            rate=options.rate or _FIRST * self._expected.offline,
+            rate=_FIRST * self._expected.offline,
             expected=self._expected,
         )
         folder, _ = await self._execute(replace(run, accuracy=True))
-        right = accuracy.check(logs.read_answers(folder), reference, run.samples, eager)
+        right = results.check(logs.read_answers(folder), reference, run.samples, eager)
         tried: list[TriedRate] = []
-        if name == SERVER and options.rate is None:
+        if name == SERVER:
             tried = await self._search(run)
             found = search.bounds(tried)[0]
             run = replace(run, rate=found or min(each.rate for each in tried))
@@ -206,21 +204,17 @@ class _Bench:
     async def _look(self) -> Expected:
         """About what it does: LoadGen wants to know how many queries to make."""
         size, library = self._system.texts_per_call, self._options.preset.library
-        seconds = min(_LOOK_SECONDS, self._options.preset.seconds)
+        seconds = min(_LOOK_SECONDS, self._options.preset.seconds) / 2
 
         async def times(count: int) -> float:
             """Median seconds of so many texts at once."""
+            calls = [range(start, min(start + size, count)) for start in range(0, count, size)]
             samples: list[float] = []
-            end = time.perf_counter() + seconds / 2
+            end = time.perf_counter() + seconds
             while time.perf_counter() < end or len(samples) < 3:
-                numbers = [(len(samples) * count + n) % library for n in range(count)]
-                begin = time.perf_counter()
-                await asyncio.gather(
-                    *(
-                        self._system.ask(numbers[start : start + size])
-                        for start in range(0, count, size)
-                    )
-                )
+                first, begin = len(samples) * count, time.perf_counter()
+                asked = [[(first + n) % library for n in call] for call in calls]
+                await asyncio.gather(*map(self._system.ask, asked))
                 samples.append(time.perf_counter() - begin)
             return statistics.median(samples)
 

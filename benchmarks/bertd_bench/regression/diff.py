@@ -159,8 +159,6 @@ def _of_card(card: Card) -> Iterator[tuple[str, Figure]]:
         cost = card.cost_per_million(model.best)
         if cost is not None:
             yield f"{title}, cost of a million texts", Figure(cost, "lower")
-    if card.energy.reason is None:
-        yield "joules of a thousand texts", Figure(card.energy.per_thousand_texts, "lower")
 
 
 def _of_comparison(found: Comparison) -> Iterator[tuple[str, Figure]]:
