@@ -23,7 +23,7 @@ from helpers.paths import ROOT
 RESULTS = ROOT / "benchmarks/results"
 REPORT = RESULTS / document.FOLDER / "index.html"
 REMEDY = "run `make report`"
-KINDS = ("speedup", "load", "roofline")
+KINDS = ("speedup", "load")
 PHONE, DESK = 390, 1280
 
 
@@ -166,7 +166,7 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     shown = page.charts(found)
     assert all(isinstance(each, Missing) for each in shown)
     text = page.html(found, shown)
-    for command in ("compare", "load", "hardware"):
+    for command in ("compare", "load"):
         assert f"bertd bench {command} " in text
     assert "its command is not as this version writes it" in text
     (tmp_path / "broken.json").write_text("{", encoding="utf-8")

@@ -2,7 +2,7 @@
 
 ::
 
-    *.json ──sources──> Results ──comparison, machine──> Chart (title, words, table, drawing)
+    *.json ──sources──> Results ──comparison, load─────> Chart (title, words, table, drawing)
                                     ├─drawing, page──> SVG inside the page, in the reader's colours
                                     └─drawing────────> PNG, light and dark, for README (document)
 """

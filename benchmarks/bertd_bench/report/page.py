@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from bertd_bench.harness.machine import Machine
-from bertd_bench.report import comparison, drawing, machine
+from bertd_bench.report import comparison, drawing, load
 from bertd_bench.report.chart import DARK, LIGHT, Chart, Missing, variables
 from bertd_bench.report.sources import Results
 
@@ -41,8 +41,7 @@ def charts(results: Results) -> list[Chart | Missing]:
     """Everything that a report shows, in its order."""
     return [
         *comparison.of([each for _, each in results.comparisons]),
-        machine.load(results.goodput),
-        machine.roofline(results.card),
+        load.load(results.goodput),
     ]
 
 
@@ -117,10 +116,6 @@ def _about(results: Results) -> str:
         count = len(found.noisy)
         if count:
             lines.append(f"The machine was noisy in {count} of its cases.")
-    if results.card is not None:
-        name, card = results.card
-        lines.append(_source(name, card.command, card.machine))
-        lines.append(escape(card.noise.verdict))
     if results.goodput is not None:
         name, ramps = results.goodput
         lines += [_source(name, ramps.command, ramps.machine), escape(ramps.noise.verdict)]

@@ -9,7 +9,6 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bertd_bench.compare.results import Comparison
-from bertd_bench.hardware.card import Card
 from bertd_bench.harness.results import document_of
 from bertd_bench.load.results import GoodputReport
 
@@ -22,7 +21,6 @@ class Results:
         unread: files that look like a result which is drawn, and are none; why.
     """
 
-    card: tuple[str, Card] | None = None
     goodput: tuple[str, GoodputReport] | None = None
     comparisons: list[tuple[str, Comparison]] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)
@@ -57,7 +55,5 @@ def _take(found: Results, name: str, document: dict[str, object]) -> None:
     match document.get("benchmark"):
         case "compare":
             found.comparisons.append((name, Comparison.model_validate(document)))
-        case "hardware":
-            found.card = (name, Card.model_validate(document))
         case "load":
             found.goodput = (name, GoodputReport.model_validate(document))
