@@ -12,7 +12,7 @@ import pytest
 from bertd_bench.cli import bench
 from bertd_bench.harness.results import read
 from bertd_bench.load import document, generator, ramp, results
-from bertd_bench.load.contestants import EAGER, OURS, PLAIN
+from bertd_bench.load.contestants import EAGER, OURS
 from bertd_bench.load.generator import RequestOutcome, SendResult
 from click.testing import CliRunner
 from helpers.virtual import load, virtually
@@ -82,12 +82,12 @@ def test_what_was_not_answered_took_for_ever() -> None:
 
 
 def test_contestants_climb_in_turns_and_become_a_table(tiny_bundle: Path, tmp_path: Path) -> None:
-    """Bertd, eager behind its front end, and a plain server: figures mean nothing, but are there.
+    """Bertd, and eager behind its front end: figures mean nothing, but are there.
 
-    All of them have proved that they give the same vectors.
+    Both have proved that they give the same vectors.
     """
     target = tmp_path / "load.json"
-    names = (OURS, f"{EAGER}, by length", PLAIN)
+    names = (OURS, f"{EAGER}, by length")
     arguments = ["load", "--model", str(tiny_bundle.parent / "checkpoint")]
     arguments += ["--threads", "1", "--seconds", "0.1", "--rounds", "2", "--steps", "1"]
     arguments += ["--set", "calibration_seconds=0.05", "--set", "warmup_seconds=0"]

@@ -233,7 +233,7 @@ KNOWN = {
 def test_the_harness_measures_systems_of_known_delay(name: str) -> None:
     """Percentiles within 2 %, and a stall counts for all that were due in it."""
     system = KNOWN[name]
-    load = generator.poisson(RATE, SECONDS, [60.0], random.Random(0), 0.0)
+    load = generator.poisson(RATE, SECONDS, [60.0], random.Random(0))
     free = 0.0
 
     async def send(number: int, within: float) -> SendResult:

@@ -2,6 +2,6 @@
 
 ::
 
-    client process ──rates, up and down──> bertd, eager behind its front end, plain gRPC ──> ramps
+    client process ──rates, up and down──> bertd, eager behind its front end ──> ramps
                    ──same bytes──> bertd without a model, an echo ──> CPU seconds a message
 """

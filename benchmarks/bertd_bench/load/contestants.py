@@ -12,7 +12,6 @@ from bertd_bench.load.spawned import ANYWHERE, Starter
 
 OURS = "bertd"
 EAGER = "PyTorch eager"
-PLAIN = "plain gRPC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +36,6 @@ CONTESTANTS = (
         f"{__name__}:serve_eager",
         "bertd's front end and scheduler around PyTorch eager, batches by length",
     ),
-    Contestant(
-        PLAIN,
-        f"{__name__}:serve_plain",
-        "grpc.aio, ONNX Runtime as PyTorch exports it, no batches",
-    ),
 )
 
 
@@ -52,7 +46,6 @@ class ServerInputs:
     checkpoint: Path
     bundle: Path
     threads: int
-    scratch: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -81,14 +74,3 @@ async def _serve(starter: Starter, given: ServerInputs, *factory: Any) -> None:
     server = Server(given.bundle, settings, *factory)
     await starter.serve(await server.start())
     await server.drain()
-
-
-async def serve_plain(starter: Starter, given: ServerInputs) -> None:
-    """A server as one writes it in an afternoon."""
-    from bertd_bench.load import plain_server  # noqa: PLC0415 - it imports torch
-
-    server, port = await plain_server.start(
-        given.checkpoint, given.scratch, given.threads, ANYWHERE
-    )
-    await starter.serve(port)
-    await server.stop(None)

@@ -71,13 +71,10 @@ class Open:
     Attributes:
         due: when each request should be sent.
         within: seconds from then until its answer is no longer wanted.
-        spin: seconds before a moment from which the generator polls rather than sleeps: timers
-            wake up to a millisecond late.
     """
 
     due: tuple[float, ...]
     within: tuple[float, ...]
-    spin: float = 0.0
 
 
 class TimedRequest(NamedTuple):
@@ -101,16 +98,14 @@ class TimedRequest(NamedTuple):
         return self.reply.outcome is RequestOutcome.ANSWERED and self.latency <= self.within
 
 
-def poisson(
-    rate: float, seconds: float, deadlines: Sequence[float], rng: random.Random, spin: float = 0.0
-) -> Open:
+def poisson(rate: float, seconds: float, deadlines: Sequence[float], rng: random.Random) -> Open:
     """Independent arrivals: `rate` a second on average, each with one of the deadlines."""
     due = []
     at = rng.expovariate(rate)
     while at < seconds:
         due.append(at)
         at += rng.expovariate(rate)
-    return Open(tuple(due), tuple(rng.choice(deadlines) for _ in due), spin)
+    return Open(tuple(due), tuple(rng.choice(deadlines) for _ in due))
 
 
 async def run(
@@ -148,10 +143,8 @@ async def _open(load: Open, send: Send, clock: Clock) -> list[TimedRequest]:
         records.append(TimedRequest(number, due, sent, clock() - start, within, reply))
 
     for number, (due, within) in enumerate(zip(load.due, load.within, strict=True)):
-        if (rest := due - load.spin - (clock() - start)) > 0:
+        while (rest := due - (clock() - start)) > 0:  # noqa: ASYNC110 - no event: what comes is a moment
             await asyncio.sleep(rest)
-        while clock() - start < due:  # noqa: ASYNC110 - no event: what comes is a moment
-            await asyncio.sleep(0)
         task = asyncio.ensure_future(ask(number, due, within))
         asked.add(task)
         task.add_done_callback(asked.discard)

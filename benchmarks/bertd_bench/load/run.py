@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import random
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -80,13 +79,11 @@ def measure(options: LoadOptions, progress: Callable[[str], None]) -> GoodputRep
     skipped: dict[str, str] = {}
     with ExitStack() as stack:
         subject = stack.enter_context(contestants.open_subject(options.model))
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bertd-bench-")))
         watch = stack.enter_context(Watch(here.affinity or [0], here.load_average[0]))
         texts = traffic.texts_for(subject.bundle, _TEXTS)
         pool = stack.enter_context(client.process_pool())
-        given = ServerInputs(
-            Path(subject.checkpoint), subject.bundle, threads, scratch, dict(options.settings)
-        )
+        checkpoint = Path(subject.checkpoint)
+        given = ServerInputs(checkpoint, subject.bundle, threads, dict(options.settings))
         expected = contestants.eager(subject.checkpoint, threads)(texts[:_AGREE])
         for each in options.contestants:
             progress(f"starting {each.name}")
