@@ -13,7 +13,9 @@ from pathlib import Path
 import click
 import pytest
 from bertd_bench.cli import COMMANDS, GROUPS, bench
-from bertd_bench.harness import texts, timing
+from bertd_bench.exports.speed import quartiles
+from bertd_bench.harness import rounds, texts
+from bertd_bench.harness.system import Calls
 from click.testing import CliRunner
 from helpers.small_tokenizer import small_tokenizer
 
@@ -37,29 +39,30 @@ def test_quartiles_of_known_samples() -> None:
     """0 to 100 ms: each percentile is its own number; nothing measured is no zero."""
     samples = [number * 1_000_000 for number in range(101)]
     random.Random(0).shuffle(samples)
-    found = timing.quartiles(samples)
+    found = quartiles(samples)
     assert (found.first, found.median, found.third) == pytest.approx((25.0, 50.0, 75.0))
     assert found.calls == 101
     assert found.spread == pytest.approx(1)
     with pytest.raises(ValueError, match="no samples"):
-        timing.quartiles([])
+        quartiles([])
 
 
 def test_every_contestant_has_one_turn_in_every_round() -> None:
     """Turns interleave in a changing order, and none is lost."""
     called: list[str] = []
-    schedule = timing.Schedule(rounds=20, repeats=3, warmups=1, pause_seconds=0)
+    schedule = rounds.Schedule(rounds=20, repeats=3, warmups=1, pause_seconds=0)
     names = ["a", "b", "c"]
     calls = {name: partial(called.append, name) for name in names}
-    samples = timing.measure(calls, schedule, random.Random(0))
+    seen = rounds.run(Calls.each(calls, 1), 0, schedule, random.Random(0))
+    samples = {each.name: each.samples_ns for each in seen}
 
     assert {name: len(values) for name, values in samples.items()} == dict.fromkeys(names, 60)
     assert Counter(called) == dict.fromkeys(names, 80)
     turns = called[::4]
     assert [name for name in turns for _ in range(4)] == called  # a turn is not interrupted
-    rounds = [tuple(turns[start : start + 3]) for start in range(0, len(turns), 3)]
-    assert all(sorted(each) == names for each in rounds)
-    assert len(set(rounds)) > 1  # the order changes
+    taken = [tuple(turns[start : start + 3]) for start in range(0, len(turns), 3)]
+    assert all(sorted(each) == names for each in taken)
+    assert len(set(taken)) > 1  # the order changes
 
 
 def test_results_that_could_not_be_written_are_refused_before_measuring(tmp_path: Path) -> None:

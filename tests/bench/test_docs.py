@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from bertd_bench.cli import bench
-from bertd_bench.docs import Section, links, writing
+from bertd_bench.docs import RESULTS, Section, writing
 from click.testing import CliRunner, Result
 from helpers.paths import ROOT
 
@@ -36,8 +36,8 @@ def test_every_comment_of_a_document_has_its_section() -> None:
 def test_a_result_that_is_committed_is_shown() -> None:
     """Whatever a command writes into benchmarks/results stands in a document."""
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md")]
-    for path in (ROOT / links.RESULTS).glob("*.json*"):
-        assert any(f"{links.RESULTS}/{path.name}" in text for text in texts), path.name
+    for path in (ROOT / RESULTS).glob("*.json*"):
+        assert any(f"{RESULTS}/{path.name}" in text for text in texts), path.name
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def plan(
 
 
 def measured(chosen: exports.ExportPlan) -> exports.ExportTable:
-    return exports.measure(chosen, exports.begin(chosen, None))
+    return exports.measure(chosen)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_refusal_is_a_row_of_its_own_and_names_no_folder(tmp_path: Path) -> No
     assert "Refused:" in document.to_markdown(matrix)
 
 
-def test_rows_are_kept_one_by_one_and_a_later_run_goes_on(tmp_path: Path) -> None:
+def test_rows_are_kept_one_by_one(tmp_path: Path) -> None:
     """An interrupted run loses the row that it was at."""
     path = tmp_path / "rows.json"
     chosen = plan(exports.random_subjects(["bert"], ["feature-extraction"], "tiny"))
@@ -83,13 +83,9 @@ def test_rows_are_kept_one_by_one_and_a_later_run_goes_on(tmp_path: Path) -> Non
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        exports.measure(chosen, exports.begin(chosen, None), keep=keep)
+        exports.measure(chosen, keep=keep)
     earlier = results.read(path, exports.ExportTable, "exports")
     assert len(earlier.rows) == 1
-    told: list[str] = []
-    again = exports.measure(chosen, exports.begin(chosen, earlier), progress=told.append)
-    assert again == earlier
-    assert told == []
     row = earlier.rows[0]
     wild = {
         name: found.model_copy(
@@ -99,10 +95,6 @@ def test_rows_are_kept_one_by_one_and_a_later_run_goes_on(tmp_path: Path) -> Non
     }
     disturbed = earlier.model_copy(update={"rows": [row.model_copy(update={"speed": wild})]})
     assert "| ~" in document.to_markdown(disturbed)
-    assert exports.begin(chosen, disturbed).rows
-    assert not exports.begin(chosen, disturbed, again=True).rows
-    with pytest.raises(BenchError, match="rounds 1, this run has 2"):
-        exports.begin(plan(chosen.subjects, rounds=2), earlier)
 
 
 def test_a_text_with_another_answer_is_not_timed() -> None:

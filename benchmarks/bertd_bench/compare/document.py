@@ -23,7 +23,7 @@ from bertd_bench.compare.results import (
 )
 from bertd_bench.contestants.ours import ENGINE, ENGINE_INT8, GRPC
 from bertd_bench.contestants.torch_eager import REFERENCE
-from bertd_bench.docs import Section, links
+from bertd_bench.docs import Section, link_to_result
 
 LinkedComparison = tuple[
     str, Comparison
@@ -293,7 +293,7 @@ _PAGE, _README = "docs/lab/benchmarks.md", "README.md"
 
 
 def _linked(results: Path, document: str) -> list[LinkedComparison]:
-    return [(links.to_result(name, document), found) for name, found in committed(results)]
+    return [(link_to_result(name, document), found) for name, found in committed(results)]
 
 
 SECTIONS = (

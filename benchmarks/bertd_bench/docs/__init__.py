@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+RESULTS = Path("benchmarks/results")  # below the project's root
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +23,8 @@ class Section:
     document: str
     name: str
     render: Callable[[Path], str]
+
+
+def link_to_result(name: str, document: str) -> str:
+    """A result's path as a document links to it, both below the project's root."""
+    return Path(os.path.relpath(RESULTS / name, Path(document).parent)).as_posix()

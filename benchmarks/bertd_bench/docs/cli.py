@@ -21,8 +21,7 @@ def docs(check: bool, root: Path) -> None:
 
     A part stands between `<!-- measured: NAME -->` and `<!-- /measured -->`.
     """
-    from bertd_bench.docs import writing
-    from bertd_bench.docs.links import RESULTS
+    from bertd_bench.docs import RESULTS, writing
 
     try:
         found = writing.rewritten(root, root / RESULTS, writing.sections())

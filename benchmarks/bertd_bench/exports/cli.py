@@ -35,8 +35,6 @@ _Name = TypeVar("_Name", bound=str)
 @options.threads
 @options.rounds(5)
 @options.json_path
-@click.option("--resume", is_flag=True, help="Go on with the rows that --json has.")
-@click.option("--again", is_flag=True, help="With --resume: measure disturbed rows anew.")
 def exports(  # noqa: PLR0913, PLR0917 - click's parameters
     families: tuple[str, ...],
     tasks: tuple[str, ...],
@@ -49,8 +47,6 @@ def exports(  # noqa: PLR0913, PLR0917 - click's parameters
     threads: int | None,
     rounds: int,
     json_path: Path | None,
-    resume: bool,
-    again: bool,
 ) -> None:
     """Export families and tasks; print parity, size and speed as a Markdown table."""
     from bertd_bench.contestants import checkpoints
@@ -68,8 +64,6 @@ def exports(  # noqa: PLR0913, PLR0917 - click's parameters
             _chosen("--task", tasks, table.TASKS),
             _chosen("--size", (size,), tuple(checkpoints.SIZES))[0],
         )
-    if resume and json_path is None:
-        raise click.UsageError("--resume needs the --json FILE to go on with")
     plan = table.ExportPlan(
         subjects,
         _chosen("--precision", precisions, table.PRECISIONS),
@@ -79,12 +73,8 @@ def exports(  # noqa: PLR0913, PLR0917 - click's parameters
         allow_pickle,
     )
     try:
-        earlier = None
-        if resume and json_path is not None and json_path.exists():
-            earlier = results.read(json_path, table.ExportTable, "exports")
         result = table.measure(
             plan,
-            table.begin(plan, earlier, again=again),
             progress=lambda line: click.echo(line, err=True),
             keep=lambda rows: results.write(rows, json_path) if json_path else None,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bertd_bench.docs import Section, links
+from bertd_bench.docs import Section, link_to_result
 from bertd_bench.exports.exports import PRECISIONS, TASKS, ExportRow, ExportTable
 from bertd_bench.exports.speed import CASES, STEADY, Speed
 from bertd_bench.harness.results import read
@@ -61,7 +61,7 @@ def _caption(matrix: ExportTable) -> str:
     if any(found.disturbed for found in speeds):
         text += (
             f" ~ marks a cell that was disturbed: half of a contestant's calls spread over more "
-            f"than {100 * STEADY:.0f} % of the median. `--resume --again` measures it anew."
+            f"than {100 * STEADY:.0f} % of the median."
         )
     return text
 
@@ -73,7 +73,7 @@ def _render(results: Path) -> str:
     """One table, with its caption, for each result."""
     parts = []
     for path in sorted(results.glob("exports-*.json")):
-        link = links.to_result(path.name, _PAGE)
+        link = link_to_result(path.name, _PAGE)
         parts.append(f"{to_markdown(read(path, ExportTable, 'exports'))} Raw: [`{link}`]({link}).")
     return "\n\n".join(parts)
 

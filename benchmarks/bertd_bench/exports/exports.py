@@ -3,8 +3,6 @@
 ::
 
     ExportPlan ─> subject x precision ─> export ─> compare, time (speed.py) ─> row ─> saved at once
-                          ^                                                             │
-                          └──────────── a later run skips the rows that are there <─────┘
 """
 
 from __future__ import annotations
@@ -78,11 +76,6 @@ class ExportSubject:
     folder: Path | None = None
     size: str = ""
 
-    def made(self, row: ExportRow, precision: Precision) -> bool:
-        """Whether a row is of this subject."""
-        same = (row.model, row.size, row.precision) == (self.name, self.size, precision)
-        return same and self.task in (None, row.task)
-
 
 @dataclass(frozen=True, slots=True)
 class ExportPlan:
@@ -115,42 +108,8 @@ def default_subject() -> ExportSubject:
         raise BenchError(str(error)) from error
 
 
-def begin(plan: ExportPlan, earlier: ExportTable | None, *, again: bool = False) -> ExportTable:
-    """An empty matrix for a plan, or an earlier one to go on with.
-
-    Args:
-        plan: what will be measured.
-        earlier: the rows so far.
-        again: leave out those of them that were disturbed.
-
-    Raises:
-        BenchError: the earlier one was measured otherwise, or on another machine.
-    """
-    usable = cpu.usable_threads()
-    here = machine.describe(usable)
-    new = ExportTable(threads=plan.threads or usable, rounds=plan.rounds, machine=here, rows=[])
-    if earlier is None:
-        return new
-    for what, before, now in (
-        ("threads", earlier.threads, new.threads),
-        ("rounds", earlier.rounds, new.rounds),
-        ("the processor", earlier.machine.cpu, here.cpu),
-        ("versions", earlier.machine.versions, here.versions),
-    ):
-        if before != now:
-            raise BenchError(
-                f"the rows so far have {what} {before}, this run has {now}: "
-                f"give another --json, or leave out --resume to begin anew"
-            )
-    undisturbed = [
-        row for row in earlier.rows if not any(found.disturbed for found in row.speed.values())
-    ]
-    return earlier.model_copy(update={"rows": undisturbed}) if again else earlier
-
-
 def measure(
     plan: ExportPlan,
-    matrix: ExportTable,
     *,
     progress: Callable[[str], None] = lambda _: None,
     keep: Callable[[ExportTable], object] = lambda _: None,
@@ -159,33 +118,26 @@ def measure(
 
     Args:
         plan: what to do.
-        matrix: from :func:`begin`; its rows are not measured again.
         progress: told what happens next.
-        keep: given the matrix after each row.
+        keep: given the table after each row.
     """
-    torch.set_num_threads(matrix.threads)
+    usable = cpu.usable_threads()
+    threads, here = plan.threads or usable, machine.describe(usable)
+    table = ExportTable(threads=threads, rounds=plan.rounds, machine=here, rows=[])
+    torch.set_num_threads(threads)
     for subject in plan.subjects:
-        missing = [
-            precision
-            for precision in plan.precisions
-            if not any(subject.made(row, precision) for row in matrix.rows)
-        ]
-        if not missing:
-            continue
         with tempfile.TemporaryDirectory(prefix="bertd-bench-") as scratch:
             folder = subject.folder
             if folder is None:
-                folder = Path(scratch) / subject.name
-                checkpoints.save_random(
-                    subject.name, subject.task or TASKS[0], subject.size, folder
-                )
-            for precision in missing:
+                folder, task = Path(scratch) / subject.name, subject.task or TASKS[0]
+                checkpoints.save_random(subject.name, task, subject.size, folder)
+            for precision in plan.precisions:
                 progress(f"{subject.name}, {subject.task or 'its own task'}, {precision}")
-                row = _row(subject, folder, precision, Path(scratch) / precision, plan, matrix)
-                matrix = matrix.model_copy(update={"rows": [*matrix.rows, row]})
-                keep(matrix)
+                row = _row(subject, folder, precision, Path(scratch) / precision, plan, threads)
+                table = table.model_copy(update={"rows": [*table.rows, row]})
+                keep(table)
         gc.collect()
-    return matrix
+    return table
 
 
 def _export(
@@ -207,7 +159,7 @@ def _row(  # noqa: PLR0913, PLR0917 - internal
     precision: Precision,
     output: Path,
     plan: ExportPlan,
-    matrix: ExportTable,
+    threads: int,
 ) -> ExportRow:
     row = ExportRow(
         model=subject.name,
@@ -228,9 +180,7 @@ def _row(  # noqa: PLR0913, PLR0917 - internal
                 "export_seconds": summary.seconds,
             }
         )
-        found = measure_speed(
-            folder, output, threads=matrix.threads, rounds=plan.rounds, cases=plan.cases
-        )
+        found = measure_speed(folder, output, threads=threads, turns=plan.rounds, cases=plan.cases)
     except (ExportError, BenchError) as error:
         # A committed result names models, not the folders of whoever measured.
         said = str(error).replace(str(folder), subject.name)

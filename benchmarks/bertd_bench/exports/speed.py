@@ -35,7 +35,8 @@ from pydantic import BaseModel
 from tokenizers import Tokenizer
 
 from bertd_bench.contestants.eager import BenchError
-from bertd_bench.harness import texts, timing
+from bertd_bench.harness import rounds, texts
+from bertd_bench.harness.system import Calls
 
 OutputArrays = dict[str, Float32Array]
 
@@ -66,11 +67,39 @@ STEADY = 0.25  # the most that the quartiles of undisturbed calls lie apart, of 
 _EAGER_NAMES = {TOKEN_EMBEDDINGS: "last_hidden_state", POOLER_OUTPUT: "pooler_output"}
 
 
+class Quartiles(BaseModel, frozen=True):
+    """Milliseconds of so many calls: half of them lie between the outer two."""
+
+    first: float
+    median: float
+    third: float
+    calls: int
+
+    @property
+    def spread(self) -> float:
+        """The distance between the outer two, as a part of the median."""
+        return (self.third - self.first) / self.median
+
+
+def quartiles(samples_ns: list[int]) -> Quartiles:
+    """The quartiles, interpolated linearly between samples.
+
+    Raises:
+        ValueError: there are no samples.
+    """
+    if not samples_ns:
+        raise ValueError("there are no samples to take quartiles of")
+    first, median, third = np.percentile(np.array(samples_ns, np.float64) / 1e6, [25, 50, 75])
+    return Quartiles(
+        first=float(first), median=float(median), third=float(third), calls=len(samples_ns)
+    )
+
+
 class Speed(BaseModel, frozen=True):
     """One case: both contestants' times, and the largest difference of an answer, relative."""
 
-    eager: timing.Quartiles
-    engine: timing.Quartiles
+    eager: Quartiles
+    engine: Quartiles
     difference: float
 
     @property
@@ -197,7 +226,7 @@ def check(difference: float, precision: Precision, what: str) -> None:
 
 
 def measure_speed(
-    folder: Path, bundle: Path, *, threads: int, rounds: int, cases: Sequence[str]
+    folder: Path, bundle: Path, *, threads: int, turns: int, cases: Sequence[str]
 ) -> dict[str, Speed]:
     """Compare, then time, each case that the model can read.
 
@@ -205,7 +234,7 @@ def measure_speed(
         folder: the checkpoint.
         bundle: its bundle.
         threads: for both; PyTorch's are set by the caller.
-        rounds: turns of each contestant.
+        turns: of each contestant.
         cases: names in `CASES`.
 
     Raises:
@@ -217,7 +246,7 @@ def measure_speed(
     engine = Engine(bundle, manifest, EngineOptions(threads))
     words = Words.of(bundle)
     outputs = list(manifest.outputs)[:1] if manifest.dimensions else list(manifest.outputs)
-    schedule = timing.Schedule(rounds, repeats=20, steady_seconds=1.0, turn_seconds=0.5)
+    schedule = rounds.Schedule(turns, repeats=20, steady_seconds=1.0, turn_seconds=0.5)
     found: dict[str, Speed] = {}
     for name in cases:
         lengths, one_by_one = CASES[name]
@@ -231,7 +260,8 @@ def measure_speed(
         difference = relative_difference(run(_compared(manifest)), theirs)
         check(difference, manifest.precision, name)
         calls: dict[str, Any] = {"eager": eager, "engine": partial(run, outputs)}
-        samples = timing.measure(calls, schedule, random.Random(0))  # noqa: S311 - no secret
-        times = {who: timing.quartiles(values) for who, values in samples.items()}
+        systems = Calls.each(calls, threads)
+        seen = rounds.run(systems, 0, schedule, random.Random(0))  # noqa: S311 - no secret
+        times = {each.name: quartiles(each.samples_ns) for each in seen}
         found[name] = Speed(difference=difference, **times)
     return found

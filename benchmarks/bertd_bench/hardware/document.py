@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bertd_bench.docs import Section, links
+from bertd_bench.docs import Section, link_to_result
 from bertd_bench.hardware.card import Card, ModelCard
 from bertd_bench.hardware.memory import Bandwidth
 from bertd_bench.hardware.products import Product
@@ -164,7 +164,7 @@ def _table(heads: list[str], rows: list[list[str]]) -> str:
 
 def _section(folder: Path) -> str:
     """The committed card, with a link as the document sees it."""
-    link = links.to_result("hardware.json", DOCUMENT)
+    link = link_to_result("hardware.json", DOCUMENT)
     return render(read(folder / "hardware.json", Card, "hardware"), link)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from bertd_bench.docs import Section, links
+from bertd_bench.docs import Section, link_to_result
 from bertd_bench.harness.results import read
 from bertd_bench.install.footprint import EXTRA, IMPORTS, Footprint
 
@@ -62,7 +62,7 @@ def _read(results: Path) -> Footprint:
 _README, _PAGE = "README.md", "docs/deployment.md"
 SECTIONS = (
     Section(
-        _README, "footprint", lambda path: sentence(_read(path), links.to_result(_NAME, _README))
+        _README, "footprint", lambda path: sentence(_read(path), link_to_result(_NAME, _README))
     ),
-    Section(_PAGE, "footprint", lambda path: table(_read(path), links.to_result(_NAME, _PAGE))),
+    Section(_PAGE, "footprint", lambda path: table(_read(path), link_to_result(_NAME, _PAGE))),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bertd_bench.docs import Section, links
+from bertd_bench.docs import Section, link_to_result
 from bertd_bench.harness.results import read
 from bertd_bench.regression.baseline import Baseline, Change
 
@@ -32,7 +32,7 @@ def render(found: Sequence[Change], bound: float) -> str:
 def table(results: Path) -> str:
     """The committed baseline as Markdown."""
     found = read(results / "baseline.json", Baseline, "regress")
-    link = links.to_result("baseline.json", _PAGE)
+    link = link_to_result("baseline.json", _PAGE)
     introduction = (
         f"`{found.command}`: {found.model}, {found.threads} threads, {found.machine.cpu}, load "
         f"{found.machine.load_average[0]:.2f} before the run; the kernel took "

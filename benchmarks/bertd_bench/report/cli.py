@@ -22,7 +22,7 @@ def report(results: tuple[Path, ...], output: Path | None, pngs: bool) -> None:
 
     RESULTS are JSON files of other commands, by default all of benchmarks/results.
     """
-    from bertd_bench.docs.links import RESULTS
+    from bertd_bench.docs import RESULTS
     from bertd_bench.report import document, drawing, page, sources
     from bertd_bench.report.chart import Chart
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from bertd_bench.docs import Section, links
+from bertd_bench.docs import Section, link_to_result
 from bertd_bench.report import page, sources
 from bertd_bench.report.chart import Chart, Missing
 
@@ -25,7 +25,7 @@ def pictures(results: Path) -> str:
     wanted = shown(page.charts(sources.read(sources.files(results))))
     if not wanted:
         return "No picture yet: `bertd bench report` draws them."
-    folder = links.to_result(FOLDER, _README)
+    folder = link_to_result(FOLDER, _README)
     return "\n\n".join(
         f"<picture>\n"
         f'  <source media="(prefers-color-scheme: dark)" srcset="{folder}/{each.key}-dark.png">\n'
