@@ -5,20 +5,27 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+SERVES := $(VENV)/.serves
 
 .PHONY: help install serve test robustness lint format protos bench peers report footprint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
+# What exporting and serving the default model needs; $(READY) adds the rest.
+$(SERVES): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server,export,demo]'
+	touch $@
+
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $@
+	touch $(SERVES) $@
 
-install: $(READY)  ## make the environment in .venv
+install: $(READY)  ## make the environment in .venv, for all targets
 
-serve: $(READY)  ## export the default model once, then serve it in the foreground
+serve: $(SERVES)  ## export the default model once, then serve it in the foreground
 	@exec $(BIN)/bertd serve
 
 test: $(READY)  ## run the tests

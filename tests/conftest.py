@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -18,8 +16,9 @@ from bertd_client import Client
 from bertd_export.bundle import export_model
 from bertd_server.config.settings import Settings
 from bertd_server.models.default_model import checkpoint_folder
-from bertd_server.serving.server import Server
 from helpers.once import once
+from helpers.patience import PATIENCE
+from helpers.running import LABELS, RunningServer, quick_settings
 from helpers.tiny import save_tiny
 
 if TYPE_CHECKING:
@@ -29,6 +28,11 @@ T = TypeVar("T")
 
 # Two servers at once cannot both have the default address; a test that wants HTTP says where.
 os.environ.setdefault("BERTD_HTTP_ADDRESS", "off")
+# On a machine that others keep busy nothing may be refused for being slow, nor starve behind them;
+# a test of such a limit sets it.
+os.environ.setdefault("BERTD_MAX_QUEUE_SECONDS", str(PATIENCE))
+os.environ.setdefault("BERTD_MAX_REQUEST_SECONDS", str(PATIENCE))
+os.environ.setdefault("BERTD_LANE_NICENESS", "0")
 
 
 @pytest.fixture(scope="session")
@@ -79,38 +83,6 @@ def card_file(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     result = CliRunner().invoke(bench, ["hardware", *arguments])
     assert result.exit_code == 0, result.output
     return path
-
-
-class RunningServer:
-    """A server on a free port, on an event loop in a thread of its own."""
-
-    def __init__(self, folder: Path | None, settings: Settings) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        try:
-            self.server, port = self._await(self._start(folder, settings))
-        except BaseException:
-            self._end()
-            raise
-        self.address = f"127.0.0.1:{port}"
-
-    async def _start(self, folder: Path | None, settings: Settings) -> tuple[Server, int]:
-        server = Server(folder, settings)
-        return server, await server.start()
-
-    def _await(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
-
-    def stop(self) -> None:
-        """Drain, then end the loop."""
-        self._await(self.server.drain())
-        self._end()
-
-    def _end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
 
 @pytest.fixture(scope="session")
@@ -179,18 +151,6 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     client = FreshClient(tmp_path_factory.mktemp("fresh"))
     yield client
     client.close()
-
-
-LABELS = {
-    "text-classification": ("contradiction", "neutral", "entailment"),
-    "token-classification": ("O", "B-PER", "I-PER", "B-LOC", "I-LOC"),
-}
-
-
-def quick_settings(**changes: Any) -> Settings:
-    """Of a server on a free port that starts at once."""
-    quick = {"warmup_seconds": 0, "calibration_seconds": 0.05, "lanes": 1, "threads": 1}
-    return Settings(**{"address": "127.0.0.1:0", **quick, **changes})
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ each package brings. One whose extra is not installed still shows in the help, w
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
 import bertd
@@ -49,7 +50,11 @@ class _Commands(click.Group):
 
 
 def _entries() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    """By name; those whose package is not in this installation, as benchmarks, are left out."""
+    found = entry_points(group=ENTRY_POINTS)
+    packages = {entry.module.partition(".")[0] for entry in found}
+    there = {package for package in packages if find_spec(package) is not None}
+    return {entry.name: entry for entry in found if entry.module.partition(".")[0] in there}
 
 
 def _is_missing_extra(entry: EntryPoint, error: ImportError) -> bool:

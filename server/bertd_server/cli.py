@@ -55,7 +55,7 @@ def serve(bundle: Path | None, config: Path | None, *, print_config: bool, **val
 
     from bertd_server.errors import CannotServeError
     from bertd_server.models import default_model
-    from bertd_server.process import app, process
+    from bertd_server.process import app, runtime
     from bertd_server.serving.server import CannotListenError
     from bertd_server.system import logs
 
@@ -66,7 +66,7 @@ def serve(bundle: Path | None, config: Path | None, *, print_config: bool, **val
         folder = bundle
         if folder is None and settings.repository is None:
             folder = default_model.ensure_bundle(settings.cache_folder)
-        ended = process.run(
+        ended = runtime.run(
             app.serve(folder, settings, lambda: configuration.load(flags, config).settings)
         )
     except (

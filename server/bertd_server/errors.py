@@ -18,7 +18,7 @@
       NoLane                     UNAVAILABLE        nothing can run a batch at this moment
       EngineFailure              INTERNAL           the model failed on this text alone
 
-They are raised where the trouble is seen and translated once, in ``services.status``. Each has a
+They are raised where the trouble is seen and translated once, in ``rpc.status``. Each has a
 reason that a caller can switch on.
 """
 

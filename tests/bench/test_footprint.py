@@ -21,6 +21,7 @@ from bertd_bench.harness import results
 from bertd_bench.install import coldstart, document, footprint
 from helpers.deployed import copied, image_environment
 from helpers.paths import ROOT
+from helpers.patience import PATIENCE
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -134,7 +135,7 @@ def test_a_fresh_install_serves_and_asks(fresh: Path, tiny_bundle: Path, tmp_pat
             assert asked.returncode == 0, asked.stderr
             assert json.loads(asked.stdout)["text"] == "hello"
             server.send_signal(signal.SIGTERM)
-            assert server.wait(60) == 0
+            assert server.wait(PATIENCE) == 0
             assert not (tmp_path / "home").exists()  # all that it keeps is in the cache folder
         finally:
             server.kill()

@@ -170,7 +170,7 @@ def test_times_are_those_of_our_cores(tmp_path: Path) -> None:
 
 
 def test_a_watch_sees_the_kernel_and_knows_our_own_work() -> None:
-    with noise.Watch([0]) as watch:
+    with noise.NoiseWatch([0]) as watch:
         watch.calibrate()
         seen = watch.noise()
     assert len(seen.calibration_ns) == 1
@@ -309,7 +309,7 @@ def test_turns_wait_while_cores_are_further_apart_than_before() -> None:
             return found
 
     slept: list[float] = []
-    with noise.Watch([0], distance=Moved([200, 210, 390, 380, 205])) as watch:
+    with noise.NoiseWatch([0], distance=Moved([200, 210, 390, 380, 205])) as watch:
         for _ in range(3):
             watch.settle(slept.append)
         seen = watch.noise()

@@ -19,6 +19,7 @@ from bertd_bench.report import document, drawing, page, sources
 from bertd_bench.report.chart import DARK, LIGHT, Chart, Missing
 from click.testing import CliRunner
 from helpers.paths import ROOT
+from helpers.patience import PATIENCE
 
 RESULTS = ROOT / "benchmarks/results"
 REPORT = RESULTS / document.FOLDER / "index.html"
@@ -115,7 +116,7 @@ def look(page: Path, folder: Path, scheme: str) -> dict[str, Any]:
         [sys.executable, str(program), *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -28,9 +28,10 @@ from bertd_client import (
     ServerError,
 )
 from bertd_client.connection.channel import INFERENCE, target
-from conftest import LABELS, RunningServer, quick_settings
 from helpers.paths import ROOT
+from helpers.patience import PATIENCE
 from helpers.rpcs import CALLS, PERSON, Asked
+from helpers.running import LABELS, RunningServer, quick_settings
 from helpers.tiny import WORDS
 
 Started = Callable[[Task], RunningServer]
@@ -221,7 +222,7 @@ class Meeting:
         with self._lock:
             self._here += 1
             self.most = max(self.most, self._here)
-        self._barrier.wait(60)
+        self._barrier.wait(PATIENCE)
         with self._lock:
             self._here -= 1
         return inference_pb2.CountTokensResponse(counts=[len(request.inputs[0].text)])

@@ -11,7 +11,8 @@ from pathlib import Path
 from bertd.bundle import Task
 from bertd_client import AsyncClient, BertdError, Client, Filling, InvalidArgument
 from bertd_server.tokenization.reader import Input, texts_of
-from conftest import RunningServer, quick_settings
+from helpers.patience import PATIENCE
+from helpers.running import RunningServer, quick_settings
 
 
 def masks(outcome: Filling | BertdError) -> object:
@@ -57,21 +58,21 @@ def test_a_call_that_only_an_idle_server_takes_is_sent_in_halves(
 
     def held(part: Sequence[Input]) -> list[None]:
         started.set()
-        assert let_go.wait(60)
+        assert let_go.wait(PATIENCE)
         return [None] * len(part)
 
     asked = [f"{word} " * 750 for word in ("cat", "dog", "sea", "mat")]
     holder = asyncio.run_coroutine_threadsafe(
         model._texts.run(texts_of(asked[:1]), held), running._loop
     )
-    assert started.wait(60)
+    assert started.wait(PATIENCE)
     with Client(running.address, concurrency=1) as client, ThreadPoolExecutor(1) as thread:
         call = thread.submit(client.embed, asked, long_text="truncate")
         while not call.done() and model.gauges().waiting_characters < 9_000:
             client.get_model()
         let_go.set()
         split = call.result()
-        holder.result(60)
+        holder.result(PATIENCE)
         together = client.embed(asked, long_text="truncate")  # nothing waits now
     assert split.tobytes() == together.tobytes()
     assert model.statistics.refused.keys() == {"call_characters"}

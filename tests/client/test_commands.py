@@ -28,9 +28,9 @@ from bertd_client.commands.texts import classify, embed, tag, zero_shot
 from bertd_export.cli import export
 from bertd_server.config.settings import Settings
 from click.testing import CliRunner, Result
-from conftest import RunningServer
 from helpers.paths import ROOT
 from helpers.rpcs import COMMANDS
+from helpers.running import RunningServer
 
 Started = Callable[[Task], RunningServer]
 

@@ -10,7 +10,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 from bertd_server.observability.families import FAMILIES
-from bertd_server.system.values import parse_bytes
+from bertd_server.system.setting_types import parse_bytes
 from helpers.deployed import DEPLOY, documents, effective, environment_of, patched, port, validate
 
 FOLDER = DEPLOY / "kubernetes"

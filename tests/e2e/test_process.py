@@ -10,7 +10,7 @@ import pytest
 
 CHILD = """
 import asyncio, ctypes, threading
-from bertd_server.process import process
+from bertd_server.process import runtime
 
 async def main():
     ready = threading.Barrier(5)
@@ -43,8 +43,8 @@ def heaps(run: str, **variables: str) -> tuple[str, int]:
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc has heaps for threads")
 def test_a_serving_process_has_one_heap_and_the_fast_loop() -> None:
     """Unless its environment says otherwise; anybody else's process is left as it is."""
-    assert heaps("process.run") == ("uvloop", 1)
-    assert heaps("process.run", MALLOC_ARENA_MAX="3")[1] > 1
+    assert heaps("runtime.run") == ("uvloop", 1)
+    assert heaps("runtime.run", MALLOC_ARENA_MAX="3")[1] > 1
     loop, count = heaps("asyncio.run")
     assert loop == "asyncio"
     assert count > 1

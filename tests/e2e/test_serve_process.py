@@ -23,6 +23,7 @@ from bertd_server.process import app
 from bertd_server.system.exits import Exit
 from click.testing import CliRunner
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from helpers.patience import PATIENCE
 from helpers.serve_process import SCRIPT, STUCK, serving
 
 # It never has its bundle.
@@ -76,9 +77,9 @@ def test_a_signal_drains_and_the_process_exits_zero(
         assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
         assert not call.done()
 
-        results = call.result(timeout=60).results
+        results = call.result(timeout=PATIENCE).results
         assert [len(result.embedding) for result in results] == [4 * 384] * 64
-        _, log = process.communicate(timeout=60)
+        _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert [json.loads(line)["event"] for line in log.splitlines()] == ["draining", "stopped"]
 
@@ -91,7 +92,7 @@ def test_a_signal_ends_a_process_that_loads(tiny_bundle: Path) -> None:
         try:
             assert process.stderr.readline() == "loading\n"
             process.send_signal(signal.SIGTERM)
-            _, log = process.communicate(timeout=60)
+            _, log = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
     assert process.returncode == Exit.FINISHED
@@ -114,7 +115,7 @@ def test_a_model_that_is_loaded_does_not_hold_the_process(
             (tmp_path / ".new").rename(tmp_path / "m" / "2")
             assert process.stderr.readline() == "loading\n"
             process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=60)
+            process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
     assert process.returncode == Exit.FINISHED
@@ -137,7 +138,7 @@ def test_a_run_that_never_ends_does_not_hold_the_process(tiny_bundle: Path, *, t
         assert json.loads(process.stderr.readline())["event"] == "draining"
         if twice:
             process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=60)
+        _, log = process.communicate(timeout=PATIENCE)
         assert call.code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
     lines = [json.loads(line) for line in log.splitlines()]
     assert lines[0]["batches_running"] == 1
@@ -156,7 +157,7 @@ def test_torch_stays_out(bundle_folder: Path) -> None:
         with Client(address) as client:
             assert client.embed(["hello"]).shape == (1, 384)
         process.send_signal(signal.SIGTERM)
-        stdout, _ = process.communicate(timeout=60)
+        stdout, _ = process.communicate(timeout=PATIENCE)
     modules = json.loads(stdout)
     assert "onnxruntime" in modules
     assert not {"torch", "transformers"} & set(modules)

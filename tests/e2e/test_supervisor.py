@@ -19,6 +19,7 @@ from bertd.v1 import inference_pb2, inference_pb2_grpc
 from bertd_server.process.supervisor import Failures
 from bertd_server.system.exits import Exit
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from helpers.patience import PATIENCE
 from helpers.serve_process import STUCK, serving
 
 QUICK = ("--threads", "1", "--lanes", "1", "--calibration-seconds", "0.1", "--warmup-seconds", "0")
@@ -104,7 +105,7 @@ def test_a_child_that_is_done_or_fails_too_often_ends_it(
 ) -> None:
     """With the last child's exit code; misuse is not tried again."""
     with supervised(tmp_path, codes, failures=2) as process:
-        stdout, log = process.communicate(timeout=60)
+        stdout, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     assert len(stdout.splitlines()) == starts
     events = [json.loads(each)["event"] for each in log.splitlines()]
@@ -136,7 +137,7 @@ def test_a_child_that_stands_still_is_killed_and_systemd_hears_of_the_service_al
             assert line(process.stdout) == {"child": signal.SIGHUP}
             process.send_signal(signal.SIGTERM)
             assert line(process.stdout) == {"child": signal.SIGTERM}
-            assert process.wait(60) == Exit.CANCELLED
+            assert process.wait(PATIENCE) == Exit.CANCELLED
             systemd.setblocking(False)
             with pytest.raises(BlockingIOError):
                 systemd.recv(99)  # the child's signs of life were not passed on
@@ -177,7 +178,7 @@ def test_a_stuck_lane_restarts_the_server(tiny_bundle: Path) -> None:
         restarted = next(one for one in events if one["event"] == "the server is restarted")
         assert (restarted["exit_code"], restarted["pause_seconds"]) == (Exit.RESTART, 0)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
     assert process.returncode == Exit.FINISHED
 
 
@@ -189,7 +190,7 @@ def test_memory_beyond_its_limit_ends_the_server_to_be_restarted(tiny_bundle: Pa
         found = line(process.stderr)
         assert (found["event"], found["limit"]) == ("memory beyond its limit", "500 MiB")
         assert "--memory-limit" in found["remedy"]
-        assert process.wait(60) == Exit.RESTART
+        assert process.wait(PATIENCE) == Exit.RESTART
 
 
 def test_a_process_under_systemd_reloads_and_waits_for_balancers(
@@ -229,7 +230,7 @@ def test_a_process_under_systemd_reloads_and_waits_for_balancers(
             stub = inference_pb2_grpc.InferenceServiceStub(channel)
             assert stub.Embed(inference_pb2.EmbedRequest(texts=["hello"])).results[0].embedding
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 128 + signal.SIGTERM
+            assert process.wait(PATIENCE) == 128 + signal.SIGTERM
 
 
 def test_a_server_whose_supervisor_was_killed_drains(tiny_bundle: Path) -> None:

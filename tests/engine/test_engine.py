@@ -27,8 +27,8 @@ from bertd_server.engine.prepacking import prepacked
 from bertd_server.errors import CannotServeError
 from bertd_server.models import calibration, memory, shapes, startup
 from bertd_server.models.startup import StartOptions
-from bertd_server.system import kept
-from bertd_server.system.values import parse_bytes
+from bertd_server.system import cache_folder
+from bertd_server.system.setting_types import parse_bytes
 from click.testing import CliRunner
 from helpers.tiny import save_tiny
 from structlog.testing import capture_logs
@@ -188,7 +188,7 @@ def test_a_start_removes_what_nobody_uses(small: Path, tmp_path: Path) -> None:
     stale.touch()
     os.utime(stale, (long_ago, long_ago))
     other = engine(small)
-    kept.hold(folder / held, other)
+    cache_folder.hold(folder / held, other)
     starting = StartOptions(warmup_seconds=0, calibration_seconds=0, cache=tmp_path)
     mine, _ = startup.start(small, manifest, options, starting)
     assert entries(folder) == sorted([own.name, held, newer, foreign, writing])
@@ -197,10 +197,10 @@ def test_a_start_removes_what_nobody_uses(small: Path, tmp_path: Path) -> None:
 
     os.utime(own, (long_ago, long_ago))
     os.utime(folder / held, (long_ago, long_ago))
-    assert not kept.sweep(folder)  # both servers live
+    assert not cache_folder.sweep(folder)  # both servers live
     assert mine.has_wide
     del mine, other
-    assert kept.sweep(folder) == sorted([own.name, held])
+    assert cache_folder.sweep(folder) == sorted([own.name, held])
 
 
 def test_a_provider_that_is_not_here_is_refused_with_what_is(small: Path) -> None:

@@ -24,7 +24,7 @@ from bertd_export.quantization.fp16 import Fp16Options, to_fp16
 from bertd_export.verification.verify import verify
 from bertd_server.engine.engine import Engine
 from bertd_server.engine.packing import TokenSequence
-from bertd_server.models.model import ModelOptions
+from bertd_server.models.startup import ModelOptions
 from bertd_server.tasks import embedding
 from bertd_server.tokenization.reader import texts_of
 from click.testing import CliRunner

@@ -14,7 +14,8 @@ from bertd.bundle import read_manifest
 from bertd_export.bundle import export_model
 from bertd_export.checkpoint.loading import load
 from bertd_export.errors import ExportError
-from bertd_server.models.model import Model, ModelOptions
+from bertd_server.models.model import Model
+from bertd_server.models.startup import ModelOptions
 from bertd_server.tasks import embedding
 from bertd_server.tokenization.reader import Fit, texts_of
 from helpers.served import open_model

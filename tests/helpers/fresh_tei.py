@@ -36,11 +36,11 @@ def ask(address, service, method, requests):
         call = getattr(getattr(tei_pb2_grpc, service + "Stub")(channel), method)
         try:
             if rpc.server_streaming:
-                for answer in call(iter(sent), timeout=60):
+                for answer in call(iter(sent), timeout=PATIENCE):
                     answers.append(answer)
             else:
                 argument = iter(sent) if rpc.client_streaming else sent[0]
-                answer, made = call.with_call(argument, timeout=60)
+                answer, made = call.with_call(argument, timeout=PATIENCE)
                 answers.append(answer)
                 headers = dict(made.initial_metadata())
         except grpc.RpcError as error:

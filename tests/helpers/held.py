@@ -14,6 +14,7 @@ from bertd_server.scheduling.cost import CostModel, Measurement, Shape
 from bertd_server.scheduling.deduplication import Completion, Computed
 from bertd_server.scheduling.lanes import unheard
 from bertd_server.scheduling.scheduler import Scheduler, SchedulerOptions
+from helpers.patience import PATIENCE
 
 FAILS, KILLS = 13, 17  # tokens of texts that make the engine fail, and that kill its lane
 
@@ -80,7 +81,7 @@ class HeldEngine:
         self.runs.append(lengths)
         self.wide_runs += wide
         self._loop.call_soon_threadsafe(self._started.put_nowait, lengths)
-        assert self._permits.acquire(timeout=60)
+        assert self._permits.acquire(timeout=PATIENCE)
         if FAILS in lengths:
             raise RuntimeError("thirteen")
         if KILLS in lengths:

@@ -12,6 +12,7 @@ from email.message import Message
 from typing import Any
 
 import grpc
+from helpers.patience import PATIENCE
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as services
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -27,7 +28,7 @@ def get(
         f"http://{address}{path}", method=method, headers=dict(headers or {})
     )
     try:
-        with urllib.request.urlopen(asked, timeout=60) as answer:  # noqa: S310
+        with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:  # noqa: S310
             return answer.status, answer.headers, answer.read()
     except urllib.error.HTTPError as error:
         with error:

@@ -19,8 +19,9 @@ from bertd.bundle import Task
 from bertd_export.bundle import export_model
 from bertd_export.checkpoint.tasks import loader
 from bertd_server.engine.engine import EngineOptions
-from bertd_server.models.model import Loaded, Model, ModelOptions
-from bertd_server.models.startup import StartOptions
+from bertd_server.models import startup
+from bertd_server.models.model import Model
+from bertd_server.models.startup import ModelOptions, StartOptions
 from bertd_server.scheduling.scheduler import SchedulerOptions
 from bertd_server.tasks.ask import Reply
 from helpers.once import once
@@ -84,7 +85,7 @@ class Served:
 
 def open_model(bundle: Path, options: ModelOptions) -> Model:
     """A bundle as the only model, on the event loop that calls this and waits for it."""
-    return Model(Loaded.read(bundle, options), options)
+    return Model(startup.load(bundle, options), options)
 
 
 def export_tiny(

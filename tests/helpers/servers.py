@@ -8,7 +8,7 @@ import grpc
 import pytest
 from bertd.bundle import Task
 from bertd.v1 import inference_pb2_grpc
-from conftest import RunningServer, quick_settings
+from helpers.running import RunningServer, quick_settings
 from helpers.served import OF_TASK, export_tiny
 from tokenizers import Tokenizer
 

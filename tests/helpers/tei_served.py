@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from bertd import bundle
 from bertd_export.bundle import export_model
-from conftest import RunningServer, quick_settings
 from helpers.checkpoints import save_checkpoint
 from helpers.fresh_tei import Heard
+from helpers.running import RunningServer, quick_settings
 from transformers import AutoTokenizer
 
 INVALID, FAILED = 3, 9  # gRPC's numbers of INVALID_ARGUMENT and FAILED_PRECONDITION

@@ -14,7 +14,7 @@ from bertd.oip import grpc_service_pb2_grpc
 from bertd.v1 import inference_pb2 as v1
 from bertd.v1 import inference_pb2_grpc
 from bertd_export.bundle import export_model
-from conftest import RunningServer, quick_settings
+from helpers.running import RunningServer, quick_settings
 from helpers.tiny import save_tiny
 from tritonclient.utils import np_to_triton_dtype
 

@@ -36,9 +36,17 @@ from bertd_server.errors import (
 from bertd_server.inside import SettingsError
 from bertd_server.inside.options import OpenOptions
 from bertd_server.system.logs import get_logger
+from helpers.patience import PATIENCE
 from helpers.rpcs import CALLS, Asked
 
-QUICK: OpenOptions = {"warmup_seconds": 0, "calibration_seconds": 0.05, "lanes": 1, "threads": 1}
+QUICK: OpenOptions = {
+    "warmup_seconds": 0,
+    "calibration_seconds": 0.05,
+    "lanes": 1,
+    "threads": 1,
+    "lane_niceness": 0,
+    "max_queue_seconds": PATIENCE,
+}
 NOT_FOR_THREADS = {"ask", "statistics", "gauges"}  # they belong to the loop
 OTHERS: set[threading.Thread] = set()
 TEXTS = ["the cat sat on the mat", "서울은 비가 온다 🙂"]
@@ -268,7 +276,7 @@ def test_threads_share_a_model(tiny_bundle: Path) -> None:
         np.testing.assert_array_equal(
             np.concatenate(together), other.embed([text for (text,) in asked])
         )
-        reply, refused = models.find("tiny").embed_each(["a cat", ""], timeout=30)
+        reply, refused = models.find("tiny").embed_each(["a cat", ""], timeout=PATIENCE)
         assert reply.tokens == model.count_tokens(["a cat"])[0]
         assert isinstance(refused.outcome, RequestError)
         with pytest.raises(SettingsError, match="max_batch_tokens"):

@@ -15,6 +15,7 @@ from bertd_client import BertdError, Client
 from google.protobuf.wrappers_pb2 import StringValue
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from helpers.paths import ROOT
+from helpers.patience import PATIENCE
 
 EXAMPLES = ROOT / "examples"
 
@@ -31,7 +32,7 @@ def run(name: str, *folders: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
 
 
@@ -80,7 +81,7 @@ def test_a_server_of_ones_own(tiny_bundle: Path) -> None:
             health: Any = health_pb2_grpc.HealthStub(channel)
             names = ["", "example.Greeter", "bertd.v1.InferenceService", "models/tiny"]
             watched = [
-                health.Watch(health_pb2.HealthCheckRequest(service=name), timeout=60)
+                health.Watch(health_pb2.HealthCheckRequest(service=name), timeout=PATIENCE)
                 for name in names
             ]
             serving = health_pb2.HealthCheckResponse.SERVING
@@ -88,7 +89,7 @@ def test_a_server_of_ones_own(tiny_bundle: Path) -> None:
             server.send_signal(signal.SIGTERM)
             left = health_pb2.HealthCheckResponse.NOT_SERVING
             assert [[one.status for one in each] for each in watched] == [[left]] * 4
-        assert server.wait(30) == 0
+        assert server.wait(PATIENCE) == 0
     finally:
         server.kill()
         server.communicate()

@@ -14,11 +14,10 @@ from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.engine.prepacking import FOLDER, prepacked
 from bertd_server.models import startup
 from bertd_server.models.calibration import Calibration
-from bertd_server.models.model import Loaded, ModelOptions, Start
-from bertd_server.models.startup import StartOptions
+from bertd_server.models.startup import ModelOptions, Start, StartOptions
 from bertd_server.serving.server import Server
 from bertd_server.system.exits import Exit
-from conftest import quick_settings
+from helpers.running import quick_settings
 
 Serving = Callable[..., AbstractAsyncContextManager[Server]]
 
@@ -136,7 +135,7 @@ def test_what_is_replaced_while_it_is_loaded_is_not_served(
 
     options = ModelOptions(starting=StartOptions(warmup_seconds=0, calibration_seconds=0.05))
     with pytest.raises(bundle.BundleError, match="was replaced while it was loaded"):
-        Loaded.read(folder, options, start)
+        startup.load(folder, options, start)
 
 
 def test_prepacked_weights_of_another_bundle_are_not_kept(

@@ -26,9 +26,9 @@ from bertd_server.models.layout import Latest, ModelSettings, wanted
 from bertd_server.models.loading import Loader
 from bertd_server.tasks.embedding import embed
 from bertd_server.tokenization.reader import texts_of
-from conftest import RunningServer, quick_settings
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from helpers.paths import ROOT
+from helpers.running import RunningServer, quick_settings
 from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException

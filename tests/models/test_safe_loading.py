@@ -20,7 +20,7 @@ from bertd.bundle import (
     write_manifest,
 )
 from bertd.bundle.graphs import MAX_GRAPH_BYTES, check_graph
-from bertd_server.models.model import ModelOptions
+from bertd_server.models.startup import ModelOptions
 from bertd_server.security.paths import check_name, safe_bundle, version_of
 from helpers.served import open_model
 

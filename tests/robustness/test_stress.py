@@ -34,6 +34,7 @@ from bertd_server.serving.server import Server
 from bertd_server.tasks import embedding
 from bertd_server.tasks.ask import CallContext
 from bertd_server.tokenization.reader import Reader, texts_of
+from helpers.patience import PATIENCE
 
 CALLS = 3_000
 CONNECTIONS = 8
@@ -72,7 +73,7 @@ class FaultyEngine(Engine):
         wide: bool = False,
     ) -> list[dict[str, Float32Array]]:
         if self.armed:
-            assert self.let_go.wait(timeout=60)
+            assert self.let_go.wait(timeout=PATIENCE)
             FaultyEngine.wide_runs += wide
         numbers = {number for sequence in sequences for number in sequence.input_ids}
         if self.armed and FIRST_WORD + WORDS.index(DEADLY) in numbers:
@@ -292,5 +293,5 @@ async def test_nothing_is_lost_and_nothing_is_left(
     assert not math.isnan(gauges.predicted_wait)
     left = asyncio.all_tasks() - before
     if left:  # what gRPC itself still winds up
-        _, pending = await asyncio.wait(left, timeout=10)
+        _, pending = await asyncio.wait(left, timeout=PATIENCE)
         assert not pending

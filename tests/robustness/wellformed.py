@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bertd.oip import grpc_service_pb2 as oip_pb2
-from bertd_server.rpc.composing import SERVICES
+from bertd_server.rpc.services import SERVICES
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass

@@ -24,11 +24,11 @@ from bertd_server.observability.endpoint import Endpoint
 from bertd_server.observability.pages import Pages
 from bertd_server.serving import assembly
 from bertd_server.serving.server import CannotListenError, Server
-from bertd_server.system.calls import RpcCounts
-from conftest import RunningServer, quick_settings
+from bertd_server.system.call_metrics import RpcCounts
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from helpers.observed import get, samples, scrape, value
 from helpers.paths import ROOT
+from helpers.running import RunningServer, quick_settings
 from prometheus_client.openmetrics import parser
 
 CALLS, TEXTS = 24, 5
@@ -172,7 +172,7 @@ def test_what_is_no_request_is_told_so(watched: RunningServer, sent: bytes, answ
 async def test_slow_clients_hold_nobody_up_and_a_stuck_loop_is_seen() -> None:
     """The page is asked from the event loop itself, which so is stuck for just that long."""
 
-    def look() -> metrics.State:
+    def look() -> metrics.ServerSnapshot:
         return metrics.look(lambda: (), RpcCounts(), ready=True, draining=False)
 
     endpoint = Endpoint(Pages(look, 0, seconds=0.05).pages(), seconds=0.5)
@@ -246,12 +246,12 @@ async def test_models_have_series_of_their_own_and_a_reload_no_series_twice(
     first.statistics.answered, second.statistics.answered = 1, 2
     served = [("a", "1", first), ("b", "2", first), ("a", "1", second)]
     views = [
-        replace(assembly._view(model), name=name, version=version)
+        replace(assembly._snapshot(model), name=name, version=version)
         for name, version, model in served
     ]
     state = metrics.look(lambda: views, RpcCounts(), ready=True, draining=False)
     second.statistics.answered = 9  # what was seen stays
-    collector = metrics.StateCollector(0)
+    collector = metrics.SnapshotCollector(0)
     collector.state = state
     found = list(metrics.registry(collector).collect())
     _assert_whole([family for family in found if family.name == "bertd_texts"])

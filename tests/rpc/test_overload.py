@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from bertd_client import AsyncClient, BertdError, DeadlineExceeded, Overloaded
 from bertd_client.errors import from_rpc_error
 from bertd_server.config.settings import Settings
 from bertd_server.engine.engine import Engine, EngineOptions
-from bertd_server.models.model import ModelOptions
+from bertd_server.models import startup
+from bertd_server.models.startup import ModelOptions
 from bertd_server.scheduling.scheduler import SchedulerOptions
+from bertd_server.serving.server import Server
 from bertd_server.tasks import embedding
 from bertd_server.tokenization.reader import Reader, texts_of
-from conftest import RunningServer, quick_settings
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from helpers.patience import PATIENCE
+from helpers.running import RunningServer, quick_settings
 from helpers.served import open_model
 
 
@@ -46,7 +50,7 @@ async def test_a_text_has_the_same_bits_on_every_lane_joined_and_from_the_cache(
     bundle_folder: Path,
 ) -> None:
     """Many calls at once, with equal texts in them, twice; against the engine, one by one."""
-    scheduling = SchedulerOptions(cache_bytes=1 << 20)
+    scheduling = SchedulerOptions(cache_bytes=1 << 20, max_queue_seconds=PATIENCE)
     model = open_model(bundle_folder, ModelOptions(EngineOptions(lanes=2), scheduling))
     asked = texts(40, 1)
     engine = Engine(bundle_folder, read_manifest(bundle_folder))
@@ -83,17 +87,44 @@ def test_a_refusal_says_when_to_come_back(narrow: RunningServer) -> None:
     for call in refused:
         assert call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         pushback = dict(call.trailing_metadata())["grpc-retry-pushback-ms"]
-        assert 0 < int(pushback) < 60_000
+        assert 0 < int(pushback) < PATIENCE * 1000
         error = from_rpc_error(call)
         assert isinstance(error, Overloaded)
         assert error.retry_after_s == pytest.approx(int(pushback) / 1000)
 
 
-async def test_the_client_comes_back_when_the_server_said(narrow: RunningServer) -> None:
-    """Calls that were refused have their answers in the end: the client's gRPC waits as told."""
-    async with AsyncClient(narrow.address) as client:
-        answers = await asyncio.gather(*(client.embed([text]) for text in texts(3, 4)))
-    assert np.stack(answers).shape == (3, 1, 384)
+class GatedEngine(Engine):
+    """Its runs wait at a gate, once the test has closed it."""
+
+    gate = threading.Event()
+    entered = threading.Event()
+
+    def answer(self, *given: Any, **options: Any) -> Any:
+        self.entered.set()
+        assert self.gate.wait(PATIENCE)
+        return super().answer(*given, **options)
+
+
+async def test_the_client_comes_back_when_the_server_said(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that was refused has its answer in the end: the client's gRPC waits as told."""
+    monkeypatch.setattr(startup, "Engine", GatedEngine)
+    GatedEngine.gate.set()
+    server = Server(tiny_bundle, quick_settings(max_queue_seconds=0))
+    GatedEngine.gate.clear()
+    GatedEngine.entered.clear()
+    port = await server.start()
+    async with AsyncClient(f"127.0.0.1:{port}") as client:
+        first = asyncio.create_task(client.embed(["one"]))
+        await asyncio.to_thread(GatedEngine.entered.wait, PATIENCE)
+        second = asyncio.create_task(client.embed(["two"]))
+        while not server.model.statistics.refused:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0)
+        GatedEngine.gate.set()
+        answers = await asyncio.gather(first, second)
+    await server.drain()
+    assert np.stack(answers).shape == (2, 1, server.model.manifest.dimensions)
 
 
 async def test_a_deadline_that_cannot_be_kept_is_refused_and_not_tried_again(
@@ -103,7 +134,7 @@ async def test_a_deadline_that_cannot_be_kept_is_refused_and_not_tried_again(
 
     Some have time enough on any machine.
     """
-    timeouts = [60.0 if number % 20 == 0 else 0.4 for number in range(400)]
+    timeouts = [float(PATIENCE) if number % 20 == 0 else 0.4 for number in range(400)]
     async with AsyncClient(server.address) as client:
         outcomes = await asyncio.gather(
             *(

@@ -12,11 +12,11 @@ import pytest
 from bertd.v1 import inference_pb2, inference_pb2_grpc
 from bertd_client import AsyncClient, Client, Embedding
 from bertd_client.errors import DeadlineExceeded, InvalidArgument, NotFound
-from conftest import RunningServer
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
+from helpers.running import RunningServer
 from helpers.sentences import SENTENCES as ODD
 from sentence_transformers import SentenceTransformer
 

@@ -14,12 +14,12 @@ from bertd.tei.v1 import tei_pb2
 from bertd.v1 import inference_pb2, inference_pb2_grpc
 from bertd_server.engine.engine import Engine
 from bertd_server.tokenization.reader import Reader
-from conftest import RunningServer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 from helpers.fresh_tei import FreshClient
+from helpers.running import RunningServer
 from helpers.tei_served import LONG, Served, good
 from sentence_transformers import CrossEncoder
 

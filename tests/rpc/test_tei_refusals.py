@@ -9,8 +9,9 @@ from typing import Any
 import grpc
 import pytest
 from bertd_server.errors import Overloaded
-from bertd_server.rpc.tei.calls import patiently
+from bertd_server.rpc.tei.service import patiently
 from helpers.fresh_tei import FreshClient
+from helpers.patience import PATIENCE
 from helpers.tei_served import FAILED, INVALID, LONG, Served, good
 
 
@@ -116,7 +117,7 @@ def test_bytes_that_are_no_message_end_a_stream_with_the_fields_name(ranker: Ser
     with grpc.insecure_channel(ranker.address) as channel:
         call: Any = channel.stream_unary("/tei.v1.Rerank/RerankStream")
         with pytest.raises(grpc.RpcError) as caught:
-            call(iter([b"\x12\x01\xff"]), timeout=60)
+            call(iter([b"\x12\x01\xff"]), timeout=PATIENCE)
     error: Any = caught.value
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert "text is not valid UTF-8" in error.details()

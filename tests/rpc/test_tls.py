@@ -20,7 +20,8 @@ from bertd_server.errors import CannotServeError
 from bertd_server.security import exposure, transport
 from bertd_server.security.certificates import Certificates
 from click.testing import CliRunner
-from conftest import RunningServer, quick_settings
+from helpers.patience import PATIENCE
+from helpers.running import RunningServer, quick_settings
 from structlog.testing import capture_logs
 
 PAST = datetime.now(UTC) - timedelta(days=1)
@@ -94,7 +95,7 @@ class World:
             Client(self.server.address, security=security) as client,
             pytest.raises(Unavailable) as caught,
         ):
-            client.list_models(timeout=20)
+            client.list_models(timeout=PATIENCE)
         return caught.value.message
 
 
@@ -106,7 +107,7 @@ def world(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def names(client: Client) -> list[str]:
-    return [model.name for model in client.list_models(timeout=20)]
+    return [model.name for model in client.list_models(timeout=PATIENCE)]
 
 
 async def test_a_client_with_the_right_certificate_is_answered(world: World) -> None:
@@ -276,11 +277,11 @@ def test_connections_are_few_and_end_and_requests_have_a_limit(tiny_bundle: Path
             with pytest.raises(grpc.RpcError) as caught:
                 second.unary_unary(method)(b"")
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-            assert old.wait(60)  # no new calls go on it
+            assert old.wait(PATIENCE)  # no new calls go on it
             with pytest.raises(grpc.RpcError):
                 second.unary_unary(method)(b"")
             watch.cancel()
-            assert second.unary_unary(method)(b"", wait_for_ready=True, timeout=60)
+            assert second.unary_unary(method)(b"", wait_for_ready=True, timeout=PATIENCE)
         with Client(server.address) as client, pytest.raises(DeadlineExceeded):
             client.embed(["the cat"])
     finally:

@@ -19,12 +19,12 @@ from bertd_client.errors import NotFound
 from bertd_server.errors import CannotServeError
 from bertd_server.rpc.health import HealthService
 from bertd_server.serving.assembly import Observing
-from bertd_server.system.calls import given_id
-from conftest import RunningServer, quick_settings
+from bertd_server.system.call_metrics import given_id
 from google.rpc import error_details_pb2
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_status import rpc_status
 from helpers.observed import collecting
+from helpers.running import RunningServer, quick_settings
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 

@@ -12,7 +12,7 @@ from bertd.v1 import inference_pb2 as pb
 from bertd.v1 import inference_pb2_grpc
 from bertd_server.tasks import embedding
 from bertd_server.tokenization.reader import Fit, texts_of
-from conftest import RunningServer
+from helpers.running import RunningServer
 from helpers.sentences import SENTENCES
 from helpers.served import Served, long_enough, serving
 

@@ -13,9 +13,10 @@ from bertd.v1 import inference_pb2 as pb
 from bertd.v1 import inference_pb2_grpc
 from bertd_server.errors import Draining
 from bertd_server.rpc.streams import closed_after_use, in_order
-from conftest import RunningServer, quick_settings
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from helpers.patience import PATIENCE
+from helpers.running import RunningServer, quick_settings
 from helpers.served import export_tiny
 
 IN_WORK = 7  # and one that is read, and waits
@@ -194,10 +195,10 @@ def test_a_cancelled_stream_takes_its_work_out_of_the_line(
         with monkeypatch.context() as patch:
             patch.setattr(model, "compute", wait)
             call = stub(channel).EmbedStream(pb.EmbedRequest(texts=["a"]) for _ in range(50))
-            assert begun.wait(60)
+            assert begun.wait(PATIENCE)
             assert len(running) == IN_WORK
             call.cancel()
-            assert ended.wait(60)
+            assert ended.wait(PATIENCE)
         assert stub(channel).Embed(pb.EmbedRequest(texts=["a"])).results[0].embedding
 
 
@@ -209,7 +210,7 @@ def test_a_drain_ends_open_streams(tmp_path_factory: pytest.TempPathFactory) -> 
 
     def requests() -> Iterator[pb.EmbedRequest]:
         yield pb.EmbedRequest(texts=["the cat"])
-        more.wait(60)
+        more.wait(PATIENCE)
 
     with grpc.insecure_channel(running.address) as channel:
         stream = stub(channel).EmbedStream(requests())

@@ -14,6 +14,7 @@ import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from bertd.bundle import Task
 from bertd.oip import model_config_pb2
+from helpers.patience import PATIENCE
 from helpers.v2_served import MOST, TASKS, TEXTS, Served, inputs
 from tritonclient.utils import InferenceServerException
 
@@ -130,7 +131,7 @@ def test_a_stream_answers_each_request_in_order_and_survives_errors(
                 enable_empty_final_response=True,
             )
         for number in range(20):
-            result, error = answers.get(timeout=60)
+            result, error = answers.get(timeout=PATIENCE)
             if number == 5:
                 assert "text[0] is empty" in error.message()
                 continue

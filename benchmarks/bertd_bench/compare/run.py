@@ -26,7 +26,7 @@ from bertd_bench.contestants.handling import AS_GIVEN
 from bertd_bench.contestants.peer import Peer, Setting
 from bertd_bench.contestants.torch_eager import REFERENCE
 from bertd_bench.harness import machine, rounds
-from bertd_bench.harness.noise import Distance, Noise, Watch
+from bertd_bench.harness.noise import Distance, Noise, NoiseWatch
 from bertd_bench.harness.rounds import Schedule, SystemTimes
 
 _TRIES = 3  # timed calls of each way to handle a batch
@@ -228,7 +228,7 @@ class _Contest:
         alone = all(system.threads == 1 for system in systems)  # no thread waits for another
         ready = list(systems)
         while True:
-            with Watch(cores, self.load, None if alone else self.distance) as watch:
+            with NoiseWatch(cores, self.load, None if alone else self.distance) as watch:
                 rng = random.Random(0)  # noqa: S311 - the order of turns is no secret
                 try:
                     times = rounds.run(ready, index, self.plan.schedule, rng, watch=watch)

@@ -56,7 +56,7 @@ def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
     from bertd_server.engine import providers
     from bertd_server.errors import CannotServeError
     from bertd_server.models.default_model import NoDefaultModelError
-    from bertd_server.system.values import Provider
+    from bertd_server.system.setting_types import Provider
 
     from bertd_bench.hardware import document, run
     from bertd_bench.harness import results

@@ -18,13 +18,13 @@ import onnx
 import onnxruntime as ort
 from bertd_export.graph.operators import OPSET
 from bertd_server.engine import providers, sessions
-from bertd_server.system.values import Provider
+from bertd_server.system.setting_types import Provider
 from onnx import helper
 from pydantic import BaseModel
 
 from bertd_bench.harness import rounds
 from bertd_bench.harness.intervals import Interval
-from bertd_bench.harness.noise import Watch
+from bertd_bench.harness.noise import NoiseWatch
 from bertd_bench.harness.rounds import Schedule, SystemTimes
 from bertd_bench.harness.system import Calls
 
@@ -78,7 +78,7 @@ class Meter:
     provider: Provider
     threads: int
     schedule: Schedule
-    watch: Watch | None = None
+    watch: NoiseWatch | None = None
 
     @property
     def counts(self) -> list[int]:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 from bertd import bundle
-from bertd_server.system.values import Provider
+from bertd_server.system.setting_types import Provider
 from onnx import TensorProto, helper, numpy_helper
 from pydantic import BaseModel
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from bertd import bundle
 from bertd_server.engine import providers
 from bertd_server.system import cpu
-from bertd_server.system.values import Provider
+from bertd_server.system.setting_types import Provider
 
 from bertd_bench.hardware import cores, memory, products, roofline, ways
 from bertd_bench.hardware.card import Card, ModelCard
 from bertd_bench.hardware.kernels import Meter
 from bertd_bench.hardware.products import LinearShape, Product, ProductPrecision
 from bertd_bench.harness import machine
-from bertd_bench.harness.noise import Distance, Watch
+from bertd_bench.harness.noise import Distance, NoiseWatch
 from bertd_bench.harness.rounds import Schedule
 from bertd_bench.harness.texts import MIXED_LENGTHS
 
@@ -66,7 +66,7 @@ def measure(options: HardwareOptions, progress: Callable[[str], None]) -> Card:
     rates: dict[str, Product] = {}
     cards: list[ModelCard] = []
     skipped: dict[str, str] = {}
-    with Distance(affinity) as distance, Watch(affinity, distance=distance) as watch:
+    with Distance(affinity) as distance, NoiseWatch(affinity, distance=distance) as watch:
         meter = Meter(options.provider, threads, schedule, watch)
         progress("cores")
         seen = cores.measure(affinity, threads, options.rounds, watch.calibrate)

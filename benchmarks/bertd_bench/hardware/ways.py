@@ -19,7 +19,7 @@ import numpy as np
 from bertd import bundle
 from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.engine.packing import TokenSequence
-from bertd_server.system.values import Provider
+from bertd_server.system.setting_types import Provider
 from pydantic import BaseModel
 
 from bertd_bench.hardware.kernels import Meter

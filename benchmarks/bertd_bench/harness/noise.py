@@ -193,7 +193,7 @@ class Distance:
         return found
 
 
-class Watch:
+class NoiseWatch:
     """Watches a run; use it as a context, and ask for the noise at its end."""
 
     def __init__(

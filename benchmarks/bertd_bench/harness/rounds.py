@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from bertd_bench.harness.intervals import Interval, median_interval, median_of
-from bertd_bench.harness.noise import Watch
+from bertd_bench.harness.noise import NoiseWatch
 from bertd_bench.harness.steady import Warmup, warm_up
 from bertd_bench.harness.system import SystemUnderTest
 
@@ -152,7 +152,7 @@ def run(  # noqa: PLR0913 - the clock and the sleep are there for tests in virtu
     schedule: Schedule,
     rng: random.Random,
     *,
-    watch: Watch | None = None,
+    watch: NoiseWatch | None = None,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[SystemTimes]:

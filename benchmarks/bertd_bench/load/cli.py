@@ -65,7 +65,7 @@ def load(  # noqa: PLR0913, PLR0917 - click's parameters
     for name in names:
         if name not in known:
             raise click.UsageError(f"--contestant {name} is not one of: {'; '.join(known)}")
-    chosen = run.LoadOptions(
+    chosen = run.RampOptions(
         model=model,
         contestants=[each for each in CONTESTANTS if not names or each.name in names],
         threads=threads,

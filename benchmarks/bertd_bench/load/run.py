@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from bertd_bench.compare.process import PeerError
 from bertd_bench.contestants import eager as contestants
 from bertd_bench.harness import machine
-from bertd_bench.harness.noise import Watch
+from bertd_bench.harness.noise import NoiseWatch
 from bertd_bench.load import client, ramp, traffic
 from bertd_bench.load.asker import Asker, distance
 from bertd_bench.load.contestants import Contestant, ServerInputs
@@ -39,7 +39,7 @@ _AGAIN = (0.8, 1.12)  # later rounds: first rate, of the one that held; and the 
 
 
 @dataclass(frozen=True, slots=True)
-class LoadOptions:
+class RampOptions:
     """Of one run.
 
     Attributes:
@@ -65,7 +65,7 @@ class LoadOptions:
     command: str = ""
 
 
-def measure(options: LoadOptions, progress: Callable[[str], None]) -> GoodputReport:
+def measure(options: RampOptions, progress: Callable[[str], None]) -> GoodputReport:
     """Measure all contestants; who does not start, or computes something else, is skipped.
 
     Raises:
@@ -79,7 +79,7 @@ def measure(options: LoadOptions, progress: Callable[[str], None]) -> GoodputRep
     skipped: dict[str, str] = {}
     with ExitStack() as stack:
         subject = stack.enter_context(contestants.open_subject(options.model))
-        watch = stack.enter_context(Watch(here.affinity or [0], here.load_average[0]))
+        watch = stack.enter_context(NoiseWatch(here.affinity or [0], here.load_average[0]))
         texts = traffic.texts_for(subject.bundle, _TEXTS)
         pool = stack.enter_context(client.process_pool())
         checkpoint = Path(subject.checkpoint)
@@ -136,7 +136,7 @@ def _checked(asker: Asker, expected: NDArray[Any]) -> float:
     return apart
 
 
-def _climb(asker: Asker, options: LoadOptions, before: Sequence[Ramp]) -> Ramp:
+def _climb(asker: Asker, options: RampOptions, before: Sequence[Ramp]) -> Ramp:
     """The next ramp: a later one sets out near the rate that held before."""
     asker.capacity(min(_WARM_SECONDS, options.seconds))
     schedule = RampSchedule(options.objective, most=options.steps)

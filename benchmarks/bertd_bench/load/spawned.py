@@ -132,9 +132,9 @@ def _main(
     """What the process does: serve until told to end."""
     if threads is not None:
         limit_threads(threads)
-    from bertd_server.process import process  # noqa: PLC0415 - after the limits of threads
+    from bertd_server.process import runtime  # noqa: PLC0415 - after the limits of threads
     from bertd_server.system import logs  # noqa: PLC0415 - the same
 
     logs.configure("console", "warning")
     module, _, name = target.partition(":")
-    process.run(getattr(import_module(module), name)(Starter(connection), *arguments))
+    runtime.run(getattr(import_module(module), name)(Starter(connection), *arguments))

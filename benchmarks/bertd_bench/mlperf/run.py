@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from bertd_bench.contestants import eager as contestants
 from bertd_bench.harness import machine
-from bertd_bench.harness.noise import Watch
+from bertd_bench.harness.noise import NoiseWatch
 from bertd_bench.load import traffic
 from bertd_bench.mlperf import loadgen, logs, results, search
 from bertd_bench.mlperf.results import MlperfReport, ScenarioResult, TriedRate
@@ -85,7 +85,7 @@ def measure(options: MlperfOptions, progress: Callable[[str], None]) -> MlperfRe
     with ExitStack() as stack:
         subject = stack.enter_context(contestants.open_subject(options.model))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        watch = stack.enter_context(Watch(here.affinity or [0], here.load_average[0]))
+        watch = stack.enter_context(NoiseWatch(here.affinity or [0], here.load_average[0]))
         texts = traffic.texts_for(subject.bundle, options.preset.library)
         watch.calibrate()
         progress("reference answers")

@@ -19,7 +19,7 @@ from bertd_server.engine.packing import pack
 from bertd_server.tokenization.reader import Reader
 
 from bertd_bench.harness import machine, rounds
-from bertd_bench.harness.noise import Distance, Watch
+from bertd_bench.harness.noise import Distance, NoiseWatch
 from bertd_bench.harness.rounds import Schedule
 from bertd_bench.harness.sequences import random_texts
 from bertd_bench.harness.system import Calls
@@ -96,7 +96,7 @@ def measure(
     with (
         ThreadPoolExecutor(engine.lanes) as lanes,
         Distance(here.affinity or []) as distance,
-        Watch(
+        NoiseWatch(
             here.affinity or list(range(threads)), distance=distance if settle else None
         ) as watch,
     ):

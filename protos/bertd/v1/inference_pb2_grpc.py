@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class InferenceServiceStub:
     """Turns texts into answers. A model answers the calls of its own task (Model.task); the others end
-    with FAILED_PRECONDITION and say which calls it answers.
+    with FAILED_PRECONDITION and name both tasks.
 
     What holds for every call:
     - Each input has its own outcome. An input that cannot be answered (empty, too long under the
@@ -118,7 +118,7 @@ class InferenceServiceStub:
 
 class InferenceServiceServicer:
     """Turns texts into answers. A model answers the calls of its own task (Model.task); the others end
-    with FAILED_PRECONDITION and say which calls it answers.
+    with FAILED_PRECONDITION and name both tasks.
 
     What holds for every call:
     - Each input has its own outcome. An input that cannot be answered (empty, too long under the
@@ -310,7 +310,7 @@ def add_InferenceServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class InferenceService:
     """Turns texts into answers. A model answers the calls of its own task (Model.task); the others end
-    with FAILED_PRECONDITION and say which calls it answers.
+    with FAILED_PRECONDITION and name both tasks.
 
     What holds for every call:
     - Each input has its own outcome. An input that cannot be answered (empty, too long under the

@@ -34,7 +34,7 @@ GRPC_VERSION: str
 
 class InferenceServiceStub:
     """Turns texts into answers. A model answers the calls of its own task (Model.task); the others end
-    with FAILED_PRECONDITION and say which calls it answers.
+    with FAILED_PRECONDITION and name both tasks.
 
     What holds for every call:
     - Each input has its own outcome. An input that cannot be answered (empty, too long under the
@@ -95,7 +95,7 @@ class InferenceServiceStub:
 @_typing.type_check_only
 class InferenceServiceAsyncStub(InferenceServiceStub):
     """Turns texts into answers. A model answers the calls of its own task (Model.task); the others end
-    with FAILED_PRECONDITION and say which calls it answers.
+    with FAILED_PRECONDITION and name both tasks.
 
     What holds for every call:
     - Each input has its own outcome. An input that cannot be answered (empty, too long under the
@@ -152,7 +152,7 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Turns texts into answers. A model answers the calls of its own task (Model.task); the others end
-    with FAILED_PRECONDITION and say which calls it answers.
+    with FAILED_PRECONDITION and name both tasks.
 
     What holds for every call:
     - Each input has its own outcome. An input that cannot be answered (empty, too long under the

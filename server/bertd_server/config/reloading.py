@@ -25,7 +25,7 @@ Reread = Callable[[], Awaitable[object] | object]
 
 
 @dataclass(slots=True)
-class Outcome:
+class ReloadOutcome:
     """How a reload went.
 
     Attributes:
@@ -70,10 +70,10 @@ class Reloading:
         """Have `apply` called with the settings once any that may change has changed."""
         self._appliers.append(apply)
 
-    async def reload(self) -> Outcome:
+    async def reload(self) -> ReloadOutcome:
         """Read all again, one part after the other; no error leaves this."""
         async with self._turn:
-            outcome = Outcome()
+            outcome = ReloadOutcome()
             await self._try("settings", self._reload_settings, outcome)
             for name, reread in self._parts.items():
                 if await self._try(name, reread, outcome):
@@ -88,7 +88,7 @@ class Reloading:
         return outcome
 
     async def _try(
-        self, name: str, work: Callable[..., Awaitable[object] | object], outcome: Outcome
+        self, name: str, work: Callable[..., Awaitable[object] | object], outcome: ReloadOutcome
     ) -> bool:
         """Whether it went well."""
         try:
@@ -106,7 +106,7 @@ class Reloading:
             return False
         return True
 
-    def _reload_settings(self, outcome: Outcome) -> None:
+    def _reload_settings(self, outcome: ReloadOutcome) -> None:
         found, old = self.reread(), self.settings
         differ = [n for n in Settings.model_fields if getattr(found, n) != getattr(old, n)]
         outcome.needs_restart = [name for name in differ if name not in RELOADABLE]

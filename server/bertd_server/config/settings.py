@@ -15,8 +15,9 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bertd_server.system import cgroups, cpu, kept
-from bertd_server.system.values import (
+from bertd_server.system import cgroups, cpu
+from bertd_server.system.cache_folder import user_cache_folder
+from bertd_server.system.setting_types import (
     LogFormat,
     LogLevel,
     ModelControl,
@@ -118,7 +119,7 @@ class Settings(BaseSettings):
         description="bytes of the process, such as 2GiB; 0 for no limit",
     )
     cache_folder: Path = Field(
-        default_factory=kept.cache_folder,
+        default_factory=user_cache_folder,
         description="what a start leaves for the next one: exported default model, prepacked "
         "weights, measurements",
     )

@@ -30,7 +30,7 @@ from bertd_server.engine.prepacking import prepacked
 from bertd_server.engine.sessions import SessionOptions
 from bertd_server.system import cpu
 from bertd_server.system.logs import get_logger
-from bertd_server.system.values import Profile, Provider
+from bertd_server.system.setting_types import Profile, Provider
 
 GraphOutputs = Mapping[str, Float32Array]
 """Arrays by the names of the graph's outputs."""

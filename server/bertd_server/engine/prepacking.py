@@ -27,7 +27,7 @@ from pydantic import BaseModel, ValidationError
 
 from bertd_server.engine import providers
 from bertd_server.engine.sessions import SessionOptions, configured
-from bertd_server.system import cpu, kept
+from bertd_server.system import cache_folder, cpu
 
 FOLDER = "prepacked"
 """Where in the cache folder the files are."""
@@ -76,9 +76,9 @@ def prepacked(
 
 
 def _use(entry: Path, user: object) -> None:
-    kept.touch(entry)
+    cache_folder.touch(entry)
     if user is not None:
-        kept.hold(entry, user)
+        cache_folder.hold(entry, user)
 
 
 def check_same(folder: Path, manifest: bundle.Manifest) -> None:
@@ -106,11 +106,11 @@ def _put(folder: Path, manifest: bundle.Manifest, entry: Path) -> None:
     try:
         _write(folder, scratch)
         check_same(folder, manifest)
-        with kept.one_at_a_time(entry.parent):
+        with cache_folder.one_at_a_time(entry.parent):
             if _is_whole(entry):
                 return
             if entry.exists():  # damaged
-                kept.discard(entry)
+                cache_folder.discard(entry)
             try:
                 scratch.rename(entry)
             except OSError:  # as it may be where nothing can be locked

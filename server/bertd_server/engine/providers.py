@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnxruntime as ort
 
 from bertd_server.errors import CannotServeError
-from bertd_server.system.values import Provider
+from bertd_server.system.setting_types import Provider
 
 CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"

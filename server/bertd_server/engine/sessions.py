@@ -18,7 +18,7 @@ from bertd import bundle
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from bertd_server.engine import providers
-from bertd_server.system.values import Profile, Provider
+from bertd_server.system.setting_types import Profile, Provider
 
 _UNLOADABLE = (
     state.Fail,

@@ -16,8 +16,9 @@ from collections.abc import Iterable
 import grpc
 
 from bertd_server.inside.models import OpenModels
-from bertd_server.rpc.composing import SERVICE_NAMES, Limits, Services
 from bertd_server.rpc.health import HealthService
+from bertd_server.rpc.limits import CallLimits
+from bertd_server.rpc.services import SERVICE_NAMES, Services
 from bertd_server.security.management import Management
 
 # gRPC's own limit of a message that comes in, unless the server was made with another.
@@ -59,7 +60,9 @@ class HostedServices:
         self._health = HealthService([*SERVICE_NAMES, *self._others])
         self._services = Services(
             models.catalogue,
-            Limits(max_texts_per_call, max_message_bytes, caches=models.settings.cache_bytes > 0),
+            CallLimits(
+                max_texts_per_call, max_message_bytes, caches=models.settings.cache_bytes > 0
+            ),
             self._health,
         )
         models.when_lanes(lambda alive: self._health.report(serving=alive > 0))

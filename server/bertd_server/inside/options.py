@@ -19,7 +19,7 @@ from typing import Any, Literal, TypedDict
 
 from bertd_server.errors import InvalidInput
 from bertd_server.scheduling.scheduler import BULK, INTERACTIVE
-from bertd_server.system.values import Profile, Provider
+from bertd_server.system.setting_types import Profile, Provider
 from bertd_server.tasks.ask import CallContext
 from bertd_server.tokenization.reader import Fit, LongText
 from bertd_server.tokenization.truncation import CutSide

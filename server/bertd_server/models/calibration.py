@@ -24,7 +24,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +36,7 @@ from bertd_server.engine.engine import Engine
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.models import shapes
 from bertd_server.scheduling.cost import Measurement, Shape
-from bertd_server.system import cpu, kept
+from bertd_server.system import cache_folder, cpu
 
 FOLDER = "calibration"
 """Where in the cache folder the measurements are."""
@@ -46,9 +46,6 @@ MAX_TOKENS = 2_048
 
 _PASSES = 7  # over the grid; the median of each shape counts
 _VERSION = 2
-
-Batch = Sequence[TokenSequence]
-Timed = Callable[[Batch], list[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +89,13 @@ def calibrate(engine: Engine, *, seconds: float, cache: Path | None = None) -> C
     if path is not None:
         known = _read(path, identity, engine)
         if known and (known.seconds >= seconds or _is_whole(known, grid)):
-            kept.touch(path)
+            cache_folder.touch(path)
             lane, wide = _measurements(known.lane), _measurements(known.wide)
             return Calibration(lane, wide, from_cache=True)
     limit = time.perf_counter() + seconds * (0.5 if engine.has_wide else 1.0)
     measured = Calibration(
-        lane=_measure(engine, grid, lambda batch: _on_all_lanes(engine, batch), limit),
-        wide=_measure(
-            engine, grid, lambda batch: [_timed(engine, batch, wide=True)], limit + seconds / 2
-        )
-        if engine.has_wide
-        else [],
+        lane=_measure(engine, grid, limit),
+        wide=_measure(engine, grid, limit + seconds / 2, wide=True) if engine.has_wide else [],
     )
     if path is not None:
         with contextlib.suppress(OSError):  # nowhere to keep it: measured again next time
@@ -110,27 +103,25 @@ def calibrate(engine: Engine, *, seconds: float, cache: Path | None = None) -> C
     return measured
 
 
-def _timed(engine: Engine, batch: Batch, *, wide: bool = False) -> float:
-    begin = time.perf_counter()
-    engine.answer(batch, wide=wide)
-    return time.perf_counter() - begin
+def _timed(engine: Engine, batch: Sequence[TokenSequence], *, wide: bool) -> list[float]:
+    """Seconds of a batch on the wide session, or on each lane while all run it."""
+    lanes = 1 if wide else engine.lanes
+    together = threading.Barrier(lanes)
 
+    def run() -> float:
+        together.wait()
+        begin = time.perf_counter()
+        engine.answer(batch, wide=wide)
+        return time.perf_counter() - begin
 
-def _on_all_lanes(engine: Engine, batch: Batch) -> list[float]:
-    if engine.lanes == 1:
-        return [_timed(engine, batch)]
-    start = threading.Barrier(engine.lanes)
-
-    def lane() -> float:
-        start.wait()
-        return _timed(engine, batch)
-
-    with ThreadPoolExecutor(engine.lanes) as threads:
-        return [each.result() for each in [threads.submit(lane) for _ in range(engine.lanes)]]
+    if lanes == 1:
+        return [run()]
+    with ThreadPoolExecutor(lanes) as threads:
+        return [each.result() for each in [threads.submit(run) for _ in range(lanes)]]
 
 
 def _measure(
-    engine: Engine, grid: Sequence[tuple[int, ...]], timed: Timed, limit: float
+    engine: Engine, grid: Sequence[tuple[int, ...]], limit: float, *, wide: bool = False
 ) -> list[Measurement]:
     """Passes over the grid until the clock reads `limit`; the first time of a shape warms it up.
 
@@ -144,8 +135,8 @@ def _measure(
             if samples and time.perf_counter() + _guess(shape, samples) > limit:
                 continue
             if shape not in samples:
-                timed(batch)
-            samples.setdefault(shape, []).extend(timed(batch))
+                _timed(engine, batch, wide=wide)
+            samples.setdefault(shape, []).extend(_timed(engine, batch, wide=wide))
     return [Measurement(shape, statistics.median(times)) for shape, times in samples.items()]
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bertd_server.errors import InvalidInput, UnknownModel
+from bertd_server.errors import InvalidInput, RequestError, UnknownModel
 from bertd_server.models.model import Model
 
 LATEST = "latest"
@@ -104,7 +104,10 @@ class Catalogue:
             UnknownModel: there is none.
             InvalidInput: no name was given and there are several.
         """
-        name = name or self._default_name(field)
+        if not name:
+            name = self._default or (next(iter(self._models)) if len(self._models) == 1 else "")
+        if not name:
+            raise self._unnamed(field)
         meant, fixed = name, LATEST
         if name not in self._models and name in self._aliases:
             meant, fixed = self._aliases[name]
@@ -122,12 +125,9 @@ class Catalogue:
             raise UnknownModel(f"model {name!r} has no version {wanted!r}; served: {served}")
         return found
 
-    def _default_name(self, field: str) -> str:
-        if self._default:
-            return self._default
-        if len(self._models) == 1:
-            return next(iter(self._models))
+    def _unnamed(self, field: str) -> RequestError:
+        """Why a call without a name means no model."""
         served = ", ".join(sorted(self._models))
         if not served:
-            raise UnknownModel("no model is served at this moment")
-        raise InvalidInput(f"{field} is empty: name one of {served}", field=field, reason="empty")
+            return UnknownModel("no model is served at this moment")
+        return InvalidInput(f"{field} is empty: name one of {served}", field=field, reason="empty")

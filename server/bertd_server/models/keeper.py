@@ -24,12 +24,12 @@ from bertd.bundle import BundleError
 from bertd_server.errors import CannotLoad, CannotServeError, UnknownModel, Unsupported
 from bertd_server.models import layout
 from bertd_server.models.catalogue import Catalogue
-from bertd_server.models.index import Entry
-from bertd_server.models.layout import Found, Version
+from bertd_server.models.layout import FoundModel, Version
 from bertd_server.models.loading import Loader
 from bertd_server.models.model import Model
+from bertd_server.models.repository import IndexEntry
 from bertd_server.system.logs import get_logger
-from bertd_server.system.values import ModelControl
+from bertd_server.system.setting_types import ModelControl
 
 log = get_logger("bertd")
 
@@ -69,7 +69,7 @@ class Keeper:
         self._drain_seconds = drain_seconds
         self._marks: dict[tuple[str, int], str] = {}  # of what is served
         self._refused: dict[tuple[str, int], tuple[Version, str]] = {}  # and why it did not load
-        self._known: dict[str, Found] = {}
+        self._known: dict[str, FoundModel] = {}
         self._gone: set[tuple[str, int]] = set()  # served, and not there at the last look
         self._spared: set[tuple[str, int]] = set()  # of these, those that were there before it
         self._no_room: set[tuple[str, int]] = set()  # refused for want of memory, perhaps for now
@@ -109,25 +109,25 @@ class Keeper:
         if self._mode == "poll":
             self._poller = asyncio.create_task(self._poll())
 
-    def index(self) -> list[Entry]:
+    def index(self) -> list[IndexEntry]:
         """All that is there, served or not, by name and version."""
-        entries: dict[tuple[str, int], Entry] = {}
+        entries: dict[tuple[str, int], IndexEntry] = {}
         for name, found in self._known.items():
             for text, problem in found.problems.items():
                 number = int(text or 0)
-                entries[name, number] = Entry(name, text, "UNAVAILABLE", problem)
+                entries[name, number] = IndexEntry(name, text, "UNAVAILABLE", problem)
             for number in found.versions:
-                entries[name, number] = Entry(name, str(number), "UNAVAILABLE", "not loaded")
+                entries[name, number] = IndexEntry(name, str(number), "UNAVAILABLE", "not loaded")
         for (name, number), (_, why) in self._refused.items():
-            entries[name, number] = Entry(name, str(number), "UNAVAILABLE", why)
+            entries[name, number] = IndexEntry(name, str(number), "UNAVAILABLE", why)
         for model in self.retiring:
             key = (model.name, int(model.version))
-            entries[key] = Entry(model.name, model.version, "UNLOADING")
+            entries[key] = IndexEntry(model.name, model.version, "UNLOADING")
         if self._loading is not None:
             name, number = self._loading
-            entries[self._loading] = Entry(name, str(number), "LOADING")
+            entries[self._loading] = IndexEntry(name, str(number), "LOADING")
         for model in self._catalogue.models():  # also while another of the same version is loaded
-            entries[model.name, int(model.version)] = Entry(model.name, model.version, "READY")
+            entries[model.name, int(model.version)] = IndexEntry(model.name, model.version, "READY")
         return [entries[key] for key in sorted(entries)]
 
     async def load(self, name: str) -> None:
@@ -172,7 +172,7 @@ class Keeper:
         self._note_gone(found)
         for name in {one.name for one in self._catalogue.models()} - found.keys():
             async with self._turn:
-                self._drop(Found(name), [])
+                self._drop(FoundModel(name), [])
                 if not self._catalogue.versions(name):
                     self._catalogue.name(name, {})
         self._known = found
@@ -206,11 +206,11 @@ class Keeper:
             except Exception as error:  # noqa: BLE001 - the folder may be away for a while
                 log.error("repository not read", folder=str(self._root), error=str(error))  # noqa: TRY400
 
-    async def _update(self, found: Found) -> None:
+    async def _update(self, found: FoundModel) -> None:
         async with self._turn:
             await self._update_alone(found)
 
-    async def _update_alone(self, found: Found) -> list[str]:
+    async def _update_alone(self, found: FoundModel) -> list[str]:
         """Serve a model as it was found; returns what is wrong with it."""
         if "" in found.problems:  # its settings: what is served stays
             problem = found.problems[""]
@@ -229,7 +229,7 @@ class Keeper:
         self._name(found)
         return failed
 
-    async def _serve(self, found: Found, version: Version) -> str:
+    async def _serve(self, found: FoundModel, version: Version) -> str:
         """Load a version and let it answer; returns why it does not."""
         key = (found.name, version.number)
         if self._marks.get(key) == version.mark:
@@ -260,7 +260,7 @@ class Keeper:
             self._let_go(before)
         return ""
 
-    def _refuse(self, found: Found, version: Version, error: Exception) -> str:
+    def _refuse(self, found: FoundModel, version: Version, error: Exception) -> str:
         """Note why a version does not load; it is not tried again before it has changed."""
         self._refused[found.name, version.number] = (version, str(error))
         if isinstance(error, CannotServeError | MemoryError):
@@ -268,7 +268,7 @@ class Keeper:
         log.error("model not loaded", model=found.name, version=version.number, error=str(error))
         return str(error)
 
-    def _drop(self, found: Found, wanted: list[int]) -> None:
+    def _drop(self, found: FoundModel, wanted: list[int]) -> None:
         """Retire versions that are not wanted any more, as far as others are there for them."""
         served = [int(one.version) for one in self._catalogue.versions(found.name)]
         broken = [int(folder) for folder in found.problems]  # being written anew, perhaps
@@ -284,7 +284,7 @@ class Keeper:
             if int(model.version) not in kept:
                 self._retire(model)
 
-    def _note_gone(self, found: dict[str, Found]) -> None:
+    def _note_gone(self, found: dict[str, FoundModel]) -> None:
         """Note what is served and not there, and what of that may be back at the next look."""
         served = {(one.name, int(one.version)) for one in self._catalogue.models()}
         there = {
@@ -295,7 +295,7 @@ class Keeper:
         gone = served - there
         self._spared, self._gone = gone - self._gone, gone
 
-    def _name(self, found: Found) -> None:
+    def _name(self, found: FoundModel) -> None:
         aliases = {}
         for alias, version in found.settings.aliases.items():
             if alias in self._known:
@@ -335,7 +335,7 @@ class Keeper:
             texts=model.statistics.answered,
         )
 
-    def _why_nothing(self, found: dict[str, Found]) -> str:
+    def _why_nothing(self, found: dict[str, FoundModel]) -> str:
         reasons = [
             f"{name}{' version ' + str(number) if number else ''}: {why}"
             for (name, number), why in [

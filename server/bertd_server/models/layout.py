@@ -23,7 +23,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from bertd_server.security.paths import check_name, check_version, safe_bundle
 from bertd_server.system.logs import get_logger
-from bertd_server.system.values import parse_bytes
+from bertd_server.system.setting_types import parse_bytes
 
 log = get_logger("bertd")
 
@@ -45,7 +45,7 @@ class Latest(BaseModel):
 
 
 Number = Annotated[int, Field(ge=1)]
-Policy = Literal["all"] | Latest | list[Number]
+VersionPolicy = Literal["all"] | Latest | list[Number]
 
 
 class ModelSettings(BaseModel):
@@ -53,7 +53,7 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    versions: Policy = Field(
+    versions: VersionPolicy = Field(
         Latest(latest=1),
         description='which are served: `{ latest = 2 }`, `"all"` or a list such as `[1, 3]`',
     )
@@ -101,7 +101,7 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundModel:
     """A model of a repository, as its folder is now.
 
     Attributes:
@@ -122,7 +122,7 @@ class Found:
         return wanted(self.settings.versions, self.versions)
 
 
-def wanted(policy: Policy, there: Iterable[int]) -> list[int]:
+def wanted(policy: VersionPolicy, there: Iterable[int]) -> list[int]:
     """The versions that a policy chooses of those that are there, the newest first."""
     newest = sorted(there, reverse=True)
     if policy == "all":
@@ -132,7 +132,7 @@ def wanted(policy: Policy, there: Iterable[int]) -> list[int]:
     return [number for number in newest if number in policy]
 
 
-def scan(root: Path) -> dict[str, Found]:
+def scan(root: Path) -> dict[str, FoundModel]:
     """All models of a repository, by name.
 
     Raises:
@@ -151,13 +151,13 @@ def scan(root: Path) -> dict[str, Found]:
     return found
 
 
-def look(root: Path, name: str) -> Found:
+def look(root: Path, name: str) -> FoundModel:
     """One model of a repository.
 
     Raises:
         BundleError: the name cannot be that of a model.
     """
-    model = Found(check_name(name), *_settings(root, name))
+    model = FoundModel(check_name(name), *_settings(root, name))
     kept = model.settings.model_dump_json(exclude={"versions", "aliases"})
     try:
         folders = sorted(one for one in (root / name).iterdir() if one.name.isdecimal())

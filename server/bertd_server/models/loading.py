@@ -11,9 +11,10 @@ from weakref import WeakKeyDictionary
 
 from bertd_server.config.settings import Settings
 from bertd_server.engine.engine import EngineOptions
+from bertd_server.models import startup
 from bertd_server.models.layout import ModelSettings
-from bertd_server.models.model import Loaded, Model, ModelOptions, Start
-from bertd_server.models.startup import StartOptions, start
+from bertd_server.models.model import Model
+from bertd_server.models.startup import Loaded, ModelOptions, Start, StartOptions
 from bertd_server.scheduling.lanes import unheard
 from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.scheduler import SchedulerOptions
@@ -34,14 +35,14 @@ class Loader:
         self,
         settings: Settings,
         on_lanes: Callable[[int], None] = unheard,
-        start: Start = start,
+        start: Start = startup.start,
     ) -> None:
         """Load nothing yet.
 
         Args:
             settings: of the server.
             on_lanes: told how many lanes are alive, whenever that changes.
-            start: makes the engine, ready to run, and measures it.
+            start: makes the engine ready, and measures it.
         """
         self.settings = settings
         self._on_lanes = on_lanes
@@ -62,7 +63,7 @@ class Loader:
         """
         version = version_of(folder)
         options = self._options(_SERVERS)
-        return self._model(Loaded.read(folder, options, self._start), options, version=version)
+        return self._model(startup.load(folder, options, self._start), options, version=version)
 
     async def load_aside(
         self, folder: Path, name: str, version: str, own: ModelSettings = _SERVERS
@@ -80,7 +81,7 @@ class Loader:
             CannotServeError: the provider or the memory is not there.
         """
         options = self._options(own)
-        reading = self._thread.submit(Loaded.read, folder, options, self._start)
+        reading = self._thread.submit(startup.load, folder, options, self._start)
         self._reading.add(reading)
         reading.add_done_callback(self._reading.discard)
         loaded = await asyncio.wrap_future(reading)

@@ -27,7 +27,7 @@ from bertd.bundle.runs import SHORT_TOKENS
 from bertd_server.engine.engine import NO_LIMIT, Engine
 from bertd_server.errors import CannotServeError
 from bertd_server.models import shapes
-from bertd_server.system.values import format_bytes
+from bertd_server.system.setting_types import format_bytes
 
 _RESERVE_BYTES = 48 * 2**20  # for requests, answers and the interpreter
 _SECOND_BATCH = 1_024  # tokens, about; growth is measured between a longest text and this

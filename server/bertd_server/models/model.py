@@ -12,112 +12,25 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import Self, TypeVar
 
-from bertd import bundle
-from bertd.bundle import graphs
 from tokenizers import Encoding, Tokenizer
 
-from bertd_server.engine import prepacking
-from bertd_server.engine.engine import EngineOptions
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import InvalidInput
-from bertd_server.models.startup import StartOptions, start
+from bertd_server.models.startup import Loaded, ModelOptions
 from bertd_server.scheduling.deduplication import Batch, Completion
-from bertd_server.scheduling.forecast import StartMeasurements
-from bertd_server.scheduling.lanes import BatchEngine, unheard
+from bertd_server.scheduling.lanes import unheard
 from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.scheduler import Scheduler, SchedulerOptions
 from bertd_server.scheduling.statistics import Gauges, Statistics
-from bertd_server.system.calls import Stages
-from bertd_server.system.logs import get_logger
-from bertd_server.tokenization.reader import Fit, Input, Reader, Reading
-from bertd_server.tokenization.text_queue import TextOptions, TextQueue
+from bertd_server.system.call_metrics import Stages
+from bertd_server.tokenization.reader import Fit, Input, Reading
+from bertd_server.tokenization.text_queue import TextQueue
 
 T = TypeVar("T")
-
-log = get_logger("bertd")
-
-CPU = "CPUExecutionProvider"
-
-
-class Ready(BatchEngine, Protocol):
-    """What a model needs of a :class:`bertd_server.engine.engine.Engine`."""
-
-    @property
-    def lanes(self) -> int:
-        """Narrow runs that may go on at once."""
-
-    @property
-    def max_batch_tokens(self) -> int:
-        """The largest batch that the memory limit allows."""
-
-    @property
-    def provider(self) -> str:
-        """What runs the graph."""
-
-
-Start = Callable[
-    [Path, bundle.Manifest, EngineOptions, StartOptions], tuple[Ready, StartMeasurements]
-]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelOptions:
-    """How a model is run.
-
-    Attributes:
-        engine: sessions and what computes; its lanes are those of the scheduler too.
-        scheduling: limits of batches and of what waits.
-        texts: limits of texts before they are sequences.
-        starting: what is done before the first request.
-    """
-
-    engine: EngineOptions = field(default_factory=EngineOptions)
-    scheduling: SchedulerOptions = field(default_factory=SchedulerOptions)
-    texts: TextOptions = field(default_factory=TextOptions)
-    starting: StartOptions = field(default_factory=StartOptions)
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A bundle in memory, verified and measured, that answers nothing yet."""
-
-    manifest: bundle.Manifest
-    reader: Reader
-    engine: Ready
-    measured: StartMeasurements
-
-    @classmethod
-    def read(cls, folder: Path, options: ModelOptions, start: Start = start) -> Loaded:
-        """Verify a bundle, load it, and measure how fast it is here. It takes seconds; any thread.
-
-        Args:
-            folder: the bundle.
-            options: how to run it.
-            start: makes the engine, ready to run, and measures it.
-
-        Raises:
-            bundle.BundleError: the folder is not a bundle, or not an intact one.
-            CannotServeError: the provider or the memory is not there.
-        """
-        manifest = bundle.read_manifest(folder)
-        bundle.verify_files(folder, manifest)
-        graphs.check_graph(folder, manifest)
-        reader = Reader.of(folder, manifest, options.texts.max_text_characters)
-        engine, measured = start(folder, manifest, options.engine, options.starting)
-        prepacking.check_same(folder, manifest)
-        if manifest.precision == "fp16" and engine.provider == CPU:
-            log.warning(
-                "fp16 on a CPU",
-                model=manifest.name,
-                remedy="a CPU converts fp16 to fp32 and gains nothing: serve this bundle on an "
-                "accelerator, or export fp32 or int8 for this machine",
-            )
-        return cls(manifest, reader, engine, measured)
 
 
 class Model:

@@ -1,22 +1,40 @@
-"""An engine that is ready: loaded, kept below its memory limit, warm, and measured."""
+"""A bundle made ready to answer: the only place where one is loaded. Any thread; it takes seconds.
+
+::
+
+    folder ──load──> manifest, files as it says, a graph of ours
+                       ├──> Reader: tokenizer.json
+                       └──> start: Engine ─> memory.limit_batches ─> warm_up ─> calibrate
+                              └──> the folder is still the same ──> Loaded ──> models.model.Model
+"""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from bertd import bundle
+from bertd.bundle import graphs
 
 from bertd_server.engine import prepacking
 from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.models import calibration, memory, shapes
 from bertd_server.models.calibration import Calibration
-from bertd_server.system import kept
+from bertd_server.scheduling.forecast import StartMeasurements
+from bertd_server.scheduling.lanes import BatchEngine
+from bertd_server.scheduling.scheduler import SchedulerOptions
+from bertd_server.system import cache_folder
 from bertd_server.system.logs import get_logger
-from bertd_server.system.values import format_bytes
+from bertd_server.system.setting_types import format_bytes
+from bertd_server.tokenization.reader import Reader
+from bertd_server.tokenization.text_queue import TextOptions
 
 log = get_logger("bertd")
+
+_CPU = "CPUExecutionProvider"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +56,62 @@ class StartOptions:
     cache: Path | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """How a model is run.
+
+    Attributes:
+        engine: sessions and what computes; its lanes are those of the scheduler too.
+        scheduling: limits of batches and of what waits.
+        texts: limits of texts before they are sequences.
+        starting: what is done before the first request.
+    """
+
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    scheduling: SchedulerOptions = field(default_factory=SchedulerOptions)
+    texts: TextOptions = field(default_factory=TextOptions)
+    starting: StartOptions = field(default_factory=StartOptions)
+
+
+class ReadyEngine(BatchEngine, Protocol):
+    """What a model needs of a :class:`bertd_server.engine.engine.Engine`."""
+
+    @property
+    def lanes(self) -> int:
+        """Narrow runs that may go on at once."""
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """The largest batch that the memory limit allows."""
+
+    @property
+    def provider(self) -> str:
+        """What runs the graph."""
+
+
+Start = Callable[
+    [Path, bundle.Manifest, EngineOptions, StartOptions], tuple[ReadyEngine, StartMeasurements]
+]
+"""Makes an engine ready and measures it: :func:`start`, or a benchmark's own with another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A bundle in memory, verified and measured, that answers nothing yet."""
+
+    manifest: bundle.Manifest
+    reader: Reader
+    engine: ReadyEngine
+    measured: StartMeasurements
+
+
 def start(
     folder: Path, manifest: bundle.Manifest, options: EngineOptions, starting: StartOptions
 ) -> tuple[Engine, Calibration]:
-    """Load a bundle and make it ready to serve; the server listens only after that.
+    """Load a verified bundle's graph, keep it below its memory limit, warm it up and measure it.
 
     Args:
-        folder: a verified bundle.
+        folder: the bundle.
         manifest: its manifest.
         options: of the engine.
         starting: of the start.
@@ -65,7 +132,7 @@ def start(
     )
     if starting.cache is not None:  # by now all that this start uses is held or touched
         for kind in (prepacking.FOLDER, calibration.FOLDER):
-            if removed := kept.sweep(starting.cache / kind):
+            if removed := cache_folder.sweep(starting.cache / kind):
                 log.info("unused cache removed", folder=str(starting.cache / kind), names=removed)
     log.info(
         "engine ready",
@@ -79,6 +146,34 @@ def start(
         memory=format_bytes(memory.resident_bytes()),
     )
     return engine, measured
+
+
+def load(folder: Path, options: ModelOptions, start: Start = start) -> Loaded:
+    """Verify a bundle, load it, and measure how fast it is here.
+
+    Args:
+        folder: the bundle.
+        options: how to run it.
+        start: makes the engine ready, and measures it.
+
+    Raises:
+        bundle.BundleError: the folder is not a bundle, or not an intact one.
+        CannotServeError: the provider or the memory is not there.
+    """
+    manifest = bundle.read_manifest(folder)
+    bundle.verify_files(folder, manifest)
+    graphs.check_graph(folder, manifest)
+    reader = Reader.of(folder, manifest, options.texts.max_text_characters)
+    engine, measured = start(folder, manifest, options.engine, options.starting)
+    prepacking.check_same(folder, manifest)
+    if manifest.precision == "fp16" and engine.provider == _CPU:
+        log.warning(
+            "fp16 on a CPU",
+            model=manifest.name,
+            remedy="a CPU converts fp16 to fp32 and gains nothing: serve this bundle on an "
+            "accelerator, or export fp32 or int8 for this machine",
+        )
+    return Loaded(manifest, reader, engine, measured)
 
 
 def warm_up(engine: Engine, seconds: float) -> int:

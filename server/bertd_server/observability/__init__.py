@@ -3,7 +3,7 @@
 ::
 
     engine, scheduler, tasks ──count──> Statistics ──┐ read when somebody scrapes
-    RPCs ──services.watching──┬──> RpcCounts ────────┴──> metrics ──> endpoint (HTTP)
+    RPCs ──rpc monitoring  ──┬──> RpcCounts ────────┴──> metrics ──> endpoint (HTTP)
                               ├──> access log
                               └──> tracing ──> OTLP
 """

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from bertd_server.system.calls import Watched
+from bertd_server.system.call_metrics import RpcRecord
 from bertd_server.system.logs import get_logger
 
 log = get_logger("bertd.access")
@@ -36,29 +36,29 @@ class AccessLog:
         self.texts = texts
         self._sample = sample
 
-    def write(self, watched: Watched, code: int) -> None:
+    def write(self, record: RpcRecord, code: int) -> None:
         """Write the line of an RPC, or leave it out."""
         if code == _OK and self._sample < 1 and random.random() >= self._sample:  # noqa: S311
             return
         more: dict[str, Any] = {}
-        if watched.reason:
-            more["reason"] = watched.reason
-        if watched.trace is not None and watched.trace.id:
-            more["trace_id"] = watched.trace.id
+        if record.reason:
+            more["reason"] = record.reason
+        if record.trace is not None and record.trace.id:
+            more["trace_id"] = record.trace.id
         if self.texts:
-            more["inputs"] = [_shown(one) for one in watched.inputs[:_MOST_TEXTS]]
+            more["inputs"] = [_shown(one) for one in record.inputs[:_MOST_TEXTS]]
         write = log.info if code == _OK else log.warning
         with contextlib.suppress(OSError):  # a log that cannot be written costs no answer
             write(
                 "rpc",
-                rpc=watched.rpc,
-                model=watched.model,
+                rpc=record.rpc,
+                model=record.model,
                 code=_NAMES.get(code, str(code)),
-                texts=watched.texts,
-                tokens=watched.tokens,
-                milliseconds=round(1_000 * (time.perf_counter() - watched.began), 3),
-                peer=watched.peer,
-                request_id=watched.id,
+                texts=record.texts,
+                tokens=record.tokens,
+                milliseconds=round(1_000 * (time.perf_counter() - record.began), 3),
+                peer=record.peer,
+                request_id=record.id,
                 **more,
             )
 

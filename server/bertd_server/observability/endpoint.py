@@ -30,7 +30,7 @@ TEXT = "text/plain; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     """What a page may look at; names of headers are in lower case."""
 
     query: str
@@ -38,7 +38,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class HttpResponse:
     """What is sent back."""
 
     status: HTTPStatus
@@ -47,7 +47,7 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Page = Callable[[Request], Awaitable[Response]]
+Page = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
 class Endpoint:
@@ -155,18 +155,18 @@ class Endpoint:
             named = (each.partition(":") for each in rest if each)
             headers = {name.strip().lower(): value.strip() for name, _, value in named}
             try:
-                response = await page(Request(query, headers))
+                response = await page(HttpRequest(query, headers))
             except Exception:
                 log.exception("a page failed", path=path)
                 response = _plain(HTTPStatus.INTERNAL_SERVER_ERROR, "see the server's log")
         return _encoded(response, body=method != "HEAD")
 
 
-def _plain(status: HTTPStatus, text: str, **headers: str) -> Response:
-    return Response(status, f"{text}\n".encode(), headers=headers)
+def _plain(status: HTTPStatus, text: str, **headers: str) -> HttpResponse:
+    return HttpResponse(status, f"{text}\n".encode(), headers=headers)
 
 
-def _encoded(response: Response, *, body: bool = True) -> bytes:
+def _encoded(response: HttpResponse, *, body: bool = True) -> bytes:
     headers = {
         "content-type": response.content_type,
         "content-length": str(len(response.body)),

@@ -14,8 +14,8 @@ from typing import Literal
 
 from bertd_server.scheduling.statistics import Gauges, Histogram, Statistics
 
-Kind = Literal["counter", "gauge", "histogram"]
-Sample = tuple[tuple[str, ...], "float | Buckets"]
+MetricKind = Literal["counter", "gauge", "histogram"]
+MetricSample = tuple[tuple[str, ...], "float | Buckets"]
 
 OF_MODEL = ("model", "version")
 REFUSALS = (
@@ -26,7 +26,7 @@ OUTCOMES = ("answered", "expired", "cancelled", "failed", "abandoned")
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ModelSnapshot:
     """A model as it was at one moment of the event loop; nothing in it changes any more."""
 
     name: str
@@ -76,7 +76,7 @@ RATIO = Scale(-4, 4, 2)
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class MetricFamily:
     """One metric of a model.
 
     Attributes:
@@ -88,40 +88,42 @@ class Family:
     """
 
     name: str
-    kind: Kind
+    kind: MetricKind
     help: str
-    read: Callable[[View], Iterable[Sample]]
+    read: Callable[[ModelSnapshot], Iterable[MetricSample]]
     labels: tuple[str, ...] = ()
 
 
-def _histogram(name: str, help_: str, field: str, scale: Scale) -> Family:
-    def read(view: View) -> Iterator[Sample]:
+def _histogram(name: str, help_: str, field: str, scale: Scale) -> MetricFamily:
+    def read(view: ModelSnapshot) -> Iterator[MetricSample]:
         yield (), Buckets.of(getattr(view.statistics, field), scale)
 
-    return Family(name, "histogram", help_, read)
+    return MetricFamily(name, "histogram", help_, read)
 
 
-def _counter(name: str, help_: str, field: str) -> Family:
-    return Family(name, "counter", help_, lambda view: [((), getattr(view.statistics, field))])
+def _counter(name: str, help_: str, field: str) -> MetricFamily:
+    return MetricFamily(
+        name, "counter", help_, lambda view: [((), getattr(view.statistics, field))]
+    )
 
 
-def _gauge(name: str, help_: str, field: str) -> Family:
-    return Family(name, "gauge", help_, lambda view: [((), getattr(view.gauges, field))])
+def _gauge(name: str, help_: str, field: str) -> MetricFamily:
+    return MetricFamily(name, "gauge", help_, lambda view: [((), getattr(view.gauges, field))])
 
 
-def _refusals(view: View) -> Iterator[Sample]:
+def _refusals(view: ModelSnapshot) -> Iterator[MetricSample]:
     counted = view.statistics.refused
     for reason in sorted({*REFUSALS, *counted}):
         yield (reason,), counted[reason]
 
 
-def _outcomes(view: View) -> Iterator[Sample]:
+def _outcomes(view: ModelSnapshot) -> Iterator[MetricSample]:
     for outcome in OUTCOMES:
         yield (outcome,), getattr(view.statistics, outcome)
 
 
 FAMILIES = (
-    Family(
+    MetricFamily(
         "bertd_model_info",
         "gauge",
         "1; what is served",
@@ -152,14 +154,14 @@ FAMILIES = (
         "mean relative error of the last predictions on lanes",
         "cost_error",
     ),
-    Family(
+    MetricFamily(
         "bertd_cost_model_refits_total",
         "counter",
         "times that live batches changed the cost model",
         lambda view: [((), view.gauges.refits)],
     ),
     _gauge("bertd_batch_budget_seconds", "predicted time of the largest batch", "budget_seconds"),
-    Family(
+    MetricFamily(
         "bertd_texts_total",
         "counter",
         "texts that were taken, by what became of them; cached answers included",
@@ -174,7 +176,7 @@ FAMILIES = (
         "texts whose batch started after their deadline; there should be none",
         "started_late",
     ),
-    Family(
+    MetricFamily(
         "bertd_refusals_total",
         "counter",
         "calls that were not taken, by reason",
@@ -194,35 +196,37 @@ FAMILIES = (
         "predicted wait of a text of the lowest class that arrives now; +Inf without lanes",
         "predicted_wait",
     ),
-    Family(
+    MetricFamily(
         "bertd_in_flight_requests",
         "gauge",
         "calls that are being answered; a message of a stream is one",
         lambda view: [((), view.statistics.in_flight.calls)],
     ),
-    Family(
+    MetricFamily(
         "bertd_in_flight_texts",
         "gauge",
         "texts of these calls",
         lambda view: [((), view.statistics.in_flight.texts)],
     ),
-    Family("bertd_lanes", "gauge", "lanes that there should be", lambda view: [((), view.lanes)]),
+    MetricFamily(
+        "bertd_lanes", "gauge", "lanes that there should be", lambda view: [((), view.lanes)]
+    ),
     _gauge("bertd_lanes_alive", "lanes that can run batches", "lanes_alive"),
     _gauge("bertd_batches_running", "batches that run", "batches_running"),
-    Family(
+    MetricFamily(
         "bertd_cache_hits_total",
         "counter",
         "texts that were found in the cache of results",
         lambda view: [((), view.gauges.cache_hits)],
     ),
-    Family(
+    MetricFamily(
         "bertd_cache_misses_total",
         "counter",
         "texts that were not",
         lambda view: [((), view.gauges.cache_misses)],
     ),
     _gauge("bertd_cache_bytes", "what the cached results take", "cache_bytes"),
-    Family(
+    MetricFamily(
         "bertd_last_answer_timestamp_seconds",
         "gauge",
         "when a call was last answered; 0 if none was",
@@ -231,7 +235,7 @@ FAMILIES = (
 )
 """Of each model; all have the labels model and version before their own."""
 
-OF_SERVER: dict[str, tuple[Kind, str, tuple[str, ...]]] = {
+OF_SERVER: dict[str, tuple[MetricKind, str, tuple[str, ...]]] = {
     "bertd_build_info": (
         "gauge",
         "1; versions of the server, ONNX Runtime and Python",
@@ -254,7 +258,7 @@ OF_SERVER: dict[str, tuple[Kind, str, tuple[str, ...]]] = {
 }
 """Of the server as a whole."""
 
-OF_PROCESS: dict[str, tuple[Kind, str]] = {
+OF_PROCESS: dict[str, tuple[MetricKind, str]] = {
     "process_cpu_seconds_total": ("counter", "CPU time of the process"),
     "process_resident_memory_bytes": ("gauge", "resident memory, as the system counts it"),
     "process_virtual_memory_bytes": ("gauge", "address space"),
@@ -278,5 +282,5 @@ def table() -> str:
     return "\n".join([*head, *of_models, *of_server, *of_process])
 
 
-def _row(name: str, kind: Kind, labels: tuple[str, ...], help_: str) -> str:
+def _row(name: str, kind: MetricKind, labels: tuple[str, ...], help_: str) -> str:
     return f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {help_} |"

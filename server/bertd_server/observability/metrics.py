@@ -2,7 +2,7 @@
 
 ::
 
-    event loop: look() ──> State: copies, some tens of µs ──> HTTP thread: Collector ──> text
+    event loop: look() ──> ServerSnapshot, in some tens of µs ──> HTTP thread: collector ──> text
 
 Nothing is counted twice: a scrape reads. The registry is the server's own, so that two servers of
 a process do not meet.
@@ -34,21 +34,21 @@ from bertd_server.observability.families import (
     OF_MODEL,
     OF_SERVER,
     Buckets,
-    Kind,
-    Sample,
-    View,
+    MetricKind,
+    MetricSample,
+    ModelSnapshot,
 )
 from bertd_server.observability.resident import resident
-from bertd_server.system.calls import RpcCounts
+from bertd_server.system.call_metrics import RpcCounts
 
-Models = Callable[[], Iterable[View]]
+Models = Callable[[], Iterable[ModelSnapshot]]
 """Gives each model that is served, as it is now."""
 
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class ServerSnapshot:
     """A server as it was at one moment of its event loop.
 
     Attributes:
@@ -62,22 +62,24 @@ class State:
 
     ready: bool
     draining: bool
-    models: tuple[View, ...]
+    models: tuple[ModelSnapshot, ...]
     ended: dict[tuple[str, int], int]
     running: dict[str, int]
     lag: float = 0.0
 
 
-def look(models: Models, counts: RpcCounts, *, ready: bool, draining: bool) -> State:
+def look(models: Models, counts: RpcCounts, *, ready: bool, draining: bool) -> ServerSnapshot:
     """Copy what there is to see; call this on the event loop.
 
     Of two models with one name and version, the later is seen: one of them is going away.
     """
     found = {(view.name, view.version): view for view in models()}
-    return State(ready, draining, tuple(found.values()), dict(counts.ended), dict(counts.running))
+    return ServerSnapshot(
+        ready, draining, tuple(found.values()), dict(counts.ended), dict(counts.running)
+    )
 
 
-class StateCollector(Collector):
+class SnapshotCollector(Collector):
     """Turns the newest state into samples; in one thread.
 
     Attributes:
@@ -86,7 +88,7 @@ class StateCollector(Collector):
 
     def __init__(self, memory_limit: int) -> None:
         """Take what --memory-limit allows, in bytes."""
-        self.state = State(False, False, (), {}, {})  # nothing yet
+        self.state = ServerSnapshot(False, False, (), {}, {})  # nothing yet
         self._memory_limit = memory_limit
 
     def describe(self) -> list[Metric]:
@@ -116,7 +118,7 @@ class StateCollector(Collector):
             )
             time.sleep(0)
 
-    def _of_server(self, name: str) -> list[Sample]:
+    def _of_server(self, name: str) -> list[MetricSample]:
         state = self.state
         if name == "bertd_build_info":
             built = bertd.__version__, version("onnxruntime"), platform.python_version()
@@ -135,7 +137,7 @@ class StateCollector(Collector):
         return [((), float(single[name]))]
 
 
-def registry(collector: StateCollector) -> CollectorRegistry:
+def registry(collector: SnapshotCollector) -> CollectorRegistry:
     """A registry of one server: its state, and what the system says of the process."""
     made = CollectorRegistry(auto_describe=False)
     made.register(collector)
@@ -144,7 +146,11 @@ def registry(collector: StateCollector) -> CollectorRegistry:
 
 
 def _metric(
-    name: str, kind: Kind, help_: str, labels: tuple[str, ...], samples: Iterable[Sample]
+    name: str,
+    kind: MetricKind,
+    help_: str,
+    labels: tuple[str, ...],
+    samples: Iterable[MetricSample],
 ) -> Metric:
     if kind == "histogram":
         histogram = HistogramMetricFamily(name, help_, labels=labels)

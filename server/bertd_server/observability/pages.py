@@ -2,7 +2,7 @@
 
 ::
 
-    HTTP thread ──look, within some time──> the serving event loop ──State──> page
+    HTTP thread ──look, within some time──> the serving event loop ──ServerSnapshot──> page
                                               └── no answer: 503, the loop is stuck or gone
 """
 
@@ -21,8 +21,8 @@ import bertd
 from prometheus_client import make_wsgi_app
 
 from bertd_server.observability import metrics
-from bertd_server.observability.endpoint import Page, Request, Response
-from bertd_server.observability.metrics import State, StateCollector
+from bertd_server.observability.endpoint import HttpRequest, HttpResponse, Page
+from bertd_server.observability.metrics import ServerSnapshot, SnapshotCollector
 
 _SECONDS = 2.0  # for the event loop to answer
 _JSON = "application/json"
@@ -36,7 +36,7 @@ class Pages:
     """What a server says over HTTP; construct it on the server's event loop."""
 
     def __init__(
-        self, look: Callable[[], State], memory_limit: int, *, seconds: float = _SECONDS
+        self, look: Callable[[], ServerSnapshot], memory_limit: int, *, seconds: float = _SECONDS
     ) -> None:
         """Say what `look` sees.
 
@@ -48,7 +48,7 @@ class Pages:
         self._look = look
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
-        self._collector = StateCollector(memory_limit)
+        self._collector = SnapshotCollector(memory_limit)
         self._exposition: Any = make_wsgi_app(metrics.registry(self._collector))
 
     def pages(self) -> Mapping[str, Page]:
@@ -60,12 +60,12 @@ class Pages:
             "/readyz": self._ready,
         }
 
-    async def _index(self, request: Request) -> Response:  # noqa: ARG002 - as every page
+    async def _index(self, request: HttpRequest) -> HttpResponse:  # noqa: ARG002 - as every page
         """What there is."""
         paths = "\n".join(path for path in self.pages() if path != "/")
-        return Response(HTTPStatus.OK, f"bertd {bertd.__version__}\n{paths}\n".encode())
+        return HttpResponse(HTTPStatus.OK, f"bertd {bertd.__version__}\n{paths}\n".encode())
 
-    async def _metrics(self, request: Request) -> Response:
+    async def _metrics(self, request: HttpRequest) -> HttpResponse:
         """Metrics, in the format and the encoding that the scraper accepts."""
         try:
             state = await self._state()
@@ -85,22 +85,22 @@ class Pages:
         )
         status, headers = begun[0]
         named = {name.lower(): value for name, value in headers}
-        return Response(
+        return HttpResponse(
             HTTPStatus(int(status.partition(" ")[0])),
             b"".join(body),
             named.pop("content-type", "text/plain"),
             named,
         )
 
-    async def _healthy(self, request: Request) -> Response:  # noqa: ARG002
+    async def _healthy(self, request: HttpRequest) -> HttpResponse:  # noqa: ARG002
         """Whether the process lives and its event loop turns."""
         try:
             await self._state()
         except StuckError as error:
             return _unavailable(error)
-        return Response(HTTPStatus.OK, b"ok\n")
+        return HttpResponse(HTTPStatus.OK, b"ok\n")
 
-    async def _ready(self, request: Request) -> Response:  # noqa: ARG002
+    async def _ready(self, request: HttpRequest) -> HttpResponse:  # noqa: ARG002
         """Whether calls are taken, and by which models."""
         try:
             state = await self._state()
@@ -120,13 +120,13 @@ class Pages:
         status = HTTPStatus.OK if state.ready else HTTPStatus.SERVICE_UNAVAILABLE
         return _json(status, {"ready": state.ready, "draining": state.draining, "models": models})
 
-    async def _state(self) -> State:
+    async def _state(self) -> ServerSnapshot:
         """The state of the server now.
 
         Raises:
             StuckError: its event loop does not answer in time, or is no more.
         """
-        seen: Future[State] = Future()
+        seen: Future[ServerSnapshot] = Future()
         asked = time.perf_counter()
 
         def look() -> None:
@@ -147,9 +147,9 @@ class Pages:
             raise StuckError("the event loop has ended") from error
 
 
-def _unavailable(error: StuckError) -> Response:
-    return Response(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}\n".encode())
+def _unavailable(error: StuckError) -> HttpResponse:
+    return HttpResponse(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}\n".encode())
 
 
-def _json(status: HTTPStatus, value: object) -> Response:
-    return Response(status, json.dumps(value).encode() + b"\n", _JSON)
+def _json(status: HTTPStatus, value: object) -> HttpResponse:
+    return HttpResponse(status, json.dumps(value).encode() + b"\n", _JSON)

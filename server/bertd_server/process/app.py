@@ -16,8 +16,8 @@ from bertd.bundle import Task
 
 from bertd_server.config.settings import Settings
 from bertd_server.models.model import Model
-from bertd_server.process.life import Life
-from bertd_server.process.watch import Watch
+from bertd_server.process.lifecycle import Lifecycle
+from bertd_server.process.watchdog import Watchdog
 from bertd_server.serving.server import Server, listening
 from bertd_server.system import cpu, logs
 from bertd_server.system.exits import Exit
@@ -47,13 +47,13 @@ async def serve(folder: Path | None, settings: Settings, reread: Callable[[], Se
     Returns:
         how it ended.
     """
-    life = Life()
+    lifecycle = Lifecycle()
     warn_beyond(cpu.usable_threads(), settings)
     server = Server(folder, settings)
     server.reloading.reread = reread
     server.reloading.on_settings(lambda new: logs.configure(new.log_format, new.log_level))
     port = await server.start()
-    life.takes_calls()
+    lifecycle.takes_calls()
     settle()
     models = server.catalogue.newest()
     names = [model.name for model in models]
@@ -66,19 +66,19 @@ async def serve(folder: Path | None, settings: Settings, reread: Callable[[], Se
         threads=settings.threads,
         request=_request(models[0], settings, port, named=len(models) > 1) if models else None,
     )
-    life.ready(f"serving {', '.join(names)}", lambda: server.serving, server.reloading.reload)
-    Watch(
+    lifecycle.ready(f"serving {', '.join(names)}", lambda: server.serving, server.reloading.reload)
+    Watchdog(
         server.models,
         seconds=settings.watchdog_seconds,
         memory_limit=settings.memory_limit,
-    ).start(life.trouble)
-    await life.ending.wait()
-    life.drains(lambda number: _end(number, server.models()))
+    ).start(lifecycle.trouble)
+    await lifecycle.ending.wait()
+    lifecycle.drains(lambda number: _end(number, server.models()))
     log.info("draining", limit_seconds=server.reloading.settings.drain_seconds)
     drained = await server.drain()
     for model in server.catalogue.models():
         log.info("stopped", model=model.name, **model.statistics.counts())
-    code = life.exit(drained)
+    code = lifecycle.exit(drained)
     if server.loading:  # an orderly exit would wait for a model that nobody will ask
         log.info("ended while a model was loaded")
         os._exit(code)

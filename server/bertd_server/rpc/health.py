@@ -16,13 +16,11 @@ from collections.abc import Iterable
 
 import grpc
 from grpc.aio import ServicerContext as Context
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from bertd_server.errors import Overloaded
 from bertd_server.rpc import status as statuses
-
-Request = health_pb2.HealthCheckRequest
-Response = health_pb2.HealthCheckResponse
 
 # What health calls a model; no service has a slash in its name.
 MODEL = "models/{}"
@@ -96,8 +94,8 @@ class HealthService(health_pb2_grpc.HealthServicer):
         self._changed = asyncio.Event()
 
     async def Check(  # noqa: N802 - the RPC's name
-        self, request: Request, context: Context[Request, Response]
-    ) -> Response:
+        self, request: HealthCheckRequest, context: Context[HealthCheckRequest, HealthCheckResponse]
+    ) -> HealthCheckResponse:
         """Answer with the status of a service."""
         if not self._is_known(request.service):
             await context.abort(
@@ -108,7 +106,7 @@ class HealthService(health_pb2_grpc.HealthServicer):
         return self._status(request.service)
 
     async def Watch(  # noqa: N802 - the RPC's name
-        self, request: Request, context: Context[Request, Response]
+        self, request: HealthCheckRequest, context: Context[HealthCheckRequest, HealthCheckResponse]
     ) -> None:
         """Send the status of a service now, and whenever it changes, until the server drains."""
         if self._watches >= self._most_watches:
@@ -127,7 +125,9 @@ class HealthService(health_pb2_grpc.HealthServicer):
             retry_after_seconds=_SOON,
         )
 
-    async def _watch(self, request: Request, context: Context[Request, Response]) -> None:
+    async def _watch(
+        self, request: HealthCheckRequest, context: Context[HealthCheckRequest, HealthCheckResponse]
+    ) -> None:
         sent = None
         while True:
             changed, status = self._changed, self._status(request.service)
@@ -138,12 +138,14 @@ class HealthService(health_pb2_grpc.HealthServicer):
                 return
             await changed.wait()
 
-    def _status(self, service: str) -> Response:
+    def _status(self, service: str) -> HealthCheckResponse:
         if not self._is_known(service):
-            return Response(status=Response.SERVICE_UNKNOWN)
+            return HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
         answered = service not in self._unanswered
-        return Response(
-            status=Response.SERVING if answered and self.serving else Response.NOT_SERVING
+        return HealthCheckResponse(
+            status=HealthCheckResponse.SERVING
+            if answered and self.serving
+            else HealthCheckResponse.NOT_SERVING
         )
 
     def _is_known(self, service: str) -> bool:

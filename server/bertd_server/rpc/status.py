@@ -22,7 +22,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from bertd_server.errors import DeadlineMissed, InvalidInput, Overloaded, RequestError
-from bertd_server.system.calls import CURRENT, REQUEST_ID, given_id
+from bertd_server.system.call_metrics import CURRENT, REQUEST_ID, given_id
 
 # gRPC's clients that retry wait so long; a negative number keeps them from it.
 # https://github.com/grpc/proposal/blob/master/A6-client-retries.md
@@ -117,10 +117,10 @@ def _identity(
     context: grpc.aio.ServicerContext[Any, Any], error: RequestError
 ) -> tuple[tuple[str, str], ...]:
     """The request's id, for the trailers: that of the log, or the caller's own if there is one."""
-    watched = CURRENT.get()
-    if watched is not None:
-        watched.reason = _reason(error)
-        return ((REQUEST_ID, watched.id),)
+    record = CURRENT.get()
+    if record is not None:
+        record.reason = _reason(error)
+        return ((REQUEST_ID, record.id),)
     given = given_id(context.invocation_metadata())
     return ((REQUEST_ID, given),) if given else ()
 

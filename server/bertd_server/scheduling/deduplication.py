@@ -24,7 +24,7 @@ from bertd_server.errors import RequestError
 from bertd_server.scheduling.batching import Costs
 from bertd_server.scheduling.cost import Shape
 from bertd_server.scheduling.request_queue import RequestQueue
-from bertd_server.system.calls import Stages
+from bertd_server.system.call_metrics import Stages
 
 
 class Computed(NamedTuple):

@@ -41,7 +41,7 @@ from bertd_server.scheduling.lanes import BatchEngine, unheard
 from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.request_queue import RequestQueue
 from bertd_server.scheduling.statistics import Gauges, Statistics
-from bertd_server.system.calls import Stages
+from bertd_server.system.call_metrics import Stages
 
 INTERACTIVE, BULK = 0, 1
 

@@ -4,7 +4,7 @@
 
     settings ──exposure.py──> refused, or ports       beyond loopback only with TLS or --insecure
     files ──certificates.py──> TLS, mTLS              read again when they change
-    files ──keys.py──> KeyRing ──interceptor.py──> calls: known, allowed, within their limits
+    files ──keys.py──> KeyRing ──rpc.interceptors──> calls: known, allowed, within their limits
     settings ──transport.py──> connections and streams
     management.py            whether a call may change what is served
     scopes.py                which scope a method needs

@@ -14,7 +14,7 @@ _PATIENCE = 5.0  # seconds; clients that retry by themselves hear of longer wait
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class KeyLimits:
     """Of one key; infinite where there is none.
 
     Attributes:
@@ -35,7 +35,7 @@ class Allowance:
     event loop.
     """
 
-    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: KeyLimits, clock: Callable[[], float]) -> None:
         """Begin with a full bucket; `clock` gives seconds, monotonic."""
         self.limits = limits
         self._clock = clock
@@ -46,7 +46,7 @@ class Allowance:
     @property
     def unlimited(self) -> bool:
         """Whether there is nothing to count."""
-        return self.limits == Limits()
+        return self.limits == KeyLimits()
 
     def wait(self) -> float:
         """Take a token and return 0, or the seconds until there is one."""

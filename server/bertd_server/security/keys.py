@@ -38,7 +38,7 @@ from pydantic import (
 )
 
 from bertd_server.errors import CannotServeError, PermissionDenied, Unauthenticated
-from bertd_server.security.allowance import Allowance, Limits
+from bertd_server.security.allowance import Allowance, KeyLimits
 from bertd_server.security.files import stamp
 from bertd_server.security.scopes import Scope
 from bertd_server.system.logs import get_logger
@@ -54,7 +54,7 @@ _LOOK_SECONDS = 1.0
 _REMEDY = "send `authorization: Bearer KEY` with a key of this server"
 
 
-class Entry(BaseModel):
+class KeyEntry(BaseModel):
     """One key in the file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,18 +74,18 @@ class Entry(BaseModel):
         return self
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> KeyLimits:
         """What it may use; a burst is a second's worth where it is not given."""
         rate = self.requests_per_second
         if rate is None:
-            return Limits(concurrent=self.concurrent_calls or math.inf)
-        return Limits(rate, self.burst or max(1.0, rate), self.concurrent_calls or math.inf)
+            return KeyLimits(concurrent=self.concurrent_calls or math.inf)
+        return KeyLimits(rate, self.burst or max(1.0, rate), self.concurrent_calls or math.inf)
 
 
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    keys: tuple[Entry, ...] = Field(min_length=1)
+    keys: tuple[KeyEntry, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _ids_are_unique(self) -> Self:
@@ -97,10 +97,10 @@ class _File(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class KeyHolder:
     """Whose key a call has, and what it may still use."""
 
-    entry: Entry
+    entry: KeyEntry
     allowance: Allowance
 
     def require(self, scope: Scope | None) -> None:
@@ -165,7 +165,7 @@ class KeyRing:
         log.info("keys reloaded", file=str(self._path), ids=sorted(self._callers))
         return True
 
-    def find(self, authorization: str | None) -> Caller:
+    def find(self, authorization: str | None) -> KeyHolder:
         """Whose key it is.
 
         Args:
@@ -201,7 +201,7 @@ class KeyRing:
         if stamp(self._path) != self._stamp:
             self.reload()
 
-    def _read(self, before: dict[str, Caller]) -> dict[str, Caller]:
+    def _read(self, before: dict[str, KeyHolder]) -> dict[str, KeyHolder]:
         """Read the file; what a key has used stays counted while its limits are the same.
 
         Raises:
@@ -227,7 +227,7 @@ class KeyRing:
             allowance = (
                 old.allowance if old is not None and same else Allowance(entry.limits, self._clock)
             )
-            callers[entry.id] = Caller(entry, allowance)
+            callers[entry.id] = KeyHolder(entry, allowance)
         return callers
 
 

@@ -7,7 +7,7 @@
 | yes | no | refused | answered |
 | yes | yes | refused | with a key of scope manage |
 
-The scope is checked on the way in (interceptor.py).
+The scope is checked on the way in (:mod:`bertd_server.rpc.interceptors.authentication`).
 """
 
 from __future__ import annotations

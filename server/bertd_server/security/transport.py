@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from bertd_server.config.settings import Settings
 
-Options = list[tuple[str, int]]
+ChannelArguments = list[tuple[str, int]]
 _NONE = 2**31 - 1
 
 
-def options(settings: Settings) -> Options:
+def options(settings: Settings) -> ChannelArguments:
     """What gRPC enforces before a call is ours.
 
     https://grpc.github.io/grpc/core/group__grpc__arg__keys.html says what each means; a value of 0

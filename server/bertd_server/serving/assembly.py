@@ -17,9 +17,9 @@ from bertd_server.config.settings import AUTO, OFF, ON, Settings
 from bertd_server.errors import CannotServeError
 from bertd_server.models.model import Model
 from bertd_server.observability.access import AccessLog
-from bertd_server.observability.families import View
-from bertd_server.rpc.interceptors.watching import WatchingInterceptor
-from bertd_server.system.calls import RpcCounts
+from bertd_server.observability.families import ModelSnapshot
+from bertd_server.rpc.interceptors.monitoring import MonitoringInterceptor
+from bertd_server.system.call_metrics import RpcCounts
 from bertd_server.system.logs import get_logger
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class Observing:
     """Metrics, access log and traces of one server.
 
     Attributes:
-        interceptors: to go before all others; none if no RPC needs to be watched.
-        counts: of RPCs, if they are watched.
+        interceptors: to go before all others; none if no RPC needs to be monitored.
+        counts: of RPCs, if they are monitored.
         http_address: where HTTP is served, with the port that was taken; empty if it is not.
     """
 
@@ -74,7 +74,9 @@ class Observing:
         if settings.http_address != OFF or logs is not None or self._tracing is not None:
             if settings.channelz == ON:
                 methods |= {f"/{_channelz().full_name}/{one.name}" for one in _channelz().methods}
-            self.interceptors.append(WatchingInterceptor(self.counts, methods, logs, self._tracing))
+            self.interceptors.append(
+                MonitoringInterceptor(self.counts, methods, logs, self._tracing)
+            )
 
     def listen(self) -> None:
         """Serve HTTP, if it is asked for; call this on the event loop of the server.
@@ -90,7 +92,7 @@ class Observing:
 
         pages = Pages(
             lambda: metrics.look(
-                lambda: map(_view, self._models()),
+                lambda: map(_snapshot, self._models()),
                 self.counts,
                 ready=self._health.serving,
                 draining=self._health.draining,
@@ -113,9 +115,9 @@ class Observing:
             await asyncio.to_thread(last.join, _LAST_SPANS_SECONDS)
 
 
-def _view(model: Model) -> View:
+def _snapshot(model: Model) -> ModelSnapshot:
     """A model as a scrape sees it."""
-    return View(
+    return ModelSnapshot(
         model.name,
         model.version,
         model.manifest.task,

@@ -24,10 +24,11 @@ from bertd_server.errors import CannotServeError
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.models.keeper import Keeper
 from bertd_server.models.loading import Loader
-from bertd_server.models.model import Model, Start
-from bertd_server.models.startup import start
-from bertd_server.rpc.composing import METHODS, SERVICE_NAMES, Limits, Services
+from bertd_server.models.model import Model
+from bertd_server.models.startup import Start, start
 from bertd_server.rpc.health import HealthService
+from bertd_server.rpc.limits import CallLimits
+from bertd_server.rpc.services import METHODS, SERVICE_NAMES, Services
 from bertd_server.security.management import Management
 from bertd_server.serving.assembly import Observing, add_channelz
 from bertd_server.serving.guard import Guard
@@ -74,7 +75,7 @@ class Server:
         self.catalogue = Catalogue(settings.default_model)
         self._services = Services(
             self.catalogue,
-            Limits(
+            CallLimits(
                 settings.max_texts_per_call,
                 settings.max_message_bytes,
                 caches=settings.cache_bytes > 0,

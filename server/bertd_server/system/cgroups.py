@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
 
-# Of the limit. Memory beyond 1.1 times the setting ends the server (process.watch), and that
+# Of the limit. Memory beyond 1.1 times the setting ends the server (process.watchdog), and that
 # must come before the kernel ends it.
 _SHARE = 0.9
 _UNBOUNDED = 2**62  # v1 has a number for "no limit": the largest multiple of a page

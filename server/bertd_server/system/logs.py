@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from bertd_server.system.values import LogFormat, LogLevel
+from bertd_server.system.setting_types import LogFormat, LogLevel
 
 
 def configure(form: LogFormat = "auto", level: LogLevel = "info") -> None:

@@ -20,7 +20,7 @@ from bertd_server.errors import DeadlineMissed, InvalidInput, RequestError, Wron
 from bertd_server.models.model import Model
 from bertd_server.scheduling.deduplication import Completion, Computed
 from bertd_server.scheduling.scheduler import INTERACTIVE
-from bertd_server.system.calls import CURRENT, Stages
+from bertd_server.system.call_metrics import CURRENT, Stages
 from bertd_server.tokenization.reader import Fit, Input, Reading
 
 T = TypeVar("T")

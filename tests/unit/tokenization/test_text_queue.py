@@ -19,6 +19,7 @@ from bertd_server.tokenization.text_queue import (
     TextQueue,
 )
 from helpers.held import Clock
+from helpers.patience import PATIENCE
 
 LIMIT = 30_000  # characters of a text
 LONG = "a " * (INLINE_CHARACTERS + 1)
@@ -38,7 +39,7 @@ class HeldReader(Reader):
     def read(self, inputs: Sequence[Input]) -> list[Reading | InvalidInput]:
         if threading.current_thread() is not threading.main_thread():
             self.begun.release()
-            assert self.permits.acquire(timeout=60)
+            assert self.permits.acquire(timeout=PATIENCE)
         self.slices.append([one.text for one in inputs])
         return self(inputs, Fit("truncate"))
 

@@ -1,1 +1,1 @@
-"""What every RPC passes before its handler: watching, keys, decoding."""
+"""What every RPC passes before its handler: monitoring, keys, decoding."""

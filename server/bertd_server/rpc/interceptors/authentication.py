@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
 
 from bertd_server.errors import RequestError
+from bertd_server.rpc.interceptors.handlers import wrapped
 from bertd_server.rpc.status import abort
-from bertd_server.rpc.streams import closed_after_use
-from bertd_server.security.keys import Caller, KeyRing
+from bertd_server.security.keys import KeyHolder, KeyRing
 from bertd_server.security.management import caller_id
 from bertd_server.security.scopes import HEALTH, scope_of
 
@@ -51,7 +52,11 @@ class KeyInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or caller.allowance.unlimited:
             return handler
-        return _counted(handler, caller)
+        return wrapped(
+            handler,
+            within=lambda _: caller.allowance.at_work(caller.entry.id),
+            given=partial(_paced, caller) if handler.request_streaming else None,
+        )
 
 
 def _authorization(metadata: Any) -> str | None:
@@ -71,53 +76,7 @@ def _refusing(error: RequestError) -> Any:
     return grpc.stream_stream_rpc_method_handler(refuse)
 
 
-def _counted(handler: Any, caller: Caller) -> Any:
-    """The handler, with its calls and the further messages of its streams counted."""
-    kinds: dict[tuple[bool, bool], tuple[Any, Any]] = {
-        (False, False): (grpc.unary_unary_rpc_method_handler, handler.unary_unary),
-        (False, True): (grpc.unary_stream_rpc_method_handler, handler.unary_stream),
-        (True, False): (grpc.stream_unary_rpc_method_handler, handler.stream_unary),
-        (True, True): (grpc.stream_stream_rpc_method_handler, handler.stream_stream),
-    }
-    make, behaviour = kinds[handler.request_streaming, handler.response_streaming]
-    wrap = _streaming if handler.response_streaming else _answering
-    return make(
-        wrap(behaviour, caller, streams=handler.request_streaming),
-        request_deserializer=handler.request_deserializer,
-        response_serializer=handler.response_serializer,
-    )
-
-
-def _answering(behaviour: Any, caller: Caller, *, streams: bool) -> Any:
-    async def answer(request: Any, context: Any) -> Any:
-        try:
-            with caller.allowance.at_work(caller.entry.id):
-                return await behaviour(_paced(request, caller) if streams else request, context)
-        except RequestError as error:
-            await abort(context, error)
-
-    return answer
-
-
-def _streaming(behaviour: Any, caller: Caller, *, streams: bool) -> Any:
-    async def answer(request: Any, context: Any) -> AsyncIterator[Any]:
-        try:
-            with caller.allowance.at_work(caller.entry.id):
-                given = _paced(request, caller) if streams else request
-                responses = behaviour(given, context)
-                if not hasattr(responses, "__aiter__"):  # it writes to the context
-                    await responses
-                    return
-                async with closed_after_use(responses) as stream:
-                    async for response in stream:
-                        yield response
-        except RequestError as error:
-            await abort(context, error)
-
-    return answer
-
-
-async def _paced(requests: AsyncIterator[Any], caller: Caller) -> AsyncIterator[Any]:
+async def _paced(caller: KeyHolder, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     """Messages of a stream as fast as the key may send them; the call has paid for the first."""
     paid = True
     async for request in requests:

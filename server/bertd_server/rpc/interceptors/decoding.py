@@ -7,20 +7,18 @@ gRPC's own answer to undecodable bytes is INTERNAL with no hint of what was wron
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
-import grpc
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from bertd_server.errors import InvalidInput, RequestError
-from bertd_server.rpc.status import abort
-from bertd_server.rpc.streams import closed_after_use
+from bertd_server.errors import InvalidInput
+from bertd_server.rpc.interceptors.handlers import WrappingInterceptor, wrapped
 
 LENGTH_DELIMITED = 2
 
@@ -30,96 +28,29 @@ class _Undecodable:
     error: InvalidInput
 
 
-class DecodingInterceptor(grpc.aio.ServerInterceptor):
+class DecodingInterceptor(WrappingInterceptor):
     """Wraps the deserialiser of every RPC."""
 
     def __init__(self, requests: dict[str, type[Message]]) -> None:
         """Take the request class of each method, by its full path."""
+        super().__init__(requests)
         self._requests = requests
-        self._guards: dict[str, tuple[Any, Any]] = {}  # handlers are the same for each call
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
+    def wrap(self, method: str, handler: Any) -> Any:
         """Replace the deserialiser, and answer what it could not read."""
-        handler = await continuation(handler_call_details)
-        kind = self._requests.get(handler_call_details.method)
-        if handler is None or kind is None:
-            return handler
-        known = self._guards.get(handler_call_details.method)
-        if known is None or known[0] is not handler:
-            known = self._guards[handler_call_details.method] = handler, _guard(handler, kind)
-        return known[1]
+        readable = _readable_stream if handler.request_streaming else _readable
+        return wrapped(handler, given=readable, decode=_decoder(self._requests[method]))
 
 
-def _guard(handler: Any, kind: type[Message]) -> Any:
-    if handler.request_streaming and not handler.response_streaming:
-        return grpc.stream_unary_rpc_method_handler(
-            _guarded_end(handler.stream_unary),
-            request_deserializer=_decoder(kind),
-            response_serializer=handler.response_serializer,
-        )
-    if handler.request_streaming:
-        return grpc.stream_stream_rpc_method_handler(
-            _guarded_stream(handler.stream_stream),
-            request_deserializer=_decoder(kind),
-            response_serializer=handler.response_serializer,
-        )
-    if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(
-            _guarded(handler.unary_stream),
-            request_deserializer=_decoder(kind),
-            response_serializer=handler.response_serializer,
-        )
-    return grpc.unary_unary_rpc_method_handler(
-        _guarded(handler.unary_unary),
-        request_deserializer=_decoder(kind),
-        response_serializer=handler.response_serializer,
-    )
+def _readable(request: Any) -> Any:
+    if isinstance(request, _Undecodable):
+        raise request.error
+    return request
 
 
-def _guarded(behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Any]:
-    async def answer(request: Any, context: Any) -> Any:
-        if isinstance(request, _Undecodable):
-            await abort(context, request.error)
-        return await behaviour(request, context)
-
-    return answer
-
-
-def _guarded_stream(
-    behaviour: Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]],
-) -> Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]]:
-    async def answer(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        try:
-            async with closed_after_use(behaviour(_readable(requests), context)) as responses:
-                async for response in responses:
-                    yield response
-        except RequestError as error:
-            await abort(context, error)
-
-    return answer
-
-
-def _guarded_end(
-    behaviour: Callable[[AsyncIterator[Any], Any], Awaitable[Any]],
-) -> Callable[[AsyncIterator[Any], Any], Awaitable[Any]]:
-    async def answer(requests: AsyncIterator[Any], context: Any) -> Any:
-        try:
-            return await behaviour(_readable(requests), context)
-        except RequestError as error:
-            await abort(context, error)
-
-    return answer
-
-
-async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _readable_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in requests:
-        if isinstance(request, _Undecodable):
-            raise request.error
-        yield request
+        yield _readable(request)
 
 
 def _decoder(kind: type[Message]) -> Callable[[bytes], Message | _Undecodable]:

@@ -12,15 +12,15 @@ import grpc
 from bertd.tei.v1 import tei_pb2, tei_pb2_grpc
 
 from bertd_server.models.catalogue import Catalogue
+from bertd_server.rpc.limits import CallLimits
 from bertd_server.rpc.tei import predict
-from bertd_server.rpc.tei.calls import Limits
 from bertd_server.rpc.tei.embed import EmbedService
 from bertd_server.rpc.tei.info import InfoService
 from bertd_server.rpc.tei.predict import PredictService
 from bertd_server.rpc.tei.rerank import RerankService
 from bertd_server.rpc.tei.tokenize import TokenizeService
 
-__all__ = ["SERVICES", "Limits", "add_services", "unanswered"]
+__all__ = ["SERVICES", "add_services", "unanswered"]
 
 SERVICES = tuple(tei_pb2.DESCRIPTOR.services_by_name.values())
 
@@ -33,7 +33,7 @@ _TASKS = {
 
 
 def add_services(
-    models: Catalogue, limits: Limits, server: grpc.aio.Server, closing: asyncio.Event
+    models: Catalogue, limits: CallLimits, server: grpc.aio.Server, closing: asyncio.Event
 ) -> None:
     """Serve all services of the protocol; their streams end once `closing` is set."""
     tei_pb2_grpc.add_InfoServicer_to_server(InfoService(models, limits, closing), server)

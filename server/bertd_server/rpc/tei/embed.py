@@ -13,14 +13,15 @@ from grpc.aio import ServicerContext as Context
 
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
-from bertd_server.rpc.tei import calls
-from bertd_server.rpc.tei.calls import Service, Tally, answered, holding, streamed
+from bertd_server.rpc.tei import requests
+from bertd_server.rpc.tei.metadata import Tally
+from bertd_server.rpc.tei.service import TeiService, answered, holding, streamed
 from bertd_server.tasks import embedding, sparse
 from bertd_server.tasks.ask import require
 from bertd_server.tokenization.reader import Input
 
 
-class EmbedService(Service, tei_pb2_grpc.EmbedServicer):
+class EmbedService(TeiService, tei_pb2_grpc.EmbedServicer):
     """Embeds texts."""
 
     async def Embed(  # noqa: N802 - the RPC's name
@@ -82,8 +83,8 @@ class EmbedService(Service, tei_pb2_grpc.EmbedServicer):
         (reply,) = await embedding.embed(
             model,
             [_text(request)],
-            calls.fit(request),
-            calls.caller(context),
+            requests.fit(request),
+            requests.caller(context),
             prompt_name=_prompt(request),
         )
         vector = tally.add(reply, len(request.inputs))
@@ -105,8 +106,8 @@ class EmbedService(Service, tei_pb2_grpc.EmbedServicer):
         (reply,) = await sparse.embed_sparse(
             model,
             [_text(request)],
-            calls.fit(request),
-            calls.caller(context),
+            requests.fit(request),
+            requests.caller(context),
             prompt_name=_prompt(request),
         )
         found = tally.add(reply, len(request.inputs))
@@ -127,8 +128,8 @@ class EmbedService(Service, tei_pb2_grpc.EmbedServicer):
         (reply,) = await embedding.embed_tokens(
             model,
             [_text(request)],
-            calls.fit(request),
-            calls.caller(context),
+            requests.fit(request),
+            requests.caller(context),
             prompt_name=_prompt(request),
         )
         found = tally.add(reply, len(request.inputs))
@@ -145,7 +146,7 @@ def of_length_one(vector: Float32Array) -> Float32Array:
 
 
 def _text(request: Any) -> Input:
-    calls.check_text(request.inputs)
+    requests.check_text(request.inputs)
     return Input(request.inputs, field="inputs")
 
 

@@ -11,7 +11,7 @@ from bertd.tei.v1 import tei_pb2_grpc
 from grpc.aio import ServicerContext as Context
 
 from bertd_server.models.model import Model
-from bertd_server.rpc.tei.calls import Service, answered, holding
+from bertd_server.rpc.tei.service import TeiService, answered, holding
 from bertd_server.tasks.ask import require
 
 MODEL_TYPES: dict[Task, pb.ModelType.ValueType] = {
@@ -24,7 +24,7 @@ MODEL_TYPES: dict[Task, pb.ModelType.ValueType] = {
 _DTYPES: dict[Precision, str] = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 
 
-class InfoService(Service, tei_pb2_grpc.InfoServicer):
+class InfoService(TeiService, tei_pb2_grpc.InfoServicer):
     """Describes the server and its model."""
 
     async def Info(  # noqa: N802 - the RPC's name

@@ -11,8 +11,9 @@ from grpc.aio import ServicerContext as Context
 
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
-from bertd_server.rpc.tei import calls
-from bertd_server.rpc.tei.calls import Service, Tally, answered, holding, streamed
+from bertd_server.rpc.tei import requests
+from bertd_server.rpc.tei.metadata import Tally
+from bertd_server.rpc.tei.service import TeiService, answered, holding, streamed
 from bertd_server.tasks import classification, ranking
 from bertd_server.tasks.ask import require
 from bertd_server.tasks.classification import LabelScore, ScoreFunction
@@ -23,7 +24,7 @@ TASKS = ("text-classification", "zero-shot-classification", "text-ranking")
 _ONLY_LABEL = "LABEL_0"  # what a config calls a single logit without a name
 
 
-class PredictService(Service, tei_pb2_grpc.PredictServicer):
+class PredictService(TeiService, tei_pb2_grpc.PredictServicer):
     """Classifies texts and pairs."""
 
     async def Predict(  # noqa: N802 - the RPC's name
@@ -64,7 +65,7 @@ class PredictService(Service, tei_pb2_grpc.PredictServicer):
     async def _predict(
         self, model: Model, request: pb.PredictRequest, context: Context[Any, Any]
     ) -> pb.PredictResponse:
-        calls.check_text(request.inputs)
+        requests.check_text(request.inputs)
         return await self._score(model, Input(request.inputs, field="inputs"), request, context)
 
     @holding
@@ -78,7 +79,7 @@ class PredictService(Service, tei_pb2_grpc.PredictServicer):
     ) -> pb.PredictResponse:
         tally = Tally()
         require(model, "Predict", *TASKS)
-        fit, caller = calls.fit(request), calls.caller(context)
+        fit, caller = requests.fit(request), requests.caller(context)
         labels = model.manifest.labels
         function: ScoreFunction = "softmax" if len(labels) > 1 else "sigmoid"
         if request.raw_scores:
@@ -104,6 +105,6 @@ def _pair(texts: Sequence[str]) -> Input:
             f"inputs has {len(texts)} texts: send one, or two that belong together", field="inputs"
         )
     if not any(texts):
-        calls.check_text("", "inputs[0]")
+        requests.check_text("", "inputs[0]")
     pair = texts[1] if len(texts) > 1 else None
     return Input(texts[0], pair, "inputs[0]", "inputs[1]")

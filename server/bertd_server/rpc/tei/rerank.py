@@ -11,10 +11,11 @@ from grpc.aio import ServicerContext as Context
 
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
+from bertd_server.rpc.checks import check_count
 from bertd_server.rpc.streams import closed_after_use, in_order
-from bertd_server.rpc.tei import calls
-from bertd_server.rpc.tei.calls import Service, Tally, answered, holding, patiently
-from bertd_server.rpc.v1.requests import check_count
+from bertd_server.rpc.tei import requests
+from bertd_server.rpc.tei.metadata import Tally
+from bertd_server.rpc.tei.service import IN_WORK, TeiService, answered, holding, patiently
 from bertd_server.tasks import ranking
 from bertd_server.tasks.ask import Reply, require
 from bertd_server.tokenization.reader import Input
@@ -22,7 +23,7 @@ from bertd_server.tokenization.reader import Input
 _RANK_BYTES = 64  # of a rank in memory, beside its text; on the wire it is less
 
 
-class RerankService(Service, tei_pb2_grpc.RerankServicer):
+class RerankService(TeiService, tei_pb2_grpc.RerankServicer):
     """Orders texts."""
 
     async def Rerank(  # noqa: N802 - the RPC's name
@@ -53,8 +54,8 @@ class RerankService(Service, tei_pb2_grpc.RerankServicer):
         replies = await ranking.score_pairs(
             model,
             pairs,
-            calls.fit(request),
-            calls.caller(context),
+            requests.fit(request),
+            requests.caller(context),
             score_function="none" if request.raw_scores else "sigmoid",
         )
         ranks = [
@@ -71,7 +72,7 @@ class RerankService(Service, tei_pb2_grpc.RerankServicer):
     async def _rerank_stream(
         self,
         model: Model,
-        requests: AsyncIterator[pb.RerankStreamRequest],
+        stream: AsyncIterator[pb.RerankStreamRequest],
         context: Context[Any, Any],
     ) -> pb.RerankResponse:
         require(model, "Rerank", "text-ranking")
@@ -89,26 +90,26 @@ class RerankService(Service, tei_pb2_grpc.RerankServicer):
             (reply,) = await ranking.score_pairs(
                 model,
                 [pair],
-                calls.fit(request),
-                calls.caller(context),
+                requests.fit(request),
+                requests.caller(context),
                 score_function="none" if first.raw_scores else "sigmoid",
             )
             return reply, pair
 
-        stream = in_order(
-            requests,
+        replies = in_order(
+            stream,
             lambda request: patiently(score, request, context),
             self._closing,
-            calls.IN_WORK,
+            IN_WORK,
         )
-        async with closed_after_use(stream) as scored:
+        async with closed_after_use(replies) as scored:
             async for reply, pair in scored:
                 text = pair.pair if first is not None and first.return_text else None
                 held += _RANK_BYTES + len((text or "").encode())
-                if held > self._limits.max_answer_bytes:
+                if held > self._limits.max_message_bytes:
                     raise InvalidInput(
                         f"the answer to {len(ranks)} texts fills what the server sends in one "
-                        f"message ({self._limits.max_answer_bytes} bytes): make several streams"
+                        f"message ({self._limits.max_message_bytes} bytes): make several streams"
                         + (", or leave return_text out" if text else ""),
                         field="text",
                     )
@@ -121,7 +122,7 @@ class RerankService(Service, tei_pb2_grpc.RerankServicer):
 
 def _pair(query: str, text: str, field: str) -> Input:
     if not query:
-        calls.check_text(text, "query")
+        requests.check_text(text, "query")
     return Input(query, text, "query", field)
 
 

@@ -13,8 +13,8 @@ from grpc.aio import ServicerContext as Context
 
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
-from bertd_server.rpc.tei import calls
-from bertd_server.rpc.tei.calls import Service, answered, holding, streamed
+from bertd_server.rpc.tei import requests
+from bertd_server.rpc.tei.service import TeiService, answered, holding, streamed
 from bertd_server.tokenization.reader import Input
 from bertd_server.tokenization.tokens import Places, Token, tokens_of
 
@@ -22,7 +22,7 @@ MOST_IDS = 100_000
 _INLINE_IDS = 2_000  # more would hold the event loop up
 
 
-class TokenizeService(Service, tei_pb2_grpc.TokenizeServicer):
+class TokenizeService(TeiService, tei_pb2_grpc.TokenizeServicer):
     """Tokenises texts."""
 
     async def Tokenize(  # noqa: N802 - the RPC's name
@@ -62,7 +62,7 @@ class TokenizeService(Service, tei_pb2_grpc.TokenizeServicer):
         request: pb.EncodeRequest,
         context: Context[Any, Any],  # noqa: ARG002 - as the rest
     ) -> pb.EncodeResponse:
-        calls.check_text(request.inputs)
+        requests.check_text(request.inputs)
         prompt = model.prompt(request.prompt_name if request.HasField("prompt_name") else None)
         text = prompt + request.inputs
         (encoding,) = await model.encode(

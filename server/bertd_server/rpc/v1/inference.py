@@ -13,6 +13,7 @@ from grpc.aio import ServicerContext as Context
 from bertd_server.errors import RequestError
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.models.model import Model
+from bertd_server.rpc.checks import check_count
 from bertd_server.rpc.status import abort
 from bertd_server.rpc.streams import closed_after_use, in_order
 from bertd_server.rpc.v1 import requests, responses
@@ -175,9 +176,10 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
                 response, replies = await work(model, request, context)
         except RequestError as error:
             await abort(context, error)
-        errors = [one.outcome for one in replies if isinstance(one.outcome, RequestError)]
-        if errors and len(errors) == len(replies):
-            await abort(context, *errors)
+        if replies and isinstance(replies[0].outcome, RequestError):
+            errors = [one.outcome for one in replies if isinstance(one.outcome, RequestError)]
+            if len(errors) == len(replies):
+                await abort(context, *errors)
         return response
 
     def _failing(self, texts: Sequence[str]) -> int:
@@ -187,7 +189,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     async def _embed(
         self, model: Model, request: pb.EmbedRequest, context: Context[Any, Any]
     ) -> tuple[pb.EmbedResponse, Replies]:
-        requests.check_count(len(request.texts), self._max_texts, "texts")
+        check_count(len(request.texts), self._max_texts, "texts")
         replies = await embedding.embed(
             model,
             texts_of(request.texts),
@@ -202,7 +204,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     async def _embed_tokens(
         self, model: Model, request: pb.EmbedTokensRequest, context: Context[Any, Any]
     ) -> tuple[pb.EmbedTokensResponse, Replies]:
-        requests.check_count(len(request.texts), self._max_texts, "texts")
+        check_count(len(request.texts), self._max_texts, "texts")
         replies = await embedding.embed_tokens(
             model,
             texts_of(request.texts),
@@ -217,7 +219,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     async def _classify(
         self, model: Model, request: pb.ClassifyRequest, context: Context[Any, Any]
     ) -> tuple[pb.ClassifyResponse, Replies]:
-        requests.check_count(len(request.inputs), self._max_texts, "inputs")
+        check_count(len(request.inputs), self._max_texts, "inputs")
         replies = await classification.classify(
             model,
             requests.inputs(request.inputs),
@@ -232,10 +234,10 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     async def _classify_zero_shot(
         self, model: Model, request: pb.ZeroShotClassifyRequest, context: Context[Any, Any]
     ) -> tuple[pb.ZeroShotClassifyResponse, Replies]:
-        requests.check_count(len(request.texts), self._max_texts, "texts")
+        check_count(len(request.texts), self._max_texts, "texts")
         pairs = len(request.texts) * len(request.labels)
         if pairs:
-            requests.check_count(pairs, self._max_texts, "texts", "pairs with the labels")
+            check_count(pairs, self._max_texts, "texts", "pairs with the labels")
         replies = await classification.classify_zero_shot(
             model,
             texts_of(request.texts),
@@ -251,7 +253,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     async def _rerank(
         self, model: Model, request: pb.RerankRequest, context: Context[Any, Any]
     ) -> tuple[pb.RerankResponse, Replies]:
-        requests.check_count(len(request.documents), self._max_texts, "documents")
+        check_count(len(request.documents), self._max_texts, "documents")
         replies = await ranking.score_pairs(
             model,
             requests.documents(request.query, request.documents),
@@ -265,7 +267,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     async def _tag(
         self, model: Model, request: pb.TagTokensRequest, context: Context[Any, Any]
     ) -> tuple[pb.TagTokensResponse, Replies]:
-        requests.check_count(len(request.texts), self._max_texts, "texts")
+        check_count(len(request.texts), self._max_texts, "texts")
         replies = await tagging.tag(
             model,
             texts_of(request.texts),
@@ -280,7 +282,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     async def _find_answers(
         self, model: Model, request: pb.AnswerRequest, context: Context[Any, Any]
     ) -> tuple[pb.AnswerResponse, Replies]:
-        requests.check_count(len(request.inputs), self._max_texts, "inputs")
+        check_count(len(request.inputs), self._max_texts, "inputs")
         replies = await answering.answer(
             model,
             requests.questions(request.inputs),
@@ -298,7 +300,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     async def _fill(
         self, model: Model, request: pb.FillMaskRequest, context: Context[Any, Any]
     ) -> tuple[pb.FillMaskResponse, Replies]:
-        requests.check_count(len(request.texts), self._max_texts, "texts")
+        check_count(len(request.texts), self._max_texts, "texts")
         replies = await filling.fill_masks(
             model,
             texts_of(request.texts),
@@ -315,7 +317,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         request: pb.TokenizeRequest,
         context: Context[Any, Any],  # noqa: ARG002 - as the rest
     ) -> tuple[pb.TokenizeResponse, Replies]:
-        requests.check_count(len(request.inputs), self._max_texts, "inputs")
+        check_count(len(request.inputs), self._max_texts, "inputs")
         inputs = requests.inputs(request.inputs)
         requests.check_characters(inputs, "inputs")
         encodings = await model.encode(inputs, special=not request.without_special_tokens)
@@ -329,7 +331,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         request: pb.DetokenizeRequest,
         context: Context[Any, Any],  # noqa: ARG002 - as the rest
     ) -> tuple[pb.DetokenizeResponse, Replies]:
-        requests.check_count(len(request.sequences), self._max_texts, "sequences")
+        check_count(len(request.sequences), self._max_texts, "sequences")
         ids = requests.token_ids(request.sequences, model.manifest.vocab_size)
         texts = await responses.decoded(
             model.tokenizer, ids, skip_special_tokens=not request.with_special_tokens
@@ -345,7 +347,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         request: pb.CountTokensRequest,
         context: Context[Any, Any],  # noqa: ARG002 - as the rest
     ) -> tuple[pb.CountTokensResponse, Replies]:
-        requests.check_count(len(request.inputs), self._max_texts, "inputs")
+        check_count(len(request.inputs), self._max_texts, "inputs")
         counts = await model.count(requests.inputs(request.inputs))
         response = pb.CountTokensResponse(
             **responses.named(model),

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from bertd.v1 import inference_pb2
 
 from bertd_server.errors import InvalidInput
-from bertd_server.rpc.enums import known_value
+from bertd_server.rpc.checks import known_value
 from bertd_server.scheduling.scheduler import BULK, INTERACTIVE
 from bertd_server.tasks.ask import CallContext
 from bertd_server.tasks.classification import ScoreFunction
@@ -143,20 +143,6 @@ def documents(query: str, given: Sequence[str]) -> list[Input]:
         Input(query, document, "query", f"documents[{number}]")
         for number, document in enumerate(given)
     ]
-
-
-def check_count(count: int, limit: int, field: str, what: str = "entries") -> None:
-    """Refuse a call without inputs, or with too many."""
-    if not count:
-        raise InvalidInput(f"{field} is empty: send at least one", field=field, reason="empty")
-    if count > limit:
-        raise InvalidInput(
-            f"{field} has {count} {what}, a call takes at most {limit}: "
-            "split it into several calls",
-            field=field,
-            reason="too_many",
-            limit=limit,
-        )
 
 
 def check_characters(given: Sequence[Input], field: str) -> None:

@@ -13,6 +13,7 @@ from tokenizers import Encoding, Tokenizer
 
 from bertd_server.errors import RequestError
 from bertd_server.models.model import Model
+from bertd_server.rpc.offload import INLINE_PARTS, offloaded
 from bertd_server.rpc.status import to_status
 from bertd_server.tasks.answering import Span
 from bertd_server.tasks.ask import Reply
@@ -23,11 +24,7 @@ from bertd_server.tasks.tagging import Entity
 from bertd_server.tokenization.reader import Input
 from bertd_server.tokenization.tokens import Offsets, Places, Token, tokens_of
 
-T = TypeVar("T")
 Result = TypeVar("Result")
-
-# Messages for so many tokens, entities or candidates take some ms to make.
-_INLINE_PARTS = 1_000
 
 
 def named(model: Model) -> dict[str, str]:
@@ -69,8 +66,9 @@ def error(problem: RequestError) -> status_pb2.Status:
 
 async def made(make: Callable[..., Result], *arguments: Sequence[Any]) -> list[Result]:
     """Results of a call, made from its replies, the last argument, off the event loop if many."""
-    parts = sum(map(_size, arguments[-1]))
-    return await _aside(lambda: list(map(make, *arguments)), parts=parts)
+    if sum(map(_size, arguments[-1])) <= INLINE_PARTS:
+        return list(map(make, *arguments))
+    return await asyncio.to_thread(lambda: list(map(make, *arguments)))
 
 
 def _size(reply: Reply[Any]) -> int:
@@ -86,7 +84,9 @@ def embedding(reply: Reply[Float32Array]) -> inference_pb2.EmbedResult:
     """The vector of a text."""
     if isinstance(reply.outcome, RequestError):
         return inference_pb2.EmbedResult(**parts(reply))
-    return inference_pb2.EmbedResult(embedding=_bytes(reply.outcome), **parts(reply))
+    return inference_pb2.EmbedResult(
+        embedding=reply.outcome.astype("<f4", copy=False).tobytes(), **parts(reply)
+    )
 
 
 def token_vectors(text: str, reply: Reply[TokenVectors]) -> inference_pb2.EmbedTokensResult:
@@ -94,7 +94,8 @@ def token_vectors(text: str, reply: Reply[TokenVectors]) -> inference_pb2.EmbedT
     if isinstance(reply.outcome, RequestError):
         return inference_pb2.EmbedTokensResult(**parts(reply))
     vectors = inference_pb2.TokenVectors(
-        vectors=_bytes(reply.outcome.vectors), tokens=tokens(reply.outcome.tokens, text)
+        vectors=reply.outcome.vectors.astype("<f4", copy=False).tobytes(),
+        tokens=tokens(reply.outcome.tokens, text),
     )
     return inference_pb2.EmbedTokensResult(vectors=vectors, **parts(reply))
 
@@ -199,7 +200,7 @@ async def tokenized(
         found = tokens_of(encoding, vocabulary=vocabulary)
         return inference_pb2.TokenizeResult(tokens=tokens(found, one.text, one.pair or ""))
 
-    return await _aside(
+    return await offloaded(
         lambda: list(map(describe, inputs, encodings)),
         parts=sum(1 if isinstance(one, RequestError) else len(one) for one in encodings),
     )
@@ -218,7 +219,7 @@ async def decoded(
         texts: list[str] = vocabulary.decode_batch(ids, skip_special_tokens=skip_special_tokens)
         return texts
 
-    return await _aside(decode, parts=sum(map(len, ids)))
+    return await offloaded(decode, parts=sum(map(len, ids)))
 
 
 def errors(outcomes: Sequence[object]) -> dict[int, status_pb2.Status]:
@@ -226,11 +227,6 @@ def errors(outcomes: Sequence[object]) -> dict[int, status_pb2.Status]:
     return {
         index: error(one) for index, one in enumerate(outcomes) if isinstance(one, RequestError)
     }
-
-
-async def _aside(work: Callable[[], T], *, parts: int) -> T:
-    """What makes so many small parts, off the event loop if they are many."""
-    return work() if parts <= _INLINE_PARTS else await asyncio.to_thread(work)
 
 
 def tokens(given: Sequence[Token], text: str, pair: str = "") -> list[inference_pb2.Token]:
@@ -254,7 +250,3 @@ def _offsets(offsets: Offsets) -> inference_pb2.Offsets:
         start_byte=offsets.start_byte,
         end_byte=offsets.end_byte,
     )
-
-
-def _bytes(array: Float32Array) -> bytes:
-    return array.astype("<f4", copy=False).tobytes()

@@ -3,13 +3,13 @@
 ::
 
     ModelInferRequest ──tensors──> arrays, strings ──inputs──> Input ──tasks──> Answers
-                      └─parameters─> Options ───────────────────^                 │
+                      └─parameters─> RequestParameters ─────────^                 │
     ModelInferResponse <──────────────────────tensors───────────────── outputs <──┘
 
 `surface` says which tensors and parameters each task has; requests are checked against it, and
 `describe` tells clients of it. docs/v2.md is the same in words.
 """
 
-from bertd_server.rpc.v2.service import SERVICE, InferenceService
+from bertd_server.rpc.v2.service import SERVICE, OpenInferenceService
 
-__all__ = ["SERVICE", "InferenceService"]
+__all__ = ["SERVICE", "OpenInferenceService"]

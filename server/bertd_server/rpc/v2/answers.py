@@ -16,10 +16,11 @@ from bertd.bundle import Task
 
 from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.models.model import Model
+from bertd_server.rpc.offload import offloaded
 from bertd_server.rpc.v2 import columns, parameters
-from bertd_server.rpc.v2.columns import Outputs, aside
+from bertd_server.rpc.v2.columns import OutputTensors
 from bertd_server.rpc.v2.inputs import Inputs
-from bertd_server.rpc.v2.parameters import Options
+from bertd_server.rpc.v2.parameters import RequestParameters
 from bertd_server.rpc.v2.surface import END_BYTE, INPUT_IDS, MASK, START_BYTE
 from bertd_server.rpc.v2.tensors import numbers, strings
 from bertd_server.tasks import answering, classification, embedding, filling, ranking, tagging
@@ -42,12 +43,12 @@ class Asked:
 
     model: Model
     given: Inputs
-    options: Options
+    options: RequestParameters
     caller: CallContext
     wanted: frozenset[str]
 
 
-async def answer(asked: Asked) -> Outputs:
+async def answer(asked: Asked) -> OutputTensors:
     """The outputs of a request by name: those that are wanted, and what comes with them.
 
     Raises:
@@ -57,15 +58,15 @@ async def answer(asked: Asked) -> Outputs:
     return await _BY_TASK[asked.model.manifest.task](asked)
 
 
-async def _embed(asked: Asked) -> Outputs:
+async def _embed(asked: Asked) -> OutputTensors:
     fit, name = parameters.fit(asked.options), asked.options.get("prompt_name")
-    outputs: Outputs = {}
+    outputs: OutputTensors = {}
     model, inputs, caller = asked.model, asked.given.inputs, asked.caller
     of_tokens = asked.wanted & {"token_embeddings", "token_ids", MASK}
     if of_tokens:
         replies = await embedding.embed_tokens(model, inputs, fit, caller, prompt_name=name)
         tokens = _values(asked, replies)
-        outputs |= await aside(lambda: columns.padded(tokens), parts=sum(map(_length, tokens)))
+        outputs |= await offloaded(lambda: columns.padded(tokens), parts=sum(map(_length, tokens)))
         outputs |= columns.counts(replies)
     if not of_tokens or "sentence_embedding" in asked.wanted:
         vectors = await embedding.embed(model, inputs, fit, caller, prompt_name=name)
@@ -75,7 +76,7 @@ async def _embed(asked: Asked) -> Outputs:
     return outputs
 
 
-async def _classify(asked: Asked) -> Outputs:
+async def _classify(asked: Asked) -> OutputTensors:
     labels, options = asked.given.labels, asked.options
     if labels is None:
         labels = list(asked.model.manifest.labels)
@@ -112,7 +113,7 @@ async def _classify(asked: Asked) -> Outputs:
     }
 
 
-async def _rank(asked: Asked) -> Outputs:
+async def _rank(asked: Asked) -> OutputTensors:
     replies = await ranking.score_pairs(
         asked.model,
         asked.given.inputs,
@@ -124,7 +125,7 @@ async def _rank(asked: Asked) -> Outputs:
     return {"score": numbers("score", scores), **columns.counts(replies)}
 
 
-async def _tag(asked: Asked) -> Outputs:
+async def _tag(asked: Asked) -> OutputTensors:
     replies = await tagging.tag(
         asked.model,
         asked.given.inputs,
@@ -134,13 +135,13 @@ async def _tag(asked: Asked) -> Outputs:
         include_outside=asked.options.get("include_outside", False),
     )
     found = _values(asked, replies)
-    rows = await aside(
+    rows = await offloaded(
         lambda: list(map(columns.entities, asked.given.inputs, found)), parts=sum(map(len, found))
     )
     return {"entities": strings("entities", rows), **columns.counts(replies)}
 
 
-async def _find_answers(asked: Asked) -> Outputs:
+async def _find_answers(asked: Asked) -> OutputTensors:
     of_bytes = sorted(asked.wanted & {START_BYTE, END_BYTE})
     if of_bytes and asked.given.inputs[0].tokens is not None:
         raise InvalidInput(
@@ -165,20 +166,20 @@ async def _find_answers(asked: Asked) -> Outputs:
     return {**spans, **columns.counts(replies)}
 
 
-async def _fill(asked: Asked) -> Outputs:
+async def _fill(asked: Asked) -> OutputTensors:
     count = asked.options.get("top_k", filling.CANDIDATES)
     replies = await filling.fill_masks(
         asked.model, asked.given.inputs, parameters.fit(asked.options), asked.caller, top_k=count
     )
     found = _values(asked, replies)
-    rows = await aside(
+    rows = await offloaded(
         lambda: list(map(columns.masks, asked.given.inputs, found)),
         parts=count * sum(map(len, found)),
     )
     return {"masks": strings("masks", rows), **columns.counts(replies)}
 
 
-_BY_TASK: Mapping[Task, Callable[[Asked], Awaitable[Outputs]]] = {
+_BY_TASK: Mapping[Task, Callable[[Asked], Awaitable[OutputTensors]]] = {
     "feature-extraction": _embed,
     "text-classification": _classify,
     "zero-shot-classification": _classify,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -20,19 +19,12 @@ from bertd_server.tasks.tagging import Entity
 from bertd_server.tokenization.reader import Input
 from bertd_server.tokenization.tokens import Places
 
-T = TypeVar("T")
-Outputs = dict[str, Tensor]
+OutputTensors = dict[str, Tensor]
 
 MOST_PADDED_BYTES = 64 * 2**20  # of token_embeddings, whose rows are as long as the longest
-_INLINE_PARTS = 1_000  # entities, candidates or tokens: what takes some ms
 
 
-async def aside(work: Callable[[], T], *, parts: int) -> T:
-    """What makes so many small parts, off the event loop if they are many."""
-    return work() if parts <= _INLINE_PARTS else await asyncio.to_thread(work)
-
-
-def counts(replies: Sequence[Reply[Any]]) -> Outputs:
+def counts(replies: Sequence[Reply[Any]]) -> OutputTensors:
     """How the inputs were read."""
     counted = {
         "token_count": [reply.tokens for reply in replies],
@@ -44,7 +36,7 @@ def counts(replies: Sequence[Reply[Any]]) -> Outputs:
     }
 
 
-def padded(found: Sequence[TokenVectors]) -> Outputs:
+def padded(found: Sequence[TokenVectors]) -> OutputTensors:
     """Vectors of tokens, rows as long as the longest one.
 
     Raises:
@@ -106,7 +98,7 @@ def masks(one: Input, found: Sequence[filling.Mask]) -> list[str]:
     return [json.dumps(described, ensure_ascii=False)]
 
 
-def spans(inputs: Sequence[Input], found: Sequence[Sequence[Span]], count: int) -> Outputs:
+def spans(inputs: Sequence[Input], found: Sequence[Sequence[Span]], count: int) -> OutputTensors:
     """Answers, `count` of each input.
 
     Of no answer: an empty one from 0 to 0. Where there are fewer: empty ones from -1 to -1.
@@ -131,7 +123,7 @@ def spans(inputs: Sequence[Input], found: Sequence[Sequence[Span]], count: int) 
     }
 
 
-def bytes_of(inputs: Sequence[Input], spans: Outputs) -> Outputs:
+def bytes_of(inputs: Sequence[Input], spans: OutputTensors) -> OutputTensors:
     """The starts and ends of :func:`spans` in bytes of UTF-8, for contexts that are texts."""
     given = [spans[name].numbers for name in ("start", "end")]
     starts, ends = (array.copy() for array in given)

@@ -12,7 +12,7 @@ from bertd.oip import model_config_pb2 as config_pb
 
 from bertd_server.models.model import Model
 from bertd_server.rpc.v2.parameters import Parameter
-from bertd_server.rpc.v2.surface import Slot, surface_of
+from bertd_server.rpc.v2.surface import TensorSpec, surface_of
 from bertd_server.rpc.v2.tensors import BYTES, FP32, INT64
 from bertd_server.scheduling.statistics import Histogram
 
@@ -110,7 +110,7 @@ def _take(duration: pb.StatisticDuration, counted: Histogram) -> None:
     duration.count, duration.ns = counted.count, round(1e9 * counted.total)
 
 
-def _slots(slots: Mapping[str, Slot]) -> str:
+def _slots(slots: Mapping[str, TensorSpec]) -> str:
     return json.dumps(
         {
             name: {"datatype": slot.datatype, "shape": [-1, *slot.dims], "meaning": slot.meaning}

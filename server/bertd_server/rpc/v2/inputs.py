@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
-from bertd_server.rpc.v2.parameters import Options
+from bertd_server.rpc.v2.parameters import RequestParameters
 from bertd_server.rpc.v2.surface import FIRST, INPUT_IDS, LABELS, MASK, SECOND, TYPES
 from bertd_server.rpc.v2.tensors import Tensor
 from bertd_server.tokenization.pretokenized import Pretokenized
@@ -37,7 +37,7 @@ class Inputs:
     labels: list[str] | None = None
 
 
-def inputs_of(model: Model, tensors: Tensors, options: Options, max_texts: int) -> Inputs:
+def inputs_of(model: Model, tensors: Tensors, options: RequestParameters, max_texts: int) -> Inputs:
     """The inputs of a request.
 
     Args:
@@ -131,7 +131,7 @@ def _decoded(tensor: Tensor) -> list[str]:
     return texts
 
 
-def _labels(tensors: Tensors, options: Options) -> list[str] | None:
+def _labels(tensors: Tensors, options: RequestParameters) -> list[str] | None:
     """The caller's own labels, from the input or from the parameter; None without any."""
     given, written = tensors.get(LABELS), options.get(LABELS)
     if given is not None and written is not None:
@@ -169,7 +169,9 @@ def _parsed(written: str) -> list[str]:
     return labels
 
 
-def _check_zero_shot(labels: Sequence[str] | None, options: Options, *, pairs: bool) -> None:
+def _check_zero_shot(
+    labels: Sequence[str] | None, options: RequestParameters, *, pairs: bool
+) -> None:
     if labels is not None and pairs:
         raise InvalidInput(
             "labels and text_pair are both there: send labels to choose from, or pairs to have "
@@ -202,7 +204,9 @@ def _check_count(count: int, limit: int, name: str, labels: Sequence[str] | None
         )
 
 
-def _tokens(model: Model, tensors: Tensors, options: Options, max_texts: int) -> list[Input]:
+def _tokens(
+    model: Model, tensors: Tensors, options: RequestParameters, max_texts: int
+) -> list[Input]:
     """Rows of tokens, padding cut off."""
     for name in tensors:
         if name not in (INPUT_IDS, TYPES, MASK):

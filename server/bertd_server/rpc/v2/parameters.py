@@ -15,7 +15,7 @@ from bertd_server.scheduling.scheduler import BULK, INTERACTIVE
 from bertd_server.tasks.ask import CallContext
 from bertd_server.tokenization.reader import Fit
 
-Options = Mapping[str, Any]
+RequestParameters = Mapping[str, Any]
 
 _CHOICES = {
     "int64_param": int,
@@ -64,7 +64,9 @@ WINDOWS = READING | {
 }
 
 
-def options(given: Mapping[str, Any], known: Mapping[str, Parameter], *, stream: bool) -> Options:
+def options(
+    given: Mapping[str, Any], known: Mapping[str, Parameter], *, stream: bool
+) -> RequestParameters:
     """The parameters of a request, checked.
 
     Args:
@@ -86,7 +88,7 @@ def options(given: Mapping[str, Any], known: Mapping[str, Parameter], *, stream:
     return found
 
 
-def caller(options: Options, remaining: float | None) -> CallContext:
+def caller(options: RequestParameters, remaining: float | None) -> CallContext:
     """How long the caller waits from now on, and how urgently.
 
     Args:
@@ -100,7 +102,7 @@ def caller(options: Options, remaining: float | None) -> CallContext:
     )
 
 
-def fit(options: Options, *, second_only: bool = False) -> Fit:
+def fit(options: RequestParameters, *, second_only: bool = False) -> Fit:
     """What to do with long inputs.
 
     Args:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from bertd.oip import grpc_service_pb2_grpc
 
 from bertd_server.errors import Unsupported
 from bertd_server.rpc.status import abort
-
-Handler = Callable[[Any, Any, Any], Awaitable[Any]]
 
 
 def _refusal(why: str) -> Any:

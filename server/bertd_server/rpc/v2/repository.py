@@ -9,12 +9,12 @@ from bertd.oip import grpc_service_pb2 as pb
 from grpc.aio import ServicerContext as Context
 
 from bertd_server.errors import InvalidInput, RequestError, Unsupported
-from bertd_server.models.index import Models, State
+from bertd_server.models.repository import ModelState, Repository
 from bertd_server.rpc.status import abort
 from bertd_server.rpc.v2.refused import RefusedCalls
 from bertd_server.security.management import Management
 
-_READY: State = "READY"
+_READY: ModelState = "READY"
 _NO_CALLS = "the server takes no calls at this moment"
 
 
@@ -26,7 +26,7 @@ class RepositoryCalls(RefusedCalls):
     """
 
     def __init__(
-        self, repository: Models, management: Management, serving: Callable[[], bool]
+        self, repository: Repository, management: Management, serving: Callable[[], bool]
     ) -> None:
         self.management = management
         self._repository = repository
@@ -43,7 +43,7 @@ class RepositoryCalls(RefusedCalls):
         response = pb.RepositoryIndexResponse()
         serving = self._serving()
         for entry in self._repository.index():
-            state: State = entry.state
+            state: ModelState = entry.state
             reason = entry.reason
             if state == _READY and not serving:
                 state, reason = "UNAVAILABLE", _NO_CALLS

@@ -13,8 +13,8 @@ from grpc.aio import ServicerContext as Context
 
 from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.models.catalogue import Catalogue
-from bertd_server.models.index import Models
 from bertd_server.models.model import Model
+from bertd_server.models.repository import Repository
 from bertd_server.rpc.status import abort
 from bertd_server.rpc.streams import closed_after_use, in_order
 from bertd_server.rpc.v2 import answers, describe, parameters, tensors
@@ -29,13 +29,13 @@ SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 _RAW_ELEMENTS, _TYPED_ELEMENTS = 1_000_000, 50_000
 
 
-class InferenceService(RepositoryCalls):
+class OpenInferenceService(RepositoryCalls):
     """Answers tensors."""
 
     def __init__(  # noqa: PLR0913 - by keyword
         self,
         models: Catalogue,
-        repository: Models,
+        repository: Repository,
         management: Management,
         *,
         max_texts: int,

@@ -25,7 +25,7 @@ ANY = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class TensorSpec:
     """A tensor: type, axes after that of the batch (-1 for any length), and what it says."""
 
     datatype: str
@@ -45,10 +45,10 @@ class Surface:
         parameters: that it may set.
     """
 
-    inputs: Mapping[str, Slot]
-    more_inputs: Mapping[str, Slot]
-    outputs: Mapping[str, Slot]
-    more_outputs: Mapping[str, Slot]
+    inputs: Mapping[str, TensorSpec]
+    more_inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+    more_outputs: Mapping[str, TensorSpec]
     parameters: Mapping[str, Parameter]
 
     @property
@@ -60,31 +60,33 @@ class Surface:
         }
 
     @property
-    def gives(self) -> Mapping[str, Slot]:
+    def gives(self) -> Mapping[str, TensorSpec]:
         """All outputs by name."""
         return {**self.outputs, **self.more_outputs}
 
 
-_TEXT = {"text": Slot(BYTES, (1,), "the text, UTF-8")}
-_PAIR = {"text_pair": Slot(BYTES, (1,), "a second text, UTF-8")}
+_TEXT = {"text": TensorSpec(BYTES, (1,), "the text, UTF-8")}
+_PAIR = {"text_pair": TensorSpec(BYTES, (1,), "a second text, UTF-8")}
 _QUESTION = {
-    "question": Slot(BYTES, (1,), "the question, UTF-8; one for all contexts, or one for each"),
-    "context": Slot(BYTES, (1,), "the text that may hold the answer, UTF-8"),
+    "question": TensorSpec(
+        BYTES, (1,), "the question, UTF-8; one for all contexts, or one for each"
+    ),
+    "context": TensorSpec(BYTES, (1,), "the text that may hold the answer, UTF-8"),
 }
 _QUERY = {
-    "query": Slot(BYTES, (1,), "the query, UTF-8; one for all documents, or one for each"),
-    "document": Slot(BYTES, (1,), "the document, UTF-8"),
+    "query": TensorSpec(BYTES, (1,), "the query, UTF-8; one for all documents, or one for each"),
+    "document": TensorSpec(BYTES, (1,), "the document, UTF-8"),
 }
-_LABELS = {LABELS: Slot(BYTES, (ANY,), "labels to choose from, the same for all texts")}
+_LABELS = {LABELS: TensorSpec(BYTES, (ANY,), "labels to choose from, the same for all texts")}
 _TOKENS = {
-    INPUT_IDS: Slot(INT64, (ANY,), "tokens instead of texts, special ones included"),
-    TYPES: Slot(INT64, (ANY,), "their types; all 0 by default"),
-    MASK: Slot(INT64, (ANY,), "1 for each token, 0 for padding before and after"),
+    INPUT_IDS: TensorSpec(INT64, (ANY,), "tokens instead of texts, special ones included"),
+    TYPES: TensorSpec(INT64, (ANY,), "their types; all 0 by default"),
+    MASK: TensorSpec(INT64, (ANY,), "1 for each token, 0 for padding before and after"),
 }
 _COUNTS = {
-    "token_count": Slot(INT64, (1,), "tokens of the input"),
-    "tokens_read": Slot(INT64, (1,), "of them, those that the model has read"),
-    "windows": Slot(INT64, (1,), "windows in which it has read them"),
+    "token_count": TensorSpec(INT64, (1,), "tokens of the input"),
+    "tokens_read": TensorSpec(INT64, (1,), "of them, those that the model has read"),
+    "windows": TensorSpec(INT64, (1,), "windows in which it has read them"),
 }
 _TOP = Parameter(int, "how many, best first; 1 by default", least=1)
 _SCORES = Parameter(
@@ -93,8 +95,8 @@ _SCORES = Parameter(
     choices=("default", "softmax", "sigmoid", "none"),
 )
 _LABELLED = {
-    "label": Slot(BYTES, (ANY,), "the best labels, top_k of them, best first"),
-    "score": Slot(FP32, (ANY,), "their scores"),
+    "label": TensorSpec(BYTES, (ANY,), "the best labels, top_k of them, best first"),
+    "score": TensorSpec(FP32, (ANY,), "their scores"),
 }
 
 
@@ -102,13 +104,13 @@ def _embedding(manifest: Manifest) -> Surface:
     return Surface(
         _TEXT,
         _TOKENS,
-        {"sentence_embedding": Slot(FP32, (manifest.dimensions,), "the vector of the text")},
+        {"sentence_embedding": TensorSpec(FP32, (manifest.dimensions,), "the vector of the text")},
         {
-            "token_embeddings": Slot(
+            "token_embeddings": TensorSpec(
                 FP32, (ANY, manifest.hidden_size), "the vectors of its tokens, then zeros"
             ),
-            "token_ids": Slot(INT64, (ANY,), "its tokens, special ones included, then zeros"),
-            MASK: Slot(INT64, (ANY,), "1 for each token, 0 after them"),
+            "token_ids": TensorSpec(INT64, (ANY,), "its tokens, special ones included, then zeros"),
+            MASK: TensorSpec(INT64, (ANY,), "1 for each token, 0 after them"),
             **_COUNTS,
         },
         {
@@ -120,7 +122,7 @@ def _embedding(manifest: Manifest) -> Surface:
 
 
 def _classification(manifest: Manifest) -> Surface:
-    scores = Slot(FP32, (len(manifest.labels),), "of every label, in the model's order")
+    scores = TensorSpec(FP32, (len(manifest.labels),), "of every label, in the model's order")
     return Surface(
         _TEXT,
         {**_PAIR, **_TOKENS},
@@ -131,7 +133,7 @@ def _classification(manifest: Manifest) -> Surface:
 
 
 def _zero_shot(_manifest: Manifest) -> Surface:
-    scores = Slot(FP32, (ANY,), "of every label, in the order of the labels")
+    scores = TensorSpec(FP32, (ANY,), "of every label, in the order of the labels")
     return Surface(
         {**_TEXT, **_LABELS},
         {**_PAIR, **_TOKENS},
@@ -154,7 +156,7 @@ def _ranking(_manifest: Manifest) -> Surface:
     return Surface(
         _QUERY,
         {**_TEXT, **_PAIR, **_TOKENS},
-        {"score": Slot(FP32, (1,), "relevance: the higher the more relevant")},
+        {"score": TensorSpec(FP32, (1,), "relevance: the higher the more relevant")},
         _COUNTS,
         {**WAITING, **WINDOWS, "score_function": function},
     )
@@ -164,7 +166,7 @@ def _tagging(_manifest: Manifest) -> Surface:
     return Surface(
         _TEXT,
         _TOKENS,
-        {"entities": Slot(BYTES, (1,), "a JSON list of entities")},
+        {"entities": TensorSpec(BYTES, (1,), "a JSON list of entities")},
         _COUNTS,
         {
             **WAITING,
@@ -184,14 +186,14 @@ def _answering(_manifest: Manifest) -> Surface:
         _QUESTION,
         {**_TEXT, **_PAIR, **_TOKENS},
         {
-            "answer": Slot(BYTES, (ANY,), "the best answers, top_k of them, best first"),
-            "score": Slot(FP32, (ANY,), "their probabilities"),
-            "start": Slot(INT64, (ANY,), "their first code points in the context"),
-            "end": Slot(INT64, (ANY,), "the code points after their last ones"),
+            "answer": TensorSpec(BYTES, (ANY,), "the best answers, top_k of them, best first"),
+            "score": TensorSpec(FP32, (ANY,), "their probabilities"),
+            "start": TensorSpec(INT64, (ANY,), "their first code points in the context"),
+            "end": TensorSpec(INT64, (ANY,), "the code points after their last ones"),
         },
         {
-            START_BYTE: Slot(INT64, (ANY,), "their first bytes in the context's UTF-8"),
-            END_BYTE: Slot(INT64, (ANY,), "the bytes after their last ones"),
+            START_BYTE: TensorSpec(INT64, (ANY,), "their first bytes in the context's UTF-8"),
+            END_BYTE: TensorSpec(INT64, (ANY,), "the bytes after their last ones"),
             **_COUNTS,
         },
         {
@@ -208,7 +210,7 @@ def _filling(_manifest: Manifest) -> Surface:
     return Surface(
         _TEXT,
         _TOKENS,
-        {"masks": Slot(BYTES, (1,), "a JSON list of masks with what fits them")},
+        {"masks": TensorSpec(BYTES, (1,), "a JSON list of masks with what fits them")},
         _COUNTS,
         {
             **WAITING,

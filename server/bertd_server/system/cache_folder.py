@@ -41,7 +41,7 @@ _NAME = re.compile(r"[0-9a-f]{32}(\.json)?(?P<scratch>.+)?")
 _LOCK = ".lock"
 
 
-def cache_folder() -> Path:
+def user_cache_folder() -> Path:
     """Where this user's servers keep things unless told otherwise: `XDG_CACHE_HOME` on Linux.
 
     A user whom the system does not know, as in containers, has no home unless `HOME` says so; then

@@ -8,23 +8,23 @@ from typing import Literal, Protocol
 from bertd_server.errors import Unsupported
 from bertd_server.models.catalogue import Catalogue
 
-State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
+ModelState = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class IndexEntry:
     """A version in the index of what is there."""
 
     name: str
     version: str
-    state: State
+    state: ModelState
     reason: str = ""
 
 
-class Models(Protocol):
+class Repository(Protocol):
     """What can change which models are served."""
 
-    def index(self) -> list[Entry]:
+    def index(self) -> list[IndexEntry]:
         """All that is there, served or not, by name and version."""
 
     async def load(self, name: str) -> None:
@@ -42,15 +42,15 @@ class Models(Protocol):
         """
 
 
-class Fixed:
+class SingleBundle:
     """The one bundle that a server was started with."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
 
-    def index(self) -> list[Entry]:
+    def index(self) -> list[IndexEntry]:
         """It alone."""
-        return [Entry(one.name, one.version, "READY") for one in self._catalogue.models()]
+        return [IndexEntry(one.name, one.version, "READY") for one in self._catalogue.models()]
 
     async def load(self, name: str) -> None:
         """Do nothing for the one that is served; refuse others."""

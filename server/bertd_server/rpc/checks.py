@@ -1,4 +1,4 @@
-"""Values of enums in requests, which proto3 lets be any number; the same for every protocol."""
+"""What requests of every protocol are checked for: counts, and enums, which proto3 leaves open."""
 
 from __future__ import annotations
 
@@ -37,3 +37,17 @@ def known_value(field: str, number: int, known: Mapping[int, V], enum: Enum) -> 
             field=field,
             reason="unknown_value",
         ) from None
+
+
+def check_count(count: int, limit: int, field: str, what: str = "entries") -> None:
+    """Refuse a call without inputs, or with too many."""
+    if not count:
+        raise InvalidInput(f"{field} is empty: send at least one", field=field, reason="empty")
+    if count > limit:
+        raise InvalidInput(
+            f"{field} has {count} {what}, a call takes at most {limit}: "
+            "split it into several calls",
+            field=field,
+            reason="too_many",
+            limit=limit,
+        )

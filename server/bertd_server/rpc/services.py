@@ -16,11 +16,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from bertd_server.models.catalogue import Catalogue
-from bertd_server.models.index import Fixed, Models
+from bertd_server.models.repository import Repository, SingleBundle
 from bertd_server.rpc import tei, v2
 from bertd_server.rpc.health import HealthService
 from bertd_server.rpc.interceptors.decoding import DecodingInterceptor, request_classes
-from bertd_server.rpc.reflecting import Pools
+from bertd_server.rpc.limits import CallLimits
+from bertd_server.rpc.reflection import DescriptorPools
 from bertd_server.rpc.v1 import InferenceService, ModelService
 from bertd_server.security.management import Management
 
@@ -41,21 +42,6 @@ METHODS = frozenset(_REQUESTS)
 """Paths of all methods that a server of ours answers, but channelz's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a call may ask for.
-
-    Attributes:
-        max_texts: of one call.
-        max_message_bytes: of one message; answers that grow with a stream keep below it too.
-        caches: whether results are kept.
-    """
-
-    max_texts: int = 256
-    max_message_bytes: int = 16 * 1024 * 1024
-    caches: bool = False
-
-
 @dataclass
 class Services:
     """The services over the models of a catalogue. Use them on one event loop.
@@ -69,13 +55,13 @@ class Services:
     """
 
     models: Catalogue
-    repository: Models = field(init=False)
-    limits: Limits = field(default_factory=Limits)
+    repository: Repository = field(init=False)
+    limits: CallLimits = field(default_factory=CallLimits)
     health: HealthService = field(default_factory=lambda: HealthService(SERVICE_NAMES))
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self.repository = Fixed(self.models)
+        self.repository = SingleBundle(self.models)
         self.models.when_changed(self._tell_health)
 
     @staticmethod
@@ -90,17 +76,12 @@ class Services:
             InferenceService(self.models, max_texts=limits.max_texts, closing=self.closing), server
         )
         models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self.models), server)
-        tei.add_services(
-            self.models,
-            tei.Limits(limits.max_texts, limits.max_message_bytes),
-            server,
-            self.closing,
-        )
+        tei.add_services(self.models, limits, server, self.closing)
         self.add_tensors_to(server, management)
 
     def add_tensors_to(self, server: grpc.aio.Server, management: Management) -> None:
         """Serve the Open Inference Protocol alone."""
-        service = v2.InferenceService(
+        service = v2.OpenInferenceService(
             self.models,
             self.repository,
             management,
@@ -117,7 +98,7 @@ class Services:
 
     def add_reflection_to(self, server: grpc.aio.Server, *others: str) -> None:
         """Serve reflection, of other services too, whose names are given."""
-        pools = Pools([oip.POOL, descriptor_pool.Default()])
+        pools = DescriptorPools([oip.POOL, descriptor_pool.Default()])
         reflection.enable_server_reflection(
             [*SERVICE_NAMES, *others, health.SERVICE_NAME, reflection.SERVICE_NAME],
             server,

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.descriptor_pool import DescriptorPool
 
 
-class Pools:
+class DescriptorPools:
     """Several descriptor pools, read as one: the first that knows a name speaks.
 
     It has what `grpc_reflection` asks of a pool.

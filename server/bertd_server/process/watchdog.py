@@ -8,7 +8,7 @@
                                         v
                               trouble(what, facts), once: the server ends to be restarted
 
-Whether the loop itself still turns is seen from outside: :mod:`bertd_server.process.notify`.
+Whether the loop itself still turns is seen from outside: :mod:`bertd_server.process.systemd`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Protocol
 
 from bertd_server.models import memory
 from bertd_server.scheduling.deduplication import Batch
-from bertd_server.system.values import format_bytes
+from bertd_server.system.setting_types import format_bytes
 
 _TIMES = 10.0  # a batch may take this many times as long as was predicted
 _MARGIN = 1.1  # of the memory limit: the allocator keeps what was freed, and measuring is late
@@ -32,8 +32,8 @@ _LOOKS = 4  # within the time after which a batch is stuck
 _SUSPENDED = 3.0  # pauses that pass between two looks where the process did not run
 
 
-class Watched(Protocol):
-    """What the watch needs of a model."""
+class WatchedModel(Protocol):
+    """What the watchdog needs of a model."""
 
     def running(self) -> Iterable[Batch]:
         """The batches that run, with their starts on the monotonic clock."""
@@ -47,12 +47,12 @@ class Trouble:
     facts: dict[str, str | float]
 
 
-class Watch:
+class Watchdog:
     """Looks again and again. Use it on one event loop."""
 
     def __init__(
         self,
-        models: Callable[[], Iterable[Watched]],
+        models: Callable[[], Iterable[WatchedModel]],
         *,
         seconds: float,
         memory_limit: int,
@@ -79,7 +79,7 @@ class Watch:
         self._over = False
 
     def start(self, trouble: Callable[[Trouble], None]) -> None:
-        """Look from now on; what is found first is told, and ends the watch."""
+        """Look from now on; what is found first is told, and ends the watchdog."""
         if self._seconds or self._limit:
             asyncio.get_running_loop().call_later(self._pause, self._turn, trouble)
 

@@ -1,10 +1,10 @@
-"""An RPC that is watched: who asks, what it asked, how it ended. Nothing exists of it otherwise.
+"""An RPC that is monitored: who asks, what it asked, how it ended. Nothing exists of it otherwise.
 
 ::
 
-    services.watching ──Watched──> CURRENT ──> tasks.ask: model, texts, tokens
-                                           └─> services.status: the reason of an error
-    Watched ──at the end──> access log, span
+    rpc.interceptors.monitoring ──RpcRecord──> CURRENT ──> tasks.ask: model, texts, tokens
+                                                       └─> rpc.status: the reason of an error
+    RpcRecord ──at the end──> access log, span
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Stages(Protocol):
         """It has its answer; durations as in :class:`bertd_server.tasks.ask.Timings`."""
 
 
-class Trace(Protocol):
+class RpcTrace(Protocol):
     """The span of an RPC."""
 
     @property
@@ -50,7 +50,7 @@ class Trace(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Watched:
+class RpcRecord:
     """One RPC.
 
     Attributes:
@@ -70,7 +70,7 @@ class Watched:
     id: str
     rpc: str
     peer: str
-    trace: Trace | None = None
+    trace: RpcTrace | None = None
     keep_inputs: bool = False
     model: str = ""
     texts: int = 0
@@ -88,8 +88,8 @@ class Watched:
         return None if self.trace is None else self.trace.asking(model, version, len(inputs))
 
 
-CURRENT: ContextVar[Watched | None] = ContextVar("bertd_watched", default=None)
-"""The RPC that this code works for; None where nothing is watched."""
+CURRENT: ContextVar[RpcRecord | None] = ContextVar("bertd_rpc", default=None)
+"""The RPC that this code works for; None where nothing is monitored."""
 
 
 @dataclass(slots=True)

@@ -32,8 +32,8 @@ def keys() -> None:
 def new(id_: str, scopes: tuple[str, ...], expires: datetime | None) -> None:
     """Print a new key, once, and the lines to add to the file.
 
-    The key goes to standard output, the lines for the file to standard error; the file has a hash
-    of it alone.
+    The key goes to standard output, the lines for the file to standard error, where all else is a
+    comment: `2>>keys.toml` adds them. The file has a hash of the key alone.
     """
     from datetime import UTC
     from typing import cast
@@ -49,6 +49,6 @@ def new(id_: str, scopes: tuple[str, ...], expires: datetime | None) -> None:
     key = new_key(id_)
     until = expires and expires.replace(tzinfo=UTC)
     click.echo(key)
-    click.echo("\nGive the line above to the caller; it is not shown again.", err=True)
-    click.echo("Add these to the file of --api-keys:\n", err=True)
+    click.echo("# Give the key to the caller; it is not shown again.", err=True)
+    click.echo("# Add these lines to the file of --api-keys:", err=True)
     click.echo(lines_for(key, id_, cast("frozenset[Scope]", frozenset(scopes)), until), err=True)

@@ -1,11 +1,11 @@
-"""The life of the process: what begins its end, what its manager hears, how it exits.
+"""The lifecycle of the process: what begins its end, what its manager hears, how it exits.
 
 ::
 
     SIGTERM, SIGINT while it loads ──> the process ends: there is nothing to finish
     SIGTERM, SIGINT ──> stop ────┐                         ┌──> exit code
     supervisor gone ──> stop ────┼──> ending ──> (drain) ──┤
-    watch: trouble ───> restart ─┘                         └──> RESTART
+    watchdog: trouble > restart ─┘                         └──> RESTART
     SIGHUP ──> reload ──> goes on
 
 :func:`bertd_server.process.app.serve` composes it.
@@ -19,8 +19,8 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 
-from bertd_server.process.notify import Manager, manager
-from bertd_server.process.watch import Trouble
+from bertd_server.process.systemd import Manager, manager
+from bertd_server.process.watchdog import Trouble
 from bertd_server.system.exits import Exit
 from bertd_server.system.logs import get_logger
 
@@ -29,7 +29,7 @@ log = get_logger("bertd")
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Life:
+class Lifecycle:
     """One run of the server; construct it on its event loop.
 
     Attributes:

@@ -17,15 +17,16 @@ from bertd.v1 import inference_pb2, inference_pb2_grpc
 from bertd_server.config.reloading import Reloading
 from bertd_server.config.settings import RELOADABLE, Settings
 from bertd_server.models import startup
-from bertd_server.models.model import Ready
-from bertd_server.process.notify import SUPERVISOR, Manager, manager
-from bertd_server.process.watch import Watch, resident_bytes
+from bertd_server.models.startup import ReadyEngine
+from bertd_server.process.systemd import SUPERVISOR, Manager, manager
+from bertd_server.process.watchdog import Watchdog, resident_bytes
 from bertd_server.serving.server import Server
 from bertd_server.system.exits import Exit
-from conftest import quick_settings
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from helpers.held import Clock, HeldEngine, scheduler, sequences
 from helpers.paths import ROOT
+from helpers.patience import PATIENCE
+from helpers.running import quick_settings
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -145,7 +146,7 @@ async def test_a_batch_that_runs_too_long_is_found() -> None:
     clock = Clock()
     engine = HeldEngine()
     it = scheduler(engine, clock)
-    watch = Watch(lambda: [_Running(it)], seconds=4, memory_limit=0, clock=clock)
+    watch = Watchdog(lambda: [_Running(it)], seconds=4, memory_limit=0, clock=clock)
     call = asyncio.create_task(it.submit(sequences(3)))
     await engine.started()
     assert watch.look() is None
@@ -174,7 +175,7 @@ async def test_memory_beyond_its_limit_twice_in_a_row_is_found() -> None:
     """A tenth more is left to the allocator; the watch then ends."""
     amounts = iter([109, 111, 109, 111, 111])
     clock = Clock()
-    watch = Watch(
+    watch = Watchdog(
         list,
         seconds=0,
         memory_limit=100,
@@ -196,17 +197,17 @@ async def test_a_drain_says_how_it_ended(tiny_bundle: Path, *, ends: bool) -> No
     class Held:
         """The tiny engine, whose runs end once the call is cancelled."""
 
-        def __init__(self, engine: Ready) -> None:
+        def __init__(self, engine: ReadyEngine) -> None:
             self._engine = engine
             self.lanes, self.provider = engine.lanes, engine.provider
             self.max_batch_tokens = engine.max_batch_tokens
 
         def answer(self, batch: Sequence[Any], outputs: Any = None, *, wide: bool = False) -> Any:
             running.set()
-            assert cancelled.wait(60)
+            assert cancelled.wait(PATIENCE)
             return self._engine.answer(batch, outputs, wide=wide)
 
-    def start(folder: Path, manifest: bundle.Manifest, *options: Any) -> tuple[Ready, Any]:
+    def start(folder: Path, manifest: bundle.Manifest, *options: Any) -> tuple[ReadyEngine, Any]:
         engine, measured = startup.start(folder, manifest, *options)
         return Held(engine), measured
 

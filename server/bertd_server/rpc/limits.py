@@ -1,0 +1,20 @@
+"""What one call may ask for, whatever its protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """What a call may ask for.
+
+    Attributes:
+        max_texts: of one call.
+        max_message_bytes: of one message; answers that grow with a stream keep below it too.
+        caches: whether results are kept.
+    """
+
+    max_texts: int = 256
+    max_message_bytes: int = 16 * 1024 * 1024
+    caches: bool = False
