@@ -34,7 +34,7 @@ GROUPS: dict[str, dict[str, BenchCommand]] = {
     },
     "bertd itself": {
         "regress": BenchCommand("regression.cli:regress", "Slower than the committed baseline?"),
-        "engine": BenchCommand("engine.cli:engine", "Efficiency, memory and identical bits."),
+        "engine": BenchCommand("engine.cli:engine", "Padding, lanes, memory and identical bits."),
         "front-end": BenchCommand("load.cli:front_end", "What a call costs besides the model."),
         "simulate": BenchCommand("scheduling.cli:simulate", "Schedulers compared, virtual time."),
         "exports": BenchCommand("exports.cli:exports", "Parity, size and speed of every export."),

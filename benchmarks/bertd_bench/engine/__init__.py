@@ -1,1 +1,6 @@
-"""Benchmarks of the engine alone: attention, efficiency, lanes, memory, bits."""
+"""One bundle without transport.
+
+::
+
+    random batches ──> memory over many of them ─ bits alone and together ─ times ──> EngineReport
+"""

@@ -32,7 +32,7 @@ class HardwareOptions:
         provider: what computes.
         price_per_hour: of the machine.
         rounds: turns of everything.
-        turn_seconds: of each arrangement's turns; products and engine take at most as long.
+        turn_seconds: of each layout's turns; products and engine take at most as long.
         memory_bytes: to go through; None for what no cache holds.
         command: that was given.
     """
