@@ -58,12 +58,6 @@ def write_pngs(chart: Chart, folder: Path) -> list[Path]:
     return paths
 
 
-def digest_of(path: Path) -> str | None:
-    """The digest that a picture carries; None if it carries none."""
-    found = re.search(rb"tEXt" + DIGEST.encode() + rb"\0([0-9a-f]{64})", path.read_bytes())
-    return found.group(1).decode() if found else None
-
-
 def _figure(chart: Chart, colours: Palette) -> Figure:
     figure = Figure(figsize=(WIDTH, chart.inches), layout="constrained")
     axes: Any = figure.subplots()
