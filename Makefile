@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 SERVES := $(VENV)/.serves
 
-.PHONY: help install serve test test-fast coverage lint format protos bench peers report footprint clean
+.PHONY: help install serve test test-fast robustness coverage lint format protos bench peers report footprint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -36,6 +36,9 @@ test-fast: $(READY)  ## run what needs no export and no server process, under a 
 
 coverage: $(READY)  ## run the tests, and say which lines of each file no test runs
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report term-missing:skip-covered
+
+robustness: $(READY)  ## an hour of malformed requests, random traffic, model swaps, restarts and batches
+	ROBUSTNESS_SCALE=250 $(BIN)/python -m pytest tests/robustness
 
 lint: $(READY)  ## check style, types, import direction
 	$(BIN)/ruff check .
@@ -66,12 +69,13 @@ peers:  ## install what `make bench` compares with, in .peers: 5 GB
 	    -r benchmarks/peers/$$name.txt || exit 1; \
 	done
 
-report: $(READY)  ## make benchmarks/results/report of the committed results, and README's pictures
-	$(BIN)/bertd bench report --readme README.md
+report: $(READY)  ## make benchmarks/results/report and the measured parts of documents from the results
+	$(BIN)/bertd bench report
+	$(BIN)/bertd bench docs
 
-footprint: $(READY)  ## install .[server] into a fresh environment; write its size and import time down
+footprint: $(READY)  ## install .[server] into a fresh environment; write down its size, imports and cold start
 	$(BIN)/bertd bench footprint --json benchmarks/results/footprint.json
-	$(BIN)/bertd bench footprint-docs
+	$(BIN)/bertd bench docs
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .peers .mypy_cache .ruff_cache .pytest_cache .hypothesis

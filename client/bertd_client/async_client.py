@@ -20,8 +20,8 @@ from bertd_client.calling.splitting import (
     CALL_BYTES,
     CALL_INPUTS,
     CALLS_AT_ONCE,
-    ChunkLimits,
     Chunk,
+    ChunkLimits,
     Work,
     at_least_one,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from bertd_bench.cli import bench
-from bertd_bench.compare import agreement, interpreters, results, run, table
+from bertd_bench.compare import agreement, document, interpreters, results, run
 from bertd_bench.compare.process import PeerError
 from bertd_bench.contestants import catalogue, handling, worker
-from bertd_bench.contestants.peer import Peer, Setting, Unavailable
-from bertd_bench.docs import documents, sections
+from bertd_bench.contestants.peer import Peer, PeerUnavailable, Setting
+from bertd_bench.harness import results as files
 from bertd_bench.harness.noise import Noise
-from bertd_bench.harness.rounds import Measured
+from bertd_bench.harness.rounds import SystemTimes
 from click.testing import CliRunner
 from helpers.paths import ROOT
 from hypothesis import given
@@ -32,7 +33,7 @@ def lengths_of(texts: Sequence[str]) -> list[Any]:
 
 
 def never(setting: Setting) -> Any:
-    raise Unavailable(f"not with {setting.threads} threads")
+    raise PeerUnavailable(f"not with {setting.threads} threads")
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, *commands: dict[str, Any]) -> list[dict[str, Any]]:
@@ -127,7 +128,7 @@ def test_bertd_is_in_every_group_that_fits_into_memory() -> None:
 
 def row(name: str, precision: str, milliseconds: Sequence[float], *, cpu: float = 1.9) -> Any:
     own = name.startswith("bertd")
-    measured = Measured(
+    measured = SystemTimes(
         name=name,
         threads=2,
         warmup=None,
@@ -135,7 +136,7 @@ def row(name: str, precision: str, milliseconds: Sequence[float], *, cpu: float 
         turn_seconds=1.0,
         cpu_seconds=cpu,
     )
-    return results.Row(
+    return results.ContestantTimes(
         precision=precision,
         own=own,
         environment=0,
@@ -166,7 +167,7 @@ def comparison() -> results.Comparison:
     return results.Comparison(
         command="bertd bench compare",
         rounds=5,
-        machine=results.read(RESULT).machine,
+        machine=files.read(RESULT, results.Comparison, "compare").machine,
         environments=[{}],
         subjects=[
             results.Subject(
@@ -181,7 +182,7 @@ def comparison() -> results.Comparison:
 
 
 def test_rows_where_bertd_is_not_ahead_are_marked(comparison: results.Comparison) -> None:
-    text = table.render([("x.json", comparison)])
+    text = document.render([("x.json", comparison)])
     assert "| **bertd** | 2.00 ms |" in text
     assert "| PyTorch eager | 2.00x (" in text
     assert "even** |" in text.split("| ONNX Runtime |")[1].splitlines()[0]
@@ -190,7 +191,7 @@ def test_rows_where_bertd_is_not_ahead_are_marked(comparison: results.Comparison
     assert "- Infinity: not installed: infinity_emb" in text
     assert "- CTranslate2, 2 mixed: its answers differ" in text
     assert "The machine was noisy in 1 of 1 cases" in text
-    short = table.summary(
+    short = document.summary(
         [("x.json", comparison), ("x-base.json", comparison.model_copy(deep=True))]
     )
     assert "| 2 mixed, tiny |" in short
@@ -202,39 +203,15 @@ def test_rows_where_bertd_is_not_ahead_are_marked(comparison: results.Comparison
 def test_a_large_result_is_compressed(
     comparison: results.Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = results.write(comparison, tmp_path / "a.json")
-    monkeypatch.setattr(results, "COMPRESS_BYTES", 100)
-    packed = results.write(comparison, tmp_path / "b.json")
+    plain = files.write(comparison, tmp_path / "a.json")
+    monkeypatch.setattr(files, "COMPRESS_BYTES", 100)
+    packed = files.write(comparison, tmp_path / "b.json")
     assert packed.name == "b.json.gz"
-    assert results.read(plain) == results.read(packed) == comparison
+    first, second = (files.read(path, results.Comparison, "compare") for path in (plain, packed))
+    assert first == second == comparison
     (tmp_path / "c.json").write_text("{}")
     with pytest.raises(ValueError, match="not a result of `bertd bench compare`"):
-        results.read(tmp_path / "c.json")
-
-
-def test_the_documents_say_what_the_committed_result_says() -> None:
-    """`bertd bench compare-docs` would change nothing."""
-    read = [(path, results.read(path)) for path in results.beside(RESULT)]
-    opening = sections.begin("compare-docs")
-    for path, render in (
-        (ROOT / "docs/lab/benchmarks.md", table.render),
-        (ROOT / "README.md", table.summary),
-    ):
-        text = path.read_text(encoding="utf-8")
-        found = [(documents.link(result, path), comparison) for result, comparison in read]
-        assert text == sections.replaced(text, opening, render(found))
-
-
-def test_a_document_without_its_comments_is_left_alone(tmp_path: Path) -> None:
-    """Nothing is guessed: the command says which lines it needs."""
-    target = tmp_path / "README.md"
-    target.write_text("no section here\n", encoding="utf-8")
-    arguments = ["compare-docs", "--json", str(RESULT)]
-    arguments += ["--document", str(target), "--readme", str(target)]
-    result = CliRunner().invoke(bench, arguments)
-    assert result.exit_code == 1
-    assert sections.begin("compare-docs") in result.output
-    assert target.read_text(encoding="utf-8") == "no section here\n"
+        files.read(tmp_path / "c.json", results.Comparison, "compare")
 
 
 def test_a_peer_that_is_unknown_is_refused_and_all_are_named() -> None:
@@ -250,7 +227,7 @@ def test_eager_and_bertd_in_processes_of_their_own(tmp_path: Path) -> None:
     arguments += ["--steady-seconds", "0.05", "--turn-seconds", "0.01", "--json", str(target)]
     result = CliRunner().invoke(bench, arguments)
     assert result.exit_code == 0, result.output
-    [subject] = results.read(target).subjects
+    [subject] = files.read(target, results.Comparison, "compare").subjects
     assert [case.name for case in subject.cases] == ["8 tokens", "16 mixed"]
     for case in subject.cases:
         assert [each.name for each in case.rows] == ["bertd", "bertd over gRPC", "PyTorch eager"]
@@ -264,3 +241,12 @@ def test_eager_and_bertd_in_processes_of_their_own(tmp_path: Path) -> None:
     eager = subject.cases[1].row("PyTorch eager")
     assert eager is not None
     assert set(eager.tried) == set(handling.HANDLERS)
+
+
+def test_peers_are_listed_with_what_they_lack() -> None:
+    """Eager is installed here; what another needs is named, or its interpreter."""
+    listed = CliRunner().invoke(bench, ["compare", "--list", "--peers-python", sys.executable])
+    assert listed.exit_code == 0, listed.output
+    lines = {line[:32].strip(): line[34:] for line in listed.output.splitlines()}
+    assert set(lines) == set(catalogue.PEERS)
+    assert lines["PyTorch eager"] == f"fp32  {sys.executable}"

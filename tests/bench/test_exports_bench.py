@@ -11,26 +11,25 @@ from bertd.bundle import Precision
 from bertd_bench.cli import bench
 from bertd_bench.contestants import checkpoints
 from bertd_bench.contestants.eager import BenchError
-from bertd_bench.docs import sections
-from bertd_bench.exports import exports, exporttable, firstrows, speed
+from bertd_bench.exports import document, exports, speed
+from bertd_bench.harness import results
 from bertd_export.checkpoint.families import FAMILIES
 from click.testing import CliRunner
-from helpers.paths import ROOT
 
 SHORT = ("8 tokens",)
 
 
 def plan(
-    subjects: Sequence[exports.Subject],
+    subjects: Sequence[exports.ExportSubject],
     *precisions: Precision,
     cases: Sequence[str] = SHORT,
     rounds: int = 1,
-) -> exports.Plan:
-    return exports.Plan(subjects, precisions or ("fp32",), cases, rounds, threads=1)
+) -> exports.ExportPlan:
+    return exports.ExportPlan(subjects, precisions or ("fp32",), cases, rounds, threads=1)
 
 
-def measured(chosen: exports.Plan) -> exports.Matrix:
-    return exports.measure(chosen, exports.begin(chosen, None))
+def measured(chosen: exports.ExportPlan) -> exports.ExportTable:
+    return exports.measure(chosen)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +58,7 @@ def test_a_head_on_a_special_layout_in_fp32_and_int8(
             assert found.difference <= speed.TOLERANCE[row.precision]
             assert found.eager.first <= found.eager.median <= found.eager.third
             assert found.engine.calls >= 2
-    table = exporttable.to_markdown(matrix)
+    table = document.to_markdown(matrix)
     assert f"| {family}, tiny | {task} | int8 |" in table
     assert "16 mixed, one by one" in table
 
@@ -68,29 +67,25 @@ def test_a_refusal_is_a_row_of_its_own_and_names_no_folder(tmp_path: Path) -> No
     folder = tmp_path / "three-labels"
     checkpoints.save_random("bert", "text-classification", "tiny", folder)
     (folder / "tokenizer.json").unlink()
-    matrix = measured(plan([exports.Subject("mine", "text-ranking", folder)]))
+    matrix = measured(plan([exports.ExportSubject("mine", "text-ranking", folder)]))
     assert matrix.rows[0].refused
     assert str(tmp_path) not in matrix.model_dump_json()
-    assert "Refused:" in exporttable.to_markdown(matrix)
+    assert "Refused:" in document.to_markdown(matrix)
 
 
-def test_rows_are_kept_one_by_one_and_a_later_run_goes_on(tmp_path: Path) -> None:
+def test_rows_are_kept_one_by_one(tmp_path: Path) -> None:
     """An interrupted run loses the row that it was at."""
     path = tmp_path / "rows.json"
     chosen = plan(exports.random_subjects(["bert"], ["feature-extraction"], "tiny"))
 
-    def keep(matrix: exports.Matrix) -> None:
-        exports.write_matrix(matrix, path)
+    def keep(matrix: exports.ExportTable) -> None:
+        results.write(matrix, path)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        exports.measure(chosen, exports.begin(chosen, None), keep=keep)
-    earlier = exports.read_matrix(path)
+        exports.measure(chosen, keep=keep)
+    earlier = results.read(path, exports.ExportTable, "exports")
     assert len(earlier.rows) == 1
-    told: list[str] = []
-    again = exports.measure(chosen, exports.begin(chosen, earlier), progress=told.append)
-    assert again == earlier
-    assert told == []
     row = earlier.rows[0]
     wild = {
         name: found.model_copy(
@@ -99,11 +94,7 @@ def test_rows_are_kept_one_by_one_and_a_later_run_goes_on(tmp_path: Path) -> Non
         for name, found in row.speed.items()
     }
     disturbed = earlier.model_copy(update={"rows": [row.model_copy(update={"speed": wild})]})
-    assert "| ~" in exporttable.to_markdown(disturbed)
-    assert exports.begin(chosen, disturbed).rows
-    assert not exports.begin(chosen, disturbed, again=True).rows
-    with pytest.raises(BenchError, match="rounds 1, this run has 2"):
-        exports.begin(plan(chosen.subjects, rounds=2), earlier)
+    assert "| ~" in document.to_markdown(disturbed)
 
 
 def test_a_text_with_another_answer_is_not_timed() -> None:
@@ -121,32 +112,6 @@ def test_a_text_with_another_answer_is_not_timed() -> None:
 
 def test_every_tested_family_has_random_weights() -> None:
     assert set(checkpoints.FAMILIES) == set(FAMILIES)
-
-
-def test_first_rows_alone_give_the_same_logits() -> None:
-    result = firstrows.measure("tiny", threads=1, rounds=1)
-    assert list(result.cases) == [name for name, case in speed.CASES.items() if not case.one_by_one]
-    assert max(case.difference for case in result.cases.values()) <= 1e-6
-    assert result.largest_logit > 0.1
-
-
-def test_the_document_says_what_was_measured(tmp_path: Path) -> None:
-    """`bertd bench export-docs` would change nothing, and repairs what was changed by hand."""
-    results = ROOT / "benchmarks" / "results"
-    text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
-    document = tmp_path / "docs" / "export.md"
-    document.parent.mkdir()
-    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
-    edited = text.replace(sections.END, f"by hand\n{sections.END}")
-    document.write_text(edited, encoding="utf-8")
-    arguments = ["export-docs", "--document", str(document)]
-    arguments += ["--results", str(tmp_path / "benchmarks" / "results")]
-    done = CliRunner().invoke(bench, arguments)
-    assert done.exit_code == 0, done.output
-    assert done.output.count("rewritten") == 3
-    assert document.read_text(encoding="utf-8") == text
-    shown = [*results.glob("exports-*.json"), *results.glob("int8-*.json")]
-    assert all(f"benchmarks/results/{path.name}" in text for path in shown)
 
 
 def test_a_word_that_is_no_choice_is_refused_with_the_choices() -> None:

@@ -9,17 +9,16 @@ import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
 import bertd
+import numpy as np
 import pytest
-from bertd_bench.cli import bench
-from bertd_bench.contestants.eager import BenchError
-from bertd_bench.docs import sections
-from bertd_bench.install import footprint
-from click.testing import CliRunner
+from bertd_bench.contestants.eager import BenchError, ModelPair
+from bertd_bench.harness import results
+from bertd_bench.install import coldstart, document, footprint
 from helpers.deployed import copied, image_environment
 from helpers.paths import ROOT
 from helpers.patience import PATIENCE
@@ -27,31 +26,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 RESULT = ROOT / "benchmarks/results/footprint.json"
-BEGIN = sections.begin("footprint-docs")
 FOREIGN = {"torch", "transformers", "onnx", "onnxscript", "safetensors", "pytest", "psutil"}
 
 
 @pytest.fixture(scope="module")
 def recorded() -> footprint.Footprint:
-    return footprint.read(RESULT)
-
-
-@pytest.mark.parametrize(
-    ("document", "link", "render"),
-    [
-        ("README.md", "benchmarks/results/footprint.json", footprint.sentence),
-        ("docs/deployment.md", "../benchmarks/results/footprint.json", footprint.table),
-    ],
-)
-def test_documents_say_what_was_measured(
-    recorded: footprint.Footprint,
-    document: str,
-    link: str,
-    render: Callable[[footprint.Footprint, str], str],
-) -> None:
-    """`bertd bench footprint-docs` would change nothing."""
-    text = (ROOT / document).read_text(encoding="utf-8")
-    assert text == sections.replaced(text, BEGIN, render(recorded, link))
+    return results.read(RESULT, footprint.Footprint, "footprint")
 
 
 def test_the_list_is_what_the_requirements_ask_for(recorded: footprint.Footprint) -> None:
@@ -171,21 +151,6 @@ def test_a_fresh_install_serves_and_asks(fresh: Path, tiny_bundle: Path, tmp_pat
     assert "bertd[export]" in missing.stderr
 
 
-def test_it_says_which_documents_it_has_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """README.md is as it should be here; docs/deployment.md has lost its table."""
-    (tmp_path / "docs").mkdir()
-    shutil.copy(ROOT / "README.md", tmp_path)
-    text = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
-    (tmp_path / "docs/deployment.md").write_text(sections.replaced(text, BEGIN, ""))
-    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
-    monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(bench, ["footprint-docs"])
-    assert done.output == "README.md is unchanged\ndocs/deployment.md is rewritten\n"
-    assert (tmp_path / "docs/deployment.md").read_text(encoding="utf-8") == text
-
-
 def test_what_pip_says_is_told(tmp_path: Path) -> None:
     """In one line."""
     (tmp_path / "pyproject.toml").write_text("no toml\n", encoding="utf-8")
@@ -194,9 +159,22 @@ def test_what_pip_says_is_told(tmp_path: Path) -> None:
         footprint.install(tmp_path, tmp_path / "environment")
 
 
-def test_no_result_is_said_so(tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    path.write_text("{}", encoding="utf-8")
-    asked = CliRunner().invoke(bench, ["footprint-docs", "--json", str(path)])
-    assert asked.exit_code == 1
-    assert "is no result of `bertd bench footprint`" in asked.output
+def test_cold_starts_are_told_where_they_were_measured(recorded: footprint.Footprint) -> None:
+    """By medians; whoever answers something else is not timed."""
+    starts = {coldstart.SCRIPT: [5_000_000_000] * 3, coldstart.SERVER: [900_000_000] * 3}
+    said = document.sentence(recorded.model_copy(update={"starts": starts}), "x.json")
+    assert "right answer: 0.9 s of bertd serve against 5.0 s of PyTorch script." in said
+    assert "right answer" not in document.sentence(recorded.model_copy(update={"starts": {}}), "x")
+    coldstart.check(np.ones(3, np.float32), np.full(3, 0.5, np.float32))
+    with pytest.raises(BenchError, match="first answer of bertd serve"):
+        coldstart.check(np.ones(3, np.float32), np.eye(3, dtype=np.float32)[0])
+
+
+def test_both_cold_starts_give_the_same_answer(tiny_bundle: Path) -> None:
+    """The whole way: a server and a script, each from exec."""
+    model = ModelPair(str(tiny_bundle.with_name("checkpoint")), tiny_bundle)
+    found = coldstart.measure(model, 1, runs=1)
+    assert {name: len(samples) for name, samples in found.items()} == {
+        coldstart.SCRIPT: 1,
+        coldstart.SERVER: 1,
+    }

@@ -8,20 +8,17 @@ import onnxruntime as ort
 import pytest
 from bertd_bench.cli import bench
 from bertd_bench.hardware import (
-    bandwidth,
-    card,
     cores,
-    device_memory,
-    energy,
+    document,
+    memory,
     products,
     roofline,
-    sections,
-    shapes,
     ways,
 )
 from bertd_bench.hardware.card import Card
-from bertd_bench.hardware.run import thread_counts
-from bertd_bench.hardware.shapes import Linear
+from bertd_bench.hardware.kernels import Meter
+from bertd_bench.hardware.products import LinearShape
+from bertd_bench.harness.results import read
 from bertd_bench.harness.rounds import Schedule
 from click.testing import CliRunner
 from helpers.paths import ROOT
@@ -31,19 +28,18 @@ QUICK = Schedule(2, repeats=2, pause_seconds=0)
 
 @pytest.fixture(scope="module")
 def found(card_file: Path) -> Card:
-    return card.read(card_file)
+    return read(card_file, Card, "hardware")
 
 
 def test_a_card_has_every_part(found: Card) -> None:
     """Every shape, number of tokens and threads; every sample; and what follows from them."""
     [model] = found.models
-    counts = thread_counts(found.cores.threads)
+    counts = Meter("cpu", found.cores.threads, QUICK).counts
     assert len(found.products) == len(model.linears) * len(roofline.TOKENS) * len(counts)
     assert {(each.way, each.threads) for each in found.bandwidth} == {
         (way, count) for way in ("read", "copy") for count in counts
     }
     assert all(len(each.measured.rounds_ns) == 2 for each in found.products)
-    assert found.energy.reason or found.energy.joules > 0
     roof = found.roof("fp32")
     assert roof is not None
     assert roof.peak == max(each.rate for each in found.products)
@@ -52,7 +48,7 @@ def test_a_card_has_every_part(found: Card) -> None:
         assert sum(point.lengths) == point.tokens
         assert point.efficiency is not None
         assert roof.attainable(point.intensity) <= roof.peak
-    arranged = ways.arrangements(found.cores.threads)
+    arranged = ways.layouts(found.cores.threads)
     assert len(model.ways) == len(arranged) * len(ways.TEXTS)
     assert model.best.rate == max(way.rate for way in model.ways)
     cost = found.cost_per_million(model.best)
@@ -62,50 +58,24 @@ def test_a_card_has_every_part(found: Card) -> None:
 
 def test_shapes_come_from_the_graph(tiny_bundle: Path, found: Card) -> None:
     """Merged QKV, output, and the two of the feed-forward net, in as many layers."""
-    linears = shapes.of(tiny_bundle)
+    linears = products.shapes_of(tiny_bundle)
     assert linears == found.models[0].linears
     hidden = linears[0].rows
     assert linears[0].columns == 3 * hidden
     assert sum(linear.count for linear in linears) == 4 * linears[0].count
-    assert Linear(rows=3, columns=5, count=2).operations(7) == 2 * 7 * 3 * 5 * 2
+    assert LinearShape(rows=3, columns=5, count=2).operations(7) == 2 * 7 * 3 * 5 * 2
 
 
-def test_siblings_and_cache_are_read_from_linux(tmp_path: Path) -> None:
-    """Four logical cores on two physical ones; whoever does not say leaves it open."""
-    for number, pair in enumerate(("0,2", "1,3", "0,2", "1,3")):
-        (tmp_path / f"cpu{number}/topology").mkdir(parents=True)
-        (tmp_path / f"cpu{number}/topology/thread_siblings_list").write_text(f"{pair}\n")
+def test_the_cache_is_read_from_linux(tmp_path: Path) -> None:
+    """The last level counts; whoever does not say leaves it open."""
     for index, (level, size) in enumerate((("1", "32K"), ("3", "24M"), ("2", "1M"))):
         folder = tmp_path / f"cpu0/cache/index{index}"
         folder.mkdir(parents=True)
         (folder / "level").write_text(f"{level}\n")
         (folder / "size").write_text(f"{size}\n")
-    assert cores.siblings([0, 1, 2, 3], tmp_path) == [[0, 2], [1, 3]]
-    assert cores.siblings([7], tmp_path) == []
     assert cores.cache_bytes(0, tmp_path) == 24 << 20
     assert cores.cache_bytes(1, tmp_path) is None
-    assert bandwidth.size(24 << 20) == 96 << 20
-
-
-def test_energy_is_read_where_it_can_be(tmp_path: Path) -> None:
-    """Counters wrap around; without any, the reason is said."""
-    assert "no intel-rapl" in (energy.measure(lambda: 1.0, tmp_path / "none").reason or "")
-    zone = tmp_path / "intel-rapl:0"
-    zone.mkdir()
-    (zone / "max_energy_range_uj").write_text("9999999\n")
-    (zone / "energy_uj").write_text("9000000\n")
-    moments = iter([10.0, 14.0])
-
-    def work() -> float:
-        (zone / "energy_uj").write_text("1000000\n")
-        return 500.0
-
-    spent = energy.measure(work, tmp_path, lambda: next(moments))
-    assert spent.joules == pytest.approx(2)
-    assert spent.watts == pytest.approx(0.5)
-    assert spent.per_thousand_texts == pytest.approx(1)  # 2000 texts
-    (zone / "energy_uj").unlink()
-    assert "cannot be read" in (energy.measure(work, tmp_path).reason or "")
+    assert memory.size(24 << 20) == 96 << 20
 
 
 def test_a_roof_is_memory_below_the_ridge_and_arithmetic_above() -> None:
@@ -113,24 +83,22 @@ def test_a_roof_is_memory_below_the_ridge_and_arithmetic_above() -> None:
     assert roof.ridge == 15
     assert roof.attainable(5) == 100
     assert roof.attainable(50) == 300
-    one = [Linear(rows=10, columns=20, count=3)]
+    one = [LinearShape(rows=10, columns=20, count=3)]
     assert roofline.bytes_moved(one, 7, int8=False) == 3 * (800 + 7 * 4 * 30)
     assert roofline.bytes_moved(one, 7, int8=True) == 3 * (200 + 7 * (10 + 80))
     assert roofline.lengths_of(512, 64) == [64] * 8
 
 
-def test_arrangements_fill_the_machine() -> None:
-    assert ways.arrangements(1) == [(1, 1)]
-    assert ways.arrangements(2) == [(1, 1), (2, 1), (1, 2)]
-    assert ways.arrangements(8) == [(1, 1), (8, 1), (1, 8), (2, 4), (4, 2)]
+def test_layouts_fill_the_machine() -> None:
+    assert ways.layouts(1) == [(1, 1)]
+    assert ways.layouts(2) == [(1, 1), (2, 1), (1, 2)]
+    assert ways.layouts(8) == [(1, 1), (8, 1), (1, 8), (2, 4), (4, 2)]
 
 
 def test_int8_products_are_those_of_the_cpu() -> None:
     """u8 by s8, timed like float32; a device is refused, since the work would fall back."""
-    linear = Linear(rows=16, columns=8, count=2)
-    [cell] = products.measure(
-        "int8", [linear], [4], [1], provider="cpu", schedule=QUICK, watch=None
-    )
+    linear = LinearShape(rows=16, columns=8, count=2)
+    [cell] = products.measure("int8", [linear], [4], Meter("cpu", 1, QUICK))
     assert cell.rate > 0
     with pytest.raises(products.CannotMultiplyError, match="not with cuda"):
         products.open_session("int8", linear, 1, "cuda")
@@ -138,7 +106,7 @@ def test_int8_products_are_those_of_the_cpu() -> None:
 
 def test_memory_of_a_device_is_measured_by_its_kernels() -> None:
     """Those of the CPU here; a copied byte counts twice."""
-    found = device_memory.measure(1 << 12, 1, "cpu", QUICK, None)
+    found = memory.measure_device(1 << 12, Meter("cpu", 1, QUICK))
     assert {each.way: each.bytes_moved for each in found} == {"read": 1 << 12, "copy": 1 << 13}
     assert all(each.rate > 0 for each in found)
 
@@ -159,21 +127,10 @@ def test_without_a_gpu_cuda_is_refused(tiny_bundle: Path, tmp_path: Path) -> Non
 
 def test_a_card_is_told_from_other_results() -> None:
     with pytest.raises(ValueError, match="not a result of `bertd bench hardware`"):
-        card.read(ROOT / "benchmarks/results/compare.json")
+        read(ROOT / "benchmarks/results/compare.json", Card, "hardware")
 
 
-def test_the_document_says_what_was_measured(card_file: Path, tmp_path: Path) -> None:
-    """`bertd bench hardware-docs` would change nothing; with a card it writes the card."""
-    text = (ROOT / "docs/lab/benchmarks.md").read_text(encoding="utf-8")
-    folder = ROOT / "benchmarks/results"
-    assert text == sections.rewrite(text, folder, "../benchmarks/results")
-    (tmp_path / "hardware.json").write_bytes(card_file.read_bytes())
-    document = tmp_path / "benchmarks.md"
-    document.write_text(text, encoding="utf-8")
-    arguments = ["hardware-docs", "--results", str(tmp_path), "--document", str(document)]
-    result = CliRunner().invoke(bench, arguments)
-    assert result.exit_code == 0, result.output
-    written = document.read_text(encoding="utf-8")
-    assert "| sequences/s | tokens/s | cost of a million texts at 0.5 an hour |" in written
-    assert "hardware.json)" in written
-    assert "Not measured yet: `bertd bench regress --update" in written
+def test_a_card_becomes_tables(found: Card) -> None:
+    text = document.render(found, "card.json")
+    assert "| sequences/s | tokens/s | cost of a million texts at 0.5 an hour |" in text
+    assert "[`card.json`](card.json)" in text

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +19,11 @@ from bertd_bench.harness import (
     machine,
     noise,
     rounds,
-    selftest,
     steady,
 )
 from bertd_bench.harness.system import Calls
+from bertd_bench.load import generator
+from bertd_bench.load.generator import RequestOutcome, SendResult
 from helpers.virtual import virtually
 
 
@@ -167,7 +170,7 @@ def test_times_are_those_of_our_cores(tmp_path: Path) -> None:
 
 
 def test_a_watch_sees_the_kernel_and_knows_our_own_work() -> None:
-    with noise.Watch([0]) as watch:
+    with noise.NoiseWatch([0]) as watch:
         watch.calibrate()
         seen = watch.noise()
     assert len(seen.calibration_ns) == 1
@@ -183,32 +186,113 @@ def test_a_fingerprint_names_the_cores_that_are_ours() -> None:
     assert here.threads_per_core is None or here.threads_per_core >= 1
 
 
-def test_the_harness_measures_systems_of_known_delay() -> None:
+@dataclass(slots=True)
+class KnownSystem:
+    """Request `n` is served for `service[n]` seconds of virtual time.
+
+    Attributes:
+        service: seconds of each request.
+        queued: one after the other, instead of all at once.
+        held: the request that holds up the whole program instead of being served.
+    """
+
+    service: Sequence[float]
+    queued: bool = False
+    held: int | None = None
+
+    def truth(self, due: Sequence[float]) -> list[float]:
+        """Latency of each request; of a queue by Lindley's recursion over the arrivals.
+
+        Whoever is due while the program stands still waits for the rest of it.
+        """
+        if self.held is not None:
+            begin = due[self.held]
+            end = begin + self.service[self.held]
+            return [max(0.0, end - moment) if moment >= begin else 0.0 for moment in due]
+        free, latencies = 0.0, []
+        for moment, seconds in zip(due, self.service, strict=False):
+            free = (max(moment, free) if self.queued else moment) + seconds
+            latencies.append(free - moment)
+        return latencies
+
+
+RATE, SECONDS = 40.0, 10.0  # of Poisson load
+MOST = int(3 * RATE * SECONDS)  # more requests than come
+THIRD = int(RATE * SECONDS) // 3
+STALLED = [0.01 + (2.0 if number == THIRD else 0.0) for number in range(MOST)]
+DRAWN = random.Random(7)
+KNOWN = {
+    "independent": KnownSystem([0.03 + DRAWN.expovariate(1 / 0.03) for _ in range(MOST)]),
+    "one server": KnownSystem([0.02] * MOST, queued=True),
+    "stall": KnownSystem(STALLED, queued=True),
+    "blocked generator": KnownSystem([2.0] * MOST, held=THIRD),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_the_harness_measures_systems_of_known_delay(name: str) -> None:
     """Percentiles within 2 %, and a stall counts for all that were due in it."""
+    system = KNOWN[name]
+    load = generator.poisson(RATE, SECONDS, [60.0], random.Random(0))
+    free = 0.0
 
-    async def main() -> list[selftest.Finding]:
+    async def send(number: int, within: float) -> SendResult:
+        nonlocal free
+        del within
         loop = asyncio.get_running_loop()
+        if system.held is None:
+            free = max(loop.time(), free) if system.queued else loop.time()
+            free += system.service[number]
+            await asyncio.sleep(free - loop.time())
+        elif number == system.held:
+            loop.virtual.now += system.service[number]  # type: ignore[attr-defined]
+        return SendResult(RequestOutcome.ANSWERED)
 
-        def hold(seconds: float) -> None:
-            loop.virtual.now += seconds  # type: ignore[attr-defined]
+    async def main() -> list[float]:
+        records = await generator.run(load, send, asyncio.get_running_loop().time)
+        return [each.latency for each in records]
 
-        return await selftest.open_loop(10, loop.time, hold, spin=0.0)
+    truth, measured = system.truth(load.due), virtually(main())
+    shares = (50, 90, 99) if system.held is None else (90, 99)  # half of them do not wait at all
+    assert np.percentile(measured, shares) == pytest.approx(np.percentile(truth, shares), rel=0.02)
+    assert np.sum(measured) == pytest.approx(np.sum(truth), rel=0.02)  # an omission would be here
+    if name == "stall":
+        assert np.percentile(truth, 90) > 1  # most of a naive generator's would take 10 ms
 
-    found = virtually(main())
-    assert [each for each in found if not each.right] == []
-    stall = {each.what: each.truth for each in found if each.system == "stall"}
-    assert stall["p90"] > 1  # nine in ten of a naive generator's requests would take 10 ms
-    assert {each.system for each in found} >= {"independent", "one server", "blocked generator"}
+
+class Sleeper:
+    """A system that takes so long, by a clock."""
+
+    threads = 1
+
+    def __init__(self, seconds: float, now: list[float]) -> None:
+        self.name = f"{seconds} s"
+        self._seconds, self._now = seconds, now
+
+    def turn(self, index: int, repeats: int) -> list[int]:
+        del index
+        self._now[0] += repeats * self._seconds
+        return [round(1e9 * self._seconds)] * repeats
+
+    def cpu_seconds(self) -> float:
+        return 0.0
+
+    def wake(self) -> None: ...
+
+    def rest(self) -> None: ...
 
 
 def test_interleaved_turns_of_known_times() -> None:
     now = [0.0]
-
-    def sleep(seconds: float) -> None:
-        now[0] += seconds + 1e-5
-
-    found = selftest.interleaved(clock=lambda: now[0], sleep=sleep)
-    assert [each for each in found if not each.right] == []
+    seen = rounds.run(
+        [Sleeper(0.01, now), Sleeper(0.025, now)],
+        0,
+        rounds.Schedule(6, repeats=5, steady_seconds=1.0),
+        random.Random(0),
+        clock=lambda: now[0],
+        sleep=lambda _: None,
+    )
+    assert [each.median_ms for each in seen] == pytest.approx([10, 25])
 
 
 def test_turns_wait_while_cores_are_further_apart_than_before() -> None:
@@ -225,7 +309,7 @@ def test_turns_wait_while_cores_are_further_apart_than_before() -> None:
             return found
 
     slept: list[float] = []
-    with noise.Watch([0], distance=Moved([200, 210, 390, 380, 205])) as watch:
+    with noise.NoiseWatch([0], distance=Moved([200, 210, 390, 380, 205])) as watch:
         for _ in range(3):
             watch.settle(slept.append)
         seen = watch.noise()

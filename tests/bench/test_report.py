@@ -11,27 +11,26 @@ from typing import Any
 
 import pytest
 from bertd_bench.cli import bench
-from bertd_bench.docs import sections
-from bertd_bench.hardware.card import read as read_card
+from bertd_bench.hardware.card import Card
+from bertd_bench.harness import results
 from bertd_bench.load.ramp import Step
-from bertd_bench.load.results import Entry, GoodputReport, Ramp
-from bertd_bench.report import cli, document, sources, style
-from bertd_bench.report.chart import Chart, Missing
-from bertd_bench.report.palette import DARK, LIGHT
+from bertd_bench.load.results import ContestantRamps, GoodputReport, Ramp
+from bertd_bench.report import document, drawing, page, sources
+from bertd_bench.report.chart import DARK, LIGHT, Chart, Missing
 from click.testing import CliRunner
 from helpers.paths import ROOT
 from helpers.patience import PATIENCE
 
 RESULTS = ROOT / "benchmarks/results"
-REPORT = ROOT / cli.OUTPUT
-REMEDY = "run `bertd bench report --readme README.md`"
-KINDS = ("speedup", "latency", "load", "padding", "stages", "roofline", "rates")
+REPORT = RESULTS / document.FOLDER / "index.html"
+REMEDY = "run `make report`"
+KINDS = ("speedup", "load")
 PHONE, DESK = 390, 1280
 
 
 def loaded(card_file: Path) -> GoodputReport:
     """A load of two servers, one of which leaves requests unanswered at the highest rate."""
-    card = read_card(card_file)
+    card = results.read(card_file, Card, "hardware")
 
     def step(rate: int, slower: float) -> Step:
         answered = rate if rate < 300 else int(rate * 0.9)
@@ -55,7 +54,7 @@ def loaded(card_file: Path) -> GoodputReport:
         machine=card.machine,
         noise=card.noise,
         entries=[
-            Entry(
+            ContestantRamps(
                 name=name,
                 what="a server",
                 difference=0,
@@ -70,7 +69,7 @@ def loaded(card_file: Path) -> GoodputReport:
 
 
 def committed() -> sources.Results:
-    return sources.read(path for end in ("json", "json.gz") for path in RESULTS.glob(f"*.{end}"))
+    return sources.read(sources.files(RESULTS))
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +77,7 @@ def made(card_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of every kind of chart: the committed results, a card, and a load."""
     folder = tmp_path_factory.mktemp("report")
     (folder / "load.json").write_text(loaded(card_file).model_dump_json(), encoding="utf-8")
-    names = ["compare.json", "engine-minilm.json", "load-minilm.json", "load-base.json"]
-    paths = [*(RESULTS / name for name in names), card_file, folder / "load.json"]
+    paths = [RESULTS / "compare.json", card_file, folder / "load.json"]
     output = folder / "page" / "report.html"
     arguments = ["report", *map(str, paths), "--output", str(output)]
     result = CliRunner().invoke(bench, arguments)
@@ -166,10 +164,10 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text('{"benchmark": "mlperf"}', encoding="utf-8")
     found = sources.read(tmp_path.glob("*.json"))
     assert list(found.unread) == ["load.json"]
-    shown = document.charts(found)
+    shown = page.charts(found)
     assert all(isinstance(each, Missing) for each in shown)
-    text = document.html(found, shown)
-    for command in ("compare", "load", "engine", "serve-load", "hardware"):
+    text = page.html(found, shown)
+    for command in ("compare", "load"):
         assert f"bertd bench {command} " in text
     assert "its command is not as this version writes it" in text
     (tmp_path / "broken.json").write_text("{", encoding="utf-8")
@@ -177,17 +175,21 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
         sources.read(tmp_path.glob("*.json"))
 
 
+def digest_of(picture: Path) -> str | None:
+    """The digest that a picture carries; None if it carries none."""
+    found = re.search(
+        rb"tEXt" + drawing.DIGEST.encode() + rb"\0([0-9a-f]{64})", picture.read_bytes()
+    )
+    return found.group(1).decode() if found else None
+
+
 def test_the_committed_report_is_of_the_committed_results() -> None:
-    """Page, pictures and README say what the results say."""
-    shown = document.charts(committed())
-    page = REPORT.read_text(encoding="utf-8")
+    """Page and pictures say what the results say; of README see test_docs.py."""
+    shown = page.charts(committed())
+    text = REPORT.read_text(encoding="utf-8")
     digests = [each.digest for each in shown if isinstance(each, Chart)]
-    assert re.findall(r'data-digest="(\w+)"', page) == digests, REMEDY
-    for chart in document.chosen(shown, cli.README_KEYS):
-        for scheme in style.SCHEMES:
+    assert re.findall(r'data-digest="(\w+)"', text) == digests, REMEDY
+    for chart in document.shown(shown):
+        for scheme in drawing.SCHEMES:
             picture = REPORT.parent / f"{chart.key}-{scheme}.png"
-            assert style.digest_of(picture) == chart.digest, REMEDY
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    folder = cli.OUTPUT.parent.as_posix()
-    pictures = document.pictures(shown, folder, cli.README_KEYS)
-    assert readme == sections.replaced(readme, document.PICTURES, pictures), REMEDY
+            assert digest_of(picture) == chart.digest, REMEDY

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bertd_bench.drills.process import Served, quick
 from bertd_client import Client
 from bertd_server.system import cgroups
+from helpers.restartable import RestartableServer, quick
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux has affinity and cgroups")
 
@@ -25,7 +25,7 @@ def test_a_server_on_one_core_has_one_lane_and_stays_there(
 ) -> None:
     """As under `taskset`: all of its threads, those of ONNX Runtime and gRPC included."""
     core = max(os.sched_getaffinity(0))
-    server = Served(
+    server = RestartableServer(
         [str(tiny_bundle), *quick(tmp_path / "cache")],
         tmp_path / "log",
         before=f"import os\nos.sched_setaffinity(0, {{{core}}})",
@@ -95,7 +95,7 @@ def test_a_server_in_a_cgroup_takes_its_quota(
 ) -> None:
     """Whole cores of the quota, and at least one; the kernel sees to the rest."""
     group.limit(1.5)
-    server = Served(
+    server = RestartableServer(
         [str(tiny_bundle), *quick(tmp_path / "cache")], tmp_path / "log", before=group.join
     )
     try:
@@ -115,7 +115,7 @@ def test_a_server_in_a_cgroup_takes_its_quota(
         assert int(asked.stdout) == threads, quota
 
 
-def counts(server: Served) -> tuple[int, int]:
+def counts(server: RestartableServer) -> tuple[int, int]:
     """Lanes and threads of a server, as it says at its start."""
     (said,) = [one for one in server.events() if one["event"] == "serving"]
     return said["lanes"], said["threads"]

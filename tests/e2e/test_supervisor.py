@@ -210,11 +210,11 @@ def test_a_process_under_systemd_reloads_and_waits_for_balancers(
         ):
             ready = systemd.recv(99)
             assert ready == b"READY=1\nSTATUS=serving tiny"
-            file.write_text('drain_delay_seconds = 900\nlane_niceness = 3\nlog_level = "debug"')
+            file.write_text('drain_delay_seconds = 900\nprofile = "efficient"\nlog_level = "debug"')
             process.send_signal(signal.SIGHUP)
             reloaded = line(process.stderr)
             assert reloaded["settings"] == {"drain_delay_seconds": "900.0", "log_level": "debug"}
-            assert reloaded["needs_restart"] == ["lane_niceness"]
+            assert reloaded["needs_restart"] == ["profile"]
             assert systemd.recv(99).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
             assert systemd.recv(99) == ready
             file.write_text("drain_delay_second = 1\n")

@@ -12,7 +12,6 @@ import pytest
 import torch
 from bertd.bundle import GRAPH_NAME, Manifest, read_manifest
 from bertd.bundle.arrays import Float32Array
-from bertd_bench.exports.exportcost import measure_export
 from bertd_export.bundle import export_model
 from bertd_export.checkpoint import families
 from bertd_export.checkpoint import loading as checkpoint
@@ -229,9 +228,3 @@ def test_the_table_of_families_is_what_is_tested_and_documented() -> None:
     text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
     for kind, family in families.FAMILIES.items():
         assert f"| {kind} | {family.layout} | {family.note} |" in text
-
-
-def test_the_cost_of_an_export_is_measured() -> None:
-    cost = measure_export("tiny")
-    assert 0 < cost.bundle_bytes < cost.peak_bytes
-    assert cost.seconds > 0

@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from bertd_bench.load import generator
-from bertd_bench.load.generator import Closed, Open, Record
+from bertd_bench.load.generator import Closed, Open, TimedRequest
 
 T = TypeVar("T")
 
@@ -39,5 +39,5 @@ def virtually(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
-async def load(plan: Closed | Open, system: generator.Send) -> list[Record]:
+async def load(plan: Closed | Open, system: generator.Send) -> list[TimedRequest]:
     return await generator.run(plan, system, asyncio.get_running_loop().time)

@@ -14,7 +14,7 @@ TOLERANCE = 1e-4  # fp32: of the length of an answer
 LOWEST_COSINE = 0.9  # bf16 and int8: below it an answer is another answer
 
 
-class Agreement(NamedTuple):
+class Closeness(NamedTuple):
     """How far answers are from eager's: see :class:`~bertd_bench.compare.results.Row`."""
 
     difference: float
@@ -23,7 +23,7 @@ class Agreement(NamedTuple):
 
 def agreement(
     found: Sequence[NDArray[np.float32]], expected: Sequence[NDArray[np.float32]]
-) -> Agreement:
+) -> Closeness:
     """Compare answers, text by text.
 
     Raises:
@@ -41,7 +41,7 @@ def agreement(
         difference = _worst(difference, float(np.linalg.norm(a - b)) / max(length, 1e-12))
         between = float(a @ b) / max(float(np.linalg.norm(a)) * length, 1e-12)
         cosine = -_worst(-cosine, -between)
-    return Agreement(difference, cosine)
+    return Closeness(difference, cosine)
 
 
 def _worst(before: float, now: float) -> float:
@@ -49,7 +49,7 @@ def _worst(before: float, now: float) -> float:
     return now if np.isnan(now) else max(before, now)
 
 
-def check(agreement: Agreement, precision: str) -> None:
+def check(agreement: Closeness, precision: str) -> None:
     """Refuse what computes something else.
 
     Raises:

@@ -6,6 +6,7 @@ Peers want versions that exclude each other, so that they are installed apart (`
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,3 +84,15 @@ def chosen(names: Sequence[str], precisions: Sequence[str]) -> list[Peer]:
         if (not names or peer.name in names or peer.own)
         and (not precisions or peer.precision in precisions)
     ]
+
+
+def said(peers: Sequence[Peer], further: Sequence[str]) -> list[str]:
+    """A line for each peer: who runs it, or what it lacks.
+
+    Raises:
+        PeerError: an interpreter does not run.
+    """
+    with tempfile.TemporaryDirectory(prefix="bertd-bench-") as scratch:
+        homes = find(peers, further, Path(scratch))
+    places = {name: home.interpreter for name, home in homes.of_peer.items()} | homes.skipped
+    return [f"{peer.name:32}  {peer.precision}  {places[peer.name]}" for peer in peers]

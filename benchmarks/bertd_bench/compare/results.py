@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
+from typing import Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from bertd_bench.harness.intervals import Interval, ratio_interval
 from bertd_bench.harness.machine import Machine
 from bertd_bench.harness.noise import Noise
-from bertd_bench.harness.rounds import Measured
-
-COMPRESS_BYTES = 2_000_000
-BENCHMARK = "compare"
+from bertd_bench.harness.results import read
+from bertd_bench.harness.rounds import SystemTimes
 
 
-class Row(BaseModel, frozen=True):
+class ContestantTimes(BaseModel, frozen=True):
     """One contestant in one case.
 
     Attributes:
@@ -38,7 +36,7 @@ class Row(BaseModel, frozen=True):
     tried: dict[str, float]
     difference: float | None
     cosine: float | None
-    measured: Measured
+    measured: SystemTimes
 
     @property
     def name(self) -> str:
@@ -58,11 +56,11 @@ class Case(BaseModel, frozen=True):
 
     name: str
     lengths: list[int]
-    rows: list[Row]
+    rows: list[ContestantTimes]
     refused: dict[str, str]
     noise: Noise | None
 
-    def row(self, name: str) -> Row | None:
+    def row(self, name: str) -> ContestantTimes | None:
         """A contestant's row."""
         return next((row for row in self.rows if row.name == name), None)
 
@@ -84,7 +82,7 @@ class Ratio(BaseModel, frozen=True):
         return (self.interval.high if self.interval else self.value) < 1
 
 
-def ratio(peer: Row, ours: Row) -> Ratio:
+def ratio(peer: ContestantTimes, ours: ContestantTimes) -> Ratio:
     """How many times as fast `ours` was as `peer`, in the rounds that they shared."""
     return Ratio(
         value=peer.measured.median_ms / ours.measured.median_ms,
@@ -116,7 +114,7 @@ class Comparison(BaseModel, frozen=True):
         environments: versions of each interpreter's packages.
     """
 
-    benchmark: str = BENCHMARK
+    benchmark: Literal["compare"] = "compare"
     command: str
     note: str = ""
     rounds: int
@@ -135,39 +133,14 @@ class Comparison(BaseModel, frozen=True):
         ]
 
 
-def write(comparison: Comparison, path: Path) -> Path:
-    """Write the result with its raw samples; above 2 MB compressed, under its name and `.gz`."""
-    data = (comparison.model_dump_json(indent=1) + "\n").encode()
-    if len(data) <= COMPRESS_BYTES:
-        path.write_bytes(data)
-        return path
-    path = path.with_name(f"{path.name}.gz")
-    path.write_bytes(gzip.compress(data, mtime=0))
-    return path
-
-
-def read(path: Path) -> Comparison:
-    """Read what :func:`write` wrote.
+def committed(results: Path) -> list[tuple[str, Comparison]]:
+    """The comparisons in a folder of results, by their files' names, the standard one first.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no result of `bertd bench compare`.
+        OSError: a file cannot be read.
+        ValueError: one is not of `bertd bench compare`.
     """
-    data = path.read_bytes()
-    try:
-        found = Comparison.model_validate_json(
-            gzip.decompress(data) if path.suffix == ".gz" else data
-        )
-    except ValidationError as error:
-        raise ValueError(f"{path} is not a result of `bertd bench compare`") from error
-    if found.benchmark != BENCHMARK:
-        raise ValueError(f"{path} is a result of {found.benchmark}: give one of `compare`")
-    return found
-
-
-def beside(first: Path) -> list[Path]:
-    """A result and those that are called as it is with a word after it, as `compare-base.json`."""
-    stem = first.name.partition(".")[0]
-    others = sorted(first.parent.glob(f"{stem}-*.json*"))
-    packed = first.with_name(f"{first.name}.gz")
-    return [packed if packed.exists() else first, *others]
+    packed = results / "compare.json.gz"
+    first = packed if packed.exists() else results / "compare.json"
+    others = sorted(results.glob("compare-*.json*"))
+    return [(path.name, read(path, Comparison, "compare")) for path in (first, *others)]

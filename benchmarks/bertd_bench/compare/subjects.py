@@ -39,7 +39,7 @@ _FOR_OLDER_READERS: dict[str, dict[str, object]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class PreparedModel:
     """One model, ready for all.
 
     Attributes:
@@ -68,7 +68,7 @@ class Model:
 
 def prepare(
     model: str, task: Task, scratch: Path, progress: Callable[[str], None], *, int8: bool
-) -> Model:
+) -> PreparedModel:
     """Find or make the checkpoint, and export it.
 
     Args:
@@ -93,7 +93,7 @@ def prepare(
             bundles["int8"] = str(scratch / "int8")
         except ExportError as error:
             lacks["int8"] = str(error).splitlines()[0]
-    return Model(name, task, checkpoint, bundles, lacks)
+    return PreparedModel(name, task, checkpoint, bundles, lacks)
 
 
 def _checkpoint(model: str, task: Task, scratch: Path) -> tuple[str, Path]:
@@ -155,7 +155,7 @@ def calibration() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class CallTexts:
     """The texts of one call."""
 
     name: str
@@ -163,31 +163,9 @@ class Sample:
     lengths: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """A :class:`~bertd_bench.harness.system.SampleLibrary` of texts.
-
-    Loading hands them to every contestant.
-    """
-
-    all: list[Sample]
-    give: Callable[[int, Sample], None]
-
-    def __len__(self) -> int:
-        return len(self.all)
-
-    def load(self, indices: Sequence[int]) -> None:
-        """Hand these to every contestant."""
-        for index in indices:
-            self.give(index, self.all[index])
-
-    def unload(self, indices: Sequence[int]) -> None:
-        """Contestants keep what they have: a few kilobytes."""
-
-
 def build_samples(
-    model: Model, lengths: Sequence[int], batches: Sequence[int], *, mixed: bool
-) -> list[Sample]:
+    model: PreparedModel, lengths: Sequence[int], batches: Sequence[int], *, mixed: bool
+) -> list[CallTexts]:
     """Texts of exactly so many tokens: each length with each batch, and one mixed batch.
 
     Lengths that the model does not read are left out.
@@ -206,6 +184,6 @@ def build_samples(
     if mixed and max(MIXED_LENGTHS) <= limit:
         wanted[f"{len(MIXED_LENGTHS)} mixed"] = MIXED_LENGTHS
     return [
-        Sample(name, tuple(build_text(tokenizer, tokens, rng) for tokens in counts), counts)
+        CallTexts(name, tuple(build_text(tokenizer, tokens, rng) for tokens in counts), counts)
         for name, counts in wanted.items()
     ]

@@ -37,11 +37,7 @@ SIZES = {
 
 VOCABULARY = 30_522
 POSITIONS = 512
-_LABELS: dict[Task, int] = {
-    "text-classification": 3,
-    "text-ranking": 1,
-    "token-classification": 9,
-}
+_LABELS: dict[Task, int] = {"text-classification": 3, "text-ranking": 1, "token-classification": 9}
 _BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _ROBERTA_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 # What a family's config needs besides the size to be the model that people use.
@@ -70,11 +66,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "roberta-prelayernorm": {"type_vocab_size": 1},
     "xlm-roberta": {"type_vocab_size": 1},
     "xlm-roberta-xl": {"type_vocab_size": 1},
-    "xmod": {
-        "type_vocab_size": 1,
-        "languages": ["en_XX", "ko_KR"],
-        "default_language": "en_XX",
-    },
+    "xmod": {"type_vocab_size": 1, "languages": ["en_XX", "ko_KR"], "default_language": "en_XX"},
 }
 _ROBERTA_LIKE = frozenset(
     {

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from bertd_bench.contestants.padded import pooled, tokenizer_of
-from bertd_bench.contestants.peer import Answer, Peer, Rows, Setting
+from bertd_bench.contestants.peer import AnswerTexts, Peer, Setting, TextArrays
 
 
-def _build(compute_type: str) -> Callable[[Setting], Answer]:
-    def build(setting: Setting) -> Answer:
+def _build(compute_type: str) -> Callable[[Setting], AnswerTexts]:
+    def build(setting: Setting) -> AnswerTexts:
         import ctranslate2
 
         folder = setting.folder("ctranslate2") / compute_type
@@ -29,7 +29,7 @@ def _build(compute_type: str) -> Callable[[Setting], Answer]:
         tokenizer = tokenizer_of(setting)
         tokenizer.no_padding()
 
-        def answer(texts: Sequence[str]) -> Rows:
+        def answer(texts: Sequence[str]) -> TextArrays:
             ids = [each.ids for each in tokenizer.encode_batch_fast(list(texts))]
             hidden = np.asarray(encoder.forward_batch(ids).last_hidden_state)
             lengths = np.array([len(each) for each in ids])

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from bertd_client import BertdError, Client
 from bertd_export.bundle import export_model
 from bertd_server.models import default_model
 from numpy.typing import NDArray
-from transformers import AutoModel, AutoTokenizer
-from transformers.utils import logging as transformers_logging
+
+from bertd_bench.contestants import torch_eager
+from bertd_bench.contestants.peer import EMBED, Setting
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
@@ -35,7 +35,7 @@ class BenchError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ModelPair:
     """One model twice: the checkpoint for PyTorch, the bundle for bertd."""
 
     checkpoint: str
@@ -43,7 +43,7 @@ class Subject:
 
 
 @contextlib.contextmanager
-def open_subject(model: str | None) -> Iterator[Subject]:
+def open_subject(model: str | None) -> Iterator[ModelPair]:
     """Find the default model, or export `model` for as long as it is needed.
 
     Raises:
@@ -51,32 +51,20 @@ def open_subject(model: str | None) -> Iterator[Subject]:
     """
     if model is not None:
         with tempfile.TemporaryDirectory(prefix="bertd-bench-") as folder:
-            yield Subject(model, export_model(model, Path(folder) / "bundle").path)
+            yield ModelPair(model, export_model(model, Path(folder) / "bundle").path)
         return
     try:
-        subject = Subject(str(default_model.checkpoint_folder()), default_model.ensure_bundle())
+        pair = ModelPair(str(default_model.checkpoint_folder()), default_model.ensure_bundle())
     except default_model.NoDefaultModelError as error:
         raise BenchError(str(error)) from error
-    yield subject
+    yield pair
 
 
 def eager(checkpoint: str, threads: int) -> Embed:
     """PyTorch as its users write it: padded batch, default attention, mean and normalise."""
-    torch.set_num_threads(threads)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
-    model: Any = AutoModel.from_pretrained(checkpoint).eval()
-
-    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            inputs = tokenizer(list(texts), padding=True, return_tensors="pt")
-            hidden = model(**inputs).last_hidden_state
-            mask = inputs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
-            pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
-            vectors: NDArray[np.float32] = torch.nn.functional.normalize(pooled, dim=1).numpy()
-            return vectors
-
-    return embed
+    setting = Setting(checkpoint, EMBED, threads, scratch="")
+    answer = torch_eager.answering(setting, torch_eager.network_of(setting, "sdpa", "float32"))
+    return lambda texts: np.asarray(answer(texts), np.float32)
 
 
 def free_port() -> int:

@@ -12,18 +12,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bertd_bench.contestants.peer import Answer
+from bertd_bench.contestants.peer import AnswerTexts
 
-Handler = Callable[[Answer, Sequence[str], Sequence[int]], list[Any]]
+BatchHandling = Callable[[AnswerTexts, Sequence[str], Sequence[int]], list[Any]]
 
 
-def padded(answer: Answer, texts: Sequence[str], lengths: Sequence[int]) -> list[Any]:
+def padded(answer: AnswerTexts, texts: Sequence[str], lengths: Sequence[int]) -> list[Any]:
     """All at once."""
     del lengths
     return list(answer(texts))
 
 
-def by_length(answer: Answer, texts: Sequence[str], lengths: Sequence[int]) -> list[Any]:
+def by_length(answer: AnswerTexts, texts: Sequence[str], lengths: Sequence[int]) -> list[Any]:
     """A call for each doubling of length; answers in the order of the texts."""
     found: list[Any] = [None] * len(texts)
     for group in groups(lengths):
@@ -32,7 +32,7 @@ def by_length(answer: Answer, texts: Sequence[str], lengths: Sequence[int]) -> l
     return found
 
 
-def one_by_one(answer: Answer, texts: Sequence[str], lengths: Sequence[int]) -> list[Any]:
+def one_by_one(answer: AnswerTexts, texts: Sequence[str], lengths: Sequence[int]) -> list[Any]:
     """A call for each text."""
     del lengths
     return [answer([text])[0] for text in texts]
@@ -50,7 +50,7 @@ def groups(lengths: Sequence[int]) -> list[list[int]]:
 
 
 AS_GIVEN = "padded"
-HANDLERS: dict[str, Handler] = {
+HANDLERS: dict[str, BatchHandling] = {
     AS_GIVEN: padded,
     "by length": by_length,
     "one by one": one_by_one,

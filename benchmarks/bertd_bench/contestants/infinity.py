@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from bertd_bench.contestants.peer import Answer, Peer, Rows, Setting
+from bertd_bench.contestants.peer import AnswerTexts, Peer, Setting, TextArrays
 
 
-def _build(setting: Setting) -> Answer:
+def _build(setting: Setting) -> AnswerTexts:
     import torch
     from infinity_emb import AsyncEmbeddingEngine, EngineArgs
 
@@ -30,10 +30,10 @@ def _build(setting: Setting) -> Answer:
     loop = asyncio.new_event_loop()
     loop.run_until_complete(engine.astart())
 
-    def answer(texts: Sequence[str]) -> Rows:
+    def answer(texts: Sequence[str]) -> TextArrays:
         vectors, _ = loop.run_until_complete(engine.embed(sentences=list(texts)))
         rows = np.asarray(vectors, np.float32)
-        scaled: Rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        scaled: TextArrays = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         return scaled
 
     return answer

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bertd_bench.contestants.padded import Float32, Int64, Run, answering
-from bertd_bench.contestants.peer import EMBED, TASKS, Answer, Peer, Setting
+from bertd_bench.contestants.padded import Float32, ForwardPass, Int64, answering
+from bertd_bench.contestants.peer import EMBED, TASKS, AnswerTexts, Peer, Setting
 
 
 def exported(setting: Setting) -> Path:
@@ -55,7 +55,7 @@ def quantized(setting: Setting) -> Path:
     return path
 
 
-def runner(path: Path, threads: int) -> Run:
+def runner(path: Path, threads: int) -> ForwardPass:
     """A session of its own threads, all of ONNX Runtime's optimisations on."""
     import onnxruntime
 
@@ -76,7 +76,7 @@ def runner(path: Path, threads: int) -> Run:
     return run
 
 
-def _build(graph: Callable[[Setting], Path]) -> Callable[[Setting], Answer]:
+def _build(graph: Callable[[Setting], Path]) -> Callable[[Setting], AnswerTexts]:
     return lambda setting: answering(setting, runner(graph(setting), setting.threads))
 
 

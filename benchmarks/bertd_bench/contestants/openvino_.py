@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from bertd_bench.contestants import padded
-from bertd_bench.contestants.padded import Float32, Int64, Run
-from bertd_bench.contestants.peer import TASKS, Answer, Peer, Setting, Unavailable
+from bertd_bench.contestants.padded import Float32, ForwardPass, Int64
+from bertd_bench.contestants.peer import TASKS, AnswerTexts, Peer, PeerUnavailable, Setting
 from bertd_bench.contestants.torch_eager import network_of
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -34,7 +34,7 @@ def _converted(setting: Setting) -> Path:
     return path
 
 
-def _runner(graph: Any, threads: int, precision: str) -> Run:
+def _runner(graph: Any, threads: int, precision: str) -> ForwardPass:
     import openvino
 
     compiled = openvino.compile_model(
@@ -60,21 +60,21 @@ def _runner(graph: Any, threads: int, precision: str) -> Run:
     return run
 
 
-def _plain(precision: str) -> Callable[[Setting], Answer]:
-    def build(setting: Setting) -> Answer:
+def _plain(precision: str) -> Callable[[Setting], AnswerTexts]:
+    def build(setting: Setting) -> AnswerTexts:
         import openvino
 
         if precision == "bf16":
             said = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
             if "BF16" not in said:
-                raise Unavailable("OpenVINO has no bf16 on this CPU")
+                raise PeerUnavailable("OpenVINO has no bf16 on this CPU")
         graph = openvino.Core().read_model(_converted(setting))
         return padded.answering(setting, _runner(graph, setting.threads, precision))
 
     return build
 
 
-def _quantized(setting: Setting) -> Answer:
+def _quantized(setting: Setting) -> AnswerTexts:
     """NNCF's post-training quantisation for transformers, calibrated on the texts given."""
     import nncf
     import openvino
@@ -101,7 +101,7 @@ def _quantized(setting: Setting) -> Answer:
     return padded.answering(setting, _runner(graph, setting.threads, "f32"))
 
 
-def _compressed(setting: Setting) -> Answer:
+def _compressed(setting: Setting) -> AnswerTexts:
     """Weights in int8; OpenVINO quantises activations as they come where that is faster."""
     import nncf
     import openvino

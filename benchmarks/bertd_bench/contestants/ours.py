@@ -6,7 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertd_bench.contestants.peer import EMBED, TASKS, Answer, Peer, Rows, Setting, Unavailable
+from bertd_bench.contestants.peer import (
+    EMBED,
+    TASKS,
+    AnswerTexts,
+    Peer,
+    PeerUnavailable,
+    Setting,
+    TextArrays,
+)
 
 ENGINE = "bertd"
 ENGINE_INT8 = "bertd int8"
@@ -15,12 +23,12 @@ GRPC = "bertd over gRPC"
 
 def _folder(setting: Setting, precision: str) -> Path:
     if precision not in setting.bundles:
-        raise Unavailable(f"the model has no {precision} bundle here")
+        raise PeerUnavailable(f"the model has no {precision} bundle here")
     return Path(setting.bundles[precision])
 
 
-def _engine(precision: str) -> Callable[[Setting], Answer]:
-    def build(setting: Setting) -> Answer:
+def _engine(precision: str) -> Callable[[Setting], AnswerTexts]:
+    def build(setting: Setting) -> AnswerTexts:
         from bertd.bundle import read_manifest
         from bertd_server.engine.engine import Engine, EngineOptions
         from bertd_server.tokenization.reader import Reader
@@ -33,7 +41,7 @@ def _engine(precision: str) -> Callable[[Setting], Answer]:
             return lambda texts: engine.embed(reader.sequences(texts), wide=engine.has_wide)
         [output] = manifest.outputs
 
-        def answer(texts: Sequence[str]) -> Rows:
+        def answer(texts: Sequence[str]) -> TextArrays:
             answers = engine.answer(reader.sequences(texts), [output], wide=engine.has_wide)
             rows = [each[output] for each in answers]
             return rows if manifest.outputs[output] == "tokens" else [row[0] for row in rows]
@@ -43,7 +51,7 @@ def _engine(precision: str) -> Callable[[Setting], Answer]:
     return build
 
 
-def _grpc(setting: Setting) -> Answer:
+def _grpc(setting: Setting) -> AnswerTexts:
     """A server in a process of its own, called by the client library; it ends with this one."""
     from contextlib import ExitStack
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bertd_bench.contestants.peer import EMBED, TAG, Answer, Rows, Setting
+from bertd_bench.contestants.peer import EMBED, TAG, AnswerTexts, Setting, TextArrays
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 # Takes ids, mask and types, [texts, longest]; gives the last hidden state, or logits.
-Run = Callable[[Int64, Int64, Int64], Float32]
+ForwardPass = Callable[[Int64, Int64, Int64], Float32]
 
 
 def tokenizer_of(setting: Setting) -> Any:
@@ -40,7 +40,7 @@ def pooled(hidden: Float32, mask: Int64) -> Float32:
     return vectors
 
 
-def finished(values: Float32, mask: Int64, task: str) -> Rows:
+def finished(values: Float32, mask: Int64, task: str) -> TextArrays:
     """One array a text, of a model's output over padded texts."""
     if task == EMBED:
         return pooled(values, mask)
@@ -49,11 +49,11 @@ def finished(values: Float32, mask: Int64, task: str) -> Rows:
     return values
 
 
-def answering(setting: Setting, run: Run) -> Answer:
+def answering(setting: Setting, run: ForwardPass) -> AnswerTexts:
     """Texts to arrays, by way of a padded batch."""
     tokenizer = tokenizer_of(setting)
 
-    def answer(texts: Sequence[str]) -> Rows:
+    def answer(texts: Sequence[str]) -> TextArrays:
         encodings = tokenizer.encode_batch_fast(list(texts))
         ids = np.array([each.ids for each in encodings], np.int64)
         mask = np.array([each.attention_mask for each in encodings], np.int64)

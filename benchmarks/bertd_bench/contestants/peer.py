@@ -2,7 +2,7 @@
 
 ::
 
-    Setting (checkpoint, task, threads, folders) ──build──> Answer: texts -> one array a text
+    Setting (checkpoint, task, threads, folders) ──build──> AnswerTexts: texts -> one array a text
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ TAG = "token-classification"
 TASKS = (EMBED, CLASSIFY, TAG)
 
 # One array for each text, in their order: a vector, logits, or logits of each of its tokens.
-Rows = Sequence[Any] | NDArray[Any]
-Answer = Callable[[Sequence[str]], Rows]
+TextArrays = Sequence[Any] | NDArray[Any]
+AnswerTexts = Callable[[Sequence[str]], TextArrays]
 
 
-class Unavailable(Exception):
+class PeerUnavailable(Exception):
     """This peer cannot do this here; the message is the reason."""
 
 
@@ -64,7 +64,7 @@ class Peer:
         name: as tables show it.
         precision: fp32, bf16 or int8.
         needs: modules without which it cannot be.
-        build: makes it ready, raising `Unavailable` where it cannot.
+        build: makes it ready, raising `PeerUnavailable` where it cannot.
         tasks: that it can do.
         own: whether it is bertd.
         handles: whether other ways to hand it a mixed batch are tried than all at once.
@@ -73,7 +73,7 @@ class Peer:
     name: str
     precision: str
     needs: tuple[str, ...]
-    build: Callable[[Setting], Answer]
+    build: Callable[[Setting], AnswerTexts]
     tasks: tuple[str, ...] = (EMBED,)
     own: bool = False
     handles: bool = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bertd_bench.contestants.peer import Answer, Peer, Rows, Setting
+from bertd_bench.contestants.peer import AnswerTexts, Peer, Setting, TextArrays
 
 
 def _options(backend: str, threads: int) -> dict[str, Any]:
@@ -28,8 +28,8 @@ def _options(backend: str, threads: int) -> dict[str, Any]:
     return {}
 
 
-def _build(backend: str) -> Callable[[Setting], Answer]:
-    def build(setting: Setting) -> Answer:
+def _build(backend: str) -> Callable[[Setting], AnswerTexts]:
+    def build(setting: Setting) -> AnswerTexts:
         import torch
         from sentence_transformers import SentenceTransformer
 
@@ -41,8 +41,8 @@ def _build(backend: str) -> Callable[[Setting], Answer]:
             model_kwargs=_options(backend, setting.threads),
         )
 
-        def answer(texts: Sequence[str]) -> Rows:
-            vectors: Rows = model.encode(
+        def answer(texts: Sequence[str]) -> TextArrays:
+            vectors: TextArrays = model.encode(
                 list(texts), normalize_embeddings=True, show_progress_bar=False
             )
             return vectors

@@ -6,7 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertd_bench.contestants.peer import EMBED, TAG, TASKS, Answer, Peer, Rows, Setting, Unavailable
+from bertd_bench.contestants.peer import (
+    EMBED,
+    TAG,
+    TASKS,
+    AnswerTexts,
+    Peer,
+    PeerUnavailable,
+    Setting,
+    TextArrays,
+)
 
 
 def network_of(setting: Setting, attention: str, dtype: str) -> Any:
@@ -14,24 +23,24 @@ def network_of(setting: Setting, attention: str, dtype: str) -> Any:
     import torch
     import transformers
 
-    loader = {
-        EMBED: transformers.AutoModel,
-        TAG: transformers.AutoModelForTokenClassification,
-    }.get(setting.task, transformers.AutoModelForSequenceClassification)
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call,unused-ignore]
+    loader = {EMBED: transformers.AutoModel, TAG: transformers.AutoModelForTokenClassification}.get(
+        setting.task, transformers.AutoModelForSequenceClassification
+    )
     torch.set_num_threads(setting.threads)
     return loader.from_pretrained(
         setting.checkpoint, attn_implementation=attention, dtype=getattr(torch, dtype)
     ).eval()
 
 
-def answering(setting: Setting, network: Any) -> Answer:
+def answering(setting: Setting, network: Any) -> AnswerTexts:
     """Texts to arrays through a network that is called as a transformers model is."""
     import torch
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(setting.checkpoint)
 
-    def answer(texts: Sequence[str]) -> Rows:
+    def answer(texts: Sequence[str]) -> TextArrays:
         with torch.inference_mode():
             inputs = tokenizer(list(texts), padding=True, return_tensors="pt")
             mask = inputs["attention_mask"]
@@ -40,22 +49,22 @@ def answering(setting: Setting, network: Any) -> Answer:
                 logits = output.logits.float().numpy()
                 if setting.task == TAG:
                     return [row[:real] for row, real in zip(logits, mask.sum(1), strict=True)]
-                rows: Rows = logits
+                rows: TextArrays = logits
                 return rows
             hidden = output.last_hidden_state
             weights = mask.unsqueeze(-1).to(hidden.dtype)
             means = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
-            vectors: Rows = torch.nn.functional.normalize(means, dim=1).float().numpy()
+            vectors: TextArrays = torch.nn.functional.normalize(means, dim=1).float().numpy()
             return vectors
 
     return answer
 
 
-def _eager(attention: str) -> Callable[[Setting], Answer]:
+def _eager(attention: str) -> Callable[[Setting], AnswerTexts]:
     return lambda setting: answering(setting, network_of(setting, attention, "float32"))
 
 
-def _compiled(setting: Setting) -> Answer:
+def _compiled(setting: Setting) -> AnswerTexts:
     """Compiled once for all shapes, as a mix of lengths needs."""
     import torch
 
@@ -63,10 +72,10 @@ def _compiled(setting: Setting) -> Answer:
     return answering(setting, torch.compile(network, dynamic=True))
 
 
-def _bf16(setting: Setting) -> Answer:
+def _bf16(setting: Setting) -> AnswerTexts:
     said = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     if "avx512_bf16" not in said and "amx_bf16" not in said:
-        raise Unavailable("this CPU has neither avx512_bf16 nor amx_bf16")
+        raise PeerUnavailable("this CPU has neither avx512_bf16 nor amx_bf16")
     return answering(setting, network_of(setting, "sdpa", "bfloat16"))
 
 

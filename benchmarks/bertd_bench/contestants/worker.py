@@ -73,13 +73,13 @@ class Worker:
     def build(self, peer: str, setting: dict[str, Any]) -> dict[str, Any]:
         """Make the contestant ready."""
         from bertd_bench.contestants.catalogue import PEERS
-        from bertd_bench.contestants.peer import Setting, Unavailable
+        from bertd_bench.contestants.peer import PeerUnavailable, Setting
 
         chosen = PEERS[peer]
         setting["calibration"] = tuple(setting["calibration"])
         try:
             self._answer = chosen.build(Setting(**setting))
-        except Unavailable as reason:
+        except PeerUnavailable as reason:
             return {"unavailable": str(reason)}
         self._handles = chosen.handles
         return {}

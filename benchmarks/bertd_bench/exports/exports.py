@@ -2,9 +2,7 @@
 
 ::
 
-    Plan ─> subject x precision ─> export ─> compare, time (speed.py) ─> Row ─> saved at once
-                    ^                                                            │
-                    └──────────── a later run skips the rows that are there <────┘
+    ExportPlan ─> subject x precision ─> export ─> compare, time (speed.py) ─> row ─> saved at once
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import psutil
 import torch
@@ -25,7 +23,7 @@ from bertd_export.quantization.fp16 import Fp16Options
 from bertd_export.quantization.int8 import Int8Options
 from bertd_server.models import default_model
 from bertd_server.system import cpu
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from bertd_bench.contestants import checkpoints
 from bertd_bench.contestants.eager import BenchError
@@ -38,7 +36,7 @@ TASKS: tuple[Task, ...] = tuple(
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
-class Row(BaseModel, frozen=True):
+class ExportRow(BaseModel, frozen=True):
     """One export.
 
     `size` is that of random weights, empty for a checkpoint of its own; `parity` the largest
@@ -59,17 +57,18 @@ class Row(BaseModel, frozen=True):
     refused: str = ""
 
 
-class Matrix(BaseModel, frozen=True):
+class ExportTable(BaseModel, frozen=True):
     """One table: everything that was measured on one machine in one manner."""
 
+    benchmark: Literal["exports"] = "exports"
     threads: int
     rounds: int
     machine: machine.Machine
-    rows: list[Row]
+    rows: list[ExportRow]
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ExportSubject:
     """A checkpoint to export: a folder, or a family to fill with random weights of a size."""
 
     name: str
@@ -77,17 +76,12 @@ class Subject:
     folder: Path | None = None
     size: str = ""
 
-    def made(self, row: Row, precision: Precision) -> bool:
-        """Whether a row is of this subject."""
-        same = (row.model, row.size, row.precision) == (self.name, self.size, precision)
-        return same and self.task in (None, row.task)
-
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ExportPlan:
     """The choices of one run."""
 
-    subjects: Sequence[Subject]
+    subjects: Sequence[ExportSubject]
     precisions: Sequence[Precision]
     cases: Sequence[str]
     rounds: int
@@ -95,94 +89,55 @@ class Plan:
     allow_pickle: bool = False
 
 
-def random_subjects(families: Sequence[str], tasks: Sequence[Task], size: str) -> list[Subject]:
+def random_subjects(
+    families: Sequence[str], tasks: Sequence[Task], size: str
+) -> list[ExportSubject]:
     """Every family with every task."""
-    return [Subject(family, task, size=size) for family in families for task in tasks]
+    return [ExportSubject(family, task, size=size) for family in families for task in tasks]
 
 
-def default_subject() -> Subject:
+def default_subject() -> ExportSubject:
     """The model that `bertd serve` serves when it is given none.
 
     Raises:
         BenchError: it is not installed.
     """
     try:
-        return Subject("all-MiniLM-L6-v2", None, default_model.checkpoint_folder())
+        return ExportSubject("all-MiniLM-L6-v2", None, default_model.checkpoint_folder())
     except default_model.NoDefaultModelError as error:
         raise BenchError(str(error)) from error
 
 
-def begin(plan: Plan, earlier: Matrix | None, *, again: bool = False) -> Matrix:
-    """An empty matrix for a plan, or an earlier one to go on with.
-
-    Args:
-        plan: what will be measured.
-        earlier: the rows so far.
-        again: leave out those of them that were disturbed.
-
-    Raises:
-        BenchError: the earlier one was measured otherwise, or on another machine.
-    """
-    usable = cpu.usable_threads()
-    here = machine.describe(usable)
-    new = Matrix(threads=plan.threads or usable, rounds=plan.rounds, machine=here, rows=[])
-    if earlier is None:
-        return new
-    for what, before, now in (
-        ("threads", earlier.threads, new.threads),
-        ("rounds", earlier.rounds, new.rounds),
-        ("the processor", earlier.machine.cpu, here.cpu),
-        ("versions", earlier.machine.versions, here.versions),
-    ):
-        if before != now:
-            raise BenchError(
-                f"the rows so far have {what} {before}, this run has {now}: "
-                f"give another --json, or leave out --resume to begin anew"
-            )
-    undisturbed = [
-        row for row in earlier.rows if not any(found.disturbed for found in row.speed.values())
-    ]
-    return earlier.model_copy(update={"rows": undisturbed}) if again else earlier
-
-
 def measure(
-    plan: Plan,
-    matrix: Matrix,
+    plan: ExportPlan,
     *,
     progress: Callable[[str], None] = lambda _: None,
-    keep: Callable[[Matrix], None] = lambda _: None,
-) -> Matrix:
+    keep: Callable[[ExportTable], object] = lambda _: None,
+) -> ExportTable:
     """Export every subject in every precision, and time it; a refusal is a row too.
 
     Args:
         plan: what to do.
-        matrix: from :func:`begin`; its rows are not measured again.
         progress: told what happens next.
-        keep: given the matrix after each row.
+        keep: given the table after each row.
     """
-    torch.set_num_threads(matrix.threads)
+    usable = cpu.usable_threads()
+    threads, here = plan.threads or usable, machine.describe(usable)
+    table = ExportTable(threads=threads, rounds=plan.rounds, machine=here, rows=[])
+    torch.set_num_threads(threads)
     for subject in plan.subjects:
-        missing = [
-            precision
-            for precision in plan.precisions
-            if not any(subject.made(row, precision) for row in matrix.rows)
-        ]
-        if not missing:
-            continue
         with tempfile.TemporaryDirectory(prefix="bertd-bench-") as scratch:
             folder = subject.folder
             if folder is None:
-                folder = Path(scratch) / subject.name
-                checkpoints.save_random(
-                    subject.name, subject.task or TASKS[0], subject.size, folder
-                )
-            for precision in missing:
+                folder, task = Path(scratch) / subject.name, subject.task or TASKS[0]
+                checkpoints.save_random(subject.name, task, subject.size, folder)
+            for precision in plan.precisions:
                 progress(f"{subject.name}, {subject.task or 'its own task'}, {precision}")
-                row = _row(subject, folder, precision, Path(scratch) / precision, plan, matrix)
-                matrix = matrix.model_copy(update={"rows": [*matrix.rows, row]})
-                keep(matrix)
+                row = _row(subject, folder, precision, Path(scratch) / precision, plan, threads)
+                table = table.model_copy(update={"rows": [*table.rows, row]})
+                keep(table)
         gc.collect()
-    return matrix
+    return table
 
 
 def _export(
@@ -199,9 +154,14 @@ def _export(
 
 
 def _row(  # noqa: PLR0913, PLR0917 - internal
-    subject: Subject, folder: Path, precision: Precision, output: Path, plan: Plan, matrix: Matrix
-) -> Row:
-    row = Row(
+    subject: ExportSubject,
+    folder: Path,
+    precision: Precision,
+    output: Path,
+    plan: ExportPlan,
+    threads: int,
+) -> ExportRow:
+    row = ExportRow(
         model=subject.name,
         size=subject.size,
         task=subject.task or "",
@@ -220,13 +180,7 @@ def _row(  # noqa: PLR0913, PLR0917 - internal
                 "export_seconds": summary.seconds,
             }
         )
-        found = measure_speed(
-            folder,
-            output,
-            threads=matrix.threads,
-            rounds=plan.rounds,
-            cases=plan.cases,
-        )
+        found = measure_speed(folder, output, threads=threads, turns=plan.rounds, cases=plan.cases)
     except (ExportError, BenchError) as error:
         # A committed result names models, not the folders of whoever measured.
         said = str(error).replace(str(folder), subject.name)
@@ -238,23 +192,3 @@ def _agreement(manifest: Manifest) -> float | None:
     """Mean cosine to fp32, or its like for logits; None for fp32 itself."""
     record = manifest.quantization or manifest.half
     return None if record is None else record.mean_cosine
-
-
-def write_matrix(matrix: Matrix, path: Path) -> None:
-    """Write a matrix; whoever interrupts this finds the one before."""
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(matrix.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
-
-
-def read_matrix(path: Path) -> Matrix:
-    """Read what :func:`write_matrix` wrote.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no result of `bertd bench exports`.
-    """
-    try:
-        return Matrix.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise ValueError(f"{path} is not a result of `bertd bench exports`") from error

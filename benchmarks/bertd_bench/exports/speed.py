@@ -30,16 +30,18 @@ from bertd.bundle.arrays import Float32Array
 from bertd_export.checkpoint.tasks import loader
 from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.engine.packing import TokenSequence
+from numpy.typing import NDArray
 from pydantic import BaseModel
 from tokenizers import Tokenizer
 
 from bertd_bench.contestants.eager import BenchError
-from bertd_bench.harness import texts, timing
+from bertd_bench.harness import rounds, texts
+from bertd_bench.harness.system import Calls
 
-Answer = dict[str, Float32Array]
+OutputArrays = dict[str, Float32Array]
 
 
-class Case(NamedTuple):
+class LengthCase(NamedTuple):
     """Lengths of one batch, and whether eager takes its texts one by one instead of padding."""
 
     lengths: tuple[int, ...]
@@ -47,10 +49,10 @@ class Case(NamedTuple):
 
 
 _MIXED = f"{len(texts.MIXED_LENGTHS)} mixed"
-CASES: dict[str, Case] = {
-    **{f"{length} tokens": Case((length,)) for length in (8, 32, 128, 384)},
-    _MIXED: Case(texts.MIXED_LENGTHS),
-    f"{_MIXED}, one by one": Case(texts.MIXED_LENGTHS, one_by_one=True),
+CASES: dict[str, LengthCase] = {
+    **{f"{length} tokens": LengthCase((length,)) for length in (8, 32, 128, 384)},
+    _MIXED: LengthCase(texts.MIXED_LENGTHS),
+    f"{_MIXED}, one by one": LengthCase(texts.MIXED_LENGTHS, one_by_one=True),
 }
 
 # How far an answer may be from eager's, as a part of its length, before a time means nothing.
@@ -62,16 +64,42 @@ TOLERANCE: dict[str, float] = {"fp32": 1e-4, "fp16": 0.02, "int8": 1.0}
 
 STEADY = 0.25  # the most that the quartiles of undisturbed calls lie apart, of the median
 
-_ENGINE = "engine"
-_TURN_SECONDS = 0.5
 _EAGER_NAMES = {TOKEN_EMBEDDINGS: "last_hidden_state", POOLER_OUTPUT: "pooler_output"}
+
+
+class Quartiles(BaseModel, frozen=True):
+    """Milliseconds of so many calls: half of them lie between the outer two."""
+
+    first: float
+    median: float
+    third: float
+    calls: int
+
+    @property
+    def spread(self) -> float:
+        """The distance between the outer two, as a part of the median."""
+        return (self.third - self.first) / self.median
+
+
+def quartiles(samples_ns: list[int]) -> Quartiles:
+    """The quartiles, interpolated linearly between samples.
+
+    Raises:
+        ValueError: there are no samples.
+    """
+    if not samples_ns:
+        raise ValueError("there are no samples to take quartiles of")
+    first, median, third = np.percentile(np.array(samples_ns, np.float64) / 1e6, [25, 50, 75])
+    return Quartiles(
+        first=float(first), median=float(median), third=float(third), calls=len(samples_ns)
+    )
 
 
 class Speed(BaseModel, frozen=True):
     """One case: both contestants' times, and the largest difference of an answer, relative."""
 
-    eager: timing.Quartiles
-    engine: timing.Quartiles
+    eager: Quartiles
+    engine: Quartiles
     difference: float
 
     @property
@@ -103,14 +131,13 @@ class Words(NamedTuple):
         return cls(ids[:first], ids[first:end], ids[end:])
 
 
-class Batch(NamedTuple):
-    """The same ids for every contestant."""
+class IdBatch(NamedTuple):
+    """The same ids for every contestant, text by text."""
 
-    ids: list[Any]
-    sequences: list[TokenSequence]
+    ids: list[NDArray[np.int64]]
 
     @classmethod
-    def draw(cls, lengths: Sequence[int], manifest: Manifest, words: Words) -> Batch:
+    def draw(cls, lengths: Sequence[int], manifest: Manifest, words: Words) -> IdBatch:
         """Texts of shuffled words, and one mask in each where the task needs it.
 
         Words, because int8 is calibrated on text: ids from anywhere in the vocabulary are no
@@ -125,7 +152,12 @@ class Batch(NamedTuple):
             if manifest.mask_token_id is not None:
                 row[length // 2] = manifest.mask_token_id
             ids.append(row)
-        return cls(ids, [TokenSequence(row, np.zeros_like(row)) for row in ids])
+        return cls(ids)
+
+    @property
+    def sequences(self) -> list[TokenSequence]:
+        """Inputs of the engine."""
+        return [TokenSequence(row, np.zeros_like(row)) for row in self.ids]
 
     def padded(self, pad: int) -> dict[str, torch.Tensor]:
         """Inputs of the stock model: `[texts, longest]`."""
@@ -136,36 +168,22 @@ class Batch(NamedTuple):
             mask[number, : len(text)] = 1
         return {"input_ids": torch.from_numpy(rows), "attention_mask": torch.from_numpy(mask)}
 
-    def alone(self) -> list[dict[str, torch.Tensor]]:
-        """Inputs of the stock model, one call per text."""
-        return [Batch([row], []).padded(0) for row in self.ids]
 
-
-def run_eager(model: Any, calls: Sequence[dict[str, torch.Tensor]]) -> list[Any]:
+def _run_eager(model: Any, calls: Sequence[dict[str, torch.Tensor]]) -> list[Any]:
     """The stock model's outputs, call by call."""
     with torch.inference_mode():
         return [model(**inputs) for inputs in calls]
 
 
-def run_engine(engine: Engine, batch: Batch, outputs: Sequence[str]) -> list[Answer]:
-    """The engine's answers, text by text: packing and one run."""
-    return engine.answer(batch.sequences, outputs, wide=engine.has_wide)
-
-
-def _eager_of_texts(outputs: list[Any], batch: Batch, manifest: Manifest) -> list[Answer]:
+def _eager_of_texts(outputs: list[Any], batch: IdBatch, manifest: Manifest) -> list[OutputArrays]:
     """What eager says of each text, without the rows of padding."""
-    answers: list[Answer] = [{} for _ in batch.ids]
+    answers: list[OutputArrays] = [{} for _ in batch.ids]
     for name in _compared(manifest):
         kind = manifest.outputs[name]
         rows = [row for output in outputs for row in output[_EAGER_NAMES.get(name, name)]]
         for answer, ids, row in zip(answers, batch.ids, rows, strict=True):
-            values = row.numpy()
-            if kind == "sequences":
-                answer[name] = values[None]
-            else:
-                answer[name] = values[: len(ids)]
-            if kind == "masks":
-                answer[name] = answer[name][ids == manifest.mask_token_id]
+            values = row.numpy()[None] if kind == "sequences" else row.numpy()[: len(ids)]
+            answer[name] = values[ids == manifest.mask_token_id] if kind == "masks" else values
     return answers
 
 
@@ -174,7 +192,7 @@ def _compared(manifest: Manifest) -> list[str]:
     return [name for name in manifest.outputs if name != SENTENCE_EMBEDDING]
 
 
-def relative_difference(got: list[Answer], want: list[Answer]) -> float:
+def relative_difference(got: list[OutputArrays], want: list[OutputArrays]) -> float:
     """The largest distance of an output of a text, as a part of the length that it should have.
 
     A length below 1 counts as 1: a lone logit near 0 has no relative error worth the name.
@@ -208,7 +226,7 @@ def check(difference: float, precision: Precision, what: str) -> None:
 
 
 def measure_speed(
-    folder: Path, bundle: Path, *, threads: int, rounds: int, cases: Sequence[str]
+    folder: Path, bundle: Path, *, threads: int, turns: int, cases: Sequence[str]
 ) -> dict[str, Speed]:
     """Compare, then time, each case that the model can read.
 
@@ -216,7 +234,7 @@ def measure_speed(
         folder: the checkpoint.
         bundle: its bundle.
         threads: for both; PyTorch's are set by the caller.
-        rounds: turns of each contestant.
+        turns: of each contestant.
         cases: names in `CASES`.
 
     Raises:
@@ -224,29 +242,26 @@ def measure_speed(
     """
     manifest = read_manifest(bundle)
     model = loader(manifest.task).from_pretrained(folder, dtype=torch.float32).eval()
+    pad = model.config.pad_token_id or 0
     engine = Engine(bundle, manifest, EngineOptions(threads))
     words = Words.of(bundle)
     outputs = list(manifest.outputs)[:1] if manifest.dimensions else list(manifest.outputs)
-    readable = [name for name in cases if max(CASES[name].lengths) <= manifest.max_tokens]
+    schedule = rounds.Schedule(turns, repeats=20, steady_seconds=1.0, turn_seconds=0.5)
     found: dict[str, Speed] = {}
-    for lengths in dict.fromkeys(CASES[name].lengths for name in readable):
-        batch = Batch.draw(lengths, manifest, words)
-        answer = run_engine(engine, batch, _compared(manifest))
-        names = [name for name in readable if CASES[name].lengths == lengths]
-        calls: dict[str, Any] = {_ENGINE: partial(run_engine, engine, batch, outputs)}
-        differences = {}
-        for name in names:
-            padded = [batch.padded(model.config.pad_token_id or 0)]
-            eager = partial(run_eager, model, batch.alone() if CASES[name].one_by_one else padded)
-            theirs = _eager_of_texts(eager(), batch, manifest)
-            differences[name] = relative_difference(answer, theirs)
-            check(differences[name], manifest.precision, name)
-            calls[name] = eager
-        schedule = timing.Schedule(rounds, repeats=timing.repeats_within(_TURN_SECONDS, calls))
-        samples = timing.measure(calls, schedule, random.Random(0))  # noqa: S311 - no secret
-        quartiles = {who: timing.quartiles(values) for who, values in samples.items()}
-        for name in names:
-            found[name] = Speed(
-                eager=quartiles[name], engine=quartiles[_ENGINE], difference=differences[name]
-            )
-    return {name: found[name] for name in readable}
+    for name in cases:
+        lengths, one_by_one = CASES[name]
+        if max(lengths) > manifest.max_tokens:
+            continue
+        batch = IdBatch.draw(lengths, manifest, words)
+        apart = [IdBatch([row]) for row in batch.ids] if one_by_one else [batch]
+        eager = partial(_run_eager, model, [each.padded(pad) for each in apart])
+        run = partial(engine.answer, batch.sequences, wide=engine.has_wide)
+        theirs = _eager_of_texts(eager(), batch, manifest)
+        difference = relative_difference(run(_compared(manifest)), theirs)
+        check(difference, manifest.precision, name)
+        calls: dict[str, Any] = {"eager": eager, "engine": partial(run, outputs)}
+        systems = Calls.each(calls, threads)
+        seen = rounds.run(systems, 0, schedule, random.Random(0))  # noqa: S311 - no secret
+        times = {each.name: quartiles(each.samples_ns) for each in seen}
+        found[name] = Speed(difference=difference, **times)
+    return found

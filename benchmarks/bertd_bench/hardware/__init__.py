@@ -4,5 +4,5 @@
 
     cores ─ bandwidth ─ products ──> roofline ──┐
     bundles ──> wide runs ──> efficiency ───────┼──> Card ──> JSON, tables, `bertd bench diff`
-            └─> lanes x threads x texts ──> rates, cost, energy
+            └─> lanes x threads x texts ──> rates, cost
 """

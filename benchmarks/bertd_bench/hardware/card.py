@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pydantic import BaseModel
 
-from pydantic import BaseModel, ValidationError
-
-from bertd_bench.hardware.bandwidth import Bandwidth
 from bertd_bench.hardware.cores import Cores
-from bertd_bench.hardware.energy import Energy
-from bertd_bench.hardware.products import Kind, Product
-from bertd_bench.hardware.roofline import Point, Roof
-from bertd_bench.hardware.shapes import Linear
+from bertd_bench.hardware.memory import Bandwidth
+from bertd_bench.hardware.products import LinearShape, Product, ProductPrecision
+from bertd_bench.hardware.roofline import Roof, RooflinePoint
 from bertd_bench.hardware.ways import Way
 from bertd_bench.harness.machine import Machine
 from bertd_bench.harness.noise import Noise
@@ -33,13 +29,13 @@ class ModelCard(BaseModel, frozen=True):
 
     name: str
     precision: str
-    linears: list[Linear]
+    linears: list[LinearShape]
     file_bytes: int
-    points: list[Point]
+    points: list[RooflinePoint]
     ways: list[Way]
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ProductPrecision:
         """Of the numbers that its products are of."""
         return "int8" if self.precision == "int8" else "fp32"
 
@@ -63,7 +59,6 @@ class Card(BaseModel, frozen=True):
         provider: what computed products and models.
         mix: lengths of the texts of which rates are, in tokens.
         price_per_hour: of the machine, in any currency; None if nobody said.
-        energy: of the fastest way of all.
         skipped: what was not measured; why.
     """
 
@@ -78,10 +73,9 @@ class Card(BaseModel, frozen=True):
     models: list[ModelCard]
     mix: list[int]
     price_per_hour: float | None
-    energy: Energy
     skipped: dict[str, str]
 
-    def roof(self, kind: Kind) -> Roof | None:
+    def roof(self, kind: ProductPrecision) -> Roof | None:
         """The best rate of products of a kind, and the best of reading; None if not measured."""
         rates = [each.rate for each in self.products if each.kind == kind]
         reads = [each.rate for each in self.bandwidth if each.way == "read"]
@@ -92,24 +86,3 @@ class Card(BaseModel, frozen=True):
         if self.price_per_hour is None:
             return None
         return self.price_per_hour / (way.rate * 3600) * 1e6
-
-
-def write(card: Card, path: Path) -> None:
-    """Write the card with its raw samples."""
-    path.write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
-
-
-def read(path: Path) -> Card:
-    """Read what :func:`write` wrote.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no card.
-    """
-    try:
-        found = Card.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise ValueError(f"{path} is not a result of `bertd bench hardware`") from error
-    if found.benchmark != BENCHMARK:
-        raise ValueError(f"{path} is a result of {found.benchmark}: give one of `hardware`")
-    return found

@@ -7,17 +7,11 @@ from pathlib import Path
 
 import click
 
-RESULT = Path("benchmarks/results/hardware.json")
+from bertd_bench import options
 
 
 @click.command()
 @click.argument("bundles", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--int8/--no-int8",
-    default=True,
-    show_default=True,
-    help="Without BUNDLES: export the default model in int8 too.",
-)
 @click.option(
     "--provider",
     type=click.Choice(["cpu", "cuda", "tensorrt", "openvino"]),
@@ -30,7 +24,7 @@ RESULT = Path("benchmarks/results/hardware.json")
     type=click.FloatRange(min=0, min_open=True),
     help="Of this machine, in any currency: says what a million texts cost.",
 )
-@click.option("--rounds", type=click.IntRange(min=2), default=7, show_default=True)
+@options.rounds(7, 2)
 @click.option(
     "--turn-seconds", type=click.FloatRange(min=0, min_open=True), default=0.4, show_default=True
 )
@@ -39,16 +33,9 @@ RESULT = Path("benchmarks/results/hardware.json")
     type=click.IntRange(min=1),
     help="Memory to go through. Default: four times the last level of cache, 64 to 256.",
 )
-@click.option(
-    "--json",
-    "json_path",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help=f"Also write the card, raw samples included, such as {RESULT}.",
-)
+@options.json_path
 def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
     bundles: tuple[Path, ...],
-    int8: bool,
     provider: str,
     price_per_hour: float | None,
     rounds: int,
@@ -71,16 +58,15 @@ def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
     from bertd_server.models.default_model import NoDefaultModelError
     from bertd_server.system.setting_types import Provider
 
-    from bertd_bench.hardware import card, document, run
+    from bertd_bench.hardware import document, run
+    from bertd_bench.harness import results
 
-    if json_path is not None and not json_path.absolute().parent.is_dir():
-        raise click.UsageError(f"--json: {json_path.absolute().parent} is not a folder")
     try:
         chosen = cast("Provider", provider)
         providers.chain(chosen)  # before anything is exported
         with tempfile.TemporaryDirectory(prefix="bertd-hardware-") as scratch:
-            plan = run.Plan(
-                folders=bundles or _default_model(Path(scratch), int8=int8),
+            asked = run.HardwareOptions(
+                folders=bundles or _default_model(Path(scratch)),
                 provider=chosen,
                 price_per_hour=price_per_hour,
                 rounds=rounds,
@@ -88,38 +74,12 @@ def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
                 memory_bytes=memory_mib and memory_mib << 20,
                 command=_command(sys.argv[1:], bundles),
             )
-            found = run.measure(plan, _progress)
+            found = run.measure(asked, _progress)
     except (BundleError, CannotServeError, ExportError, NoDefaultModelError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(document.render(found))
     if json_path is not None:
-        card.write(found, json_path)
-
-
-@click.command("hardware-docs")
-@click.option(
-    "--results",
-    metavar="DIR",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=RESULT.parent,
-    show_default=True,
-    help=f"Folder of {RESULT.name} and of regress' baseline.",
-)
-@click.option(
-    "--document",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=Path("docs/lab/benchmarks.md"),
-    show_default=True,
-    help="The file to rewrite.",
-)
-def hardware_docs(results: Path, document: Path) -> None:
-    """Write the card and the baseline of `regress` into the document on benchmarks."""
-    from bertd_bench.docs import documents
-    from bertd_bench.hardware import sections
-
-    link = documents.link(results, document)
-    documents.rewrite(document, lambda text: sections.rewrite(text, results, link))
+        results.write(found, json_path)
 
 
 def _command(arguments: list[str], bundles: tuple[Path, ...]) -> str:
@@ -131,22 +91,17 @@ def _command(arguments: list[str], bundles: tuple[Path, ...]) -> str:
     return " ".join(["bertd", *left, *["BUNDLE"] * len(bundles)])
 
 
-def _default_model(scratch: Path, *, int8: bool) -> tuple[Path, ...]:
+def _default_model(scratch: Path) -> tuple[Path, ...]:
     from bertd_export.bundle import export_model
     from bertd_export.quantization.int8 import Int8Options
     from bertd_server.models.default_model import checkpoint_folder, ensure_bundle
 
-    folders = [ensure_bundle()]
-    if int8:
-        _progress("exporting the default model in int8")
-        source = str(checkpoint_folder())
-        export_model(source, scratch / "int8", name="all-MiniLM-L6-v2", int8=Int8Options())
-        folders.append(scratch / "int8")
-    return tuple(folders)
+    folders = (ensure_bundle(), scratch / "int8")
+    _progress("exporting the default model in int8")
+    source = str(checkpoint_folder())
+    export_model(source, folders[1], name="all-MiniLM-L6-v2", int8=Int8Options())
+    return folders
 
 
 def _progress(line: str) -> None:
     click.echo(line, err=True)
-
-
-COMMANDS = (hardware, hardware_docs)

@@ -23,24 +23,16 @@ class Cores(BaseModel, frozen=True):
     """What the machine counts, and what was measured.
 
     Attributes:
-        siblings: logical cores of ours by the physical core that they share; empty where the
-            system does not say.
         cache_bytes: of the last level that the first of our cores sees; None likewise.
         alone_ns: of the kernel on one core, round by round.
         together_ns: of the kernel on all usable cores at once, in the same rounds.
         threads: how many those were.
     """
 
-    siblings: list[list[int]]
     cache_bytes: int | None
     threads: int
     alone_ns: list[list[int]]
     together_ns: list[list[int]]
-
-    @property
-    def physical(self) -> int | None:
-        """Physical cores that ours lie on, as the system says."""
-        return len(self.siblings) or None
 
     @property
     def effective(self) -> float:
@@ -56,12 +48,13 @@ class Cores(BaseModel, frozen=True):
     def facts(self, machine: Machine) -> list[str]:
         """Sentences' parts for a table."""
         quota = "none" if machine.quota_cores is None else f"{machine.quota_cores:g} cores"
-        shared = self.physical is not None and self.physical < sum(map(len, self.siblings))
+        together = machine.threads_per_core
         said = (
-            "the system does not tell which share a core"
-            if self.physical is None
-            else f"on {self.physical} physical cores"
-            + (", some of them siblings (SMT)" if shared else ", no siblings among them")
+            "the system does not tell which share a physical core"
+            if together is None
+            else "each on a physical core of its own"
+            if together == 1
+            else f"up to {together} of them siblings on one physical core (SMT)"
         )
         guest = "; a guest, whose host may share them further" if machine.hypervisor else ""
         return [
@@ -93,24 +86,11 @@ def measure(
         one.close()
         every.close()
     return Cores(
-        siblings=siblings(affinity),
         cache_bytes=cache_bytes(affinity[0] if affinity else 0),
         threads=threads,
         alone_ns=alone,
         together_ns=together,
     )
-
-
-def siblings(affinity: Sequence[int], cpus: Path = CPUS) -> list[list[int]]:
-    """Logical cores of ours, grouped by physical core; empty where Linux does not say."""
-    groups: dict[str, list[int]] = {}
-    for number in affinity:
-        try:
-            place = cpus / f"cpu{number}/topology/thread_siblings_list"
-            groups.setdefault(place.read_text(encoding="ascii").strip(), []).append(number)
-        except OSError:
-            return []
-    return list(groups.values())
 
 
 def cache_bytes(number: int, cpus: Path = CPUS) -> int | None:

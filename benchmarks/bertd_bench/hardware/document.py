@@ -1,12 +1,18 @@
-"""A card as Markdown."""
+"""The card in docs/lab/benchmarks.md: tables and sentences of what was measured of a machine."""
 
 from __future__ import annotations
 
-from bertd_bench.hardware.bandwidth import Bandwidth
+from pathlib import Path
+
+from bertd_bench.docs import Section, link_to_result
 from bertd_bench.hardware.card import Card, ModelCard
+from bertd_bench.hardware.memory import Bandwidth
 from bertd_bench.hardware.products import Product
 from bertd_bench.hardware.ways import Way
 from bertd_bench.harness.intervals import Interval
+from bertd_bench.harness.results import read
+
+DOCUMENT = "docs/lab/benchmarks.md"
 
 
 def render(card: Card, link: str = "") -> str:
@@ -36,7 +42,6 @@ def render(card: Card, link: str = "") -> str:
         ),
         *_products(card),
         *(part for model in card.models for part in _model(card, model)),
-        _energy(card),
     ]
     if card.skipped:
         said = [f"- {name}: {reason}" for name, reason in card.skipped.items()]
@@ -133,16 +138,6 @@ def _ways(card: Card, model: ModelCard) -> str:
     )
 
 
-def _energy(card: Card) -> str:
-    spent = card.energy
-    if spent.reason is not None:
-        return f"Energy: not measured; {spent.reason}."
-    return (
-        f"Energy: {spent.per_thousand_texts:.1f} J for a thousand texts, {spent.watts:.1f} W of "
-        "all packages, others' work included."
-    )
-
-
 def _counts(found: list[Bandwidth]) -> list[int]:
     return sorted({each.threads for each in found})
 
@@ -165,3 +160,12 @@ def _between(interval: Interval | None) -> str:
 def _table(heads: list[str], rows: list[list[str]]) -> str:
     lines = [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _section(folder: Path) -> str:
+    """The committed card, with a link as the document sees it."""
+    link = link_to_result("hardware.json", DOCUMENT)
+    return render(read(folder / "hardware.json", Card, "hardware"), link)
+
+
+SECTIONS = (Section(DOCUMENT, "hardware-card", _section),)

@@ -1,108 +1,137 @@
-"""Rates of ONNX Runtime's products, float32 and int8 (u8 by s8), by shape, tokens and threads.
+"""The products of a bundle's linear layers, and the rates at which ONNX Runtime does them.
 
-One run does all the products of a shape that the model has, each with weights of its own, as a
-pass through the model would: the weights come from where they come from there. Of each result one
-row is kept, so that no time goes into handing results over.
+::
+
+    graph ──> shapes, with how many of each ──> [tokens, rows] by [rows, columns], timed by itself
+
+Nothing is assumed of a family: whatever the packed graph multiplies tokens by is counted. Rates are
+by shape, tokens and threads, in float32 and int8 (u8 by s8). One run does all the products of a
+shape that the model has, each with weights of its own, as a pass through the model would: the
+weights come from where they come from there. Of each result one row is kept, so that no time goes
+into handing results over.
 """
 
 from __future__ import annotations
 
-import random
+from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnx
-import onnxruntime as ort
-from bertd_export.graph.operators import OPSET
-from bertd_server.engine import providers, sessions
+from bertd import bundle
 from bertd_server.system.setting_types import Provider
 from onnx import TensorProto, helper, numpy_helper
 from pydantic import BaseModel
 
-from bertd_bench.hardware.bandwidth import rate_interval
-from bertd_bench.hardware.shapes import Linear
-from bertd_bench.harness import rounds
-from bertd_bench.harness.intervals import Interval
-from bertd_bench.harness.noise import Watch
-from bertd_bench.harness.rounds import Measured
-from bertd_bench.harness.system import Calls
+from bertd_bench.hardware import kernels
+from bertd_bench.hardware.kernels import Meter, TimedWork
 
-Kind = Literal["fp32", "int8"]
+ProductPrecision = Literal["fp32", "int8"]
+
+_PRODUCTS = {"MatMul", "MatMulInteger", "MatMulIntegerToFloat"}  # Gemm works on a row a text
 
 
 class CannotMultiplyError(ValueError):
     """A provider does not multiply numbers of this kind; the message is the reason."""
 
 
-_OPERATOR: dict[Kind, str] = {"fp32": "MatMul", "int8": "MatMulInteger"}
+class LinearShape(BaseModel, frozen=True):
+    """Products of one shape: `[tokens, rows]` by `[rows, columns]`.
+
+    Attributes:
+        rows: of the weights; what a token brings.
+        columns: of the weights; what a token gets.
+        count: how many of them the model has.
+    """
+
+    rows: int
+    columns: int
+    count: int
+
+    @property
+    def name(self) -> str:
+        """Such as `384 x 1536`."""
+        return f"{self.rows} x {self.columns}"
+
+    def operations(self, tokens: int) -> float:
+        """Multiplications and additions of all of them."""
+        return 2.0 * tokens * self.rows * self.columns * self.count
+
+    def weight_bytes(self, width: int) -> int:
+        """Of all of them, with so many bytes a number."""
+        return self.rows * self.columns * self.count * width
 
 
-class Product(BaseModel, frozen=True):
+def shapes_of(folder: Path) -> list[LinearShape]:
+    """The shapes of a bundle's products with constant weights, in the order of the graph.
+
+    Raises:
+        bundle.BundleError: it has none, so that there is no rate to measure.
+    """
+    graph = onnx.load(folder / bundle.GRAPH_NAME, load_external_data=False).graph
+    dims = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    found = Counter(
+        dims[node.input[1]]
+        for node in graph.node
+        if node.op_type in _PRODUCTS and len(dims.get(node.input[1], ())) == 2
+    )
+    if not found:
+        raise bundle.BundleError(
+            f"the graph in {folder} has no product with constant weights: "
+            "the card is made of encoders' linear layers; choose another bundle"
+        )
+    return [LinearShape(rows=a, columns=b, count=count) for (a, b), count in found.items()]
+
+
+class Product(TimedWork, frozen=True):
     """One shape, number of tokens and threads.
 
     Attributes:
         kind: of the numbers: fp32, or int8 (uint8 tokens by int8 weights of 7 bits).
         linear: the shape, and how many products a run has.
-        measured: times of runs.
     """
 
-    kind: Kind
-    linear: Linear
+    kind: ProductPrecision
+    linear: LinearShape
     tokens: int
     threads: int
-    measured: Measured
 
     @property
-    def rate(self) -> float:
-        """1e9 operations a second; a multiplication and an addition are two."""
-        return self.linear.operations(self.tokens) / self.measured.median_ms / 1e6
-
-    @property
-    def interval(self) -> Interval | None:
-        """95 % interval of that."""
-        return rate_interval(self.linear.operations(self.tokens), self.measured)
+    def work(self) -> float:
+        """Multiplications and additions."""
+        return self.linear.operations(self.tokens)
 
 
-def measure(  # noqa: PLR0913 - a grid has its edges
-    kind: Kind,
-    linears: Sequence[Linear],
-    tokens: Sequence[int],
-    threads: Sequence[int],
-    *,
-    provider: Provider,
-    schedule: rounds.Schedule,
-    watch: Watch | None,
+def measure(
+    kind: ProductPrecision, linears: Sequence[LinearShape], tokens: Sequence[int], meter: Meter
 ) -> list[Product]:
     """Time every shape with every number of tokens and threads, in turns.
 
     Raises:
-        CannotServeError: the provider is not there.
+        CannotServeError: the provider is not there, or does not start.
         CannotMultiplyError: it does not multiply these numbers.
     """
-    systems, cells = [], []
-    for count in threads:
+    cells = []
+    calls: list[tuple[str, int, Callable[[], object]]] = []
+    for count in meter.counts:
         for linear in linears:
-            session = open_session(kind, linear, count, provider)
+            session = open_session(kind, linear, count, meter.provider)
             for number in tokens:
-                call = bound(session, kind, linear, number, provider)
+                inputs = {"x": _tokens(kind, number, linear.rows)}
                 name = f"{kind} {linear.name}, {number} tokens, {count} threads"
-                systems.append(Calls(name, count, [call]))
+                calls.append((name, count, kernels.bound(session, inputs, meter.provider)))
                 cells.append((linear, number, count))
-    seen = rounds.run(
-        systems,
-        0,
-        schedule,
-        random.Random(0),  # noqa: S311 - the order of turns is no secret
-        watch=watch,
-    )
     return [
         Product(kind=kind, linear=linear, tokens=number, threads=count, measured=each)
-        for (linear, number, count), each in zip(cells, seen, strict=True)
+        for (linear, number, count), each in zip(cells, meter.in_turns(calls), strict=True)
     ]
 
 
-def open_session(kind: Kind, linear: Linear, threads: int, provider: Provider) -> Any:
+def open_session(
+    kind: ProductPrecision, linear: LinearShape, threads: int, provider: Provider
+) -> Any:
     """ONNX Runtime on a graph of the products of one shape.
 
     Raises:
@@ -113,57 +142,34 @@ def open_session(kind: Kind, linear: Linear, threads: int, provider: Provider) -
         raise CannotMultiplyError(
             f"ONNX Runtime multiplies uint8 by int8 on the CPU alone, not with {provider}"
         )
-    options = sessions.configured(threads, sessions.SessionOptions(provider))
-    chain = providers.chain(provider)
-    session = ort.InferenceSession(_model(kind, linear), options, providers=chain)
-    providers.check_started(provider, session.get_providers())
-    return session
+    return kernels.session_of(_graph(kind, linear), threads, provider)
 
 
-def bound(
-    session: Any, kind: Kind, linear: Linear, tokens: int, provider: Provider
-) -> Callable[[], object]:
-    """A run with inputs where they are computed, and outputs left there."""
-    device = device_of(provider)
+def _tokens(kind: ProductPrecision, tokens: int, rows: int) -> np.ndarray[Any, Any]:
     rng = np.random.default_rng(0)
-    values = rng.standard_normal((tokens, linear.rows)).astype(np.float32)
     if kind == "int8":
-        values = rng.integers(0, 256, (tokens, linear.rows), np.uint8)
-    binding = session.io_binding()
-    binding.bind_ortvalue_input("x", ort.OrtValue.ortvalue_from_numpy(values, device, 0))
-    for output in session.get_outputs():
-        binding.bind_output(output.name, device)
-
-    def run() -> None:
-        session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
-
-    return run
+        return rng.integers(0, 256, (tokens, rows), np.uint8)
+    return rng.standard_normal((tokens, rows)).astype(np.float32)
 
 
-def device_of(provider: Provider) -> str:
-    """Where a provider's tensors lie, in ONNX Runtime's name."""
-    return "cuda" if provider in {"cuda", "tensorrt"} else "cpu"
-
-
-def _model(kind: Kind, linear: Linear) -> bytes:
+def _graph(kind: ProductPrecision, linear: LinearShape) -> onnx.GraphProto:
     rng = np.random.default_rng(1)
     numbers = range(linear.count)
     weights: list[Any]
     shape = (linear.rows, linear.columns)
     if kind == "fp32":
-        given, made = TensorProto.FLOAT, TensorProto.FLOAT
+        operator, given, made = "MatMul", TensorProto.FLOAT, TensorProto.FLOAT
         weights = [rng.standard_normal(shape).astype(np.float32) for _ in numbers]
     else:
-        given, made = TensorProto.UINT8, TensorProto.INT32
+        operator, given, made = "MatMulInteger", TensorProto.UINT8, TensorProto.INT32
         weights = [rng.integers(-63, 64, shape, np.int8) for _ in numbers]
     nodes = []
     for n in numbers:
         nodes += [
-            helper.make_node(_OPERATOR[kind], ["x", f"w{n}"], [f"y{n}"]),
+            helper.make_node(operator, ["x", f"w{n}"], [f"y{n}"]),
             helper.make_node("Gather", [f"y{n}", "first"], [f"row{n}"], axis=0),
         ]
-    graph = helper.make_graph(
+    return helper.make_graph(
         nodes,
         "products",
         [helper.make_tensor_value_info("x", given, ["tokens", linear.rows])],
@@ -173,6 +179,3 @@ def _model(kind: Kind, linear: Linear) -> bytes:
             *(numpy_helper.from_array(weights[n], f"w{n}") for n in numbers),
         ],
     )
-    opsets = [helper.make_opsetid("", OPSET)]
-    model: onnx.ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=10)
-    return model.SerializeToString()

@@ -11,29 +11,24 @@ slope; the card says so. (Williams, Waterman and Patterson, "Roofline", CACM 52(
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from bertd import bundle
 from bertd_server.engine.engine import Engine, EngineOptions
-from bertd_server.system.setting_types import Provider
-from pydantic import BaseModel
 
-from bertd_bench.engine.batches import random_texts
-from bertd_bench.hardware.shapes import Linear
-from bertd_bench.harness import rounds
-from bertd_bench.harness.noise import Watch
-from bertd_bench.harness.rounds import Measured
-from bertd_bench.harness.system import Calls
+from bertd_bench.hardware.kernels import Meter, TimedWork
+from bertd_bench.hardware.products import LinearShape, Product
+from bertd_bench.harness.sequences import random_texts
 
 TOKENS = (8, 32, 128, 512, 2048)
 _LONGEST = 128  # tokens of a text in these batches: attention is then small beside the products
 
 
-class Point(BaseModel, frozen=True):
+class RooflinePoint(TimedWork, frozen=True):
     """The real engine on one batch, all threads.
 
     Attributes:
@@ -43,7 +38,7 @@ class Point(BaseModel, frozen=True):
         bytes_moved: at least.
         products_ms: the same products alone, by their own measured rates; None where those were
             not measured.
-        measured: times of the engine's runs, packing included.
+        measured: of the engine's runs, packing included.
     """
 
     tokens: int
@@ -51,7 +46,6 @@ class Point(BaseModel, frozen=True):
     operations: float
     bytes_moved: float
     products_ms: float | None
-    measured: Measured
 
     @property
     def intensity(self) -> float:
@@ -59,9 +53,9 @@ class Point(BaseModel, frozen=True):
         return self.operations / self.bytes_moved
 
     @property
-    def rate(self) -> float:
-        """1e9 operations a second of the linear layers, over the time of the whole run."""
-        return self.operations / self.measured.median_ms / 1e6
+    def work(self) -> float:
+        """Operations of the linear layers."""
+        return self.operations
 
     @property
     def efficiency(self) -> float | None:
@@ -90,7 +84,7 @@ class Roof(NamedTuple):
         return min(self.peak, intensity * self.bandwidth)
 
 
-def bytes_moved(linears: Sequence[Linear], tokens: int, *, int8: bool) -> float:
+def bytes_moved(linears: Sequence[LinearShape], tokens: int, *, int8: bool) -> float:
     """Weights once, and rows of each product in and out; results are float32."""
     width = 1 if int8 else 4
     return float(
@@ -108,52 +102,47 @@ def lengths_of(tokens: int, longest: int) -> list[int]:
     return [each] * max(1, tokens // each)
 
 
-def measure(  # noqa: PLR0913 - a grid has its edges
-    folder: Path,
-    linears: Sequence[Linear],
-    threads: int,
-    *,
-    provider: Provider,
-    schedule: rounds.Schedule,
-    products_ms: dict[int, float],
-    watch: Watch | None,
-) -> list[Point]:
+def measure(
+    folder: Path, linears: Sequence[LinearShape], products: Sequence[Product], meter: Meter
+) -> list[RooflinePoint]:
     """Time the engine on batches of more and more tokens, in turns.
 
     Args:
         folder: of the bundle.
         linears: its products.
-        threads: of a run.
-        provider: what computes.
-        schedule: how often.
-        products_ms: of the products alone, by tokens.
-        watch: times its kernel between rounds.
+        products: the same, timed alone; none where they could not be.
+        meter: how.
     """
     manifest = bundle.read_manifest(folder)
-    engine = Engine(folder, manifest, EngineOptions(threads=threads, provider=provider))
+    options = EngineOptions(threads=meter.threads, provider=meter.provider)
+    engine = Engine(folder, manifest, options)
     rng = np.random.default_rng(0)
-    plans = {tokens: lengths_of(tokens, manifest.max_tokens) for tokens in TOKENS}
-
-    def call(lengths: Sequence[int]) -> Calls:
+    batches = [lengths_of(tokens, manifest.max_tokens) for tokens in TOKENS]
+    calls: list[tuple[str, int, Callable[[], object]]] = []
+    for lengths in batches:
         texts = random_texts(rng, lengths, manifest)
-        name = f"{sum(lengths)} tokens"
-        return Calls(name, threads, [lambda: engine.answer(texts, wide=engine.has_wide)])
-
-    seen = rounds.run(
-        [call(lengths) for lengths in plans.values()],
-        0,
-        schedule,
-        random.Random(0),  # noqa: S311 - the order of turns is no secret
-        watch=watch,
-    )
+        run = partial(engine.answer, texts, wide=engine.has_wide)
+        calls.append((f"{sum(lengths)} tokens", meter.threads, run))
     return [
-        Point(
+        RooflinePoint(
             tokens=sum(lengths),
             lengths=lengths,
             operations=sum(linear.operations(sum(lengths)) for linear in linears),
             bytes_moved=bytes_moved(linears, sum(lengths), int8=manifest.precision == "int8"),
-            products_ms=products_ms.get(tokens),
+            products_ms=alone_ms(products, linears, tokens, meter.threads),
             measured=each,
         )
-        for (tokens, lengths), each in zip(plans.items(), seen, strict=True)
+        for tokens, lengths, each in zip(TOKENS, batches, meter.in_turns(calls), strict=True)
     ]
+
+
+def alone_ms(
+    products: Sequence[Product], linears: Sequence[LinearShape], tokens: int, threads: int
+) -> float | None:
+    """Milliseconds of all products of a model by themselves; None if one was not timed."""
+    times = [
+        each.measured.median_ms
+        for each in products
+        if each.threads == threads and each.tokens == tokens and each.linear in linears
+    ]
+    return sum(times) if len(times) == len(linears) else None

@@ -11,28 +11,18 @@ from bertd_server.engine import providers
 from bertd_server.system import cpu
 from bertd_server.system.setting_types import Provider
 
-from bertd_bench.hardware import (
-    bandwidth,
-    cores,
-    device_memory,
-    energy,
-    products,
-    roofline,
-    shapes,
-    ways,
-)
+from bertd_bench.hardware import cores, memory, products, roofline, ways
 from bertd_bench.hardware.card import Card, ModelCard
-from bertd_bench.hardware.products import Product
+from bertd_bench.hardware.kernels import Meter
+from bertd_bench.hardware.products import LinearShape, Product, ProductPrecision
 from bertd_bench.harness import machine
-from bertd_bench.harness.noise import Distance, Watch
+from bertd_bench.harness.noise import Distance, NoiseWatch
 from bertd_bench.harness.rounds import Schedule
 from bertd_bench.harness.texts import MIXED_LENGTHS
 
-_ENERGY_SECONDS = 5.0
-
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class HardwareOptions:
     """What is measured, and how often.
 
     Attributes:
@@ -40,7 +30,7 @@ class Plan:
         provider: what computes.
         price_per_hour: of the machine.
         rounds: turns of everything.
-        turn_seconds: of each arrangement's turns; products and engine take at most as long.
+        turn_seconds: of each layout's turns; products and engine take at most as long.
         memory_bytes: to go through; None for what no cache holds.
         command: that was given.
     """
@@ -54,67 +44,48 @@ class Plan:
     command: str = "bertd bench hardware"
 
 
-def thread_counts(threads: int) -> list[int]:
-    """One, half of all where that is more, and all."""
-    return sorted({1, max(1, threads // 2), threads})
-
-
-def measure(plan: Plan, progress: Callable[[str], None]) -> Card:
+def measure(options: HardwareOptions, progress: Callable[[str], None]) -> Card:
     """Measure everything.
 
     Raises:
         CannotServeError: the provider is not there; said before anything is measured.
         bundle.BundleError: a folder holds none, or one without products.
     """
-    providers.chain(plan.provider)
-    models = [(folder, bundle.read_manifest(folder), shapes.of(folder)) for folder in plan.folders]
+    providers.chain(options.provider)
+    shapes = {folder: products.shapes_of(folder) for folder in options.folders}
     threads = cpu.usable_threads()
     here = machine.describe(threads)
     affinity = here.affinity or list(range(threads))
     schedule = Schedule(
-        plan.rounds,
+        options.rounds,
         repeats=5,
         pause_seconds=0.005,
-        steady_seconds=plan.turn_seconds,
-        turn_seconds=plan.turn_seconds / 4,
+        steady_seconds=options.turn_seconds,
+        turn_seconds=options.turn_seconds / 4,
     )
+    rates: dict[str, Product] = {}
+    cards: list[ModelCard] = []
     skipped: dict[str, str] = {}
-    with Distance(affinity) as distance, Watch(affinity, distance=distance) as watch:
+    with Distance(affinity) as distance, NoiseWatch(affinity, distance=distance) as watch:
+        meter = Meter(options.provider, threads, schedule, watch)
         progress("cores")
-        seen = cores.measure(affinity, threads, plan.rounds, watch.calibrate)
+        seen = cores.measure(affinity, threads, options.rounds, watch.calibrate)
         progress("memory")
-        size = plan.memory_bytes or bandwidth.size(seen.cache_bytes)
-        memory = (
-            bandwidth.measure(size, thread_counts(threads), schedule, watch)
-            if plan.provider == "cpu"
-            else device_memory.measure(size, threads, plan.provider, schedule, watch)
-        )
-        rates: list[Product] = []
-        cards = []
-        for folder, manifest, linears in models:
-            own, reason = _products(plan, manifest, linears, schedule, watch, progress)
-            rates += [each for each in own if each.measured.name not in _names(rates)]
-            skipped |= {f"products of {manifest.name}, {manifest.precision}": reason or ""}
-            progress(f"{manifest.name}, {manifest.precision}: engine by tokens")
-            points = roofline.measure(
-                folder,
-                linears,
-                threads,
-                provider=plan.provider,
-                schedule=schedule,
-                products_ms=alone_ms(own, linears, threads),
-                watch=watch,
-            )
-            progress(f"{manifest.name}, {manifest.precision}: lanes, threads and texts")
-            found = ways.measure(
-                folder,
-                threads,
-                MIXED_LENGTHS,
-                provider=plan.provider,
-                rounds=plan.rounds,
-                seconds=plan.turn_seconds,
-                between=watch.calibrate,
-            )
+        size = options.memory_bytes or memory.size(seen.cache_bytes)
+        bandwidth = memory.measure(size, meter)
+        for folder, linears in shapes.items():
+            manifest = bundle.read_manifest(folder)
+            title = f"{manifest.name}, {manifest.precision}"
+            progress(f"{title}: products")
+            try:
+                own = _products(manifest, linears, meter)
+            except products.CannotMultiplyError as error:
+                own = []
+                skipped[f"products of {title}"] = str(error)
+            rates = {each.measured.name: each for each in own} | rates
+            progress(f"{title}: engine by tokens")
+            points = roofline.measure(folder, linears, own, meter)
+            progress(f"{title}: lanes, threads and texts")
             weights = folder / bundle.WEIGHTS_NAME
             cards.append(
                 ModelCard(
@@ -123,82 +94,35 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> Card:
                     linears=linears,
                     file_bytes=weights.stat().st_size if weights.exists() else 0,
                     points=points,
-                    ways=found,
+                    ways=ways.measure(folder, MIXED_LENGTHS, options.turn_seconds, meter),
                 )
             )
-        progress("energy")
-        spent = _energy(plan, cards)
-        noise = watch.noise()
-    return Card(
-        command=plan.command,
-        provider=plan.provider,
-        machine=here,
-        noise=noise,
-        cores=seen,
-        bandwidth=memory,
-        products=rates,
-        models=cards,
-        mix=list(MIXED_LENGTHS),
-        price_per_hour=plan.price_per_hour,
-        energy=spent,
-        skipped={name: reason for name, reason in skipped.items() if reason},
-    )
-
-
-def alone_ms(
-    found: Sequence[Product], linears: Sequence[shapes.Linear], threads: int
-) -> dict[int, float]:
-    """Milliseconds of all products of a model by tokens, on so many threads."""
-    result = {}
-    for tokens in roofline.TOKENS:
-        times = [
-            each.measured.median_ms
-            for each in found
-            if each.threads == threads and each.tokens == tokens and each.linear in linears
-        ]
-        if len(times) == len(linears):
-            result[tokens] = sum(times)
-    return result
-
-
-def _names(found: Sequence[Product]) -> set[str]:
-    return {each.measured.name for each in found}
-
-
-def _products(  # noqa: PLR0913, PLR0917 - passed through
-    plan: Plan,
-    manifest: bundle.Manifest,
-    linears: Sequence[shapes.Linear],
-    schedule: Schedule,
-    watch: Watch,
-    progress: Callable[[str], None],
-) -> tuple[list[Product], str | None]:
-    """Rates of a bundle's products, or why there are none."""
-    if manifest.precision == "fp16" and plan.provider == "cpu":
-        return [], "fp16 weights are computed in float32 on a CPU: see the fp32 bundle's"
-    progress(f"{manifest.name}, {manifest.precision}: products")
-    threads = cpu.usable_threads()
-    try:
-        found = products.measure(
-            "int8" if manifest.precision == "int8" else "fp32",
-            linears,
-            roofline.TOKENS,
-            thread_counts(threads) if plan.provider == "cpu" else [threads],
-            provider=plan.provider,
-            schedule=schedule,
-            watch=watch,
+        return Card(
+            command=options.command,
+            provider=options.provider,
+            machine=here,
+            noise=watch.noise(),
+            cores=seen,
+            bandwidth=bandwidth,
+            products=list(rates.values()),
+            models=cards,
+            mix=list(MIXED_LENGTHS),
+            price_per_hour=options.price_per_hour,
+            skipped=skipped,
         )
-    except products.CannotMultiplyError as error:
-        return [], str(error)
-    return found, None
 
 
-def _energy(plan: Plan, cards: Sequence[ModelCard]) -> energy.Energy:
-    """Joules of the fastest way of all."""
-    number, card = max(enumerate(cards), key=lambda pair: pair[1].best.rate)
-    best, folder = card.best, plan.folders[number]
+def _products(
+    manifest: bundle.Manifest, linears: Sequence[LinearShape], meter: Meter
+) -> list[Product]:
+    """Rates of a bundle's products.
 
-    runner = ways.Runner(folder, ways.Arrangement(best.lanes, best.threads), plan.provider)
-    batches = ways.batches(bundle.read_manifest(folder), MIXED_LENGTHS, best.texts)
-    seconds = min(_ENERGY_SECONDS, 10 * plan.turn_seconds)
-    return energy.measure(lambda: runner.answered(batches, seconds))
+    Raises:
+        CannotMultiplyError: they cannot be had.
+    """
+    if manifest.precision == "fp16" and meter.provider == "cpu":
+        raise products.CannotMultiplyError(
+            "fp16 weights are computed in float32 on a CPU: see the fp32 bundle's"
+        )
+    kind: ProductPrecision = "int8" if manifest.precision == "int8" else "fp32"
+    return products.measure(kind, linears, roofline.TOKENS, meter)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -22,14 +22,15 @@ from bertd_server.engine.packing import TokenSequence
 from bertd_server.system.setting_types import Provider
 from pydantic import BaseModel
 
-from bertd_bench.engine.batches import random_texts
+from bertd_bench.hardware.kernels import Meter
 from bertd_bench.harness.intervals import Interval, median_interval, median_of
+from bertd_bench.harness.sequences import random_texts
 
 TEXTS = (8, 16, 32, 64)  # of a batch
 _ENGINES = 4  # at once at most, since each holds the weights
 
 
-class Arrangement(NamedTuple):
+class LaneLayout(NamedTuple):
     """So many batches at once, each on so many threads."""
 
     lanes: int
@@ -37,7 +38,7 @@ class Arrangement(NamedTuple):
 
 
 class Way(BaseModel, frozen=True):
-    """One arrangement and size of batch.
+    """One layout and size of batch.
 
     Attributes:
         lanes: batches at once.
@@ -69,16 +70,16 @@ class Way(BaseModel, frozen=True):
         return self.rate * self.mean_tokens
 
 
-def arrangements(threads: int, provider: Provider = "cpu") -> list[Arrangement]:
+def layouts(threads: int, provider: Provider = "cpu") -> list[LaneLayout]:
     """Lanes and threads that fill this machine, and one thread alone.
 
     A device has no threads: there it is one lane or two.
     """
     if provider != "cpu":
-        return [Arrangement(1, 1), Arrangement(2, 1)]
-    found = [Arrangement(1, 1), Arrangement(threads, 1), Arrangement(1, threads)]
+        return [LaneLayout(1, 1), LaneLayout(2, 1)]
+    found = [LaneLayout(1, 1), LaneLayout(threads, 1), LaneLayout(1, threads)]
     found += [
-        Arrangement(lanes, threads // lanes)
+        LaneLayout(lanes, threads // lanes)
         for lanes in (2, 4)
         if threads % lanes == 0 and threads // lanes > 1
     ]
@@ -86,11 +87,11 @@ def arrangements(threads: int, provider: Provider = "cpu") -> list[Arrangement]:
 
 
 class Runner:
-    """Engines of a bundle in one arrangement."""
+    """Engines of a bundle in one layout."""
 
-    def __init__(self, folder: Path, arrangement: Arrangement, provider: Provider) -> None:
-        self.arrangement = arrangement
-        lanes, threads = arrangement
+    def __init__(self, folder: Path, layout: LaneLayout, provider: Provider) -> None:
+        self.layout = layout
+        lanes, threads = layout
         self._wide = threads > 1
         count = lanes if self._wide else 1
         if count > _ENGINES:
@@ -113,8 +114,8 @@ class Runner:
                 done += 1
             return texts
 
-        with ThreadPoolExecutor(self.arrangement.lanes) as pool:
-            texts = sum(pool.map(work, range(self.arrangement.lanes)))
+        with ThreadPoolExecutor(self.layout.lanes) as pool:
+            texts = sum(pool.map(work, range(self.layout.lanes)))
         return texts / (time.perf_counter() - begin)
 
 
@@ -132,44 +133,34 @@ def batches(
     ]
 
 
-def measure(  # noqa: PLR0913 - a grid has its edges
-    folder: Path,
-    threads: int,
-    mix: Sequence[int],
-    *,
-    provider: Provider,
-    rounds: int,
-    seconds: float,
-    between: Callable[[], None],
-) -> list[Way]:
-    """Rate every arrangement with every size of batch, in turns.
+def measure(folder: Path, mix: Sequence[int], seconds: float, meter: Meter) -> list[Way]:
+    """Rate every layout with every size of batch, in turns.
 
     Args:
         folder: of the bundle.
-        threads: of this machine.
         mix: lengths of texts, in tokens.
-        provider: what computes.
-        rounds: of each.
         seconds: of a turn.
-        between: called before every round.
+        meter: how many rounds, and what computes.
     """
     manifest = bundle.read_manifest(folder)
     mix = [min(length, manifest.max_tokens) for length in mix]
-    runners = [Runner(folder, each, provider) for each in arrangements(threads, provider)]
+    layouts_here = layouts(meter.threads, meter.provider)
+    runners = [Runner(folder, each, meter.provider) for each in layouts_here]
     work = {texts: batches(manifest, mix, texts) for texts in TEXTS}
     turns = [(runner, texts) for runner in runners for texts in TEXTS]
     seen: dict[tuple[Runner, int], list[float]] = {turn: [] for turn in turns}
     rng = random.Random(0)  # noqa: S311 - the order of turns is no secret
     for runner, texts in turns:
         runner.answered(work[texts], 0)
-    for _ in range(rounds):
-        between()
+    for _ in range(meter.schedule.rounds):
+        if meter.watch is not None:
+            meter.watch.calibrate()
         for runner, texts in rng.sample(turns, len(turns)):
             seen[runner, texts].append(runner.answered(work[texts], seconds))
     return [
         Way(
-            lanes=runner.arrangement.lanes,
-            threads=runner.arrangement.threads,
+            lanes=runner.layout.lanes,
+            threads=runner.layout.threads,
             texts=texts,
             rounds=rates,
             mean_tokens=sum(mix) / len(mix),

@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -181,12 +180,7 @@ class Distance:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._handover is not None:
             self._handover.close()
 
@@ -194,25 +188,16 @@ class Distance:
         """Nanoseconds of a turn, the best of three; 0 where it cannot be had."""
         if self._handover is None:
             return 0
-        times: list[int] = []
-        for _ in range(3):
-            time_ns = self._handover.time()
-            if time_ns is None:
-                return 0
-            times.append(time_ns)
-        found = min(times)
+        found = min(self._handover.time() or 0 for _ in range(3))
         self.nearest_ns = min(found or self.nearest_ns, self.nearest_ns or found)
         return found
 
 
-class Watch:
+class NoiseWatch:
     """Watches a run; use it as a context, and ask for the noise at its end."""
 
     def __init__(
-        self,
-        cores: Sequence[int],
-        load: float | None = None,
-        distance: Distance | None = None,
+        self, cores: Sequence[int], load: float | None = None, distance: Distance | None = None
     ) -> None:
         """Begin.
 
@@ -228,19 +213,13 @@ class Watch:
         self._load = (os.getloadavg()[0] if load is None else load) / len(self._cores)
         self._kernel = Kernel(len(self._cores))
         self._calibration: list[list[int]] = []
-        self._own_ended = 0.0
         self._begin = read_times(self._cores)
         self._own_begin = cputime.of_tree(os.getpid())
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._kernel.close()
 
     def calibrate(self) -> None:
@@ -259,17 +238,13 @@ class Watch:
         if found:
             self._handovers.append(found)
 
-    def ended(self, cpu_seconds: float) -> None:
-        """A process of ours has ended and had taken so much: it was none of the others."""
-        self._own_ended += cpu_seconds
-
     def noise(self) -> Noise:
         """What was seen so far."""
         end = read_times(self._cores)
         steal = others = None
         if self._begin is not None and end is not None:
             total = max(end.total - self._begin.total, 1e-9)
-            own = cputime.of_tree(os.getpid()) + self._own_ended - self._own_begin
+            own = cputime.of_tree(os.getpid()) - self._own_begin
             steal = (end.stolen - self._begin.stolen) / total
             others = max(0.0, (end.busy - self._begin.busy - own) / total)
         return Noise(

@@ -7,9 +7,9 @@
     round 2   kernel · pause [C …] · pause [B …] · pause [A …]          an order shuffled anew
 
 A slow minute of the machine falls on all, and while cores are further apart than before, a turn
-waits. Between turns a pause lets the threads of the one before
-go to sleep; a system in a process of its own is stopped while others have theirs. The first calls
-of a turn are not timed: others have had the caches since.
+waits. Between turns a pause lets the threads of the one before go to sleep; a system in a process
+of its own is stopped while others have theirs. The first calls of a turn are not timed: others
+have had the caches since.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from bertd_bench.harness.intervals import Interval, median_interval, median_of
-from bertd_bench.harness.noise import Watch
+from bertd_bench.harness.noise import NoiseWatch
 from bertd_bench.harness.steady import Warmup, warm_up
 from bertd_bench.harness.system import SystemUnderTest
 
@@ -57,7 +57,7 @@ class Schedule:
         return max(2, min(self.repeats, int(self.turn_seconds * 1e9 / warmup.last_ns)))
 
 
-class Measured(BaseModel, frozen=True):
+class SystemTimes(BaseModel, frozen=True):
     """All that was seen of one contestant with one sample.
 
     Attributes:
@@ -135,8 +135,8 @@ class _Tally:
         finally:
             self.system.rest()
 
-    def measured(self) -> Measured:
-        return Measured(
+    def measured(self) -> SystemTimes:
+        return SystemTimes(
             name=self.system.name,
             threads=self.system.threads,
             warmup=self.warmup,
@@ -152,10 +152,10 @@ def run(  # noqa: PLR0913 - the clock and the sleep are there for tests in virtu
     schedule: Schedule,
     rng: random.Random,
     *,
-    watch: Watch | None = None,
+    watch: NoiseWatch | None = None,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
-) -> list[Measured]:
+) -> list[SystemTimes]:
     """Time every system with one sample; gives one result for each, in their order.
 
     Args:

@@ -2,8 +2,7 @@
 
 As in MLPerf's LoadGen, nothing here knows what a sample is or how it is answered::
 
-    SampleLibrary   how many samples, load(indices), unload(indices)       untimed
-    SystemUnderTest turn(index, repeats) -> nanoseconds of each answer     timed
+    SystemUnderTest   turn(index, repeats) -> nanoseconds of each answer
 
 A turn is timed by the system itself, with the harness's loop (:func:`timed`), so that one in
 another process is charged for its answers and not for the pipe.
@@ -15,22 +14,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
-
-
-class SampleLibrary(Protocol):
-    """Samples by number, from 0."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-        ...
-
-    def load(self, indices: Sequence[int]) -> None:
-        """Make these ready for every system; not timed."""
-        ...
-
-    def unload(self, indices: Sequence[int]) -> None:
-        """Forget these."""
-        ...
 
 
 class SystemUnderTest(Protocol):

@@ -1,4 +1,4 @@
-"""From exec to the first right answer: `bertd serve` over gRPC against a PyTorch script."""
+"""From exec to the first right answer: `bertd serve` over gRPC against a script of PyTorch."""
 
 from __future__ import annotations
 
@@ -6,50 +6,48 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-from bertd import bundle
 from bertd_client import Client
-from bertd_server.system import cpu
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from bertd_bench.contestants.eager import (
     TOLERANCE,
     BenchError,
-    Subject,
-    eager,
-    open_subject,
+    ModelPair,
     server_process,
 )
-from bertd_bench.harness import machine, report
-from bertd_bench.install import minimal_torch
 
 TEXT = "The first answer is the one that people wait for."
 SERVER = "bertd serve"
 SCRIPT = "PyTorch script"
 
+# The least that a user of PyTorch writes: one embedding, printed as JSON.
+_SCRIPT = """
+import json, sys, torch
+from transformers import AutoModel, AutoTokenizer
+source, text = sys.argv[1:]
+tokenizer = AutoTokenizer.from_pretrained(source)
+model = AutoModel.from_pretrained(source).eval()
+with torch.inference_mode():
+    pooled = model(**tokenizer(text, return_tensors="pt")).last_hidden_state.mean(dim=1)
+print(json.dumps(pooled[0].tolist()), flush=True)
+"""
 
-def server_start(subject: Subject, threads: int, expected: NDArray[np.float32]) -> int:
-    """Nanoseconds from exec of `bertd serve` until its first answer has come, and is right."""
+
+def _server(model: ModelPair, threads: int) -> tuple[int, NDArray[np.float32]]:
     begin = time.perf_counter_ns()
-    with server_process(subject.bundle, threads) as server:
+    with server_process(model.bundle, threads) as server:
         server.wait_until_listening()
         with Client(server.address) as client:
             vector = client.embed([TEXT], prompt_name="", timeout=60)[0]
-            elapsed = time.perf_counter_ns() - begin
-    _check(SERVER, vector, expected)
-    return elapsed
+            return time.perf_counter_ns() - begin, vector
 
 
-def script_start(subject: Subject, threads: int, expected: NDArray[np.float32]) -> int:
-    """Nanoseconds from exec of the script until its embedding is on standard output."""
-    script = str(Path(minimal_torch.__file__))
+def _script(model: ModelPair) -> tuple[int, NDArray[np.float32]]:
     begin = time.perf_counter_ns()
     with subprocess.Popen(  # noqa: S603 - our own script
-        [sys.executable, script, subject.checkpoint, TEXT, str(threads)],
+        [sys.executable, "-c", _SCRIPT, model.checkpoint, TEXT],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     ) as process:
@@ -57,56 +55,38 @@ def script_start(subject: Subject, threads: int, expected: NDArray[np.float32]) 
         elapsed = time.perf_counter_ns() - begin
     if not line or process.returncode:
         raise BenchError(f"the PyTorch script ended with {process.returncode}")
-    _check(SCRIPT, np.array(json.loads(line), np.float32), expected)
-    return elapsed
+    return elapsed, np.array(json.loads(line), np.float32)
 
 
-def measure_starts(subject: Subject, threads: int, runs: int) -> dict[str, list[int]]:
-    """Start both in turn, `runs` times, after one unrecorded start of each."""
-    expected = eager(subject.checkpoint, threads)([TEXT])[0]
-    starts: dict[str, Callable[[Subject, int, NDArray[np.float32]], int]] = {
-        SCRIPT: script_start,
-        SERVER: server_start,
-    }
-    samples: dict[str, list[int]] = {name: [] for name in starts}
-    for run in range(runs + 1):
-        for name, start in starts.items():
-            elapsed = start(subject, threads, expected)
-            if run:  # the first start fills the file cache
-                samples[name].append(elapsed)
-    return samples
+def measure(model: ModelPair, threads: int, runs: int) -> dict[str, list[int]]:
+    """Nanoseconds of so many starts of each, in turns, after one that fills the file cache.
 
-
-def _check(name: str, vector: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
-    if vector.shape != expected.shape or not float(np.abs(vector - expected).max()) <= TOLERANCE:
-        raise BenchError(f"the first answer of {name} is not that of PyTorch eager")
-
-
-def cold_start(model: str | None, threads: int | None, runs: int) -> report.Report:
-    """Compare the time from exec to the first right answer.
+    Args:
+        model: whose vectors are means, of unit length or not.
+        threads: of the server; PyTorch takes all that are usable.
+        runs: of each.
 
     Raises:
-        BenchError: a start failed, or its answer is wrong.
+        BenchError: a start failed, or the answers differ.
     """
-    usable = cpu.usable_threads()
-    threads = threads or usable
-    here = machine.describe(usable)
-    with open_subject(model) as subject:
-        tokenizer = Tokenizer.from_file(str(subject.bundle / bundle.TOKENIZER_NAME))
-        samples = measure_starts(subject, threads, runs)
-        name = bundle.read_manifest(subject.bundle).name
-    return report.Report(
-        benchmark="cold-start",
-        model=name if model is None else model,
-        threads=threads,
-        baseline=SCRIPT,
-        machine=here,
-        cases=[
-            report.case_result(
-                "exec to first answer",
-                len(tokenizer.encode(TEXT)),
-                samples,
-                baseline=SCRIPT,
-            )
-        ],
-    )
+    samples: dict[str, list[int]] = {SCRIPT: [], SERVER: []}
+    for _ in range(runs + 1):
+        script, expected = _script(model)
+        server, vector = _server(model, threads)
+        check(vector, expected)
+        samples[SCRIPT].append(script)
+        samples[SERVER].append(server)
+    return {name: each[1:] for name, each in samples.items()}
+
+
+def check(vector: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    """Refuse to time a wrong answer.
+
+    Raises:
+        BenchError: the server's vector does not point where the script's does.
+    """
+    if vector.shape == expected.shape:
+        units = [each / np.linalg.norm(each) for each in (vector, expected)]
+        if float(np.abs(units[0] - units[1]).max()) <= TOLERANCE:
+            return
+    raise BenchError(f"the first answer of {SERVER} is not that of the {SCRIPT}")

@@ -3,7 +3,8 @@
 ::
 
     source ──pip──> fresh environment ─┬─> packages and their bytes ─┐
-                                       └─> imports, timed ───────────┴─> Footprint ──> documents
+                                       └─> imports, timed ───────────┼─> Footprint ──> documents
+    here ──────────────────> the default model served, first answer ─┘
 
 The container of deploy/Containerfile installs the same, so that the list is the image's too.
 """
@@ -12,26 +13,24 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import venv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from bertd_server.system import cpu
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from bertd_bench.contestants.eager import BenchError
+from bertd_bench.contestants.eager import BenchError, open_subject
 from bertd_bench.harness import machine
+from bertd_bench.install import coldstart
 
 EXTRA = "server"
 IMPORTS = ("bertd_client", "bertd_server.process.app")
 """What is timed: what an application imports, and all that a server imports."""
-
-_MB = 1e6
-_LISTED = 1.0  # MB from which a package has a row of its own
 
 # Files as their installer has recorded them, compiled ones included.
 _PACKAGES = """
@@ -67,16 +66,24 @@ class Package(BaseModel, frozen=True):
 
 
 class Footprint(BaseModel, frozen=True):
-    """A serving install; `imports` has the nanoseconds of each run, by module."""
+    """A serving install.
 
+    Attributes:
+        imports: nanoseconds of each run, by module.
+        starts: nanoseconds from exec to the first answer of each run, by who answered; empty in
+            results that were measured without.
+    """
+
+    benchmark: Literal["footprint"] = "footprint"
     machine: machine.Machine
     packages: list[Package]
     imports: dict[str, list[int]]
+    starts: dict[str, list[int]] = {}
 
     @property
     def megabytes(self) -> float:
         """Of all packages, in units of 10^6 bytes."""
-        return sum(package.bytes for package in self.packages) / _MB
+        return sum(package.bytes for package in self.packages) / 1e6
 
 
 def install(source: Path, folder: Path) -> Path:
@@ -119,66 +126,23 @@ def import_times(python: Path, module: str, runs: int) -> list[int]:
 
 
 def measure(source: Path, runs: int, progress: Callable[[str], None]) -> Footprint:
-    """Install, list and time."""
-    described = machine.describe(cpu.usable_threads())
+    """Install, list and time.
+
+    Raises:
+        BenchError: pip could not install, or a start failed.
+    """
+    threads = cpu.usable_threads()
+    described = machine.describe(threads)
     with tempfile.TemporaryDirectory(prefix="bertd-footprint-") as folder:
         progress(f"installing {source.resolve()}[{EXTRA}]")
         python = install(source.resolve(), Path(folder) / "environment")
         progress("timing imports")
-        return Footprint(
-            machine=described,
-            packages=packages(python),
-            imports={module: import_times(python, module, runs) for module in IMPORTS},
-        )
-
-
-def read(path: Path) -> Footprint:
-    """Read a result of `bertd bench footprint`.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        return Footprint.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        raise ValueError(f"{path} is no result of `bertd bench footprint`: {error}") from error
-
-
-def sentence(footprint: Footprint, link: str) -> str:
-    """The two numbers of the README."""
-    client, server = (statistics.median(footprint.imports[module]) / 1e6 for module in IMPORTS)
-    runs = min(len(samples) for samples in footprint.imports.values())
-    described = footprint.machine
-    busy = ", which is busy: measure again" if described.busy else ""
-    return (
-        f"`pip install '.[{EXTRA}]'` brings {len(footprint.packages)} packages of "
-        f"{footprint.megabytes:.0f} MB, no torch among them. What `bertd serve` imports takes "
-        f"{server:.0f} ms, what the Python client imports {client:.0f} ms (medians of {runs}; "
-        f"Python {described.versions['python']}, {described.cpu}, load "
-        f"{described.load_average[0]:.2f} before the run{busy}; "
-        f"[`{link}`]({link}))."
-    )
-
-
-def table(footprint: Footprint, link: str) -> str:
-    """The packages, the largest first; the small ones in one row."""
-    ordered = sorted(footprint.packages, key=lambda package: -package.bytes)
-    large = [package for package in ordered if package.bytes / _MB >= _LISTED]
-    small = sorted(ordered[len(large) :], key=lambda package: package.name)
-    rows = [f"| {p.name} {p.version} | {p.bytes / _MB:.1f} |" for p in large]
-    rest = ", ".join(f"{package.name} {package.version}" for package in small)
-    python, architecture = footprint.machine.versions["python"], footprint.machine.architecture
-    return "\n".join(
-        [
-            f"Python {python}, {architecture}: [`{link}`]({link}).",
-            "",
-            "| package | MB |",
-            "|---|---|",
-            *rows,
-            f"| {rest} | {sum(package.bytes for package in small) / _MB:.1f} |",
-            f"| **{len(ordered)} packages** | **{footprint.megabytes:.1f}** |",
-        ]
-    )
+        installed = packages(python)
+        imports = {module: import_times(python, module, runs) for module in IMPORTS}
+    progress("timing cold starts")
+    with open_subject(None) as model:
+        starts = coldstart.measure(model, threads, runs)
+    return Footprint(machine=described, packages=installed, imports=imports, starts=starts)
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:

@@ -1,1 +1,7 @@
-"""Load on a real server over gRPC: saturation, light load, overload, bulk calls, a soak."""
+"""Servers under load, each in a process of its own.
+
+::
+
+    client process ──rates, up and down──> bertd, eager behind its front end ──> ramps
+                   ──same bytes──> bertd without a model, an echo ──> CPU seconds a message
+"""

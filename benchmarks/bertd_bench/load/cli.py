@@ -1,4 +1,4 @@
-"""`bertd bench load`."""
+"""`bertd bench load` and `front-end`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 
 import click
 
-RESULTS = Path("benchmarks/results/load.json")
-_QUICK = {"seconds": 3.0, "rounds": 1}
+from bertd_bench import options
 
 
 @click.command()
@@ -19,7 +18,7 @@ _QUICK = {"seconds": 3.0, "rounds": 1}
     help="A checkpoint with mean pooling and normalising. Default: all-MiniLM-L6-v2.",
 )
 @click.option("--contestant", "names", multiple=True, metavar="NAME", help="Default: all.")
-@click.option("--threads", type=click.IntRange(min=1), help="Of each. Default: all usable cores.")
+@options.threads
 @click.option(
     "--objective-ms",
     type=click.FloatRange(min=1),
@@ -27,16 +26,9 @@ _QUICK = {"seconds": 3.0, "rounds": 1}
     show_default=True,
     help="99 % of all requests must be answered within it.",
 )
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0.1),
-    default=4.0,
-    show_default=True,
-    help="Length of a step; up to three times that where few requests come.",
-)
-@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
+@options.seconds(4.0, 0.1, "Length of a step; up to three times that where few requests come.")
+@options.rounds(3)
 @click.option("--steps", type=click.IntRange(min=1), default=16, show_default=True, help="At most.")
-@click.option("--quick", is_flag=True, help="One round of steps of 3 seconds.")
 @click.option(
     "--set",
     "settings",
@@ -44,22 +36,7 @@ _QUICK = {"seconds": 3.0, "rounds": 1}
     multiple=True,
     help="A setting of `bertd serve`, for all that are behind its front end.",
 )
-@click.option(
-    "--peers-python",
-    "pythons",
-    multiple=True,
-    metavar="PATH",
-    type=click.Path(exists=True, dir_okay=False),
-    help="Interpreter that may have Infinity. Default: .peers/*/bin/python.",
-)
-@click.option(
-    "--json",
-    "json_path",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help=f"Also write the results, every sample included, such as {RESULTS}; "
-    "compressed above 2 MB.",
-)
+@options.json_path
 def load(  # noqa: PLR0913, PLR0917 - click's parameters
     model: str | None,
     names: tuple[str, ...],
@@ -68,9 +45,7 @@ def load(  # noqa: PLR0913, PLR0917 - click's parameters
     seconds: float,
     rounds: int,
     steps: int,
-    quick: bool,
     settings: tuple[str, ...],
-    pythons: tuple[str, ...],
     json_path: Path | None,
 ) -> None:
     """Find the highest rate that bertd, and what it is compared with, answers in time.
@@ -82,40 +57,73 @@ def load(  # noqa: PLR0913, PLR0917 - click's parameters
 
     from bertd_bench.compare.process import PeerError
     from bertd_bench.contestants.eager import BenchError
-    from bertd_bench.load import results, run, table
-    from bertd_bench.load.processes import CONTESTANTS
-    from bertd_bench.load.serve_cli import parse
+    from bertd_bench.harness import results
+    from bertd_bench.load import document, run
+    from bertd_bench.load.contestants import CONTESTANTS
 
     known = {each.name: each for each in CONTESTANTS}
     for name in names:
         if name not in known:
             raise click.UsageError(f"--contestant {name} is not one of: {'; '.join(known)}")
-    if json_path is not None and not json_path.absolute().parent.is_dir():
-        raise click.UsageError(f"--json: {json_path.absolute().parent} is not a folder")
-    choices = run.Choices(
+    chosen = run.RampOptions(
         model=model,
         contestants=[each for each in CONTESTANTS if not names or each.name in names],
         threads=threads,
         objective=objective_ms / 1e3,
-        seconds=_QUICK["seconds"] if quick else seconds,
-        rounds=int(_QUICK["rounds"]) if quick else rounds,
+        seconds=seconds,
+        rounds=rounds,
         steps=steps,
-        settings=parse(settings),
-        pythons=pythons,
-        command=shlex.join(["bertd", *_arguments()]),
+        settings=_parsed(settings),
+        command=shlex.join(["bertd", *sys.argv[1:]]),
     )
     try:
-        report = run.measure(choices, lambda line: click.echo(line, err=True))
+        report = run.measure(chosen, lambda line: click.echo(line, err=True))
     except (BenchError, ExportError, PeerError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(table.to_markdown(report))
+    click.echo(document.goodput(report))
     if json_path is not None:
         click.echo(f"{results.write(report, json_path)} is written", err=True)
 
 
-def _arguments() -> list[str]:
-    """Of this command, as it was called; what a test calls has none."""
-    return sys.argv[1:] if "load" in sys.argv else ["bench", "load"]
+@click.command("front-end")
+@options.bundle
+@options.seconds(1.5, 0.05, "Length of one turn.")
+@options.rounds(5)
+@options.json_path
+def front_end(bundle: Path | None, seconds: float, rounds: int, json_path: Path | None) -> None:
+    """Measure the server's CPU time for a call without the model's, beside a bare gRPC echo.
+
+    Without BUNDLE, the embedded default model.
+    """
+    from bertd.bundle import BundleError
+    from bertd_server.models import default_model
+    from grpc import RpcError
+
+    from bertd_bench.harness import results
+    from bertd_bench.load import document
+    from bertd_bench.load import front_end as measurement
+    from bertd_bench.load.spawned import SpawnError
+
+    try:
+        report = measurement.measure(
+            bundle or default_model.ensure_bundle(),
+            seconds=seconds,
+            rounds=rounds,
+            progress=lambda line: click.echo(f"measuring {line}", err=True),
+        )
+    except (BundleError, SpawnError, RpcError, default_model.NoDefaultModelError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(document.front_end(report))
+    if json_path is not None:
+        results.write(report, json_path)
 
 
-COMMANDS = (load,)
+def _parsed(settings: tuple[str, ...]) -> dict[str, str]:
+    """Settings of `bertd serve` by their names."""
+    parsed = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise click.UsageError(f"--set {setting} is not NAME=VALUE, such as lanes=2")
+        parsed[name.replace("-", "_")] = value
+    return parsed

@@ -1,7 +1,7 @@
 """A cheap client in a process of its own: bytes out, bytes in, nothing decoded.
 
-It shares cores with the server, so what it costs is taken from what is measured. Requests are
-serialised before the clock starts and answers stay bytes; its CPU time is reported.
+It shares cores with the server, so what it costs is taken from what is measured: requests are
+serialised before the clock starts, and answers stay bytes.
 """
 
 from __future__ import annotations
@@ -11,52 +11,40 @@ import math
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import grpc
 
-from bertd_bench.load.generator import Closed, Open, Outcome, Record, Reply, Send, run
+from bertd_bench.load.generator import (
+    Closed,
+    Open,
+    RequestOutcome,
+    SendResult,
+    TimedRequest,
+    run,
+)
 
 EMBED = "/bertd.v1.InferenceService/Embed"
-PUSHBACK = "grpc-retry-pushback-ms"
 # What gRPC itself says when the client's own timer ends a call.
-LOCAL_DEADLINE = "Deadline Exceeded"
+_LOCAL_DEADLINE = "Deadline Exceeded"
 _PRIORITY = -5  # stands for a client on a machine of its own, which would not wait for a core
 _OPTIONS = (("grpc.max_receive_message_length", -1),)
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
-    """One load, and the requests that it cycles through.
+class ClientLoad:
+    """A load, and the requests that it cycles through.
 
     Attributes:
-        answer_bytes: what the vectors of one whole answer take; one with less lacks some.
-        keep: whether records hold the answers.
-        method: that is called.
+        load: when requests are sent.
+        requests: as on the wire.
+        keep: whether what is reported holds the answers.
     """
 
     load: Closed | Open
     requests: tuple[bytes, ...]
-    answer_bytes: int
     keep: bool = False
-    method: str = EMBED
-
-
-@dataclass(frozen=True, slots=True)
-class ClientRun:
-    """What a client saw.
-
-    Attributes:
-        records: of each stream.
-        cpu_seconds: that the client's process used.
-        seconds: from start to end.
-    """
-
-    records: list[list[Record]]
-    cpu_seconds: float
-    seconds: float
 
 
 def process_pool() -> ProcessPoolExecutor:
@@ -64,49 +52,37 @@ def process_pool() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _prefer)
 
 
-def put_load(address: str, streams: Sequence[Stream]) -> ClientRun:
-    """Run all streams at once against the server at an address."""
-    return asyncio.run(_put_load(address, streams))
+def put_load(address: str, load: ClientLoad) -> tuple[list[TimedRequest], float]:
+    """Put a load on the server at an address; gives its requests, and how many seconds it took."""
+    return asyncio.run(_put_load(address, load))
 
 
-async def _put_load(address: str, streams: Sequence[Stream]) -> ClientRun:
+async def _put_load(address: str, load: ClientLoad) -> tuple[list[TimedRequest], float]:
     async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
         await channel.channel_ready()
-        cpu, begin = time.process_time(), time.perf_counter()
-        records = await asyncio.gather(
-            *(run(stream.load, sender(channel, stream)) for stream in streams)
-        )
-        return ClientRun(records, time.process_time() - cpu, time.perf_counter() - begin)
+        ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(EMBED)
+
+        async def send(number: int, within: float) -> SendResult:
+            if within <= 0:
+                return SendResult(RequestOutcome.EXPIRED)
+            timeout = None if within == math.inf else within
+            try:
+                answer = await ask(load.requests[number % len(load.requests)], timeout=timeout)
+            except grpc.aio.AioRpcError as error:
+                return _failed(error)
+            return SendResult(RequestOutcome.ANSWERED, answer=answer if load.keep else b"")
+
+        begin = time.perf_counter()
+        return await run(load.load, send), time.perf_counter() - begin
 
 
-def sender(channel: grpc.aio.Channel, stream: Stream) -> Send:
-    """Sends serialised Embed calls, in turn."""
-    embed: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(stream.method)
-    requests = stream.requests
-
-    async def send(number: int, within: float) -> Reply:
-        if within <= 0:
-            return Reply(Outcome.EXPIRED)
-        timeout = None if within == math.inf else within
-        try:
-            answer = await embed(requests[number % len(requests)], timeout=timeout)
-        except grpc.aio.AioRpcError as error:
-            return _reply(error)
-        if len(answer) < stream.answer_bytes:
-            return Reply(Outcome.PARTIAL)
-        return Reply(Outcome.ANSWERED, answer=answer if stream.keep else b"")
-
-    return send
-
-
-def _reply(error: grpc.aio.AioRpcError) -> Reply:
+def _failed(error: grpc.aio.AioRpcError) -> SendResult:
     code, detail = error.code(), error.details() or ""
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED and detail == LOCAL_DEADLINE:
-        return Reply(Outcome.EXPIRED)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and detail == _LOCAL_DEADLINE:
+        return SendResult(RequestOutcome.EXPIRED)
     if code in {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED}:
-        metadata = error.trailing_metadata() or ()
-        return Reply(Outcome.REFUSED, any(key == PUSHBACK for key, _ in metadata), detail)
-    return Reply(Outcome.FAILED, detail=f"{code.name}: {detail}")
+        return SendResult(RequestOutcome.REFUSED, detail)
+    return SendResult(RequestOutcome.FAILED, f"{code.name}: {detail}")
 
 
 def _prefer() -> None:

@@ -2,7 +2,7 @@
 
 ::
 
-    sequences of a batch ──handling──> groups ──pad──> transformers' model ──mean, normalise──> rows
+    sequences ──by length──> groups ──pad──> transformers' model ──mean, normalise──> rows
 
 A narrow run has one thread and a wide one all, as with bertd's engine, and both are measured at
 the start in the same way, so that the scheduler chooses among them as it does for its own.
@@ -29,11 +29,6 @@ from transformers.utils import logging as transformers_logging
 
 from bertd_bench.contestants.handling import groups
 
-PADDED = "padded"
-BY_LENGTH = "by length"
-ONE_BY_ONE = "one by one"
-HANDLINGS = (PADDED, BY_LENGTH, ONE_BY_ONE)
-
 
 class EagerEngine:
     """A stock model in evaluation mode; see :class:`bertd_server.models.model.Ready`.
@@ -42,21 +37,17 @@ class EagerEngine:
         checkpoint: its folder; its embeddings are means of the last hidden state, normalised.
         manifest: of the bundle that was exported from it.
         options: threads and lanes.
-        handling: of a batch with texts of unlike lengths, one of `HANDLINGS`.
     """
 
     max_batch_tokens = NO_LIMIT
     provider = "PyTorch eager"
     outputs = (bundle.SENTENCE_EMBEDDING,)
 
-    def __init__(
-        self, checkpoint: Path, manifest: bundle.Manifest, options: EngineOptions, handling: str
-    ) -> None:
+    def __init__(self, checkpoint: Path, manifest: bundle.Manifest, options: EngineOptions) -> None:
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self.manifest, self.options = manifest, options
         self.lanes = options.lanes or options.threads
         self.has_wide = options.threads > 1
-        self._handling = handling
         self._model: Any = AutoModel.from_pretrained(checkpoint).eval()
         self._typed = getattr(self._model.config, "type_vocab_size", 0) > 0
         self._pad = self._model.config.pad_token_id or 0
@@ -72,7 +63,7 @@ class EagerEngine:
         """One vector a sequence: float32 `[1, dimensions]`."""
         self._use(self.options.threads if wide else 1)
         rows: list[Float32Array] = [np.empty(0, np.float32)] * len(sequences)
-        for group in self._groups(sequences):
+        for group in groups([len(sequence) for sequence in sequences]):
             vectors = self._embed([sequences[place] for place in group])
             for number, place in enumerate(group):
                 rows[place] = vectors[number : number + 1]
@@ -83,13 +74,6 @@ class EagerEngine:
         if getattr(self._local, "threads", 0) != threads:
             torch.set_num_threads(threads)
             self._local.threads = threads
-
-    def _groups(self, sequences: Sequence[TokenSequence]) -> list[list[int]]:
-        if self._handling == PADDED:
-            return [list(range(len(sequences)))]
-        if self._handling == ONE_BY_ONE:
-            return [[place] for place in range(len(sequences))]
-        return groups([len(sequence) for sequence in sequences])
 
     def _embed(self, sequences: Sequence[TokenSequence]) -> Float32Array:
         shape = len(sequences), max(len(sequence) for sequence in sequences)
@@ -111,13 +95,12 @@ class EagerEngine:
 
 def start(
     checkpoint: Path,
-    handling: str,
     manifest: bundle.Manifest,
     options: EngineOptions,
     starting: StartOptions,
 ) -> tuple[EagerEngine, Calibration]:
     """Load it, warm it up and measure it, as :mod:`bertd_server.models.startup` does ours."""
-    engine = EagerEngine(checkpoint, manifest, options, handling)
+    engine = EagerEngine(checkpoint, manifest, options)
     alike = cast("Engine", engine)  # all that is asked of one here
     warm_up(alike, starting.warmup_seconds)
     return engine, calibration.calibrate(alike, seconds=starting.calibration_seconds)

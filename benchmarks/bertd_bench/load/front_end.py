@@ -5,215 +5,204 @@
     client process ──same bytes, in turns──┬──> bertd without a model ──┐
     closed loop                            └──> echo of the same sizes ─┴──> CPU seconds a message
 
-The CPU time is that of the whole process: event loop, gRPC's threads, and the lane.
+The CPU time is that of the whole process: event loop, gRPC's threads, tokeniser and lane.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import statistics
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import grpc
 from bertd import bundle
-from bertd_server.system import cpu as cores
-from tokenizers import Tokenizer
+from bertd_server.system import cpu
+from pydantic import BaseModel
 
 from bertd_bench.harness import machine
-from bertd_bench.load import bare, cpu, front_servers, mix
-from bertd_bench.load.client import EMBED, Stream, process_pool, put_load
-from bertd_bench.load.front_results import UNARY, Frame, FrontReport, Row, Turn
-from bertd_bench.load.front_servers import ECHO, Frames, Front, FrontError
-from bertd_bench.load.generator import Closed, Outcome
+from bertd_bench.load import traffic
+from bertd_bench.load.client import EMBED, process_pool
+from bertd_bench.load.spawned import SpawnedServer, spawn
+from bertd_bench.load.without_model import ECHO
 
-TOKENS = 16
-WORKERS = 4
+_SERVERS = "bertd_bench.load.without_model"
+UNARY_LIMIT = 1.6  # of the echo, in calls of one text
+BULK_LIMIT = 0.2  # of the same echo, for each text
+UNARY = "Embed, 1 text"
+
+_TOKENS = 16
+_WORKERS = 4
 _BULK = 32
 _TEXTS = 512  # more than are in flight, so that no two of those are equal
 _AHEAD = 8  # messages of a stream without an answer; as many as the server works on at once
 _WARM_SHARE = 0.25  # of a turn, before the first
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """Messages of one kind: what they carry, and how."""
+class MessageCost(BaseModel, frozen=True):
+    """Calls, or messages of streams, of one kind, on both servers in turns.
+
+    Attributes:
+        bertd: CPU seconds of a message, round by round.
+        echo: the same of the echo.
+    """
 
     name: str
-    echo: str
+    texts: int
+    bertd: list[float]
+    echo: list[float]
+
+    @property
+    def cost(self) -> float:
+        """Median CPU seconds of a message."""
+        return statistics.median(self.bertd)
+
+    @property
+    def echo_cost(self) -> float:
+        """The same of the echo."""
+        return statistics.median(self.echo)
+
+    @property
+    def ratio(self) -> float:
+        """Median, over the rounds, of ours over the echo."""
+        pairs = zip(self.bertd, self.echo, strict=True)
+        return statistics.median(ours / bare for ours, bare in pairs)
+
+
+class FrontReport(BaseModel, frozen=True):
+    """One run of `bertd bench front-end`."""
+
+    benchmark: Literal["front-end"] = "front-end"
+    model: str
+    tokens: int
+    workers: int
+    machine: machine.Machine
+    rows: list[MessageCost]
+
+    @property
+    def echo_call(self) -> float:
+        """CPU seconds of an echo of the sizes of a unary call of one text."""
+        return next(row.echo_cost for row in self.rows if row.name == UNARY)
+
+
+class _MessageKind(NamedTuple):
+    """What messages carry, and how."""
+
+    name: str
     texts: int
     streamed: bool
 
 
 _KINDS = (
-    _Kind(UNARY, "One", 1, streamed=False),
-    _Kind(f"Embed, {_BULK} texts", "Many", _BULK, streamed=False),
-    _Kind("EmbedStream, 1 text", "One", 1, streamed=True),
-    _Kind(f"EmbedStream, {_BULK} texts", "Many", _BULK, streamed=True),
+    _MessageKind(UNARY, 1, streamed=False),
+    _MessageKind(f"Embed, {_BULK} texts", _BULK, streamed=False),
+    _MessageKind("EmbedStream, 1 text", 1, streamed=True),
+    _MessageKind(f"EmbedStream, {_BULK} texts", _BULK, streamed=True),
 )
 
 
 def measure(
     folder: Path, *, seconds: float, rounds: int, progress: Callable[[str], None]
 ) -> FrontReport:
-    """Measure the front end with the tokenizer of a bundle.
+    """Measure the front end with the tokenizer of a bundle for embeddings.
 
     Args:
-        folder: the bundle, for feature-extraction.
+        folder: the bundle.
         seconds: length of one turn.
         rounds: turns of each kind of message on each server.
         progress: told what is being measured.
 
     Raises:
-        FrontError: a server did not start, or a call failed.
+        SpawnError: a server did not start.
+        grpc.RpcError: a call failed.
     """
-    here = machine.describe(cores.usable_threads())
-    manifest = bundle.read_manifest(folder)
-    requests = _requests(folder)
-    with process_pool() as pool:
-        with front_servers.bertd(folder) as ours:
-            answers = {
-                kind.echo: pool.submit(_answer, ours.address, requests[kind.texts][0]).result()
-                for kind in _KINDS
-            }
-            with front_servers.echo(answers) as echo:
-                turns: dict[tuple[str, Front], list[Turn]] = {}
-                for number in range(-1, rounds):
-                    progress(f"round {number + 1} of {rounds}" if number >= 0 else "warm-up")
-                    length = seconds if number >= 0 else _WARM_SHARE * seconds
-                    for kind in _KINDS:
-                        for front in (ours, echo) if number % 2 else (echo, ours):
-                            turn = _turn(pool, front, front is echo, kind, requests, length)
-                            if number >= 0:
-                                turns.setdefault((kind.name, front), []).append(turn)
-                echo.stop()
-            ours.stop()
-        progress("profile")
-        profile = _profile(pool, folder, requests, seconds)
+    here = machine.describe(cpu.usable_threads())
+    texts = traffic.texts_for(folder, _TEXTS, (_TOKENS,))
+    requests = {size: traffic.serialize(texts, size) for size in (1, _BULK)}
+    turns: dict[tuple[str, SpawnedServer], list[float]] = {}
+    with ExitStack() as stack:
+        pool = stack.enter_context(process_pool())
+        ours = spawn(f"{_SERVERS}:bertd", folder)
+        stack.callback(ours.close)
+        with grpc.insecure_channel(ours.address) as channel:
+            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(EMBED)
+            answers = {f"Of{size}": call(asked[0]) for size, asked in requests.items()}
+        echo = spawn(f"{_SERVERS}:echo", answers)
+        stack.callback(echo.close)
+        for number in range(-1, rounds):
+            progress(f"round {number + 1} of {rounds}" if number >= 0 else "warm-up")
+            length = seconds if number >= 0 else _WARM_SHARE * seconds
+            for kind in _KINDS:
+                for server in (ours, echo) if number % 2 else (echo, ours):
+                    method = f"/{ECHO}/Of{kind.texts}" if server is echo else EMBED
+                    put = _streams if kind.streamed else _calls
+                    before = server.cpu_seconds()
+                    load = pool.submit(put, server.address, method, requests[kind.texts], length)
+                    answered = load.result()
+                    if number >= 0:
+                        each = (server.cpu_seconds() - before) / answered
+                        turns.setdefault((kind.name, server), []).append(each)
     return FrontReport(
-        model=manifest.name,
-        tokens=TOKENS,
-        workers=WORKERS,
+        model=bundle.read_manifest(folder).name,
+        tokens=_TOKENS,
+        workers=_WORKERS,
         machine=here,
         rows=[
-            Row(
+            MessageCost(
                 name=kind.name,
                 texts=kind.texts,
-                request_bytes=len(requests[kind.texts][0]),
-                answer_bytes=len(answers[kind.echo]),
                 bertd=turns[kind.name, ours],
                 echo=turns[kind.name, echo],
             )
             for kind in _KINDS
         ],
-        profile=profile,
     )
 
 
-def _requests(folder: Path) -> dict[int, list[bytes]]:
-    """Serialised calls, by how many texts they have."""
-    tokenizer = Tokenizer.from_file(str(folder / bundle.TOKENIZER_NAME))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    texts = mix.build_texts(tokenizer, _TEXTS, bare.seeded(0), (TOKENS,))
-    return {size: mix.serialize(texts, size) for size in {kind.texts for kind in _KINDS}}
-
-
-def _turn(  # noqa: PLR0913, PLR0917 - one cell of the measurement
-    pool: Executor,
-    front: Front,
-    bare_echo: bool,
-    kind: _Kind,
-    requests: dict[int, list[bytes]],
-    seconds: float,
-) -> Turn:
-    method = f"/{ECHO}/{kind.echo}" if bare_echo else EMBED
-    if kind.streamed:
-        method += "Stream"
-    put = _put_streams if kind.streamed else _put_calls
-    before = cpu.thread_seconds(front.pid)
-    messages = pool.submit(put, front.address, method, requests[kind.texts], seconds).result()
-    return Turn(messages=messages, seconds=cpu.difference(before, cpu.thread_seconds(front.pid)))
-
-
-def _profile(
-    pool: Executor, folder: Path, requests: dict[int, list[bytes]], seconds: float
-) -> list[Frame]:
-    """Functions of the event loop's thread that took most, in unary calls of one text."""
-    with front_servers.bertd(folder, profile=True) as front:
-        calls = pool.submit(_put_calls, front.address, EMBED, requests[1], 2 * seconds).result()
-        frames = front.stop()
-    return _most(frames, calls)
-
-
-def _most(frames: Frames, calls: int) -> list[Frame]:
-    """Functions called about once a call or more, those with most time first."""
-    found = [
-        Frame(
-            name=_label(file, name),
-            calls=times / calls,
-            own=own / calls * 1e6,
-            cumulative=cumulative / calls * 1e6,
-        )
-        for file, _, name, times, own, cumulative in frames
-        if 2 * times >= calls
-    ]
-    found.sort(key=lambda frame: -frame.own)
-    kept = {frame.name: frame for frame in found[:25]}
-    by_cumulative = sorted(found, key=lambda frame: -frame.cumulative)
-    return list((kept | {frame.name: frame for frame in by_cumulative[:25]}).values())
-
-
-def _label(file: str, name: str) -> str:
-    """The function, with its module as far as that says something."""
-    if file == "~":  # built in
-        return name.strip("<>")
-    path = Path(file).with_suffix("").parts
-    return f"{'.'.join(path[-2:])}.{name}"
-
-
-def _answer(address: str, request: bytes) -> bytes:
-    """What our server answers."""
-
-    async def ask() -> bytes:
-        async with grpc.aio.insecure_channel(address) as channel:
-            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(EMBED)
-            return await call(request)
-
-    return asyncio.run(ask())
-
-
-def _put_calls(address: str, method: str, requests: Sequence[bytes], seconds: float) -> int:
+def _calls(address: str, method: str, requests: Sequence[bytes], seconds: float) -> int:
     """Unary calls in a closed loop; returns how many were answered."""
-    stream = Stream(Closed(WORKERS, seconds), tuple(requests), answer_bytes=1, method=method)
-    (records,) = put_load(address, [stream]).records
-    for record in records:
-        if record.reply.outcome is not Outcome.ANSWERED:
-            raise FrontError(f"a call of {method} failed: {record.reply.detail}")
-    return len(records)
+
+    async def main() -> int:
+        answered, end = 0, time.perf_counter() + seconds
+        async with grpc.aio.insecure_channel(address) as channel:
+            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
+
+            async def work() -> None:
+                nonlocal answered
+                while time.perf_counter() < end:
+                    answered += 1
+                    await call(requests[answered % len(requests)])
+
+            await asyncio.gather(*(work() for _ in range(_WORKERS)))
+        return answered
+
+    return asyncio.run(main())
 
 
-def _put_streams(address: str, method: str, requests: Sequence[bytes], seconds: float) -> int:
+def _streams(address: str, method: str, requests: Sequence[bytes], seconds: float) -> int:
     """One stream in a closed loop; returns how many messages were answered."""
-    return asyncio.run(_stream(address, method, requests, time.perf_counter() + seconds))
 
+    async def main() -> int:
+        answered, end = 0, time.perf_counter() + seconds
+        room = asyncio.Semaphore(_AHEAD)
 
-async def _stream(address: str, method: str, requests: Sequence[bytes], end: float) -> int:
-    room = asyncio.Semaphore(_AHEAD)
-    answered = 0
+        async def messages() -> AsyncIterator[bytes]:
+            for request in itertools.cycle(requests):
+                await room.acquire()
+                if time.perf_counter() > end:
+                    return
+                yield request
 
-    async def messages() -> AsyncIterator[bytes]:
-        number = 0
-        while time.perf_counter() < end:
-            await room.acquire()
-            yield requests[number % len(requests)]
-            number += 1
+        async with grpc.aio.insecure_channel(address) as channel:
+            call: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
+            call = channel.stream_stream(f"{method}Stream")
+            async for _ in call(messages()):
+                answered += 1
+                room.release()
+        return answered
 
-    async with grpc.aio.insecure_channel(address) as channel:
-        call: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(method)
-        async for _ in call(messages()):
-            answered += 1
-            room.release()
-    return answered
+    return asyncio.run(main())

@@ -29,34 +29,31 @@ _CLUMP = 0.001  # seconds within which answers belong to one batch
 _SPAN = 0.5  # share of the counted time that the ends must span, to tell a rate
 
 
-class Outcome(enum.Enum):
+class RequestOutcome(enum.Enum):
     """What became of a request."""
 
     ANSWERED = "answered"
-    PARTIAL = "answered in part"
     REFUSED = "refused"  # the system said so
     EXPIRED = "expired"  # no word from the system before the deadline
     FAILED = "failed"  # anything else
 
 
-class Reply(NamedTuple):
+class SendResult(NamedTuple):
     """What a sender reports of one request.
 
     Attributes:
         outcome: what became of it.
-        pushback: whether a refusal says when to retry.
         detail: of an error.
         answer: the bytes that came, where they are kept.
     """
 
-    outcome: Outcome
-    pushback: bool = False
+    outcome: RequestOutcome
     detail: str = ""
     answer: bytes = b""
 
 
 # Takes the number of the request, and seconds until its answer is no longer wanted.
-Send = Callable[[int, float], Awaitable[Reply]]
+Send = Callable[[int, float], Awaitable[SendResult]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +71,13 @@ class Open:
     Attributes:
         due: when each request should be sent.
         within: seconds from then until its answer is no longer wanted.
-        spin: seconds before a moment from which the generator polls rather than sleeps: timers
-            wake up to a millisecond late.
     """
 
     due: tuple[float, ...]
     within: tuple[float, ...]
-    spin: float = 0.0
 
 
-class Record(NamedTuple):
+class TimedRequest(NamedTuple):
     """One request; seconds from the start of the load."""
 
     request: int
@@ -91,7 +85,7 @@ class Record(NamedTuple):
     sent: float
     done: float
     within: float
-    reply: Reply
+    reply: SendResult
 
     @property
     def latency(self) -> float:
@@ -101,30 +95,30 @@ class Record(NamedTuple):
     @property
     def good(self) -> bool:
         """Answered, and in time."""
-        return self.reply.outcome is Outcome.ANSWERED and self.latency <= self.within
+        return self.reply.outcome is RequestOutcome.ANSWERED and self.latency <= self.within
 
 
-def poisson(
-    rate: float, seconds: float, deadlines: Sequence[float], rng: random.Random, spin: float = 0.0
-) -> Open:
+def poisson(rate: float, seconds: float, deadlines: Sequence[float], rng: random.Random) -> Open:
     """Independent arrivals: `rate` a second on average, each with one of the deadlines."""
     due = []
     at = rng.expovariate(rate)
     while at < seconds:
         due.append(at)
         at += rng.expovariate(rate)
-    return Open(tuple(due), tuple(rng.choice(deadlines) for _ in due), spin)
+    return Open(tuple(due), tuple(rng.choice(deadlines) for _ in due))
 
 
-async def run(load: Closed | Open, send: Send, clock: Clock = time.perf_counter) -> list[Record]:
+async def run(
+    load: Closed | Open, send: Send, clock: Clock = time.perf_counter
+) -> list[TimedRequest]:
     """Put a load on a system; gives one record per request, in the order of their ends."""
     if isinstance(load, Closed):
         return await _closed(load, send, clock)
     return await _open(load, send, clock)
 
 
-async def _closed(load: Closed, send: Send, clock: Clock) -> list[Record]:
-    records: list[Record] = []
+async def _closed(load: Closed, send: Send, clock: Clock) -> list[TimedRequest]:
+    records: list[TimedRequest] = []
     numbers = itertools.count()
     start = clock()
 
@@ -132,27 +126,25 @@ async def _closed(load: Closed, send: Send, clock: Clock) -> list[Record]:
         while (sent := clock() - start) < load.seconds:
             number = next(numbers)
             reply = await send(number, math.inf)
-            records.append(Record(number, sent, sent, clock() - start, math.inf, reply))
+            records.append(TimedRequest(number, sent, sent, clock() - start, math.inf, reply))
 
     await asyncio.gather(*(work() for _ in range(load.workers)))
     return records
 
 
-async def _open(load: Open, send: Send, clock: Clock) -> list[Record]:
-    records: list[Record] = []
+async def _open(load: Open, send: Send, clock: Clock) -> list[TimedRequest]:
+    records: list[TimedRequest] = []
     asked: set[asyncio.Task[None]] = set()
     start = clock()
 
     async def ask(number: int, due: float, within: float) -> None:
         sent = clock() - start
         reply = await send(number, due + within - sent)
-        records.append(Record(number, due, sent, clock() - start, within, reply))
+        records.append(TimedRequest(number, due, sent, clock() - start, within, reply))
 
     for number, (due, within) in enumerate(zip(load.due, load.within, strict=True)):
-        if (rest := due - load.spin - (clock() - start)) > 0:
+        while (rest := due - (clock() - start)) > 0:  # noqa: ASYNC110 - no event: what comes is a moment
             await asyncio.sleep(rest)
-        while clock() - start < due:  # noqa: ASYNC110 - no event: what comes is a moment
-            await asyncio.sleep(0)
         task = asyncio.ensure_future(ask(number, due, within))
         asked.add(task)
         task.add_done_callback(asked.discard)
@@ -160,12 +152,12 @@ async def _open(load: Open, send: Send, clock: Clock) -> list[Record]:
     return records
 
 
-def rate(records: Iterable[Record], begin: float, end: float) -> float:
+def rate(records: Iterable[TimedRequest], begin: float, end: float) -> float:
     """Good answers a second between two moments."""
     return sum(record.good and begin <= record.done < end for record in records) / (end - begin)
 
 
-def steady_rate(records: Sequence[Record], load: Closed) -> float:
+def steady_rate(records: Sequence[TimedRequest], load: Closed) -> float:
     """Good answers a second of a closed loop, once it has settled.
 
     Answers come in clumps, a batch at a time. The time from one clump to a later one holds whole

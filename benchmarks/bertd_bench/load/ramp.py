@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from bertd_bench.load.generator import Outcome, Record
+from bertd_bench.load.generator import RequestOutcome, TimedRequest
 
 SHARE = 0.99  # of all requests, which must be answered within the objective
 _EASY = 0.3  # of the objective: below it the next rate is two steps up
@@ -64,7 +64,7 @@ class Step(BaseModel, frozen=True):
         return self.percentile(SHARE) <= objective
 
 
-def step_of(rate: float, seconds: float, records: Sequence[Record], cores: float) -> Step:
+def step_of(rate: float, seconds: float, records: Sequence[TimedRequest], cores: float) -> Step:
     """What an open loop's records say of a rate."""
     outcomes: dict[str, int] = {}
     for record in records:
@@ -78,7 +78,7 @@ def step_of(rate: float, seconds: float, records: Sequence[Record], cores: float
         latencies_us=[
             round(record.latency * 1e6)
             for record in records
-            if record.reply.outcome is Outcome.ANSWERED
+            if record.reply.outcome is RequestOutcome.ANSWERED
         ],
         outcomes=outcomes,
         late_us=round(late[math.ceil(SHARE * len(late)) - 1] * 1e6) if late else 0,
@@ -87,7 +87,7 @@ def step_of(rate: float, seconds: float, records: Sequence[Record], cores: float
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RampSchedule:
     """How a ramp goes.
 
     Attributes:
@@ -110,7 +110,7 @@ class Plan:
 Probe = Callable[[float], Step]
 
 
-def climb(probe: Probe, capacity: float, plan: Plan) -> list[Step]:
+def climb(probe: Probe, capacity: float, plan: RampSchedule) -> list[Step]:
     """Put one rate after the other on a system.
 
     Args:
@@ -149,7 +149,7 @@ def held(steps: Sequence[Step], objective: float) -> float:
     return max((step.rate for step in steps if step.meets(objective)), default=0.0)
 
 
-def _falls(steps: Sequence[Step], plan: Plan) -> bool:
+def _falls(steps: Sequence[Step], plan: RampSchedule) -> bool:
     """Whether the last step has clearly less goodput than a lower rate had."""
     *before, last = steps
     best = max((step.goodput(plan.objective) for step in before), default=0.0)

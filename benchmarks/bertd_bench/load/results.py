@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import statistics
-from pathlib import Path
-from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from bertd_bench.harness.intervals import Interval, ratio_interval
 from bertd_bench.harness.machine import Machine
 from bertd_bench.harness.noise import Noise
-from bertd_bench.load.processes import EAGER, OURS
+from bertd_bench.load.contestants import EAGER, OURS
 from bertd_bench.load.ramp import Step, held
 
 BENCHMARK = "load"
 TARGET = 2.5  # times the best of eager behind the same front end
-COMPRESS_BYTES = 2_000_000
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class Ramp(BaseModel, frozen=True):
@@ -36,7 +30,7 @@ class Ramp(BaseModel, frozen=True):
     steps: list[Step]
 
 
-class Entry(BaseModel, frozen=True):
+class ContestantRamps(BaseModel, frozen=True):
     """One contestant.
 
     Attributes:
@@ -71,7 +65,6 @@ class GoodputReport(BaseModel, frozen=True):
         objective: seconds, for 99 % of all requests.
         seconds: length of a step.
         skipped: who could not take part; why.
-        versions: of what Infinity's interpreter has.
     """
 
     benchmark: str = BENCHMARK
@@ -83,28 +76,27 @@ class GoodputReport(BaseModel, frozen=True):
     seconds: float
     machine: Machine
     noise: Noise
-    entries: list[Entry]
+    entries: list[ContestantRamps]
     skipped: dict[str, str]
-    versions: dict[str, str] = {}
 
     @property
-    def ours(self) -> Entry | None:
-        """The entry of bertd."""
+    def ours(self) -> ContestantRamps | None:
+        """What bertd has shown."""
         return next((each for each in self.entries if each.name == OURS), None)
 
     @property
-    def eager(self) -> Entry | None:
+    def eager(self) -> ContestantRamps | None:
         """The way to batch for eager that took the highest rate."""
         ways = [each for each in self.entries if each.name.startswith(EAGER)]
         return max(ways, key=lambda each: each.rate(self.objective), default=None)
 
-    def ratio(self, other: Entry) -> float | None:
+    def ratio(self, other: ContestantRamps) -> float | None:
         """The rate of bertd over another's; None if either took none."""
         if self.ours is None or not other.rate(self.objective):
             return None
         return self.ours.rate(self.objective) / other.rate(self.objective)
 
-    def interval(self, other: Entry) -> Interval | None:
+    def interval(self, other: ContestantRamps) -> Interval | None:
         """95 % interval of that ratio, over the rounds that both had; None if unknown."""
         if self.ours is None:
             return None
@@ -113,28 +105,3 @@ class GoodputReport(BaseModel, frozen=True):
         if not all(theirs[:rounds]):
             return None
         return ratio_interval([[rate] for rate in ours[:rounds]], [[r] for r in theirs[:rounds]])
-
-
-def write(report: BaseModel, path: Path) -> Path:
-    """Write a result with its samples; above 2 MB compressed, under its name and `.gz`."""
-    data = (report.model_dump_json(indent=1) + "\n").encode()
-    if len(data) <= COMPRESS_BYTES:
-        path.write_bytes(data)
-        return path
-    path = path.with_name(f"{path.name}.gz")
-    path.write_bytes(gzip.compress(data, mtime=0))
-    return path
-
-
-def read(path: Path, kind: type[Model]) -> Model:
-    """Read what :func:`write` wrote.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no result of this kind.
-    """
-    data = path.read_bytes()
-    try:
-        return kind.model_validate_json(gzip.decompress(data) if path.suffix == ".gz" else data)
-    except ValidationError as error:
-        raise ValueError(f"{path} is not a {kind.__name__}") from error

@@ -8,12 +8,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,18 +17,18 @@ from typing import Any
 
 from bertd import bundle
 from bertd_server.system import cpu
-from tokenizers import Tokenizer
+from numpy.typing import NDArray
 
-from bertd_bench.compare.interpreters import USUAL
 from bertd_bench.compare.process import PeerError
 from bertd_bench.contestants import eager as contestants
 from bertd_bench.harness import machine
-from bertd_bench.harness.noise import Noise, Watch
-from bertd_bench.load import asking, client, mix, processes, ramp
-from bertd_bench.load.asking import Asker
-from bertd_bench.load.bare import seeded
-from bertd_bench.load.processes import EAGER, Contestant, Given, Running
-from bertd_bench.load.results import Entry, GoodputReport, Ramp
+from bertd_bench.harness.noise import NoiseWatch
+from bertd_bench.load import client, ramp, traffic
+from bertd_bench.load.asker import Asker, distance
+from bertd_bench.load.contestants import Contestant, ServerInputs
+from bertd_bench.load.ramp import RampSchedule
+from bertd_bench.load.results import ContestantRamps, GoodputReport, Ramp
+from bertd_bench.load.spawned import SpawnError, spawn
 
 _TEXTS = 4_096  # more than are ever in flight
 _AGREE = 16  # texts on which all must agree: each length of the mix once
@@ -40,13 +36,10 @@ _TOLERANCE = 1e-4
 _WARM_SECONDS = 0.5
 _PROBE_SECONDS = 2.0
 _AGAIN = (0.8, 1.12)  # later rounds: first rate, of the one that held; and the factor
-_BEHIND = 0.9  # ways of eager below this share of its best leave after the first round
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
+class RampOptions:
     """Of one run.
 
     Attributes:
@@ -58,7 +51,6 @@ class Choices:
         rounds: ramps of each contestant.
         steps: of a ramp, at most.
         settings: of bertd's front end, for all that are behind it.
-        pythons: interpreters that may have Infinity.
         command: what makes it again.
     """
 
@@ -70,153 +62,90 @@ class Choices:
     rounds: int
     steps: int
     settings: Mapping[str, Any] = field(default_factory=dict)
-    pythons: Sequence[str] = ()
     command: str = ""
 
 
-def measure(choices: Choices, progress: Say) -> GoodputReport:
-    """Measure all contestants.
+def measure(options: RampOptions, progress: Callable[[str], None]) -> GoodputReport:
+    """Measure all contestants; who does not start, or computes something else, is skipped.
 
     Raises:
         BenchError: there is no default model here.
-        PeerError: bertd does not start, or nobody agrees with eager.
+        PeerError: a contestant that had started answers nothing more.
     """
-    threads = choices.threads or cpu.usable_threads()
+    threads = options.threads or cpu.usable_threads()
     here = machine.describe(cpu.usable_threads())
+    found: dict[str, ContestantRamps] = {}
+    askers: dict[str, Asker] = {}
+    skipped: dict[str, str] = {}
     with ExitStack() as stack:
-        subject = stack.enter_context(contestants.open_subject(choices.model))
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bertd-bench-")))
-        watch = stack.enter_context(Watch(here.affinity or [0], here.load_average[0]))
-        manifest = bundle.read_manifest(subject.bundle)
-        texts = _texts(subject.bundle)
-        field_ = _Field(choices, texts, stack.enter_context(client.process_pool()))
-        given = Given(subject.checkpoint, str(subject.bundle), threads, scratch, choices.settings)
+        subject = stack.enter_context(contestants.open_subject(options.model))
+        watch = stack.enter_context(NoiseWatch(here.affinity or [0], here.load_average[0]))
+        texts = traffic.texts_for(subject.bundle, _TEXTS)
+        pool = stack.enter_context(client.process_pool())
+        checkpoint = Path(subject.checkpoint)
+        given = ServerInputs(checkpoint, subject.bundle, threads, dict(options.settings))
         expected = contestants.eager(subject.checkpoint, threads)(texts[:_AGREE])
-        for contestant in choices.contestants:
-            progress(f"starting {contestant.name}")
-            with field_.joining(contestant):
-                running = processes.start(
-                    contestant, given, _interpreter(contestant, choices, scratch)
-                )
-                stack.callback(running.close)
-                field_.join(running, expected)
-        noise = field_.rounds(watch, progress)
-    return GoodputReport(
-        command=choices.command,
-        model=manifest.name,
-        threads=threads,
-        mean_tokens=mix.MEAN_TOKENS,
-        objective=choices.objective,
-        seconds=choices.seconds,
-        machine=here,
-        noise=noise,
-        entries=field_.entries(),
-        skipped=field_.skipped,
-    )
-
-
-class _Field:
-    """All that run, and what they have shown so far."""
-
-    def __init__(self, choices: Choices, texts: Sequence[str], pool: Executor) -> None:
-        self._choices, self._texts, self._pool = choices, texts, pool
-        self._askers: list[Asker] = []
-        self._differences: dict[str, float] = {}
-        self._ramps: dict[str, list[Ramp]] = {}
-        self.skipped: dict[str, str] = {}
-
-    @contextlib.contextmanager
-    def joining(self, contestant: Contestant) -> Iterator[None]:
-        """Whoever cannot take part is skipped, with the reason."""
-        try:
-            yield
-        except PeerError as error:
-            self.skipped[contestant.name] = str(error)
-
-    def join(self, running: Running, expected: Any) -> None:
-        """Take one in, if it computes the same.
-
-        Raises:
-            PeerError: it does not.
-        """
-        choices = self._choices
-        asker = Asker(running, self._pool, self._texts, choices.objective, choices.seconds)
-        with running.awake():
-            distance = asking.distance(asker.vectors(len(expected)), expected)
-        if not distance <= _TOLERANCE:
-            raise PeerError(f"its vectors differ from eager's by {distance:.1e}")
-        self._differences[running.contestant.name] = distance
-        self._askers.append(asker)
-
-    def rounds(self, watch: Watch, progress: Say) -> Noise:
-        """All rounds; gives what was seen of others meanwhile."""
-        shuffle = random.Random(0)  # noqa: S311 - the order of turns
-        for number in range(self._choices.rounds):
-            watch.calibrate()
-            for asker in shuffle.sample(self._askers, len(self._askers)):
-                name = asker.server.contestant.name
-                with asker.server.awake():
-                    found = self._climb(asker, number)
-                self._ramps.setdefault(name, []).append(found)
-                rate = ramp.held(found.steps, self._choices.objective)
-                progress(f"round {number + 1}: {name} takes {rate:.0f} requests a second")
-            if number == 0:
-                self._leave()
-        watch.calibrate()
-        return watch.noise()
-
-    def _climb(self, asker: Asker, number: int) -> Ramp:
-        choices = self._choices
-        plan = ramp.Plan(choices.objective, most=choices.steps)
-        asker.capacity(min(_WARM_SECONDS, choices.seconds))
-        before = self._ramps.get(asker.server.contestant.name)
-        capacity = before and ramp.held(before[-1].steps, choices.objective)
-        if capacity:
-            plan = ramp.Plan(choices.objective, *_AGAIN, most=choices.steps)
-        else:
-            capacity = asker.capacity(min(_PROBE_SECONDS, choices.seconds))
-        seeds = iter(range(1000 * number, 1000 * (number + 1)))
-        steps = ramp.climb(lambda rate: asker.hold(rate, next(seeds)), capacity, plan)
-        return Ramp(round=number, capacity=capacity, steps=steps)
-
-    def _leave(self) -> None:
-        """Ways of eager that are clearly behind its best spend no more time."""
-        objective = self._choices.objective
-        rates = {
-            name: ramp.held(ramps[0].steps, objective)
-            for name, ramps in self._ramps.items()
-            if name.startswith(EAGER)
-        }
-        least = _BEHIND * max(rates.values(), default=0.0)
-        self._askers = [
-            asker
-            for asker in self._askers
-            if rates.get(asker.server.contestant.name, least) >= least
-        ]
-
-    def entries(self) -> list[Entry]:
-        """What each has shown, in the order of the contestants."""
-        return [
-            Entry(
-                name=each.name,
-                what=each.what,
-                difference=self._differences[each.name],
-                ramps=self._ramps[each.name],
+        for each in options.contestants:
+            progress(f"starting {each.name}")
+            try:
+                server = spawn(each.target, given, threads=threads)
+                stack.callback(server.close)
+                asker = Asker(server, pool, texts, options.objective, options.seconds)
+                with server.awake():
+                    apart = _checked(asker, expected)
+            except (PeerError, SpawnError) as error:
+                skipped[each.name] = str(error)
+                continue
+            askers[each.name] = asker
+            found[each.name] = ContestantRamps(
+                name=each.name, what=each.what, difference=apart, ramps=[]
             )
-            for each in self._choices.contestants
-            if each.name in self._ramps
-        ]
+        shuffle = random.Random(0)  # noqa: S311 - the order of turns
+        for number in range(options.rounds):
+            watch.calibrate()
+            for name in shuffle.sample(list(askers), len(askers)):
+                with askers[name].server.awake():
+                    climbed = _climb(askers[name], options, found[name].ramps)
+                found[name].ramps.append(climbed)
+                rate = ramp.held(climbed.steps, options.objective)
+                progress(f"round {number + 1}: {name} takes {rate:.0f} requests a second")
+        watch.calibrate()
+        return GoodputReport(
+            command=options.command,
+            model=bundle.read_manifest(subject.bundle).name,
+            threads=threads,
+            mean_tokens=traffic.MEAN_TOKENS,
+            objective=options.objective,
+            seconds=options.seconds,
+            machine=here,
+            noise=watch.noise(),
+            entries=list(found.values()),
+            skipped=skipped,
+        )
 
 
-def _interpreter(contestant: Contestant, choices: Choices, scratch: Path) -> str:
-    usual = [str(path) for path in sorted(Path.cwd().glob(USUAL))]
-    if contestant.kind != "http":
-        return sys.executable
-    return processes.infinity_interpreter(choices.pythons or usual, scratch)
+def _checked(asker: Asker, expected: NDArray[Any]) -> float:
+    """How far its vectors are from eager's: float32 `[texts, dimensions]`.
+
+    Raises:
+        PeerError: too far.
+    """
+    apart = distance(asker.vectors(len(expected)), expected)
+    if not apart <= _TOLERANCE:
+        raise PeerError(f"its vectors differ from eager's by {apart:.1e}")
+    return apart
 
 
-def _texts(folder: Path) -> list[str]:
-    tokenizer = Tokenizer.from_file(str(folder / bundle.TOKENIZER_NAME))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return mix.build_texts(tokenizer, _TEXTS, seeded(0))
+def _climb(asker: Asker, options: RampOptions, before: Sequence[Ramp]) -> Ramp:
+    """The next ramp: a later one sets out near the rate that held before."""
+    asker.capacity(min(_WARM_SECONDS, options.seconds))
+    schedule = RampSchedule(options.objective, most=options.steps)
+    capacity = ramp.held(before[-1].steps, options.objective) if before else 0.0
+    if capacity:
+        schedule = RampSchedule(options.objective, *_AGAIN, most=options.steps)
+    else:
+        capacity = asker.capacity(min(_PROBE_SECONDS, options.seconds))
+    number = len(before)
+    seeds = iter(range(1000 * number, 1000 * (number + 1)))
+    steps = ramp.climb(lambda rate: asker.hold(rate, next(seeds)), capacity, schedule)
+    return Ramp(round=number, capacity=capacity, steps=steps)

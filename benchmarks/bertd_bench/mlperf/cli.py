@@ -1,24 +1,23 @@
-"""`bertd bench mlperf` and `mlperf-docs`."""
+"""`bertd bench mlperf`."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import click
 
+from bertd_bench import options
 from bertd_bench.mlperf.settings import PRESETS, SCENARIOS, Scenario
-
-RESULTS = Path("benchmarks/results/mlperf.json")
-DOCUMENT = Path("docs/lab/mlperf.md")
 
 
 @click.command()
-@click.argument(
-    "bundle", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path)
+@click.option(
+    "--model",
+    metavar="DIR",
+    help="A checkpoint with mean pooling and normalising. Default: all-MiniLM-L6-v2.",
 )
 @click.option(
     "--preset",
@@ -26,11 +25,8 @@ DOCUMENT = Path("docs/lab/mlperf.md")
     type=click.Choice(list(PRESETS)),
     default="quick",
     show_default=True,
-    help="full: ten minutes a run, as MLPerf asks.",
+    help="full: ten minutes a run, as MLPerf asks. check: too short to be valid.",
 )
-@click.option("--seconds", type=click.FloatRange(min=0.05), help="Least duration of a run.")
-@click.option("--queries", type=click.IntRange(min=1), help="Least queries of a run.")
-@click.option("--texts", type=click.IntRange(min=8), help="How many texts there are.")
 @click.option(
     "--limit-ms",
     type=click.FloatRange(min=0.1),
@@ -39,23 +35,9 @@ DOCUMENT = Path("docs/lab/mlperf.md")
     help="Of Server: 99 % of the queries must be answered within it.",
 )
 @click.option(
-    "--rate",
-    type=click.FloatRange(min=0.1),
-    help="Queries a second of Server. Default: the highest that is valid is sought.",
-)
-@click.option(
     "--scenario", "scenarios", multiple=True, type=click.Choice(SCENARIOS), help="Default: all."
 )
-@click.option(
-    "--system", "systems", multiple=True, metavar="NAME", help="Default: over gRPC and in process."
-)
-@click.option("--threads", type=click.IntRange(min=1), help="Default: all usable cores.")
-@click.option(
-    "--checkpoint",
-    metavar="DIR",
-    help="What BUNDLE was exported from, to compare its vectors with PyTorch eager's; without "
-    "BUNDLE, what to export.",
-)
+@options.threads
 @click.option(
     "--logs",
     "keep",
@@ -63,110 +45,47 @@ DOCUMENT = Path("docs/lab/mlperf.md")
     type=click.Path(file_okay=False, path_type=Path),
     help="Keep LoadGen's own logs here.",
 )
-@click.option(
-    "--json",
-    "json_path",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help=f"Also write the results, such as {RESULTS}.",
-)
+@options.json_path
 def mlperf(  # noqa: PLR0913, PLR0917 - click's parameters
-    bundle: Path | None,
+    model: str | None,
     name: str,
-    seconds: float | None,
-    queries: int | None,
-    texts: int | None,
     limit_ms: float,
-    rate: float | None,
     scenarios: tuple[str, ...],
-    systems: tuple[str, ...],
     threads: int | None,
-    checkpoint: str | None,
     keep: Path | None,
     json_path: Path | None,
 ) -> None:
     """Put MLPerf's own load generator on bertd; not an official result.
 
-    Without BUNDLE, the embedded default model. Fails if LoadGen calls a run invalid, or if an
-    answer is wrong.
+    Fails if LoadGen calls a run invalid, or if an answer is wrong.
     """
-    from bertd.bundle import BundleError
     from bertd_export.errors import ExportError
 
     from bertd_bench.contestants.eager import BenchError
+    from bertd_bench.harness import results
 
     try:
-        from bertd_bench.mlperf import results, run
+        from bertd_bench.mlperf import document, run
     except ImportError as error:
         raise click.ClickException(
             f"{error}: install LoadGen with `pip install 'bertd[bench]'`"
         ) from error
-    for system in systems:
-        if system not in run.SYSTEMS:
-            raise click.UsageError(f"--system {system} is not one of: {'; '.join(run.SYSTEMS)}")
-    preset = PRESETS[name]
-    if seconds is not None:
-        preset = replace(preset, seconds=seconds, search_seconds=seconds)
-    if queries is not None:
-        preset = replace(preset, queries=dict.fromkeys(SCENARIOS, queries))
-    if texts is not None:
-        preset = replace(preset, library=texts, accuracy=texts)
-    choices = run.Choices(
-        bundle=bundle,
-        checkpoint=checkpoint,
+    chosen = run.MlperfOptions(
+        model=model,
         name=name,
-        preset=preset,
+        preset=PRESETS[name],
         limit=limit_ms / 1e3,
-        rate=rate,
         threads=threads,
-        systems=systems or run.SYSTEMS,
         scenarios=cast("tuple[Scenario, ...]", scenarios) or SCENARIOS,
         keep=keep,
-        command=shlex.join(["bertd", *_arguments()]),
+        command=shlex.join(["bertd", *sys.argv[1:]]),
     )
     try:
-        report = run.measure(choices, lambda line: click.echo(line, err=True))
-    except (BenchError, BundleError, ExportError, ValueError) as error:
+        report = run.measure(chosen, lambda line: click.echo(line, err=True))
+    except (BenchError, ExportError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(results.to_markdown(report))
+    click.echo(document.render(report))
     if json_path is not None:
-        json_path.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        results.write(report, json_path)
     if report.failed:
         raise click.ClickException(f"invalid, or with wrong answers: {'; '.join(report.failed)}")
-
-
-@click.command("mlperf-docs")
-@click.option(
-    "--json",
-    "json_path",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=RESULTS,
-    show_default=True,
-    help="What `bertd bench mlperf` wrote.",
-)
-@click.option(
-    "--document",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=DOCUMENT,
-    show_default=True,
-    help="The file to rewrite.",
-)
-def mlperf_docs(json_path: Path, document: Path) -> None:
-    """Write the results of `bertd bench mlperf` into their document."""
-    from bertd_bench.docs import documents, sections
-    from bertd_bench.mlperf import results
-
-    with documents.explained():
-        report = results.MlperfReport.model_validate_json(json_path.read_bytes())
-    opening, section = sections.begin("mlperf-docs"), results.to_markdown(report).strip()
-    documents.rewrite(document, lambda text: sections.replaced(text, opening, section))
-
-
-def _arguments() -> list[str]:
-    """Of this command, as it was called; what a test calls has none."""
-    return sys.argv[1:] if "mlperf" in sys.argv else ["bench", "mlperf"]
-
-
-COMMANDS = (mlperf, mlperf_docs)

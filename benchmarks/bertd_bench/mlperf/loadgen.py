@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import array
 import asyncio
-import threading
-from collections.abc import Coroutine, Sequence
-from concurrent.futures import Future
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol
 
+import grpc
 import mlperf_loadgen as lg
+from bertd.v1 import inference_pb2
 
-from bertd_bench.mlperf.settings import SEED, SERVER, STREAMS, Run
-
-T = TypeVar("T")
+from bertd_bench.load import traffic
+from bertd_bench.load.client import EMBED
+from bertd_bench.mlperf.settings import SEED, SERVER, STREAMS, LoadGenRun
 
 _IN_FLIGHT = 6  # calls of one large query at once: as many as saturate a server
 _AGAIN_SECONDS = 0.005
@@ -54,43 +54,54 @@ class System(Protocol):
         ...
 
 
-class Loop:
-    """An event loop in a thread of its own, beside LoadGen's."""
+class ServerUnderTest:
+    """A running server; construct it on the event loop that uses it.
 
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name="system", daemon=True)
+    Args:
+        address: of the server.
+        texts: of the samples.
+    """
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    texts_per_call = 32
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-        self.loop.close()
+    def __init__(self, address: str, texts: Sequence[str]) -> None:
+        self._channel = grpc.aio.insecure_channel(
+            address, options=(("grpc.max_receive_message_length", -1),)
+        )
+        self._texts = texts
+        self._call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+        self._call = self._channel.unary_unary(EMBED)
+        self._single = traffic.serialize(texts, 1)
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run it there, and wait."""
-        return self.start(work).result()
+    async def ask(self, samples: Sequence[int]) -> list[bytes]:
+        """See :class:`System`: calls of Embed, as ready bytes."""
+        if len(samples) == 1:
+            request = self._single[samples[0]]
+        else:
+            [request] = traffic.serialize([self._texts[n] for n in samples], len(samples))
+        try:
+            answer = await self._call(request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise RefusedError from error
+            raise
+        results = inference_pb2.EmbedResponse.FromString(answer).results
+        if any(result.HasField("error") for result in results):
+            raise RefusedError
+        return [result.embedding for result in results]
 
-    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run it there."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop)
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
 
 
 class _Issuer:
     """Takes LoadGen's queries to the system."""
 
-    def __init__(self, loop: Loop, system: System, run: Run) -> None:
-        self._loop, self._system = loop, system
-        self._room = asyncio.Semaphore(_IN_FLIGHT)
-        self._bounded = run.scenario != SERVER
+    def __init__(self, system: System, run: LoadGenRun) -> None:
+        self._loop, self._system = asyncio.get_running_loop(), system
+        bounded = run.scenario != SERVER
+        self._room = asyncio.Semaphore(_IN_FLIGHT) if bounded else contextlib.nullcontext()
         self._tasks: set[asyncio.Task[None]] = set()
         self.retries = 0
         self.errors: list[BaseException] = []
@@ -98,7 +109,7 @@ class _Issuer:
     def issue(self, samples: Sequence[Any]) -> None:
         """On LoadGen's thread."""
         queries = [(sample.id, sample.index) for sample in samples]
-        self._loop.loop.call_soon_threadsafe(self._dispatch, queries)
+        self._loop.call_soon_threadsafe(self._dispatch, queries)
 
     def _dispatch(self, queries: list[tuple[int, int]]) -> None:
         size = self._system.texts_per_call
@@ -108,10 +119,7 @@ class _Issuer:
             task.add_done_callback(self._tasks.discard)
 
     async def _call(self, queries: list[tuple[int, int]]) -> None:
-        if self._bounded:
-            async with self._room:
-                answers = await self._answers([index for _, index in queries])
-        else:
+        async with self._room:
             answers = await self._answers([index for _, index in queries])
         buffers = [array.array("B", answer) for answer in answers]
         lg.QuerySamplesComplete(
@@ -133,12 +141,11 @@ class _Issuer:
                 return [b""] * len(samples)
 
 
-def execute(loop: Loop, system: System, run: Run, library: int, folder: Path) -> int:
-    """Run LoadGen once; its logs go to the folder.
+async def execute(system: System, run: LoadGenRun, library: int, folder: Path) -> int:
+    """Run LoadGen once, in a thread beside this event loop; its logs go to the folder.
 
     Args:
-        loop: on which the system lives.
-        system: that answers.
+        system: that answers, on this loop.
         run: what is asked.
         library: how many samples there are.
         folder: made here.
@@ -149,8 +156,15 @@ def execute(loop: Loop, system: System, run: Run, library: int, folder: Path) ->
     Raises:
         Exception: what the system failed with, the first time.
     """
+    issuer = _Issuer(system, run)
+    await asyncio.to_thread(_run, issuer, run, library, folder)
+    if issuer.errors:
+        raise issuer.errors[0]
+    return issuer.retries
+
+
+def _run(issuer: _Issuer, run: LoadGenRun, library: int, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    issuer = _Issuer(loop, system, run)
     sut = lg.ConstructSUT(issuer.issue, lambda: None)
     qsl = lg.ConstructQSL(library, library, lambda _: None, lambda _: None)
     try:
@@ -158,12 +172,9 @@ def execute(loop: Loop, system: System, run: Run, library: int, folder: Path) ->
     finally:
         lg.DestroyQSL(qsl)
         lg.DestroySUT(sut)
-    if issuer.errors:
-        raise issuer.errors[0]
-    return issuer.retries
 
 
-def _settings(run: Run) -> Any:
+def _settings(run: LoadGenRun) -> Any:
     settings = lg.TestSettings()
     settings.scenario = getattr(lg.TestScenario, run.scenario)
     mode = lg.TestMode

@@ -1,31 +1,87 @@
-"""What `bertd bench mlperf` saw, and its tables."""
+"""What `bertd bench mlperf` saw: LoadGen's word on each scenario, and whether answers were right.
+
+::
+
+    accuracy log ──bytes──> equal to those of the reference: the engine alone, one text at a time
+                   float32─> within 1e-4 of eager's vectors, once both have length 1
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from bertd_bench.harness.machine import Machine
 from bertd_bench.harness.noise import Noise
-from bertd_bench.mlperf.accuracy import Accuracy
+from bertd_bench.load.asker import distance
 from bertd_bench.mlperf.logs import Performance
-from bertd_bench.mlperf.settings import SERVER
 
+TOLERANCE = 1e-4  # of vectors of length 1, from eager's
 UNOFFICIAL = (
     "Not an official MLPerf result: MLPerf's load generator and scenarios, but another model, "
     "other texts and another metric of accuracy, and nobody has reviewed it."
 )
-_PERCENTILE = {"SingleStream": "90.00", "MultiStream": "99.00", "Server": "99.00"}
 
 
-class Sought(BaseModel, frozen=True):
+class Accuracy(BaseModel, frozen=True):
+    """What an accuracy run showed.
+
+    Attributes:
+        answers: in the log.
+        expected: that should be there.
+        equal: bit for bit the reference's.
+        difference: largest of any element from eager's, both of length 1.
+    """
+
+    answers: int
+    expected: int
+    equal: int
+    difference: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether all are there and right."""
+        whole = self.answers == self.expected == self.equal
+        return whole and self.difference <= TOLERANCE
+
+
+def check(
+    answers: Mapping[int, bytes],
+    reference: Sequence[bytes],
+    expected: int,
+    eager: NDArray[np.float32],
+) -> Accuracy:
+    """Compare the answers of a log.
+
+    Args:
+        answers: by the number of their sample.
+        reference: of every sample.
+        expected: how many answers there should be.
+        eager: vectors of the first samples, float32 `[samples, dimensions]`.
+    """
+    equal = sum(answer == reference[sample] for sample, answer in answers.items())
+    apart = [
+        distance(np.frombuffer(answer, "<f4")[None], eager[sample][None])
+        for sample, answer in answers.items()
+        if sample < len(eager)
+    ]
+    difference = max(apart, default=0.0)
+    return Accuracy(answers=len(answers), expected=expected, equal=equal, difference=difference)
+
+
+class TriedRate(BaseModel, frozen=True):
     """One run of the search: queries a second, and whether LoadGen called it valid."""
 
     rate: float
     valid: bool
 
 
-class Scenario(BaseModel, frozen=True):
-    """One scenario of one system.
+class ScenarioResult(BaseModel, frozen=True):
+    """One scenario.
 
     Attributes:
         performance: LoadGen's word.
@@ -39,15 +95,8 @@ class Scenario(BaseModel, frozen=True):
     performance: Performance
     accuracy: Accuracy
     target: float | None = None
-    search: list[Sought] = []
+    search: list[TriedRate] = []
     retries: int = 0
-
-
-class Tested(BaseModel, frozen=True):
-    """One system."""
-
-    name: str
-    scenarios: list[Scenario]
 
 
 class MlperfReport(BaseModel, frozen=True):
@@ -60,7 +109,7 @@ class MlperfReport(BaseModel, frozen=True):
         library: how many texts there are.
     """
 
-    benchmark: str = "mlperf"
+    benchmark: Literal["mlperf"] = "mlperf"
     official: bool = False
     note: str = UNOFFICIAL
     command: str
@@ -70,80 +119,17 @@ class MlperfReport(BaseModel, frozen=True):
     library: int
     mean_tokens: float
     model: str
-    task: str
     threads: int
     loadgen: str
     machine: Machine
     noise: Noise
-    systems: list[Tested]
+    scenarios: list[ScenarioResult]
 
     @property
     def failed(self) -> list[str]:
         """Runs that LoadGen calls invalid, or with wrong answers."""
         return [
-            f"{system.name}, {each.name}"
-            for system in self.systems
-            for each in system.scenarios
+            each.name
+            for each in self.scenarios
             if not (each.performance.valid and each.accuracy.passed)
         ]
-
-
-def to_markdown(report: MlperfReport) -> str:
-    """Tables for the documentation."""
-    what = (
-        f"{report.model} ({report.task}), texts of {report.mean_tokens:.0f} tokens on average, "
-        f"{report.library} of them; {report.threads} threads, {report.machine.cpu}; LoadGen "
-        f"{report.loadgen}, which shares the cores. Preset {report.preset}: at least "
-        f"{report.seconds:g} s a run. In Server 99 % of the queries must be answered within "
-        f"{report.limit * 1e3:g} ms."
-    )
-    heads = (
-        "system",
-        "scenario",
-        "LoadGen says",
-        "result",
-        "p50",
-        "p90",
-        "p99",
-        "answers equal",
-        "from eager",
-    )
-    lines = [
-        f"**{report.note}**",
-        "",
-        what,
-        "",
-        f"| {' | '.join(heads)} |",
-        "|---|---|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    lines += [_row(system.name, each) for system in report.systems for each in system.scenarios]
-    lines += ["", report.noise.verdict, "", f"`{report.command}`"]
-    return "\n".join(lines) + "\n"
-
-
-def _row(system: str, each: Scenario) -> str:
-    performance, accuracy = each.performance, each.accuracy
-    cells = [_ms(performance, name) for name in ("50.00", "90.00", "99.00")]
-    if each.name == "Offline":  # one query: its latency is the run's duration
-        cells = ["", "", ""]
-    distance = "" if accuracy.difference is None else f"{accuracy.difference:.1e}"
-    verdict = performance.verdict if performance.valid else f"**{performance.verdict}**"
-    return (
-        f"| {system} | {each.name} | {verdict} | {_result(each)} | {' | '.join(cells)} "
-        f"| {accuracy.equal} of {accuracy.expected} | {distance} |"
-    )
-
-
-def _result(each: Scenario) -> str:
-    """The scenario's own metric."""
-    if each.name == SERVER:
-        return f"{each.performance.rate:.1f} queries/s"
-    if each.name == "Offline":
-        return f"{each.performance.rate:.1f} texts/s"
-    name = _PERCENTILE[each.name]
-    return f"p{name.removesuffix('.00')} {_ms(each.performance, name)}"
-
-
-def _ms(performance: Performance, percentile: str) -> str:
-    found = performance.percentiles.get(percentile)
-    return "" if found is None else f"{found / 1e6:.1f} ms"

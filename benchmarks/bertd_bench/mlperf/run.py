@@ -1,10 +1,10 @@
-"""`bertd bench mlperf`: every scenario over every system, its accuracy run first.
+"""`bertd bench mlperf`: every scenario over a server, its accuracy run first.
 
 ::
 
-    reference answers ──> for gRPC, then in process:
-        what it does ──> accuracy run ──> performance run      SingleStream, MultiStream, Offline
-                         accuracy run ──> search ──> performance run at what it found   Server
+    reference answers ──> what it does ──> accuracy run ──> performance run      SingleStream, …
+                                           accuracy run ──> search ──> performance run at what it
+                                                                       found            Server
 """
 
 from __future__ import annotations
@@ -13,43 +13,35 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from bertd import bundle
-from bertd_server.config.settings import Settings
 from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.system import cpu
 from bertd_server.tokenization.reader import Reader
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from bertd_bench.contestants import eager as contestants
-from bertd_bench.contestants.eager import BenchError
 from bertd_bench.harness import machine
-from bertd_bench.harness.noise import Watch
-from bertd_bench.load import mix
-from bertd_bench.load.bare import seeded
-from bertd_bench.mlperf import accuracy, loadgen, logs, peak, systems
-from bertd_bench.mlperf.loadgen import Loop, System
-from bertd_bench.mlperf.results import MlperfReport, Scenario, Sought, Tested
+from bertd_bench.harness.noise import NoiseWatch
+from bertd_bench.load import traffic
+from bertd_bench.mlperf import loadgen, logs, results, search
+from bertd_bench.mlperf.results import MlperfReport, ScenarioResult, TriedRate
 from bertd_bench.mlperf.settings import (
     SCENARIOS,
     SERVER,
     STREAMS,
     Expected,
+    LoadGenRun,
     Preset,
-    Run,
+    Scenario,
 )
-from bertd_bench.mlperf.settings import Scenario as Name
 
-GRPC = "bertd over gRPC"
-IN_PROCESS = "bertd in process"
-SYSTEMS = (GRPC, IN_PROCESS)
 _SLACK = 2.0  # times what was seen: LoadGen makes its queries before it knows
 _OFFLINE_SLACK = 1.3  # of the rate of one large query, which must last as long as is asked
 _FIRST = 0.6  # of the offline rate: where the search for Server's begins
@@ -58,251 +50,174 @@ _STEP_DOWN = 0.95  # where the long run at the rate that was found is not valid
 _LONG_TRIES = 4
 _LOOK_SECONDS = 1.5
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True, slots=True)
-class Choices:
+class MlperfOptions:
     """Of one run.
 
     Attributes:
-        bundle: folder of any bundle with one of `systems.TASKS`; None for the default model.
-        checkpoint: for the comparison with eager; None leaves that out for a bundle of one's own.
+        model: a checkpoint; None for all-MiniLM-L6-v2.
         name: of the preset.
         limit: seconds for 99 % of Server's queries.
-        rate: of Server; None seeks the highest valid one.
         keep: folder for LoadGen's logs; None keeps none.
     """
 
-    bundle: Path | None
-    checkpoint: str | None
+    model: str | None
     name: str
     preset: Preset
     limit: float
-    rate: float | None
     threads: int | None
-    systems: Sequence[str] = SYSTEMS
-    scenarios: Sequence[Name] = SCENARIOS
+    scenarios: Sequence[Scenario] = SCENARIOS
     keep: Path | None = None
     command: str = ""
 
 
-def measure(choices: Choices, progress: Say) -> MlperfReport:
+def measure(options: MlperfOptions, progress: Callable[[str], None]) -> MlperfReport:
     """Run everything that was chosen.
 
     Raises:
-        BenchError: there is no model, its task has no single texts, or the server does not start.
+        BenchError: there is no default model here, or the server does not start.
         LogError: LoadGen did not end as it should.
     """
-    threads = choices.threads or cpu.usable_threads()
-    here = machine.describe(cpu.usable_threads(), {"loadgen": _version()})
+    threads = options.threads or cpu.usable_threads()
+    version = metadata.version("mlcommons-loadgen")
+    here = machine.describe(cpu.usable_threads(), {"loadgen": version})
     with ExitStack() as stack:
-        folder, checkpoint = _model(choices, stack)
-        manifest = bundle.read_manifest(folder)
-        if manifest.task not in systems.TASKS:
-            raise BenchError(
-                f"{manifest.name} is for {manifest.task}, which asks for more than one text: "
-                f"choose a bundle for {', '.join(systems.TASKS)}"
-            )
-        scratch = choices.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        watch = stack.enter_context(Watch(here.affinity or [0], here.load_average[0]))
-        texts = _texts(folder, choices.preset.library)
-        progress("reference answers")
-        exact = _engine_answers(folder, manifest, texts)
-        eager = _eager(checkpoint, manifest, texts)
+        subject = stack.enter_context(contestants.open_subject(options.model))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        watch = stack.enter_context(NoiseWatch(here.affinity or [0], here.load_average[0]))
+        texts = traffic.texts_for(subject.bundle, options.preset.library)
         watch.calibrate()
-        tested = []
-        for name in choices.systems:
-            with Loop() as loop, _system(name, loop, folder, threads, texts) as system:
-                bench = _Bench(choices, loop, system, scratch / name.replace(" ", "-"), progress)
-                alike = name == IN_PROCESS or manifest.task == "feature-extraction"
-                reference = exact if alike else bench.alone(len(texts))
-                scenarios = [bench.scenario(each, reference, eager) for each in choices.scenarios]
-            tested.append(Tested(name=name, scenarios=scenarios))
-            watch.calibrate()
+        progress("reference answers")
+        reference = _engine_answers(subject.bundle, texts)
+        eager = contestants.eager(subject.checkpoint, 1)(texts[:_EAGER])
+        server = stack.enter_context(contestants.server_process(subject.bundle, threads))
+        server.wait_until_listening()
+        bench = _Bench(options, options.keep or scratch, progress)
+        scenarios = asyncio.run(bench.run(server.address, texts, reference, eager))
+        watch.calibrate()
         return MlperfReport(
-            command=choices.command,
-            preset=choices.name,
-            seconds=choices.preset.seconds,
-            limit=choices.limit,
+            command=options.command,
+            preset=options.name,
+            seconds=options.preset.seconds,
+            limit=options.limit,
             library=len(texts),
-            mean_tokens=mix.MEAN_TOKENS,
-            model=manifest.name,
-            task=manifest.task,
+            mean_tokens=traffic.MEAN_TOKENS,
+            model=bundle.read_manifest(subject.bundle).name,
             threads=threads,
-            loadgen=_version(),
+            loadgen=version,
             machine=here,
             noise=watch.noise(),
-            systems=tested,
+            scenarios=scenarios,
         )
 
 
+def _engine_answers(folder: Path, texts: Sequence[str]) -> list[bytes]:
+    """Vectors of the engine alone, one text at a time, on one thread."""
+    manifest = bundle.read_manifest(folder)
+    reader, engine = Reader.of(folder, manifest), Engine(folder, manifest, EngineOptions(threads=1))
+    return [engine.embed([sequence])[0].tobytes() for sequence in reader.sequences(texts)]
+
+
 class _Bench:
-    """One system under LoadGen."""
+    """A server under LoadGen, scenario by scenario, on one event loop."""
 
     def __init__(
-        self, choices: Choices, loop: Loop, system: System, folder: Path, progress: Say
+        self, options: MlperfOptions, folder: Path, progress: Callable[[str], None]
     ) -> None:
-        self._choices, self._loop, self._system = choices, loop, system
-        self._folder, self._progress = folder, progress
+        self._options, self._folder, self._progress = options, folder, progress
         self._runs = 0
-        self._expected = self._look()
 
-    def alone(self, samples: int) -> list[bytes]:
-        """Its own answers to one text at a time, with nothing else to do."""
+    async def run(
+        self, address: str, texts: Sequence[str], reference: Sequence[bytes], eager: NDArray[Any]
+    ) -> list[ScenarioResult]:
+        """Every scenario that was chosen."""
+        self._system = loadgen.ServerUnderTest(address, texts)
+        try:
+            self._expected = await self._look()
+            return [
+                await self._scenario(each, reference, eager) for each in self._options.scenarios
+            ]
+        finally:
+            await self._system.close()
 
-        async def ask() -> list[bytes]:
-            return [(await self._system.ask([sample]))[0] for sample in range(samples)]
-
-        return self._loop.run(ask())
-
-    def scenario(
-        self, name: Name, reference: Sequence[bytes], eager: NDArray[np.float32] | None
-    ) -> Scenario:
+    async def _scenario(
+        self, name: Scenario, reference: Sequence[bytes], eager: NDArray[Any]
+    ) -> ScenarioResult:
         """One scenario: accuracy, then performance; of Server, at the highest valid rate."""
-        choices, preset = self._choices, self._choices.preset
-        first = choices.rate or _FIRST * self._expected.offline
-        run = Run(
+        options, preset = self._options, self._options.preset
+        run = LoadGenRun(
             scenario=name,
             accuracy=False,
             seconds=preset.seconds,
             queries=preset.queries[name],
             samples=min(preset.accuracy, len(reference)),
-            limit=choices.limit,
-            rate=first,
+            limit=options.limit,
+            rate=_FIRST * self._expected.offline,
             expected=self._expected,
         )
-        folder, _ = self._execute(replace(run, accuracy=True))
-        right = accuracy.check(logs.read_answers(folder), reference, run.samples, eager)
-        sought: list[Sought] = []
-        if name == SERVER and choices.rate is None:
-            sought = self._search(run)
-            found = peak.bounds([peak.Tried(each.rate, each.valid) for each in sought])[0]
-            run = replace(run, rate=found or min(each.rate for each in sought))
-        folder, retries = self._execute(run)
+        folder, _ = await self._execute(replace(run, accuracy=True))
+        right = results.check(logs.read_answers(folder), reference, run.samples, eager)
+        tried: list[TriedRate] = []
+        if name == SERVER:
+            tried = await self._search(run)
+            found = search.bounds(tried)[0]
+            run = replace(run, rate=found or min(each.rate for each in tried))
+        folder, retries = await self._execute(run)
         seen = logs.read_performance(folder)
-        for _ in range(_LONG_TRIES if sought else 0):
+        for _ in range(_LONG_TRIES if tried else 0):
             if seen.valid:
                 break
             run = replace(run, rate=run.rate * _STEP_DOWN)
-            folder, retries = self._execute(run)
+            folder, retries = await self._execute(run)
             seen = logs.read_performance(folder)
-        return Scenario(
+        return ScenarioResult(
             name=name,
             performance=seen,
             accuracy=right,
             target=run.rate if name == SERVER else None,
-            search=sought,
+            search=tried,
             retries=retries,
         )
 
-    def _search(self, run: Run) -> list[Sought]:
-        preset = self._choices.preset
+    async def _search(self, run: LoadGenRun) -> list[TriedRate]:
+        preset = self._options.preset
+        tried: list[TriedRate] = []
+        while len(tried) < preset.search_runs:
+            rate = search.next_rate(tried, run.rate, preset.precision)
+            if rate is None:
+                break
+            short = replace(run, rate=rate, seconds=preset.search_seconds)
+            folder, _ = await self._execute(short)
+            tried.append(TriedRate(rate=rate, valid=logs.read_performance(folder).valid))
+        return tried
 
-        def valid(rate: float) -> bool:
-            folder, _ = self._execute(replace(run, rate=rate, seconds=preset.search_seconds))
-            return logs.read_performance(folder).valid
-
-        tried = peak.search(valid, run.rate, preset.precision, preset.search_runs)
-        return [Sought(rate=each.rate, valid=each.valid) for each in tried]
-
-    def _execute(self, run: Run) -> tuple[Path, int]:
+    async def _execute(self, run: LoadGenRun) -> tuple[Path, int]:
         kind = "accuracy" if run.accuracy else "performance"
         rate = f" at {run.rate:.1f} queries/s" if run.scenario == SERVER else ""
-        self._progress(f"{self._folder.name}: {run.scenario}, {kind}{rate}")
+        self._progress(f"{run.scenario}, {kind}{rate}")
         self._runs += 1
         folder = self._folder / f"{self._runs:02}-{run.scenario}-{kind}"
-        library = self._choices.preset.library
-        return folder, loadgen.execute(self._loop, self._system, run, library, folder)
+        library = self._options.preset.library
+        return folder, await loadgen.execute(self._system, run, library, folder)
 
-    def _look(self) -> Expected:
+    async def _look(self) -> Expected:
         """About what it does: LoadGen wants to know how many queries to make."""
-        size, library = self._system.texts_per_call, self._choices.preset.library
-        seconds = min(_LOOK_SECONDS, self._choices.preset.seconds)
+        size, library = self._system.texts_per_call, self._options.preset.library
+        seconds = min(_LOOK_SECONDS, self._options.preset.seconds) / 2
 
         async def times(count: int) -> float:
             """Median seconds of so many texts at once."""
+            calls = [range(start, min(start + size, count)) for start in range(0, count, size)]
             samples: list[float] = []
-            end = time.perf_counter() + seconds / 2
+            end = time.perf_counter() + seconds
             while time.perf_counter() < end or len(samples) < 3:
-                begin = time.perf_counter()
-                await asyncio.gather(
-                    *(self._system.ask(part) for part in _parts(len(samples), count, size))
-                )
+                first, begin = len(samples) * count, time.perf_counter()
+                asked = [[(first + n) % library for n in call] for call in calls]
+                await asyncio.gather(*map(self._system.ask, asked))
                 samples.append(time.perf_counter() - begin)
             return statistics.median(samples)
 
-        def _parts(turn: int, count: int, size: int) -> Iterator[list[int]]:
-            numbers = [(turn * count + n) % library for n in range(count)]
-            return (numbers[start : start + size] for start in range(0, count, size))
-
         many = 6 * max(size, STREAMS)
-        single, multi, bulk = (self._loop.run(times(n)) for n in (1, STREAMS, many))
+        single, multi, bulk = [await times(n) for n in (1, STREAMS, many)]
         return Expected(single / _SLACK, multi / _SLACK, _OFFLINE_SLACK * many / bulk)
-
-
-@contextmanager
-def _system(
-    name: str, loop: Loop, folder: Path, threads: int, texts: Sequence[str]
-) -> Iterator[System]:
-    """A system that is ready."""
-    manifest = bundle.read_manifest(folder)
-    with ExitStack() as stack:
-        if name == GRPC:
-            server = stack.enter_context(contestants.server_process(folder, threads))
-            server.wait_until_listening()
-
-            async def connect() -> systems.OverGrpc:
-                return systems.OverGrpc(server.address, manifest, texts)
-
-            over = loop.run(connect())
-            stack.callback(lambda: loop.run(over.close()))
-            yield over
-            return
-        settings = Settings(threads=threads, http_address="off")
-
-        async def load() -> systems.InProcess:
-            return systems.InProcess(folder, settings, texts)
-
-        inside = loop.run(load())
-        stack.callback(lambda: loop.run(inside.close()))
-        yield inside
-
-
-def _model(choices: Choices, stack: ExitStack) -> tuple[Path, str | None]:
-    if choices.bundle is not None:
-        return choices.bundle, choices.checkpoint
-    subject = stack.enter_context(contestants.open_subject(choices.checkpoint))
-    return subject.bundle, subject.checkpoint
-
-
-def _engine_answers(folder: Path, manifest: bundle.Manifest, texts: Sequence[str]) -> list[bytes]:
-    """The engine alone, one text at a time, on one thread."""
-    reader = Reader.of(folder, manifest)
-    engine = Engine(folder, manifest, EngineOptions(threads=1))
-    outputs = systems.outputs_of(manifest)
-    answers = []
-    for sequence in reader.sequences(texts):
-        [found] = engine.answer([sequence], outputs)
-        answers.append(b"".join(found[name].tobytes() for name in outputs))
-    return answers
-
-
-def _eager(
-    checkpoint: str | None, manifest: bundle.Manifest, texts: Sequence[str]
-) -> NDArray[np.float32] | None:
-    """Eager's vectors of the first texts; None where there is nothing to compare."""
-    if checkpoint is None or manifest.task != "feature-extraction":
-        return None
-    return contestants.eager(checkpoint, 1)(texts[:_EAGER])
-
-
-def _texts(folder: Path, count: int) -> list[str]:
-    tokenizer = Tokenizer.from_file(str(folder / bundle.TOKENIZER_NAME))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return mix.build_texts(tokenizer, count, seeded(0))
-
-
-def _version() -> str:
-    return metadata.version("mlcommons-loadgen")

@@ -15,7 +15,7 @@ the Server scenario among them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Scenario = Literal["SingleStream", "MultiStream", "Server", "Offline"]
 SCENARIOS: tuple[Scenario, ...] = ("SingleStream", "MultiStream", "Server", "Offline")
@@ -25,8 +25,7 @@ STREAMS = 8  # texts of a query of MultiStream
 SEED = 20_240  # official runs are given seeds on the day; these are ours
 
 
-@dataclass(frozen=True, slots=True)
-class Preset:
+class Preset(NamedTuple):
     """How much is run.
 
     Attributes:
@@ -48,36 +47,16 @@ class Preset:
     precision: float
 
 
-_QUERIES: dict[Scenario, int] = {
-    "SingleStream": 1024,
-    "MultiStream": 662,
-    "Server": 100,
-    "Offline": 1,
+_FULL: dict[Scenario, int] = dict(zip(SCENARIOS, (1024, 662, 100, 1), strict=True))
+_SAMPLES = 10_833  # as many as BERT's set of questions has
+PRESETS = {
+    "quick": Preset(6, {**_FULL, "SingleStream": 64}, 2048, 256, 6, 7, 0.06),
+    "full": Preset(600, _FULL, _SAMPLES, _SAMPLES, 60, 12, 0.02),
+    "check": Preset(0.2, dict.fromkeys(SCENARIOS, 8), 64, 64, 0.2, 3, 0.5),
 }
 
-QUICK = Preset(
-    seconds=6,
-    queries={**_QUERIES, "SingleStream": 64},
-    library=2048,
-    accuracy=256,
-    search_seconds=6,
-    search_runs=7,
-    precision=0.06,
-)
-FULL = Preset(
-    seconds=600,
-    queries=_QUERIES,
-    library=10_833,  # as many as BERT's set of questions has
-    accuracy=10_833,
-    search_seconds=60,
-    search_runs=12,
-    precision=0.02,
-)
-PRESETS = {"quick": QUICK, "full": FULL}
 
-
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(NamedTuple):
     """What the system is expected to do, so that LoadGen makes queries enough.
 
     Attributes:
@@ -92,7 +71,7 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class LoadGenRun:
     """One run of LoadGen.
 
     Attributes:

@@ -6,16 +6,14 @@ Runtime or of torch hides in it. A case regressed if its whole interval lies bey
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from bertd_bench.harness.intervals import Interval, change_interval, median_of
+from bertd_bench.harness.intervals import Interval, change_interval
 from bertd_bench.harness.machine import Machine
 from bertd_bench.harness.noise import Noise
-from bertd_bench.harness.rounds import Measured
-
-BENCHMARK = "regress"
+from bertd_bench.harness.rounds import SystemTimes
 
 
 class Baseline(BaseModel, frozen=True):
@@ -28,19 +26,19 @@ class Baseline(BaseModel, frozen=True):
         cases: times of each case, in the same rounds.
     """
 
-    benchmark: str = BENCHMARK
+    benchmark: Literal["regress"] = "regress"
     command: str
     model: str
     threads: int
     machine: Machine
     noise: Noise
-    cases: list[Measured]
+    cases: list[SystemTimes]
 
-    def ratio(self, case: Measured) -> float:
+    def ratio(self, case: SystemTimes) -> float:
         """Time of a case over that of the kernel."""
         return case.median_ms * 1e6 / self.noise.calibration
 
-    def case(self, name: str) -> Measured | None:
+    def case(self, name: str) -> SystemTimes | None:
         """A case by its name."""
         return next((each for each in self.cases if each.name == name), None)
 
@@ -114,29 +112,3 @@ def another_kind(before: Machine, now: Machine) -> str | None:
 
 def _said(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def kernel_median(found: Baseline) -> float:
-    """Of the calibration kernel, in milliseconds."""
-    return median_of(found.noise.calibration_ns) / 1e6
-
-
-def write(found: Baseline, path: Path) -> None:
-    """Write a run with its raw samples."""
-    path.write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
-
-
-def read(path: Path) -> Baseline:
-    """Read what :func:`write` wrote.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no result of `bertd bench regress`.
-    """
-    try:
-        found = Baseline.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise ValueError(f"{path} is not a result of `bertd bench regress`") from error
-    if found.benchmark != BENCHMARK:
-        raise ValueError(f"{path} is a result of {found.benchmark}: give one of `regress`")
-    return found

@@ -18,10 +18,10 @@ from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.engine.packing import pack
 from bertd_server.tokenization.reader import Reader
 
-from bertd_bench.engine.batches import random_texts
 from bertd_bench.harness import machine, rounds
-from bertd_bench.harness.noise import Distance, Watch
+from bertd_bench.harness.noise import Distance, NoiseWatch
 from bertd_bench.harness.rounds import Schedule
+from bertd_bench.harness.sequences import random_texts
 from bertd_bench.harness.system import Calls
 from bertd_bench.harness.texts import MIXED_LENGTHS, WORDS
 from bertd_bench.regression.baseline import Baseline
@@ -78,7 +78,7 @@ def measure(
     threads: int,
     schedule: Schedule,
     *,
-    command: str = "bertd bench regress",
+    settle: bool = True,
     wrap: Callable[[Callable[[], object]], Callable[[], object]] = lambda call: call,
 ) -> Baseline:
     """Time all of them in turns, with the kernel before each round.
@@ -87,7 +87,7 @@ def measure(
         folder: of the bundle.
         threads: of wide runs; as many lanes.
         schedule: how often.
-        command: that was given.
+        settle: whether turns wait while the cores are far apart.
         wrap: makes of each call the one that is timed.
     """
     manifest = bundle.read_manifest(folder)
@@ -96,7 +96,9 @@ def measure(
     with (
         ThreadPoolExecutor(engine.lanes) as lanes,
         Distance(here.affinity or []) as distance,
-        Watch(here.affinity or list(range(threads)), distance=distance) as watch,
+        NoiseWatch(
+            here.affinity or list(range(threads)), distance=distance if settle else None
+        ) as watch,
     ):
         calls = {name: wrap(call) for name, call in of(folder, engine, threads, lanes).items()}
         seen = rounds.run(
@@ -108,7 +110,7 @@ def measure(
         )
         noise = watch.noise()
     return Baseline(
-        command=command,
+        command="bertd bench regress",
         model=f"{manifest.name}, {manifest.precision}",
         threads=threads,
         machine=here,

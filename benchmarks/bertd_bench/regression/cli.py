@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bertd_bench import options
+
 if TYPE_CHECKING:
     from bertd_bench.regression.baseline import Baseline, Change
 
@@ -20,9 +22,7 @@ class CannotCompare(click.ClickException):
 
 
 @click.command()
-@click.argument(
-    "bundle", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path)
-)
+@options.bundle
 @click.option(
     "--baseline",
     "path",
@@ -39,15 +39,9 @@ class CannotCompare(click.ClickException):
     show_default=True,
     help="How many times as long a case may take before it counts as slower.",
 )
-@click.option("--rounds", type=click.IntRange(min=2), default=15, show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), help="Default: all usable cores.")
-@click.option(
-    "--json",
-    "json_path",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Also write this run.",
-)
+@options.rounds(15, 2)
+@options.threads
+@options.json_path
 def regress(  # noqa: PLR0913, PLR0917 - click's parameters
     bundle: Path | None,
     path: Path,
@@ -66,13 +60,13 @@ def regress(  # noqa: PLR0913, PLR0917 - click's parameters
     from bertd_server.models.default_model import NoDefaultModelError, ensure_bundle
     from bertd_server.system import cpu
 
-    from bertd_bench.harness import machine
+    from bertd_bench.harness import machine, results
     from bertd_bench.harness.rounds import Schedule
     from bertd_bench.regression import baseline, cases, document
 
     used = threads or cpu.usable_threads()
     try:
-        before = None if update else baseline.read(path)
+        before = None if update else results.read(path, baseline.Baseline, "regress")
         if before is not None:
             other = baseline.another_kind(before.machine, machine.describe(used))
             if other is not None:
@@ -88,9 +82,9 @@ def regress(  # noqa: PLR0913, PLR0917 - click's parameters
 
         now = measured()
         if json_path is not None:
-            baseline.write(now, json_path)
+            results.write(now, json_path)
         if before is None:
-            baseline.write(now, path)
+            results.write(now, path)
             click.echo(f"{path} is written. {now.noise.verdict}")
             return
         found = baseline.changes(before, now)
@@ -130,6 +124,3 @@ def diff(first: Path, second: Path) -> None:
         click.echo(sides.table(sides.read(first), sides.read(second)))
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-
-
-COMMANDS = (regress, diff)

@@ -8,8 +8,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -17,13 +15,10 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from bertd_bench.compare.results import BENCHMARK as COMPARE
 from bertd_bench.compare.results import Comparison
-from bertd_bench.hardware.card import BENCHMARK as HARDWARE
 from bertd_bench.hardware.card import Card
-from bertd_bench.load.results import BENCHMARK as GOODPUT
+from bertd_bench.harness.results import document_of
 from bertd_bench.load.results import GoodputReport
-from bertd_bench.regression.baseline import BENCHMARK as REGRESS
 from bertd_bench.regression.baseline import Baseline
 
 Better = Literal["higher", "lower", ""]
@@ -44,7 +39,7 @@ class Figure(NamedTuple):
     better: Better = ""
 
 
-class Side(NamedTuple):
+class ResultFile(NamedTuple):
     """One result.
 
     Attributes:
@@ -60,27 +55,26 @@ class Side(NamedTuple):
     figures: dict[str, Figure]
 
 
-def read(path: Path) -> Side:
+def read(path: Path) -> ResultFile:
     """Read a result of any benchmark here.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: it is no result.
     """
-    data = path.read_bytes()
-    try:
-        found = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path} is no JSON: give a result of `bertd bench`") from error
-    machine = found.get("machine") if isinstance(found, dict) else None
-    if not isinstance(machine, dict):
+    found = document_of(path)
+    if not isinstance(found, dict) or not isinstance(machine := found.get("machine"), dict):
         raise ValueError(  # noqa: TRY004 - the file is wrong, not an argument's type
             f"{path} names no machine: give a result of `bertd bench`"
         )
-    return Side(path, _kind(found), _machine(machine), _figures(path, found))
+    try:
+        figures = dict(_figures(found))
+    except ValidationError as error:
+        raise ValueError(f"{path} is a result of another version: measure it anew") from error
+    return ResultFile(path, f"`{found.get('benchmark', 'unknown')}`", _machine(machine), figures)
 
 
-def table(a: Side, b: Side) -> str:
+def table(a: ResultFile, b: ResultFile) -> str:
     """Markdown: each number of both, and the second over the first.
 
     Raises:
@@ -126,14 +120,6 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _kind(found: Mapping[str, Any]) -> str:
-    """The benchmark's name; for older results that do not say it, the names of their parts."""
-    named = found.get("benchmark")
-    if isinstance(named, str):
-        return f"`{named}`"
-    return f"a result with {', '.join(sorted(found))}"
-
-
 def _machine(machine: Mapping[str, Any]) -> str:
     load = machine.get("load_average") or [float("nan")]
     return (
@@ -142,19 +128,17 @@ def _machine(machine: Mapping[str, Any]) -> str:
     )
 
 
-def _figures(path: Path, found: dict[str, Any]) -> dict[str, Figure]:
-    try:
-        if found.get("benchmark") == HARDWARE:
-            return dict(_of_card(Card.model_validate(found)))
-        if found.get("benchmark") == COMPARE and "subjects" in found:
-            return dict(_of_comparison(Comparison.model_validate(found)))
-        if found.get("benchmark") == GOODPUT:
-            return dict(_of_goodput(GoodputReport.model_validate(found)))
-        if found.get("benchmark") == REGRESS:
-            return dict(_of_baseline(Baseline.model_validate(found)))
-    except ValidationError as error:
-        raise ValueError(f"{path} is a result of another version: measure it anew") from error
-    return dict(_leaves(found, ""))
+def _figures(found: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
+    match found.get("benchmark"):
+        case "hardware":
+            return _of_card(Card.model_validate(found))
+        case "compare":
+            return _of_comparison(Comparison.model_validate(found))
+        case "load":
+            return _of_goodput(GoodputReport.model_validate(found))
+        case "regress":
+            return _of_baseline(Baseline.model_validate(found))
+    return _leaves(found, "")
 
 
 def _of_card(card: Card) -> Iterator[tuple[str, Figure]]:
@@ -175,8 +159,6 @@ def _of_card(card: Card) -> Iterator[tuple[str, Figure]]:
         cost = card.cost_per_million(model.best)
         if cost is not None:
             yield f"{title}, cost of a million texts", Figure(cost, "lower")
-    if card.energy.reason is None:
-        yield "joules of a thousand texts", Figure(card.energy.per_thousand_texts, "lower")
 
 
 def _of_comparison(found: Comparison) -> Iterator[tuple[str, Figure]]:

@@ -1,10 +1,15 @@
-"""Changes as a table for a terminal."""
+"""Changes as a table for a terminal; the committed baseline for docs/lab/benchmarks.md."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from bertd_bench.docs import Section, link_to_result
+from bertd_bench.harness.results import read
 from bertd_bench.regression.baseline import Baseline, Change
+
+_PAGE = "docs/lab/benchmarks.md"
 
 
 def render(found: Sequence[Change], bound: float) -> str:
@@ -24,13 +29,10 @@ def render(found: Sequence[Change], bound: float) -> str:
     return "\n".join(lines)
 
 
-def table(found: Baseline, link: str) -> str:
-    """A baseline as Markdown.
-
-    Args:
-        found: the baseline.
-        link: where its JSON file is, as seen from the document.
-    """
+def table(results: Path) -> str:
+    """The committed baseline as Markdown."""
+    found = read(results / "baseline.json", Baseline, "regress")
+    link = link_to_result("baseline.json", _PAGE)
     introduction = (
         f"`{found.command}`: {found.model}, {found.threads} threads, {found.machine.cpu}, load "
         f"{found.machine.load_average[0]:.2f} before the run; the kernel took "
@@ -41,3 +43,6 @@ def table(found: Baseline, link: str) -> str:
         f"| {case.name} | {case.median_ms:.2f} | {found.ratio(case):.3f} |" for case in found.cases
     ]
     return "\n".join([*lines, "", found.noise.verdict])
+
+
+SECTIONS = (Section(_PAGE, "baseline", table),)

@@ -2,7 +2,7 @@
 
 ::
 
-    *.json ──sources──> Results ──plots──> Chart (title, words, table, drawing)
-                                             ├─style─> SVG inside the page, in the reader's colours
-                                             └─style─> PNG, light and dark, for README
+    *.json ──sources──> Results ──comparison, load─────> Chart (title, words, table, drawing)
+                                    ├─drawing, page──> SVG inside the page, in the reader's colours
+                                    └─drawing────────> PNG, light and dark, for README (document)
 """

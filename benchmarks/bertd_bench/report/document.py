@@ -1,101 +1,31 @@
-"""The page as one file: words, drawings and style, nothing to fetch and nothing to run."""
+"""README's pictures: which charts they are, and how the document shows them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
-from bertd_bench.docs import sections
-from bertd_bench.harness.machine import Machine
-from bertd_bench.report import machine_plots, plots, style
+from bertd_bench.docs import Section, link_to_result
+from bertd_bench.report import page, sources
 from bertd_bench.report.chart import Chart, Missing
-from bertd_bench.report.palette import DARK, LIGHT, variables
-from bertd_bench.report.sources import Results
 
-_STYLE = """
-:root { color-scheme: light dark; LIGHT }
-@media (prefers-color-scheme: dark) { :root { DARK } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--ground); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
-main { max-width: 1180px; margin: 0 auto; padding: 16px; }
-h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.1rem; margin: 0 0 8px; }
-.charts { display: grid; gap: 32px 40px;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr)); }
-figure, section { margin: 0; min-width: 0; }
-figure svg { display: block; width: 100%; height: auto; max-width: 540px; }
-figure.wide { grid-column: 1 / -1; }
-figcaption, .about { color: var(--muted); font-size: .9rem; }
-.scroll { overflow-x: auto; }
-.scroll:focus-visible, summary:focus-visible { outline: 2px solid var(--series-1); }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-caption { text-align: start; }
-th, td { border-bottom: 1px solid var(--grid); padding: 4px 10px 4px 0; text-align: end;
-  white-space: nowrap; }
-th:first-child { text-align: start; } code { overflow-wrap: anywhere; }
-summary { cursor: pointer; padding: 8px 0; }
-"""
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+FOLDER = "report"  # below the results: the page, and the pictures beside it
+_README = "README.md"
+_KEYS = ("load",)  # beginnings of keys
 
 
-def charts(results: Results) -> list[Chart | Missing]:
-    """Everything that a report shows, in its order."""
-    return [
-        *plots.of([each for _, each in results.comparisons]),
-        machine_plots.load(results.goodput),
-        machine_plots.padding(results.engines),
-        machine_plots.stages(results.light),
-        machine_plots.roofline(results.card),
-        machine_plots.rates(results.card),
-    ]
+def shown(charts: Sequence[Chart | Missing]) -> list[Chart]:
+    """The charts of README, as far as they are there."""
+    return [each for each in charts if isinstance(each, Chart) and each.key.startswith(_KEYS)]
 
 
-def html(results: Results, shown: Sequence[Chart | Missing]) -> str:
-    """The page.
-
-    Args:
-        results: for the words about where they come from.
-        shown: what :func:`charts` gave.
-    """
-    look = _STYLE.replace("LIGHT", variables(LIGHT)).replace("DARK", variables(DARK))
-    drawn = "\n".join(_figure(each) for each in shown if isinstance(each, Chart))
-    missing = [each for each in shown if isinstance(each, Missing)]
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<link rel="icon" href="data:,">
-<title>bertd: measured</title>
-<style>{look}</style>
-</head>
-<body>
-<main>
-<h1>bertd: measured</h1>
-{_about(results)}
-<div class="charts">
-{drawn}
-</div>
-{_missing(missing, results)}
-</main>
-</body>
-</html>
-"""
-
-
-def pictures(shown: Sequence[Chart | Missing], folder: str, keys: Sequence[str]) -> str:
-    """README's pictures, each in the reader's colours, with what they say as alternative text.
-
-    Args:
-        shown: what :func:`charts` gave.
-        folder: of the PNGs, as seen from the document.
-        keys: beginnings of the keys of the charts that are wanted.
-    """
-    wanted = chosen(shown, keys)
+def pictures(results: Path) -> str:
+    """Each in the reader's colours, with what it says as alternative text."""
+    wanted = shown(page.charts(sources.read(sources.files(results))))
     if not wanted:
         return "No picture yet: `bertd bench report` draws them."
+    folder = link_to_result(FOLDER, _README)
     return "\n\n".join(
         f"<picture>\n"
         f'  <source media="(prefers-color-scheme: dark)" srcset="{folder}/{each.key}-dark.png">\n'
@@ -105,84 +35,4 @@ def pictures(shown: Sequence[Chart | Missing], folder: str, keys: Sequence[str])
     )
 
 
-def chosen(shown: Sequence[Chart | Missing], keys: Sequence[str]) -> list[Chart]:
-    """Charts that are there, and whose keys begin with one of these."""
-    return [each for each in shown if isinstance(each, Chart) and each.key.startswith(tuple(keys))]
-
-
-PICTURES = sections.begin("report", "the pictures that follow")
-
-
-def _figure(chart: Chart) -> str:
-    opened, wide = (" open", ' class="wide"') if chart.open else ("", "")
-    return f"""<figure id="{chart.key}"{wide} data-digest="{chart.digest}">
-<h2>{escape(chart.title)}</h2>
-{style.svg(chart)}
-<figcaption>{escape(chart.says)}</figcaption>
-<details{opened}><summary>The numbers</summary>
-<div class="scroll" tabindex="0" role="region" aria-label="{escape(chart.title)}, as a table">
-{_table(chart)}
-</div></details>
-</figure>"""
-
-
-def _table(chart: Chart) -> str:
-    heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in chart.heads)
-    rows = "\n".join(
-        f'<tr><th scope="row">{_cell(row[0])}</th>'
-        + "".join(f"<td>{_cell(cell)}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in chart.rows
-    )
-    return f"<table><thead><tr>{heads}</tr></thead>\n<tbody>{rows}</tbody></table>"
-
-
-def _cell(text: str) -> str:
-    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escape(text))
-
-
-def _about(results: Results) -> str:
-    lines = []
-    for name, found in results.comparisons:
-        lines.append(_source(name, found.command, found.machine))
-        if found.note:
-            lines.append(escape(found.note))
-        count = len(found.noisy)
-        if count:
-            lines.append(f"The machine was noisy in {count} of its cases.")
-    if results.card is not None:
-        name, card = results.card
-        lines.append(_source(name, card.command, card.machine))
-        lines.append(escape(card.noise.verdict))
-    if results.goodput is not None:
-        name, ramps = results.goodput
-        lines += [_source(name, ramps.command, ramps.machine), escape(ramps.noise.verdict)]
-    for name, light in results.light:
-        lines.append(_source(name, "bertd bench serve-load", light.machine))
-    for name, engine in results.engines:
-        lines.append(_source(name, "bertd bench engine", engine.machine))
-    items = "\n".join(f"<li>{line}</li>" for line in lines)
-    return (
-        '<details class="about"><summary>Where these numbers come from</summary>\n'
-        f"<ul>{items}</ul></details>"
-    )
-
-
-def _source(name: str, command: str, machine: Machine) -> str:
-    return (
-        f"<code>{escape(name)}</code>: <code>{escape(command)}</code>, {escape(machine.cpu)}, "
-        f"{machine.usable_threads} threads, load {machine.load_average[0]:.2f} before the run"
-    )
-
-
-def _missing(missing: Sequence[Missing], results: Results) -> str:
-    said = [
-        f"<li>{escape(each.title)}: <code>{escape(each.remedy)}</code></li>" for each in missing
-    ]
-    said += [
-        f"<li><code>{escape(name)}</code> is not shown: {escape(why)}</li>"
-        for name, why in results.unread.items()
-    ]
-    if not said:
-        return ""
-    return f"<section><h2>Not measured yet</h2><ul>{''.join(said)}</ul></section>"
+SECTIONS = (Section(_README, "pictures", pictures),)

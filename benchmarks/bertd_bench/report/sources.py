@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from bertd_bench.compare.results import BENCHMARK as COMPARE
 from bertd_bench.compare.results import Comparison
-from bertd_bench.engine.speed import EngineReport
-from bertd_bench.hardware.card import BENCHMARK as HARDWARE
-from bertd_bench.hardware.card import Card
-from bertd_bench.load.results import BENCHMARK as GOODPUT
+from bertd_bench.harness.results import document_of
 from bertd_bench.load.results import GoodputReport
-from bertd_bench.load.serve_results import LoadReport
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Results:
     """What was found, each with the name of its file; of each kind that is drawn once, the last.
 
@@ -29,22 +21,14 @@ class Results:
         unread: files that look like a result which is drawn, and are none; why.
     """
 
-    card: tuple[str, Card] | None = None
     goodput: tuple[str, GoodputReport] | None = None
     comparisons: list[tuple[str, Comparison]] = field(default_factory=list)
-    light: list[tuple[str, LoadReport]] = field(default_factory=list)
-    engines: list[tuple[str, EngineReport]] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)
 
 
-# What a result is called here, by the benchmark that it names or the parts that it has.
-_KINDS: tuple[tuple[str, type[BaseModel], str, frozenset[str]], ...] = (
-    ("comparisons", Comparison, COMPARE, frozenset()),
-    ("card", Card, HARDWARE, frozenset()),
-    ("goodput", GoodputReport, GOODPUT, frozenset()),
-    ("light", LoadReport, "", frozenset({"light", "throughput", "overload"})),
-    ("engines", EngineReport, "", frozenset({"padding", "efficiency", "operators"})),
-)
+def files(results: Path) -> tuple[Path, ...]:
+    """All results of a folder."""
+    return tuple(path for pattern in ("*.json", "*.json.gz") for path in results.glob(pattern))
 
 
 def read(paths: Iterable[Path]) -> Results:
@@ -54,27 +38,22 @@ def read(paths: Iterable[Path]) -> Results:
         OSError: a file cannot be read.
         ValueError: a file is no JSON.
     """
-    found: dict[str, Any] = {"comparisons": [], "light": [], "engines": [], "unread": {}}
+    found = Results()
     for path in sorted(paths, key=lambda path: path.name.split(".")):  # the standard run first
-        data = path.read_bytes()
-        try:
-            document = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-        except ValueError as error:
-            raise ValueError(f"{path} is no JSON: give results of `bertd bench`") from error
+        document = document_of(path)
         if not isinstance(document, dict):
             continue
-        for name, kind, benchmark, parts in _KINDS:
-            named = document.get("benchmark", "")
-            if named != benchmark or (not benchmark and not parts <= document.keys()):
-                continue
-            try:
-                result = kind.model_validate(document)
-            except ValidationError as error:
-                where = ".".join(map(str, error.errors()[0]["loc"]))
-                found["unread"][path.name] = f"its {where} is not as this version writes it"
-                continue
-            if isinstance(found.get(name), list):
-                found[name].append((path.name, result))
-            else:
-                found[name] = (path.name, result)
-    return Results(**found)
+        try:
+            _take(found, path.name, document)
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"]))
+            found.unread[path.name] = f"its {where} is not as this version writes it"
+    return found
+
+
+def _take(found: Results, name: str, document: dict[str, object]) -> None:
+    match document.get("benchmark"):
+        case "compare":
+            found.comparisons.append((name, Comparison.model_validate(document)))
+        case "load":
+            found.goodput = (name, GoodputReport.model_validate(document))

@@ -1,1 +1,6 @@
-"""Schedulers against each other in virtual time."""
+"""Schedulers against each other in virtual time.
+
+::
+
+    measured costs, seeded traffic ──> policies on simulated lanes ──> goodput, latencies
+"""

@@ -7,15 +7,13 @@ compared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bertd_server.scheduling.admission import Bounds, Demand, Outlook, refusal
 from bertd_server.scheduling.batching import BatchPolicy, Costs
-from bertd_server.scheduling.cost import Shape
 from bertd_server.scheduling.request_queue import RequestQueue
 
-from bertd_bench.scheduling.simulation import Choice, Request, State, packed
+from bertd_bench.scheduling.simulation import Choice, QueueView, SimulatedRequest
 
 _HORIZON = 60.0  # seconds; no objective here is longer
 _BOUNDS = Bounds(tokens=1_048_576, seconds=_HORIZON)  # deadlines are what limits the queue here
@@ -24,26 +22,12 @@ _BOUNDS = Bounds(tokens=1_048_576, seconds=_HORIZON)  # deadlines are what limit
 class Ours:
     """What bertd does, with the live scheduler's own parts: `RequestQueue` and `refusal`."""
 
-    def __init__(
-        self, policy: BatchPolicy, costs: Costs, *, refuses: bool = True, overrun: float = 0.0
-    ) -> None:
-        """A scheduler whose queue is empty.
-
-        Args:
-            policy: limits of batches.
-            costs: what it believes.
-            refuses: requests that cannot make it, on arrival; otherwise they wait until it is
-                certain that they are late.
-            overrun: seconds by which batches take longer than predicted, on average, as it has
-                observed them.
-        """
-        self._refuses = refuses
-        self._policy = replace(policy, margin=2 * overrun)
+    def __init__(self, policy: BatchPolicy, costs: Costs) -> None:
+        self._policy = policy
         self._costs = costs
-        self._overrun = overrun
-        self._queue: RequestQueue[Request] = RequestQueue(_HORIZON)
+        self._queue: RequestQueue[SimulatedRequest] = RequestQueue(_HORIZON)
 
-    def admit(self, request: Request, state: State) -> bool:
+    def admit(self, request: SimulatedRequest, state: QueueView) -> bool:
         """Whether it can be answered in time, and nobody's promise is broken by it."""
         shape, now = request.shape, state.now
         demand = Demand(
@@ -55,21 +39,16 @@ class Ours:
             soonest=self._costs.soonest(shape),
         )
         busy = [0.0] * state.lanes.idle + [max(0.0, free - now) for free in state.free_at]
-        backlog = self._queue.backlog
-        outlook = Outlook(backlog, busy, self._policy.budget_seconds, now, self._overrun)
-        if self._refuses and refusal(demand, outlook, _BOUNDS) is not None:
+        outlook = Outlook(self._queue.backlog, busy, self._policy.budget_seconds, now, 0.0)
+        if refusal(demand, outlook, _BOUNDS) is not None:
             return False
         self._queue.add(request, self._costs, now)
         return True
 
-    def choose(self, state: State) -> Choice:
+    def choose(self, state: QueueView) -> Choice:
         """The live scheduler's pure function, on the front of the queue."""
         decision = self._queue.take(self._policy, self._costs, state.lanes, state.now)
         return Choice(decision.batch, decision.late, decision.wide)
-
-    def charged(self, batch: Sequence[Request]) -> Shape:
-        """No padding."""
-        return packed(batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +61,16 @@ class FixedWindow:
     Attributes:
         window: seconds.
         most: requests in a batch.
-        pads: a batch costs as much as if all were as long as the longest.
     """
 
     window: float
     most: int
-    pads: bool = False
 
-    def admit(self, request: Request, state: State) -> bool:  # noqa: ARG002 - the protocol's
+    def admit(self, request: SimulatedRequest, state: QueueView) -> bool:  # noqa: ARG002 - the protocol's
         """Everything."""
         return True
 
-    def choose(self, state: State) -> Choice:
+    def choose(self, state: QueueView) -> Choice:
         """The oldest requests, if there are enough or they have waited enough."""
         late, live = _split(state)
         if not live:
@@ -102,13 +79,6 @@ class FixedWindow:
         if len(live) < self.most and state.now < ready:
             return Choice(dropped=late, look_again=ready)
         return Choice(live[: self.most], late)
-
-    def charged(self, batch: Sequence[Request]) -> Shape:
-        """Padded to the longest, or packed as ours is."""
-        if not self.pads:
-            return packed(batch)
-        longest = max(request.arrival.tokens for request in batch)
-        return Shape(len(batch), len(batch) * longest, len(batch) * longest**2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +96,14 @@ class TokenBudget:
     budget: int = 16_384
     most: int = 512
 
-    def admit(self, request: Request, state: State) -> bool:  # noqa: ARG002 - the protocol's
+    def admit(self, request: SimulatedRequest, state: QueueView) -> bool:  # noqa: ARG002 - the protocol's
         """While there is room."""
         return len(state.waiting) < self.most
 
-    def choose(self, state: State) -> Choice:
+    def choose(self, state: QueueView) -> Choice:
         """The longest prefix within the budget."""
         late, live = _split(state)
-        batch: list[Request] = []
+        batch: list[SimulatedRequest] = []
         tokens = 0
         for request in live:
             tokens += request.arrival.tokens
@@ -142,12 +112,8 @@ class TokenBudget:
             batch.append(request)
         return Choice(batch, late)
 
-    def charged(self, batch: Sequence[Request]) -> Shape:
-        """TEI packs on GPUs; here it does so too."""
-        return packed(batch)
 
-
-def _split(state: State) -> tuple[list[Request], list[Request]]:
+def _split(state: QueueView) -> tuple[list[SimulatedRequest], list[SimulatedRequest]]:
     """Those whose clients have gone, and the others, in order of arrival."""
     late = [request for request in state.waiting if request.deadline <= state.now]
     return late, [request for request in state.waiting if request.deadline > state.now]

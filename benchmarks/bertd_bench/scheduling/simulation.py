@@ -16,11 +16,10 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
 from bertd_server.scheduling.batching import Costs, FreeLanes
 from bertd_server.scheduling.cost import NOTHING, Shape
 
@@ -28,7 +27,7 @@ from bertd_bench.scheduling.traffic import Arrival
 
 
 @dataclass(slots=True, eq=False)
-class Request:
+class SimulatedRequest:
     """An arrival, and what became of it. It is what `form_batch` calls `Waiting`.
 
     Attributes:
@@ -71,126 +70,106 @@ class Choice:
         look_again: seconds; when to ask again if nothing ran and nothing happens before.
     """
 
-    batch: Sequence[Request] = ()
-    dropped: Sequence[Request] = ()
+    batch: Sequence[SimulatedRequest] = ()
+    dropped: Sequence[SimulatedRequest] = ()
     wide: bool = False
     look_again: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class QueueView:
     """What a policy may know.
 
     Attributes:
         now: seconds of virtual time.
         waiting: in order of arrival.
         lanes: idle, and all.
-        free_at: when each busy lane is expected to be free.
+        free_at: when each busy lane will be free.
     """
 
     now: float
-    waiting: Sequence[Request]
+    waiting: Sequence[SimulatedRequest]
     lanes: FreeLanes
     free_at: Sequence[float]
 
 
-class Scheduler(Protocol):
+class SchedulingPolicy(Protocol):
     """A policy under test."""
 
-    def admit(self, request: Request, state: State) -> bool:
+    def admit(self, request: SimulatedRequest, state: QueueView) -> bool:
         """Whether an arriving request may wait."""
 
-    def choose(self, state: State) -> Choice:
+    def choose(self, state: QueueView) -> Choice:
         """What to run now; at least one lane is idle and at least one request waits."""
-
-    def charged(self, batch: Sequence[Request]) -> Shape:
-        """The shape whose cost a batch has."""
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class SimulatedBatch:
     """A batch that ran, from `begin` to `end` in seconds."""
 
     begin: float
     end: float
-    requests: tuple[Request, ...]
+    requests: tuple[SimulatedRequest, ...]
     wide: bool
-
-    @property
-    def tokens(self) -> int:
-        """Real tokens in it."""
-        return sum(request.arrival.tokens for request in self.requests)
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class SimulatedRun:
     """All that happened."""
 
-    requests: list[Request]
-    batches: list[Batch]
+    requests: list[SimulatedRequest]
+    batches: list[SimulatedBatch]
 
 
-def simulate(  # noqa: PLR0913 - a machine, and how sure it is
-    arrivals: Sequence[Arrival],
-    scheduler: Scheduler,
-    costs: Costs,
-    *,
-    lanes: int,
-    noise: float = 0.0,
-    seed: int = 0,
-) -> Run:
+def simulate(
+    arrivals: Sequence[Arrival], scheduler: SchedulingPolicy, costs: Costs, *, lanes: int
+) -> SimulatedRun:
     """Play arrivals against a policy until all have an answer or a refusal.
 
     Args:
         arrivals: in order of time.
         scheduler: the policy.
-        costs: how long batches really take, before noise.
+        costs: how long batches take.
         lanes: of the machine.
-        noise: standard deviation of the logarithm of real over predicted time.
-        seed: of the noise.
 
     Raises:
         RuntimeError: the policy would let requests wait for ever.
     """
-    rng = np.random.default_rng(seed)
-    world = _World(scheduler, costs, lanes, lambda: math.exp(noise * rng.standard_normal()))
-    requests = [Request(arrival) for arrival in arrivals]
+    world = _World(scheduler, costs, lanes)
+    requests = [SimulatedRequest(arrival) for arrival in arrivals]
     coming = deque(requests)
     while coming or world.waiting:
         world.advance(coming[0].virtual_arrival if coming else math.inf)
         while coming and coming[0].virtual_arrival <= world.now:
             world.receive(coming.popleft())
         world.dispatch()
-    return Run(requests, world.batches)
+    return SimulatedRun(requests, world.batches)
 
 
 class _World:
     """The server: what waits, what runs, and what time it is."""
 
-    def __init__(
-        self, scheduler: Scheduler, costs: Costs, lanes: int, slowness: Callable[[], float]
-    ) -> None:
+    def __init__(self, scheduler: SchedulingPolicy, costs: Costs, lanes: int) -> None:
         self.now = 0.0
-        self.waiting: list[Request] = []
-        self.batches: list[Batch] = []
+        self.waiting: list[SimulatedRequest] = []
+        self.batches: list[SimulatedBatch] = []
         self._scheduler = scheduler
         self._costs = costs
         self._lanes = lanes
-        self._slowness = slowness  # of the next batch, real over predicted time
-        self._busy: list[tuple[float, float]] = []  # a heap: when a lane is free, and was to be
+        self._busy: list[float] = []  # a heap: when a lane is free
         self._look_again = math.inf
 
     def advance(self, arrival: float) -> None:
         """Go to the next event: an arrival, a lane that is done, a time that the policy named."""
-        done = self._busy[0][0] if self._busy else math.inf
+        done = self._busy[0] if self._busy else math.inf
         self.now = min(arrival, done, self._look_again)
         if math.isinf(self.now):
             raise RuntimeError("the policy rests while requests wait, and names no time to go on")
         self._look_again = math.inf
-        while self._busy and self._busy[0][0] <= self.now:
+        while self._busy and self._busy[0] <= self.now:
             heapq.heappop(self._busy)
 
-    def receive(self, request: Request) -> None:
+    def receive(self, request: SimulatedRequest) -> None:
         """A request arrives."""
         request.refused = not self._scheduler.admit(request, self._state())
         if not request.refused:
@@ -213,23 +192,13 @@ class _World:
 
     def _run(self, choice: Choice) -> None:
         model = (choice.wide and self._costs.wide) or self._costs.lane
-        expected = model.seconds(self._scheduler.charged(choice.batch))
-        end = self.now + expected * self._slowness()
+        end = self.now + model.seconds(sum((each.shape for each in choice.batch), NOTHING))
         for request in choice.batch:
             request.answered = end
-        self.batches.append(Batch(self.now, end, tuple(choice.batch), choice.wide))
+        self.batches.append(SimulatedBatch(self.now, end, tuple(choice.batch), choice.wide))
         for _ in range(self._lanes if choice.wide else 1):
-            heapq.heappush(self._busy, (end, self.now + expected))
+            heapq.heappush(self._busy, end)
 
-    def _state(self) -> State:
+    def _state(self) -> QueueView:
         idle = self._lanes - len(self._busy)
-        expected = [when for _, when in self._busy]
-        return State(self.now, self.waiting, FreeLanes(idle, self._lanes), expected)
-
-
-def packed(batch: Sequence[Request]) -> Shape:
-    """What a batch without padding costs."""
-    total = NOTHING
-    for request in batch:
-        total += request.shape
-    return total
+        return QueueView(self.now, self.waiting, FreeLanes(idle, self._lanes), list(self._busy))

@@ -23,7 +23,7 @@ Generator = np.random.Generator
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class TextClass:
     """One kind of text.
 
     Attributes:
@@ -46,13 +46,13 @@ class Traffic:
     """Kinds of texts, and whether they come in bursts."""
 
     name: str
-    kinds: tuple[Kind, ...]
+    kinds: tuple[TextClass, ...]
     bursts: bool = False
 
 
-_TEXTS = (Kind(1.0, 8, 256),)
-_QUERIES_AND_PASSAGES = (Kind(0.85, 8, 24), Kind(0.15, 160, 256))
-_URGENT_AND_BULK = (Kind(0.85, 8, 24), Kind(0.15, 160, 256, priority=1, patience=50.0))
+_TEXTS = (TextClass(1.0, 8, 256),)
+_QUERIES_AND_PASSAGES = (TextClass(0.85, 8, 24), TextClass(0.15, 160, 256))
+_URGENT_AND_BULK = (TextClass(0.85, 8, 24), TextClass(0.15, 160, 256, priority=1, patience=50.0))
 
 TRAFFICS = (
     Traffic("steady", _TEXTS),
@@ -91,7 +91,7 @@ def lone(costs: Costs, tokens: int) -> float:
     return seconds if costs.wide is None else min(seconds, costs.wide.seconds(shape))
 
 
-def lengths(traffic: Traffic, count: int, rng: Generator) -> tuple[list[int], list[Kind]]:
+def lengths(traffic: Traffic, count: int, rng: Generator) -> tuple[list[int], list[TextClass]]:
     """Tokens and kind of each text, drawn independently."""
     shares = [kind.share for kind in traffic.kinds]
     chosen = [traffic.kinds[i] for i in rng.choice(len(shares), size=count, p=shares)]

@@ -1,1 +1,0 @@
-"""What operators do to servers under load, done many times: nobody's call may fail."""

@@ -1,1 +1,0 @@
-"""Benchmarks of the engine alone: attention, efficiency, lanes, memory, bits."""

@@ -1,0 +1,92 @@
+"""Arguments and options that several commands of `bertd bench` have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+_Command = TypeVar("_Command", bound=Callable[..., None])
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+def _in_a_folder(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+    """Refuses a file that could not be written, before a minute of measuring."""
+    del ctx, param
+    if path is not None and not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"{path.absolute().parent} is not a folder")
+    return path
+
+
+def _numbers(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[int, ...] | None:
+    """Whole numbers above 0, with commas between them."""
+    del ctx, param
+    if value is None:
+        return None
+    try:
+        found = tuple(dict.fromkeys(int(each) for each in value.split(",")))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not whole numbers with commas between") from error
+    if min(found) < 1:
+        raise click.BadParameter(f"{value!r} has a number below 1")
+    return found
+
+
+bundle = click.argument("bundle", required=False, type=_FOLDER)
+"""BUNDLE: a folder; without it the embedded default model."""
+
+threads = click.option("--threads", type=click.IntRange(min=1), help="Default: all usable cores.")
+
+json_path = click.option(
+    "--json",
+    "json_path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_in_a_folder,
+    help="Also write the results, raw samples included.",
+)
+
+
+def rounds(default: int, least: int = 1) -> Callable[[_Command], _Command]:
+    """`--rounds`: turns of each contestant."""
+    return click.option(
+        "--rounds", type=click.IntRange(min=least), default=default, show_default=True
+    )
+
+
+def runs(default: int) -> Callable[[_Command], _Command]:
+    """`--runs`: new processes of each kind."""
+    return click.option("--runs", type=click.IntRange(min=1), default=default, show_default=True)
+
+
+def seconds(default: float, least: float = 0, help: str = "") -> Callable[[_Command], _Command]:  # noqa: A002 - click's word
+    """`--seconds`: of each measurement."""
+    return click.option(
+        "--seconds",
+        type=click.FloatRange(min=least),
+        default=default,
+        show_default=True,
+        help=help or None,
+    )
+
+
+def numbers(name: str, default: str | None, help: str) -> Callable[[_Command], _Command]:  # noqa: A002 - click's word
+    """Whole numbers above 0, with commas between them."""
+    return click.option(
+        name, type=str, callback=_numbers, default=default, show_default=True, help=help
+    )
+
+
+pythons = click.option(
+    "--peers-python",
+    "pythons",
+    multiple=True,
+    metavar="PATH",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Interpreter that has peers installed; may be given several times. "
+    "Default: .peers/*/bin/python, which `make peers` makes.",
+)
