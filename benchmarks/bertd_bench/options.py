@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 def _in_a_folder(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
@@ -36,7 +35,28 @@ def _numbers(
     return found
 
 
-bundle = click.argument("bundle", required=False, type=_FOLDER)
+class _Bundle(click.Path):
+    """A folder with a manifest that can be read: anything else is refused before it is measured."""
+
+    name = "bundle"
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from bertd.bundle import BundleError, read_manifest  # noqa: PLC0415 - for this alone
+
+        folder: Any = super().convert(value, param, ctx)
+        try:
+            read_manifest(folder)
+        except BundleError as error:
+            self.fail(str(error), param, ctx)
+        return folder
+
+
+BUNDLE = _Bundle()
+
+bundle = click.argument("bundle", required=False, type=BUNDLE)
 """BUNDLE: a folder; without it the embedded default model."""
 
 threads = click.option("--threads", type=click.IntRange(min=1), help="Default: all usable cores.")

@@ -73,6 +73,15 @@ def test_results_that_could_not_be_written_are_refused_before_measuring(tmp_path
     assert "is not a folder" in result.output
 
 
+@pytest.mark.parametrize("name", ["hardware", "regress", "front-end"])
+def test_a_folder_that_is_no_bundle_is_refused_before_measuring(name: str, tmp_path: Path) -> None:
+    """With the remedy, not with what the first read of it raises."""
+    done = CliRunner().invoke(bench, [name, str(tmp_path)])
+    assert done.exit_code == 2
+    assert f"{tmp_path} is not a bundle" in done.output
+    assert "bertd export" in done.output
+
+
 def test_the_help_page_shows_groups_and_imports_no_command() -> None:
     """One line each; what a command needs is imported when it is asked for."""
     program = (

@@ -11,7 +11,7 @@ from bertd_bench import options
 
 
 @click.command()
-@click.argument("bundles", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("bundles", nargs=-1, type=options.BUNDLE)
 @click.option(
     "--provider",
     type=click.Choice(["cpu", "cuda", "tensorrt", "openvino"]),

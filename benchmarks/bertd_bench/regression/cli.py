@@ -60,20 +60,13 @@ def regress(  # noqa: PLR0913, PLR0917 - click's parameters
     from bertd_server.models.default_model import NoDefaultModelError, ensure_bundle
     from bertd_server.system import cpu
 
-    from bertd_bench.harness import machine, results
+    from bertd_bench.harness import results
     from bertd_bench.harness.rounds import Schedule
     from bertd_bench.regression import baseline, cases, document
 
     used = threads or cpu.usable_threads()
     try:
-        before = None if update else results.read(path, baseline.Baseline, "regress")
-        if before is not None:
-            other = baseline.another_kind(before.machine, machine.describe(used))
-            if other is not None:
-                raise CannotCompare(
-                    f"{path} is of another kind of machine ({other}): write a baseline of this "
-                    "one with --update --baseline FILE"
-                )
+        before = None if update else _before(path, used)
         folder = bundle or ensure_bundle()
         schedule = Schedule(rounds, repeats=10, steady_seconds=1, turn_seconds=0.1)
 
@@ -104,6 +97,23 @@ def regress(  # noqa: PLR0913, PLR0917 - click's parameters
         )
     if all(each.faster_than(bound) for each in found):
         click.echo("all cases are faster: write the baseline anew with --update")
+
+
+def _before(path: Path, threads: int) -> Baseline:
+    """The baseline, if it is of such a machine as this one."""
+    from bertd_bench.harness import machine, results
+    from bertd_bench.regression import baseline
+
+    if not path.exists():
+        raise CannotCompare(f"{path} is not there: give --baseline FILE, or write it with --update")
+    before = results.read(path, baseline.Baseline, "regress")
+    other = baseline.another_kind(before.machine, machine.describe(threads))
+    if other is not None:
+        raise CannotCompare(
+            f"{path} is of another kind of machine ({other}): write a baseline of this one with "
+            "--update --baseline FILE"
+        )
+    return before
 
 
 def _slower(found: list[Change], bound: float) -> set[str]:
