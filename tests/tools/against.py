@@ -7,9 +7,9 @@ factor is the other's time over this one's: above 1 this tree is faster.
 
 from __future__ import annotations
 
+import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -71,13 +71,12 @@ def serving(name: str, tree: Path) -> Iterator[Tree]:
     )
     assert process.stderr is not None
     try:
-        for line in process.stderr:
-            if found := re.search(r'"event": ?"serving".*"address": ?"([^"]+)"', line):
-                break
-        else:
+        events = (json.loads(line) for line in process.stderr if line.startswith("{"))
+        address = next((one["address"] for one in events if one["event"] == "serving"), None)
+        if address is None:
             sys.exit(f"no server of {tree}: run `make serve` there once")
         threading.Thread(target=process.stderr.read, daemon=True).start()
-        with Client(found[1]) as client:
+        with Client(address) as client:
             yield Tree(name, process, client)
     finally:
         process.send_signal(signal.SIGCONT)
