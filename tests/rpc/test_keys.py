@@ -128,7 +128,7 @@ def test_names_that_strangers_make_up_leave_nothing_behind(
     server: RunningServer, channel: Any
 ) -> None:
     """Each would be a series of its own in the metrics."""
-    counts = server.server.observing.counts
+    counts = server.server.observability.counts
     assert answer(channel, METHODS[0], None)[1] == "MISSING_KEY"
     assert answer(channel, "/made/Up", None)[1] == "MISSING_KEY"
     assert counts.ended[METHODS[0][1:], grpc.StatusCode.UNAUTHENTICATED.value[0]] > 0

@@ -45,7 +45,7 @@ def watched(tiny_bundle: Path) -> Iterator[RunningServer]:
 
 
 def http(running: RunningServer) -> str:
-    return running.server.observing.http_address
+    return running.server.observability.http_address
 
 
 def test_scrapes_under_load_are_consistent_and_count_every_text(watched: RunningServer) -> None:
@@ -202,7 +202,7 @@ async def test_a_draining_server_is_not_ready_and_two_live_side_by_side(
     await taken.drain()
     server = Server(tiny_bundle, quick_settings(http_address="127.0.0.1:0"))
     await server.start()
-    address = server.observing.http_address
+    address = server.observability.http_address
     found = await asyncio.to_thread(scrape, address)
     assert (
         value(found, "bertd_texts_total") == 0 < value(scrape(http(watched)), "bertd_texts_total")

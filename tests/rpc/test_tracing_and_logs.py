@@ -18,7 +18,7 @@ from bertd_client import Client
 from bertd_client.errors import NotFound
 from bertd_server.errors import CannotServeError
 from bertd_server.rpc.health import HealthService
-from bertd_server.serving.assembly import Observing
+from bertd_server.serving.assembly import Observability
 from bertd_server.system.call_metrics import given_id
 from google.rpc import error_details_pb2
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
@@ -115,7 +115,7 @@ def test_where_all_is_off_nothing_watches_and_an_error_keeps_its_callers_id(
 ) -> None:
     """No interceptor; no id is made up."""
     running = task_server("feature-extraction")
-    assert not running.server.observing.interceptors
+    assert not running.server.observability.interceptors
     with grpc.insecure_channel(running.address) as channel:
         stub = inference_pb2_grpc.InferenceServiceStub(channel)
         for metadata, expected in (
@@ -160,26 +160,26 @@ def test_off_imports_nothing_and_the_variables_of_opentelemetry_turn_traces_on(
     )
     assert done.stdout == "[]\n"
 
-    def observing(**changes: str) -> Observing:
-        return Observing(quick_settings(**changes), HealthService([]), lambda: (), frozenset())
+    def observability(**changes: str) -> Observability:
+        return Observability(quick_settings(**changes), HealthService([]), lambda: (), frozenset())
 
-    assert not observing().interceptors
+    assert not observability().interceptors
     with collecting() as (_, endpoint), monkeypatch.context() as variables:
         variables.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-        made = observing()
+        made = observability()
         assert made.interceptors
         assert made._tracing is not None
         made._tracing.close()
-        assert not observing(tracing_endpoint="off").interceptors
+        assert not observability(tracing_endpoint="off").interceptors
         variables.setenv("OTEL_SDK_DISABLED", "true")
-        assert not observing().interceptors
+        assert not observability().interceptors
         variables.delenv("OTEL_SDK_DISABLED")
         variables.setitem(sys.modules, "bertd_server.observability.tracing", None)
         with capture_logs() as lines:
-            assert not observing().interceptors
+            assert not observability().interceptors
         assert lines[0]["remedy"] == "pip install 'bertd[tracing]'"
         with pytest.raises(CannotServeError, match=r"pip install 'bertd\[tracing\]'"):
-            observing(tracing_endpoint=endpoint)
+            observability(tracing_endpoint=endpoint)
     with pytest.raises(ValidationError, match="is no endpoint"):
         quick_settings(tracing_endpoint="localhost")
     with pytest.raises(ValidationError, match="is no address"):

@@ -42,7 +42,7 @@ GROUPS = {
     "max_batch_tokens": "Batches and queue",
     "max_text_characters": "Calls",
     "drain_seconds": "Life cycle",
-    "http_address": "Observing",
+    "http_address": "Observability",
     "insecure": "Security and connections",
 }
 """Headings of the documentation, by the first setting below each."""

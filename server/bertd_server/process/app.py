@@ -61,7 +61,7 @@ async def serve(folder: Path | None, settings: Settings, reread: Callable[[], Se
         "serving",
         models=names,
         address=listening(settings.address, port),
-        http=server.observing.http_address or None,
+        http=server.observability.http_address or None,
         lanes=settings.lanes,
         threads=settings.threads,
         request=_request(models[0], settings, port, named=len(models) > 1) if models else None,

@@ -33,7 +33,7 @@ _LAST_SPANS_SECONDS = 2.0  # for a collector to take what is left
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
-class Observing:
+class Observability:
     """Metrics, access log and traces of one server.
 
     Attributes:

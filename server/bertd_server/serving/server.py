@@ -4,7 +4,7 @@
 
     settings ──> guard: certificates, keys      ─┐
              ──> services over a catalogue      ─┼──> gRPC servers: --address, --management-address
-             ──> observing: metrics, logs, spans ┘
+             ──> observability: metrics, spans  ─┘
              ──> loader, keeper ──> catalogue of models
 
 It takes no signals and ends no process: :mod:`bertd_server.process.app` does.
@@ -30,7 +30,7 @@ from bertd_server.rpc.health import HealthService
 from bertd_server.rpc.limits import CallLimits
 from bertd_server.rpc.services import METHODS, SERVICE_NAMES, Services
 from bertd_server.security.management import Management
-from bertd_server.serving.assembly import Observing, add_channelz
+from bertd_server.serving.assembly import Observability, add_channelz
 from bertd_server.serving.guard import Guard
 from bertd_server.system.exits import Exit
 from bertd_server.system.logs import get_logger
@@ -52,7 +52,7 @@ class Server:
         catalogue: the models that answer.
         guard: its certificates and keys; `guard.reload()` reads them anew.
         reloading: what SIGHUP reads again; parts of the server register there.
-        observing: metrics, traces and the access log.
+        observability: metrics, traces and the access log.
         management_port: of the management address, once it listens.
     """
 
@@ -93,7 +93,7 @@ class Server:
             self._keep(settings.repository)
         else:
             raise CannotServeError("nothing to serve: give a bundle, or --repository")
-        self.observing = Observing(
+        self.observability = Observability(
             settings,
             self._health,
             self.catalogue.models,
@@ -128,7 +128,7 @@ class Server:
         """A gRPC server with the limits of the settings, which answers nothing yet."""
         return grpc.aio.server(
             interceptors=[
-                *self.observing.interceptors,
+                *self.observability.interceptors,
                 *self.guard.interceptors,
                 self._services.interceptor(),
             ],
@@ -176,7 +176,7 @@ class Server:
             await self._managed.start()
             log.info("management", address=listening(address, self.management_port))
         try:
-            self.observing.listen()
+            self.observability.listen()
         except OSError as error:
             raise CannotListenError(
                 f"cannot listen on {self._settings.http_address}: {error.strerror or error}; "
@@ -221,7 +221,7 @@ class Server:
         ended = await asyncio.gather(*(model.drain(left) for model in models))
         finished = all(ended)
         self._loader.close(wait=finished)
-        await self.observing.stop()
+        await self.observability.stop()
         cut = sum(model.statistics.cancelled for model in models) - cancelled
         if late and cut:
             log.warning(
