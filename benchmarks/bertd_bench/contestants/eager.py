@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from bertd_client import BertdError, Client
@@ -101,39 +99,15 @@ class ServerProcess:
             time.sleep(0.002)
         raise BenchError(f"bertd serve did not listen within {START_SECONDS:.0f} s")
 
-    def stop(self) -> dict[str, Any]:
-        """Drain the server; gives what it has counted.
-
-        Raises:
-            BenchError: it did not end as it should, or said nothing.
-        """
-        self.process.terminate()
-        self.process.wait(timeout=40)
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        try:
-            counts: dict[str, Any] = json.loads(lines[-1])
-        except (IndexError, ValueError) as error:
-            raise BenchError(f"bertd serve ended without its counts: {lines[-5:]}") from error
-        return counts
-
 
 @contextlib.contextmanager
-def server_process(
-    folder: Path, threads: int, settings: Mapping[str, str] | None = None
-) -> Iterator[ServerProcess]:
-    """Run `bertd serve` on a free port; SIGTERM at the end.
-
-    Args:
-        folder: the bundle.
-        threads: that it may use.
-        settings: further ones, by their names in :mod:`bertd_server.config.settings`.
-    """
+def server_process(folder: Path, threads: int) -> Iterator[ServerProcess]:
+    """Run `bertd serve` with a bundle and so many threads on a free port; SIGTERM at the end."""
     port = free_port()
     address = f"127.0.0.1:{port}"
     env = {name: value for name, value in os.environ.items() if not name.startswith("BERTD_")}
-    for name, value in {**(settings or {}), "threads": str(threads)}.items():
-        env[f"BERTD_{name.upper()}"] = value
     command = ["serve", str(folder), "--address", address, "--http-address", "127.0.0.1:0"]
+    command += ["--threads", str(threads)]
     with tempfile.TemporaryDirectory(prefix="bertd-bench-") as scratch:
         log = Path(scratch) / "serve.log"
         with log.open("wb") as sink:

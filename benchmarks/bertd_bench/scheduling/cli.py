@@ -6,17 +6,13 @@ from pathlib import Path
 
 import click
 
+from bertd_bench import options
+
 
 @click.command()
 @click.option("--requests", type=click.IntRange(min=100), default=2_000, show_default=True)
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option(
-    "--json",
-    "json_path",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Also write the results, such as benchmarks/results/simulation.json.",
-)
+@options.json_path
 def simulate(requests: int, seeds: int, json_path: Path | None) -> None:
     """Compare schedulers in virtual time: goodput and latencies under seeded traffic."""
     from bertd_bench.harness import results
