@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 
@@ -55,7 +54,15 @@ from bertd_bench import options
     help="Limit of each warm-up.",
 )
 @options.json_path
-@options.pythons
+@click.option(
+    "--peers-python",
+    "pythons",
+    multiple=True,
+    metavar="PATH",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Interpreter that has peers installed; may be given several times. "
+    "Default: .peers/*/bin/python, which `make peers` makes.",
+)
 def compare(  # noqa: PLR0913, PLR0917 - click's parameters
     listed: bool,
     models: tuple[str, ...],
@@ -82,7 +89,6 @@ def compare(  # noqa: PLR0913, PLR0917 - click's parameters
 
     from bertd_bench.compare import document, interpreters, run
     from bertd_bench.compare.process import PeerError
-    from bertd_bench.harness import results
     from bertd_bench.harness.rounds import Schedule
 
     # Contestants are ended on the way out, which a signal must not skip: some are stopped.
@@ -109,24 +115,12 @@ def compare(  # noqa: PLR0913, PLR0917 - click's parameters
                 turn_seconds=turn_seconds,
             ),
             further=pythons,
-            command=_command(sys.argv),
+            command=options.command_line(),
         )
-        comparison = run.compare(plan, lambda line: click.echo(line, err=True))
+        comparison = run.compare(plan, options.progress)
     except (PeerError, ExportError) as error:
         raise click.ClickException(str(error)) from error
     finally:
         signal.signal(signal.SIGTERM, before)
-    link = str(json_path or "no file")
-    if json_path is not None:
-        click.echo(f"{results.write(comparison, json_path)} is written", err=True)
-    click.echo(document.render([(link, comparison)]))
-
-
-def _command(arguments: list[str]) -> str:
-    """The command without its paths, which mean nothing elsewhere."""
-    left = [*arguments[1:]]
-    for option in ("--peers-python", "--json"):
-        while option in left:
-            at = left.index(option)
-            del left[at : at + 2]
-    return shlex.join(["bertd", *left])
+    text = document.render([(str(json_path or "no file"), comparison)])
+    options.conclude(comparison, text, json_path)

@@ -75,7 +75,7 @@ def exports(  # noqa: PLR0913, PLR0917 - click's parameters
     try:
         result = table.measure(
             plan,
-            progress=lambda line: click.echo(line, err=True),
+            progress=options.progress,
             keep=lambda rows: results.write(rows, json_path) if json_path else None,
         )
     except (BenchError, ValueError) as error:

@@ -134,7 +134,7 @@ def measure(
         echo = spawn(f"{_SERVERS}:echo", answers)
         stack.callback(echo.close)
         for number in range(-1, rounds):
-            progress(f"round {number + 1} of {rounds}" if number >= 0 else "warm-up")
+            progress(f"measuring round {number + 1} of {rounds}" if number >= 0 else "warm-up")
             length = seconds if number >= 0 else _WARM_SHARE * seconds
             for kind in _KINDS:
                 for server in (ours, echo) if number % 2 else (echo, ours):
