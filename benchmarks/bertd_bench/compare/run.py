@@ -7,12 +7,13 @@ import random
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
 from bertd.bundle import Task
+from bertd_export.quantization.calibration import read_sample
 from bertd_server.system import cpu
 from numpy.typing import NDArray
 
@@ -32,6 +33,7 @@ from bertd_bench.harness.rounds import Schedule, SystemTimes
 _TRIES = 3  # timed calls of each way to handle a batch
 _PROCESS_BYTES = 450_000_000  # of a contestant besides its weights
 _WEIGHT_COPIES = 1.8  # of a checkpoint in a contestant
+_CALIBRATION_TEXTS = 100  # for peers that calibrate: of those for bertd's own int8
 _MEMORY_SHARE = 0.75  # of what is free
 
 
@@ -149,7 +151,7 @@ class _Contest:
             threads=self.threads,
             scratch=str(self.scratch),
             bundles=self.model.bundles,
-            calibration=subjects.calibration(),
+            calibration=tuple(read_sample(None).calibrate[:_CALIBRATION_TEXTS]),
         )
         with ExitStack() as stack:
             reference = stack.enter_context(self._start(PEERS[REFERENCE], setting))
@@ -166,7 +168,7 @@ class _Contest:
             for system in {id(each): each for each in [reference, *systems]}.values():
                 with system.awake():
                     for index, sample in enumerate(samples):
-                        system.load(index, sample.texts, sample.lengths)
+                        system.ask("load", index=index, texts=sample.texts, lengths=sample.lengths)
             return [
                 self._case(reference, systems, index, sample)
                 for index, sample in enumerate(samples)
@@ -178,7 +180,7 @@ class _Contest:
             raise PeerError(self.homes.skipped[peer.name])
         process = PeerProcess(peer, home.interpreter, setting.threads, self.scratch)
         try:
-            process.build(setting)
+            process.ask("build", peer=peer.name, setting=asdict(setting))
         except PeerError:
             process.close()
             raise

@@ -37,6 +37,9 @@ SIZES = {
 
 VOCABULARY = 30_522
 POSITIONS = 512
+# A config's names of the fields of a size.
+_USUAL = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+_DISTILBERT = ("dim", "n_layers", "n_heads", "hidden_dim")
 _LABELS: dict[Task, int] = {"text-classification": 3, "text-ranking": 1, "token-classification": 9}
 _BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _ROBERTA_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -96,20 +99,7 @@ def _config(family: str, size: Size) -> Any:
         "bos_token_id": cls,
         "eos_token_id": sep,
     }
-    if family == "distilbert":
-        options |= {
-            "dim": size.hidden,
-            "n_layers": size.layers,
-            "n_heads": size.heads,
-            "hidden_dim": size.intermediate,
-        }
-    else:
-        options |= {
-            "hidden_size": size.hidden,
-            "num_hidden_layers": size.layers,
-            "num_attention_heads": size.heads,
-            "intermediate_size": size.intermediate,
-        }
+    options |= dict(zip(_DISTILBERT if family == "distilbert" else _USUAL, size, strict=True))
     if family == "electra":
         options["embedding_size"] = size.hidden
     if family in {"eurobert", "nomic_bert"}:

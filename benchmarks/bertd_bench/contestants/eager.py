@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import subprocess
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from bertd_client import BertdError, Client
 from bertd_export.bundle import export_model
 from bertd_server.models import default_model
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from bertd_bench.contestants.peer import EMBED, Setting
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
-TOLERANCE = 1e-4
+TOLERANCE = 1e-4  # of vectors of length 1, from eager's
 START_SECONDS = 120.0
 
 
@@ -63,6 +63,22 @@ def eager(checkpoint: str, threads: int) -> Embed:
     setting = Setting(checkpoint, EMBED, threads, scratch="")
     answer = torch_eager.answering(setting, torch_eager.network_of(setting, "sdpa", "float32"))
     return lambda texts: np.asarray(answer(texts), np.float32)
+
+
+def distance(answers: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """The largest difference of any element once all have length 1; inf if shapes differ.
+
+    A checkpoint that does not ask for normalising gets plain means from bertd, and unit vectors
+    from others.
+
+    Args:
+        answers: float32 `[texts, dimensions]`.
+        expected: the same.
+    """
+    if answers.shape != expected.shape:
+        return math.inf
+    ours, theirs = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (answers, expected))
+    return float(np.abs(ours - theirs).max())
 
 
 def free_port() -> int:
@@ -126,16 +142,3 @@ def server_process(folder: Path, threads: int) -> Iterator[ServerProcess]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-@contextlib.contextmanager
-def over_grpc(folder: Path, threads: int) -> Iterator[Embed]:
-    """A server in a process of its own, called by the client library."""
-    with server_process(folder, threads) as server:
-        server.wait_until_listening()
-        with Client(server.address) as client:
-            try:
-                client.list_models(timeout=START_SECONDS)
-            except BertdError as error:
-                raise BenchError(f"bertd serve does not answer: {error}") from error
-            yield lambda texts: client.embed(texts, prompt_name="", timeout=60)

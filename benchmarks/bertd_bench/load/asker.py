@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -115,19 +114,3 @@ class Asker:
         requests = tuple(traffic.serialize(self.texts, 1))
         load = client.ClientLoad(plan, requests, keep=keep)
         return self.pool.submit(client.put_load, self.server.address, load).result()
-
-
-def distance(answers: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """The largest difference of any element once all have length 1; inf if shapes differ.
-
-    A checkpoint that does not ask for normalising gets plain means from bertd, and unit vectors
-    from others.
-    """
-    if answers.shape != expected.shape:
-        return math.inf
-    return float(np.abs(_unit(answers) - _unit(expected)).max())
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    scaled: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return scaled

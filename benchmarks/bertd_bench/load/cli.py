@@ -90,9 +90,9 @@ def front_end(bundle: Path | None, seconds: float, rounds: int, json_path: Path 
     from bertd_server.models import default_model
     from grpc import RpcError
 
+    from bertd_bench.compare.process import PeerError
     from bertd_bench.load import document
     from bertd_bench.load import front_end as measurement
-    from bertd_bench.load.spawned import SpawnError
 
     try:
         report = measurement.measure(
@@ -101,7 +101,7 @@ def front_end(bundle: Path | None, seconds: float, rounds: int, json_path: Path 
             rounds=rounds,
             progress=options.progress,
         )
-    except (BundleError, SpawnError, RpcError, default_model.NoDefaultModelError) as error:
+    except (BundleError, PeerError, RpcError, default_model.NoDefaultModelError) as error:
         raise click.ClickException(str(error)) from error
     options.conclude(report, document.front_end(report), json_path)
 

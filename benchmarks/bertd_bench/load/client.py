@@ -39,11 +39,13 @@ class ClientLoad:
     Attributes:
         load: when requests are sent.
         requests: as on the wire.
+        method: that they are of.
         keep: whether what is reported holds the answers.
     """
 
     load: Closed | Open
     requests: tuple[bytes, ...]
+    method: str = EMBED
     keep: bool = False
 
 
@@ -60,7 +62,7 @@ def put_load(address: str, load: ClientLoad) -> tuple[list[TimedRequest], float]
 async def _put_load(address: str, load: ClientLoad) -> tuple[list[TimedRequest], float]:
     async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
         await channel.channel_ready()
-        ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(EMBED)
+        ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(load.method)
 
         async def send(number: int, within: float) -> SendResult:
             if within <= 0:

@@ -22,16 +22,13 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from bertd_bench.compare.process import PeerError
 from bertd_bench.contestants.worker import limit_threads
 from bertd_bench.harness import cputime
 
 ANYWHERE = "127.0.0.1:0"
 _START_SECONDS = 180.0
 _END_SECONDS = 20.0
-
-
-class SpawnError(RuntimeError):
-    """A server did not start."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +86,7 @@ def spawn(target: str, *arguments: Any, threads: int | None = None) -> SpawnedSe
         threads: cores that it is kept to; None for all.
 
     Raises:
-        SpawnError: it does not listen in time, or ends before.
+        PeerError: it does not listen in time, or ends before.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -104,7 +101,7 @@ def spawn(target: str, *arguments: Any, threads: int | None = None) -> SpawnedSe
         said = "its server ended before it listened: see its output above"
     process.terminate()
     process.join()
-    raise SpawnError(said)
+    raise PeerError(said)
 
 
 @dataclass(frozen=True, slots=True)

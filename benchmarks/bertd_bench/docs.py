@@ -1,6 +1,6 @@
-"""Writes the measured parts of documents: each room names its own in its module `document`.
+"""`bertd bench docs` writes the measured parts of documents, each from its committed results.
 
-::
+Each room names its own parts in its module `document`::
 
     room/document.py: SECTIONS ─┐
     benchmarks/results ─────────┴─render──> Markdown ──> <!-- measured: NAME --> … /measured
@@ -8,17 +8,41 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib import import_module, util
 from pathlib import Path
 
-import bertd_bench
-from bertd_bench.docs import Section
+import click
 
+import bertd_bench
+
+RESULTS = Path("benchmarks/results")  # below the project's root
 END = "<!-- /measured -->"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A measured part of a document.
+
+    Attributes:
+        document: path below the project's root, such as docs/lab/load.md.
+        name: that its comment `<!-- measured: NAME -->` has.
+        render: from the folder of results to Markdown.
+    """
+
+    document: str
+    name: str
+    render: Callable[[Path], str]
+
+
+def link_to_result(name: str, document: str) -> str:
+    """A result's path as a document links to it, both below the project's root."""
+    return Path(os.path.relpath(RESULTS / name, Path(document).parent)).as_posix()
 
 
 def begin(name: str) -> str:
@@ -82,3 +106,34 @@ def rewritten(root: Path, results: Path, of: Sequence[Section]) -> dict[Path, tu
                 raise ValueError(f"{document}, {part.name}: {error}") from error
         found[root / document] = (before, after)
     return found
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if a document is stale.")
+@click.option(
+    "--root",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path(),
+    help="Folder of the project. Default: the working directory.",
+)
+def docs(check: bool, root: Path) -> None:
+    """Write every measured part of README.md and docs/ from benchmarks/results.
+
+    A part stands between `<!-- measured: NAME -->` and `<!-- /measured -->`.
+    """
+    try:
+        found = rewritten(root, root / RESULTS, sections())
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    stale = [path.relative_to(root) for path, (before, after) in found.items() if before != after]
+    if check:
+        if stale:
+            raise click.ClickException(
+                f"stale: {', '.join(map(str, stale))}; `bertd bench docs` writes them"
+            )
+        return
+    for path, (_, after) in found.items():
+        path.write_text(after, encoding="utf-8")
+        name = path.relative_to(root)
+        click.echo(f"{name} is {'rewritten' if name in stale else 'unchanged'}")
