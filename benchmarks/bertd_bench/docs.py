@@ -12,7 +12,7 @@ import os
 import pkgutil
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module, util
 from pathlib import Path
@@ -51,15 +51,10 @@ def begin(name: str) -> str:
 
 
 def sections() -> list[Section]:
-    """The sections of every room."""
-    return [section for room in _rooms() for section in import_module(f"{room}.document").SECTIONS]
-
-
-def _rooms() -> Iterator[str]:
-    """Packages here that have a module `document`; none is imported for its name."""
-    for found in pkgutil.iter_modules(bertd_bench.__path__, "bertd_bench."):
-        if found.ispkg and util.find_spec(f"{found.name}.document"):
-            yield found.name
+    """The sections of every room that has a module `document`; no other is imported."""
+    rooms = pkgutil.iter_modules(bertd_bench.__path__, "bertd_bench.")
+    named = [f"{room.name}.document" for room in rooms if room.ispkg]
+    return [part for name in named if util.find_spec(name) for part in import_module(name).SECTIONS]
 
 
 def names(text: str) -> list[str]:

@@ -42,7 +42,6 @@ from bertd_bench import options
     "Tokens of a text; those that a model does not read are left out.",
 )
 @options.numbers("--batches", "1", "Texts of a call.")
-@click.option("--mixed/--no-mixed", default=True, show_default=True, help="A mixed batch too.")
 @options.numbers("--threads", None, "Default: all usable cores.")
 @options.rounds(9)
 @click.option("--turn-seconds", type=click.FloatRange(min=0), default=0.15, show_default=True)
@@ -71,7 +70,6 @@ def compare(  # noqa: PLR0913, PLR0917 - click's parameters
     peers: tuple[str, ...],
     lengths: tuple[int, ...],
     batches: tuple[int, ...],
-    mixed: bool,
     threads: tuple[int, ...] | None,
     rounds: int,
     turn_seconds: float,
@@ -105,7 +103,6 @@ def compare(  # noqa: PLR0913, PLR0917 - click's parameters
             peers=chosen,
             lengths=lengths,
             batches=batches,
-            mixed=mixed,
             threads=threads or (cpu.usable_threads(),),
             schedule=Schedule(
                 rounds,

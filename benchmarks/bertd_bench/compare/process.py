@@ -37,8 +37,14 @@ class PeerError(RuntimeError):
     """A contestant cannot be had, failed, or computes something else; the message says which."""
 
 
-def importable(scratch: Path) -> str:
-    """A folder from which bertd_bench can be imported, with the contracts, and nothing else."""
+def environment(scratch: Path, *, own: bool) -> dict[str, str]:
+    """Variables of a contestant's process: bertd's keeps this one's path.
+
+    Others have a folder from which bertd_bench can be imported, with the contracts, alone.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BERTD_")}
+    if own:
+        return kept
     folder = scratch / "importable"
     folder.mkdir(exist_ok=True)
     for package in (bertd_bench, bertd):  # what is imported of the second needs no library
@@ -47,15 +53,7 @@ def importable(scratch: Path) -> str:
         link = folder / home.name
         if not link.exists():
             link.symlink_to(home)
-    return str(folder)
-
-
-def environment(scratch: Path, *, own: bool) -> dict[str, str]:
-    """Variables of a contestant's process: bertd's keeps this one's path, others have none."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("BERTD_")}
-    if not own:
-        kept["PYTHONPATH"] = importable(scratch)
-    return kept
+    return {**kept, "PYTHONPATH": str(folder)}
 
 
 class PeerProcess:

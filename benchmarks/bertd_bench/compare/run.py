@@ -46,7 +46,6 @@ class ComparisonPlan:
     peers: Sequence[Peer]
     lengths: Sequence[int]
     batches: Sequence[int]
-    mixed: bool
     threads: Sequence[int]
     schedule: Schedule
     further: Sequence[str]
@@ -88,12 +87,6 @@ def compare(plan: ComparisonPlan, progress: Callable[[str], None]) -> Comparison
     )
 
 
-def _places(model: PreparedModel) -> int:
-    """How many contestants fit into memory at once."""
-    each = _PROCESS_BYTES + int(_WEIGHT_COPIES * model.weight_bytes)
-    return int(_MEMORY_SHARE * psutil.virtual_memory().available) // each
-
-
 def groups(peers: Sequence[Peer], places: int) -> list[list[Peer]]:
     """Peers that fit into memory together; bertd's contestants and eager are in every group."""
     own = [peer for peer in peers if peer.own]
@@ -131,11 +124,11 @@ class _Contest:
             elif peer.own and peer.precision in self.model.lacks:
                 skipped[peer.name] = self.model.lacks[peer.precision]
         able = [peer for peer in self.plan.peers if peer.name not in skipped]
-        samples = subjects.build_samples(
-            self.model, self.plan.lengths, self.plan.batches, mixed=self.plan.mixed
-        )
+        samples = subjects.build_samples(self.model, self.plan.lengths, self.plan.batches)
         cases: list[Case] = []
-        for group in groups(able, _places(self.model)):
+        each = _PROCESS_BYTES + int(_WEIGHT_COPIES * self.model.weight_bytes)
+        places = int(_MEMORY_SHARE * psutil.virtual_memory().available) // each
+        for group in groups(able, places):
             cases += self._group(group, samples, skipped)
         return Subject(
             model=self.model.name, task=task, threads=self.threads, skipped=skipped, cases=cases

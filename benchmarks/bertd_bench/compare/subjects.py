@@ -153,7 +153,7 @@ class CallTexts:
 
 
 def build_samples(
-    model: PreparedModel, lengths: Sequence[int], batches: Sequence[int], *, mixed: bool
+    model: PreparedModel, lengths: Sequence[int], batches: Sequence[int]
 ) -> list[CallTexts]:
     """Texts of exactly so many tokens: each length with each batch, and one mixed batch.
 
@@ -170,7 +170,7 @@ def build_samples(
         for length in lengths
         if length <= limit
     }
-    if mixed and max(MIXED_LENGTHS) <= limit:
+    if max(MIXED_LENGTHS) <= limit:
         wanted[f"{len(MIXED_LENGTHS)} mixed"] = MIXED_LENGTHS
     return [
         CallTexts(name, tuple(build_text(tokenizer, tokens, rng) for tokens in counts), counts)

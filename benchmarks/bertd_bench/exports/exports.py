@@ -21,7 +21,6 @@ from bertd_export.bundle import export_model
 from bertd_export.errors import ExportError
 from bertd_export.quantization.fp16 import Fp16Options
 from bertd_export.quantization.int8 import Int8Options
-from bertd_server.models import default_model
 from bertd_server.system import cpu
 from pydantic import BaseModel
 
@@ -94,18 +93,6 @@ def random_subjects(
 ) -> list[ExportSubject]:
     """Every family with every task."""
     return [ExportSubject(family, task, size=size) for family in families for task in tasks]
-
-
-def default_subject() -> ExportSubject:
-    """The model that `bertd serve` serves when it is given none.
-
-    Raises:
-        BenchError: it is not installed.
-    """
-    try:
-        return ExportSubject("all-MiniLM-L6-v2", None, default_model.checkpoint_folder())
-    except default_model.NoDefaultModelError as error:
-        raise BenchError(str(error)) from error
 
 
 def measure(

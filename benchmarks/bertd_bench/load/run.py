@@ -24,7 +24,7 @@ from bertd_bench.contestants import eager as contestants
 from bertd_bench.harness import machine
 from bertd_bench.harness.noise import NoiseWatch
 from bertd_bench.load import client, ramp, traffic
-from bertd_bench.load.asker import Asker
+from bertd_bench.load.client import Asker
 from bertd_bench.load.contestants import Contestant, ServerInputs
 from bertd_bench.load.ramp import RampSchedule
 from bertd_bench.load.results import ContestantRamps, GoodputReport, Ramp

@@ -40,18 +40,13 @@ class SpawnedServer:
     port: int
 
     @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self.process.pid or 0
-
-    @property
     def address(self) -> str:
         """On the loopback interface."""
         return f"127.0.0.1:{self.port}"
 
     def cpu_seconds(self) -> float:
         """That it has used so far."""
-        return cputime.of_process(self.pid)
+        return cputime.of_process(self.process.pid or 0)
 
     @contextlib.contextmanager
     def awake(self) -> Iterator[None]:
@@ -74,7 +69,7 @@ class SpawnedServer:
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):  # it has ended
-            os.kill(self.pid, number)
+            os.kill(self.process.pid or 0, number)
 
 
 def spawn(target: str, *arguments: Any, threads: int | None = None) -> SpawnedServer:
