@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bertd_bench.contestants import openvino_
 from bertd_bench.contestants.padded import pooled, tokenizer_of
 from bertd_bench.contestants.peer import AnswerTexts, Peer, Setting, TextArrays
 
@@ -21,14 +22,7 @@ def _backend_options(backend: str, threads: int) -> dict[str, Any]:
         options.intra_op_num_threads = threads
         return {"provider": "CPUExecutionProvider", "session_options": options}
     if backend == "openvino":
-        return {
-            "ov_config": {
-                "INFERENCE_NUM_THREADS": str(threads),
-                "NUM_STREAMS": "1",
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_PRECISION_HINT": "f32",
-            }
-        }
+        return {"ov_config": openvino_.settings(threads, "f32")}
     return {}
 
 
