@@ -41,7 +41,7 @@ GROUPS: dict[str, dict[str, BenchCommand]] = {
     },
     "Results": {
         "report": BenchCommand("report.cli:report", "One page of charts of committed results."),
-        "docs": BenchCommand("docs.cli:docs", "Write the measured parts of documents."),
+        "docs": BenchCommand("docs:docs", "Write the measured parts of documents."),
         "diff": BenchCommand("regression.cli:diff", "Two results side by side."),
     },
 }

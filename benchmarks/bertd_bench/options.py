@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
@@ -59,6 +64,12 @@ BUNDLE = _Bundle()
 bundle = click.argument("bundle", required=False, type=BUNDLE)
 """BUNDLE: a folder; without it the embedded default model."""
 
+model = click.option(
+    "--model",
+    metavar="DIR",
+    help="A checkpoint with mean pooling and normalising. Default: all-MiniLM-L6-v2.",
+)
+
 threads = click.option("--threads", type=click.IntRange(min=1), help="Default: all usable cores.")
 
 json_path = click.option(
@@ -76,11 +87,6 @@ def rounds(default: int, least: int = 1) -> Callable[[_Command], _Command]:
     return click.option(
         "--rounds", type=click.IntRange(min=least), default=default, show_default=True
     )
-
-
-def runs(default: int) -> Callable[[_Command], _Command]:
-    """`--runs`: new processes of each kind."""
-    return click.option("--runs", type=click.IntRange(min=1), default=default, show_default=True)
 
 
 def seconds(default: float, least: float = 0, help: str = "") -> Callable[[_Command], _Command]:  # noqa: A002 - click's word
@@ -101,12 +107,25 @@ def numbers(name: str, default: str | None, help: str) -> Callable[[_Command], _
     )
 
 
-pythons = click.option(
-    "--peers-python",
-    "pythons",
-    multiple=True,
-    metavar="PATH",
-    type=click.Path(exists=True, dir_okay=False),
-    help="Interpreter that has peers installed; may be given several times. "
-    "Default: .peers/*/bin/python, which `make peers` makes.",
-)
+def progress(line: str) -> None:
+    """Say what is being measured, beside the results."""
+    click.echo(line, err=True)
+
+
+def command_line(bundles: Iterable[Path] = ()) -> str:
+    """The command that runs, without paths of interpreters and results, nor those of bundles."""
+    left = [each for each in sys.argv[1:] if Path(each) not in bundles]
+    for option in ("--peers-python", "--json"):
+        while option in left:
+            at = left.index(option)
+            del left[at : at + 2]
+    return shlex.join(["bertd", *left, *("BUNDLE" for _ in bundles)])
+
+
+def conclude(result: BaseModel, text: str, json_path: Path | None) -> None:
+    """Print what was found; write it where `--json` says."""
+    from bertd_bench.harness import results  # noqa: PLC0415 - it imports pydantic
+
+    click.echo(text)
+    if json_path is not None:
+        progress(f"{results.write(result, json_path)} is written")

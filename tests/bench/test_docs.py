@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from bertd_bench import docs as writing
 from bertd_bench.cli import bench
-from bertd_bench.docs import RESULTS, Section, writing
+from bertd_bench.docs import RESULTS, Section
 from click.testing import CliRunner, Result
 from helpers.paths import ROOT
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bertd_bench.cli import bench
-from bertd_bench.mlperf import document, loadgen, logs, results, search
+from bertd_bench.mlperf import document, loadgen, logs, results, run
 from bertd_bench.mlperf.loadgen import RefusedError
 from bertd_bench.mlperf.results import TriedRate
 from bertd_bench.mlperf.settings import Expected, LoadGenRun, Scenario
@@ -114,7 +114,7 @@ def searched(
 ) -> list[TriedRate]:
     tried: list[TriedRate] = []
     while len(tried) < most:
-        rate = search.next_rate(tried, start, precision)
+        rate = run.next_rate(tried, start, precision)
         if rate is None:
             break
         tried.append(TriedRate(rate=rate, valid=valid(rate)))
@@ -124,14 +124,14 @@ def searched(
 @pytest.mark.parametrize("start", [20.0, 95.0, 700.0])
 def test_the_search_finds_the_highest_valid_rate(start: float) -> None:
     tried = searched(lambda rate: rate <= 100, start, precision=0.03, most=40)
-    low, high = search.bounds(tried)
+    low, high = run.bounds(tried)
     assert low <= 100 < high <= low * 1.03
 
 
 def test_a_search_without_a_valid_rate_ends() -> None:
     tried = searched(lambda _: False, 100, precision=0.1, most=6)
     assert len(tried) == 6
-    assert search.bounds(tried)[0] == 0
+    assert run.bounds(tried)[0] == 0
     assert tried[-1].rate < 50
 
 

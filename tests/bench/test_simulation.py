@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from bertd_bench.scheduling.capacity import least_work
-from bertd_bench.scheduling.costs import MEASURED
+from bertd_bench.scheduling.costs import MEASURED, least_work
 from bertd_bench.scheduling.policies import FixedWindow, Ours, TokenBudget
 from bertd_bench.scheduling.simulate import (
     BUDGET,
@@ -32,7 +31,7 @@ from bertd_server.scheduling.cost import CostModel, Shape
 from helpers.paths import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
-COSTS = MEASURED[0].costs
+COSTS = next(iter(MEASURED.values()))
 
 # One second for a batch, and one for each ten tokens of it.
 SIMPLE = Costs(CostModel((1.0, 0.0, 0.0, *(0.1,) * 9)))

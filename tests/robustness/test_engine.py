@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from bertd import bundle
-from bertd_bench.harness.sequences import random_texts
+from bertd_bench.harness.texts import random_texts
 from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.models import memory, shapes

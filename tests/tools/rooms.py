@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLAT: Mapping[str, Collection[str]] = {
     "server/bertd_server": {"__init__", "cli", "errors"},
     "export/bertd_export": {"__init__", "cli", "bundle", "errors"},
-    "benchmarks/bertd_bench": {"__init__", "cli", "options"},
+    "benchmarks/bertd_bench": {"__init__", "cli", "options", "docs"},
 }
 """The modules that may lie flat in each package."""
 

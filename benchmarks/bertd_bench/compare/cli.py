@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 
@@ -43,7 +42,6 @@ from bertd_bench import options
     "Tokens of a text; those that a model does not read are left out.",
 )
 @options.numbers("--batches", "1", "Texts of a call.")
-@click.option("--mixed/--no-mixed", default=True, show_default=True, help="A mixed batch too.")
 @options.numbers("--threads", None, "Default: all usable cores.")
 @options.rounds(9)
 @click.option("--turn-seconds", type=click.FloatRange(min=0), default=0.15, show_default=True)
@@ -55,7 +53,15 @@ from bertd_bench import options
     help="Limit of each warm-up.",
 )
 @options.json_path
-@options.pythons
+@click.option(
+    "--peers-python",
+    "pythons",
+    multiple=True,
+    metavar="PATH",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Interpreter that has peers installed; may be given several times. "
+    "Default: .peers/*/bin/python, which `make peers` makes.",
+)
 def compare(  # noqa: PLR0913, PLR0917 - click's parameters
     listed: bool,
     models: tuple[str, ...],
@@ -64,7 +70,6 @@ def compare(  # noqa: PLR0913, PLR0917 - click's parameters
     peers: tuple[str, ...],
     lengths: tuple[int, ...],
     batches: tuple[int, ...],
-    mixed: bool,
     threads: tuple[int, ...] | None,
     rounds: int,
     turn_seconds: float,
@@ -82,7 +87,6 @@ def compare(  # noqa: PLR0913, PLR0917 - click's parameters
 
     from bertd_bench.compare import document, interpreters, run
     from bertd_bench.compare.process import PeerError
-    from bertd_bench.harness import results
     from bertd_bench.harness.rounds import Schedule
 
     # Contestants are ended on the way out, which a signal must not skip: some are stopped.
@@ -99,7 +103,6 @@ def compare(  # noqa: PLR0913, PLR0917 - click's parameters
             peers=chosen,
             lengths=lengths,
             batches=batches,
-            mixed=mixed,
             threads=threads or (cpu.usable_threads(),),
             schedule=Schedule(
                 rounds,
@@ -109,24 +112,12 @@ def compare(  # noqa: PLR0913, PLR0917 - click's parameters
                 turn_seconds=turn_seconds,
             ),
             further=pythons,
-            command=_command(sys.argv),
+            command=options.command_line(),
         )
-        comparison = run.compare(plan, lambda line: click.echo(line, err=True))
+        comparison = run.compare(plan, options.progress)
     except (PeerError, ExportError) as error:
         raise click.ClickException(str(error)) from error
     finally:
         signal.signal(signal.SIGTERM, before)
-    link = str(json_path or "no file")
-    if json_path is not None:
-        click.echo(f"{results.write(comparison, json_path)} is written", err=True)
-    click.echo(document.render([(link, comparison)]))
-
-
-def _command(arguments: list[str]) -> str:
-    """The command without its paths, which mean nothing elsewhere."""
-    left = [*arguments[1:]]
-    for option in ("--peers-python", "--json"):
-        while option in left:
-            at = left.index(option)
-            del left[at : at + 2]
-    return shlex.join(["bertd", *left])
+    text = document.render([(str(json_path or "no file"), comparison)])
+    options.conclude(comparison, text, json_path)

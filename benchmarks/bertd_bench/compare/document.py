@@ -8,9 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from bertd_bench.compare.results import (
     Case,
@@ -36,13 +35,6 @@ _LEGEND = (
 _RIVALS = {"fp32": ENGINE, "bf16": ENGINE_INT8, "int8": ENGINE_INT8}  # who of ours is compared
 
 
-class NearestPeer(NamedTuple):
-    """The fastest peer of a case, against bertd in the same precision."""
-
-    peer: ContestantTimes
-    ratio: Ratio
-
-
 def against_ours(cases: Iterable[Case]) -> list[tuple[Case, ContestantTimes, ContestantTimes]]:
     """Every peer's row, with that of ours that it is compared with."""
     return [
@@ -54,14 +46,16 @@ def against_ours(cases: Iterable[Case]) -> list[tuple[Case, ContestantTimes, Con
     ]
 
 
-def best(cases: Iterable[Case], precisions: tuple[str, ...]) -> NearestPeer | None:
-    """The peer that is nearest to bertd, or furthest ahead of it; None without any."""
+def best(
+    cases: Iterable[Case], precisions: tuple[str, ...]
+) -> tuple[ContestantTimes, Ratio] | None:
+    """The peer nearest to bertd in the same precision, or furthest ahead; None without any."""
     found = [
-        NearestPeer(row, ratio(row, ours))
+        (row, ratio(row, ours))
         for _, row, ours in against_ours(cases)
         if row.precision in precisions
     ]
-    return min(found, key=lambda one: one.ratio.value, default=None)
+    return min(found, key=lambda one: one[1].value, default=None)
 
 
 def shown(value: Ratio) -> str:
@@ -98,7 +92,8 @@ def render(found: Sequence[LinkedComparison]) -> str:
     for link, comparison in found:
         parts.append(_introduction(comparison, link))
         for subject in comparison.subjects:
-            parts += [_heading(subject), _ratios(subject)]
+            parts.append(f"### {subject.model}, {subject.task}, {subject.threads} threads")
+            parts.append(_ratios(subject))
             parts += _folded("Cores used, batches, agreement", _conduct(subject))
             parts += _folded("Not timed", *_left_out(subject))
         parts += _noise(comparison)
@@ -128,10 +123,6 @@ def _introduction(comparison: Comparison, link: str) -> str:
         f"{note}`{comparison.command}`: {comparison.rounds} rounds; {', '.join(facts)}. Raw "
         f"samples and versions: [`{link}`]({link})."
     )
-
-
-def _heading(subject: Subject) -> str:
-    return f"### {subject.model}, {subject.task}, {subject.threads} threads"
 
 
 def _contestants(subject: Subject) -> dict[str, list[tuple[Case, ContestantTimes]]]:
@@ -184,15 +175,10 @@ def _conduct(subject: Subject) -> str:
             used += f" **over its {subject.threads}**"
         lines.append(
             f"| {name}{note} | {used} | {'; '.join(f'{case}: {way}' for case, way in ways.items())}"
-            f" | {_of(max, [row.difference for row in rows], '.0e')} | "
-            f"{_of(min, [row.cosine for row in rows], '.4f')} |"
+            f" | {max(row.difference for row in rows):.0e} | "
+            f"{min(row.cosine for row in rows):.4f} |"
         )
     return "\n".join(lines)
-
-
-def _of(worst: Callable[[list[float]], float], values: list[float | None], shape: str) -> str:
-    known = [value for value in values if value is not None]
-    return format(worst(known), shape) if len(known) == len(values) else "not recorded"
 
 
 def _left_out(subject: Subject) -> list[str]:
@@ -207,10 +193,7 @@ def _left_out(subject: Subject) -> list[str]:
 
 def _noise(comparison: Comparison) -> list[str]:
     noisy = comparison.noisy
-    cases = [case for subject in comparison.subjects for case in subject.cases]
-    total = len(cases)
-    if any(case.noise is None for case in cases):
-        return ["Nobody watched the machine for noise during this run."]
+    total = sum(len(subject.cases) for subject in comparison.subjects)
     if not noisy:
         return [f"The machine was quiet in all {total} cases."]
     title = f"The machine was noisy in {len(noisy)} of {total} cases"
@@ -276,8 +259,8 @@ def _summed(link: str, name: str, cases: Sequence[Case]) -> str:
     )
 
 
-def _best(found: NearestPeer | None) -> str:
-    return "none measured" if found is None else f"{shown(found.ratio)}, {found.peer.name}"
+def _best(found: tuple[ContestantTimes, Ratio] | None) -> str:
+    return "none measured" if found is None else f"{shown(found[1])}, {found[0].name}"
 
 
 def _transport(subject: Subject) -> list[str]:

@@ -17,8 +17,7 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 
 import bertd_bench
 from bertd_bench.contestants.handling import AS_GIVEN
-from bertd_bench.contestants.peer import Peer, Setting
+from bertd_bench.contestants.peer import Peer
 from bertd_bench.harness import cputime
 
 ANSWER_SECONDS = 900.0  # of one command: a compiled model compiles in it
@@ -38,8 +37,14 @@ class PeerError(RuntimeError):
     """A contestant cannot be had, failed, or computes something else; the message says which."""
 
 
-def importable(scratch: Path) -> str:
-    """A folder from which bertd_bench can be imported, with the contracts, and nothing else."""
+def environment(scratch: Path, *, own: bool) -> dict[str, str]:
+    """Variables of a contestant's process: bertd's keeps this one's path.
+
+    Others have a folder from which bertd_bench can be imported, with the contracts, alone.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BERTD_")}
+    if own:
+        return kept
     folder = scratch / "importable"
     folder.mkdir(exist_ok=True)
     for package in (bertd_bench, bertd):  # what is imported of the second needs no library
@@ -48,15 +53,7 @@ def importable(scratch: Path) -> str:
         link = folder / home.name
         if not link.exists():
             link.symlink_to(home)
-    return str(folder)
-
-
-def environment(scratch: Path, *, own: bool) -> dict[str, str]:
-    """Variables of a contestant's process: bertd's keeps this one's path, others have none."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("BERTD_")}
-    if not own:
-        kept["PYTHONPATH"] = importable(scratch)
-    return kept
+    return {**kept, "PYTHONPATH": str(folder)}
 
 
 class PeerProcess:
@@ -98,18 +95,6 @@ class PeerProcess:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def build(self, setting: Setting) -> None:
-        """Make it ready for a model.
-
-        Raises:
-            PeerError: it cannot be that here.
-        """
-        self.ask("build", peer=self.peer.name, setting=asdict(setting))
-
-    def load(self, index: int, texts: Sequence[str], lengths: Sequence[int]) -> None:
-        """Give it a sample: texts of one call, and their tokens."""
-        self.ask("load", index=index, texts=list(texts), lengths=list(lengths))
-
     def answers(self, index: int, handling: str = AS_GIVEN) -> list[NDArray[np.float32]]:
         """What it says of each text of a sample."""
         rows = self.ask("answers", index=index, handling=handling)["rows"]
@@ -124,9 +109,8 @@ class PeerProcess:
     def turn(self, index: int, repeats: int) -> list[int]:
         """See :class:`~bertd_bench.harness.system.SystemUnderTest`."""
         handling = self.handling.get(index, AS_GIVEN)
-        samples: list[int] = self.ask("turn", index=index, repeats=repeats, handling=handling)[
-            "samples"
-        ]
+        answer = self.ask("turn", index=index, repeats=repeats, handling=handling)
+        samples: list[int] = answer["samples"]
         return samples
 
     @property
@@ -156,7 +140,7 @@ class PeerProcess:
             self.rest()
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """Send a command, and wait for its answer.
+        """Send a command of :mod:`bertd_bench.contestants.worker`, and wait for its answer.
 
         Raises:
             PeerError: it failed, ended, or took too long.
@@ -179,9 +163,8 @@ class PeerProcess:
             raise PeerError(" ".join(str(reason).split())[:300])
         return answer
 
-    def close(self) -> float:
-        """End it and its children; gives the CPU seconds that it has taken."""
-        spent = self.cpu_seconds()
+    def close(self) -> None:
+        """End it and its children."""
         self.wake()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -192,7 +175,6 @@ class PeerProcess:
         except subprocess.TimeoutExpired:
             self._signal(signal.SIGKILL)
             self._process.wait()
-        return spent
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

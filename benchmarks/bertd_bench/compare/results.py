@@ -24,8 +24,7 @@ class ContestantTimes(BaseModel, frozen=True):
         handling: how it was handed the texts, the fastest of `tried`.
         tried: median milliseconds of a few calls in each way.
         difference: the largest distance from eager's answer to a text, over that one's length.
-        cosine: the lowest with eager's answer to a text; None for either where a result of an
-            earlier version of the command did not record it.
+        cosine: the lowest with eager's answer to a text.
         measured: times, and cores used.
     """
 
@@ -34,8 +33,8 @@ class ContestantTimes(BaseModel, frozen=True):
     environment: int
     handling: str
     tried: dict[str, float]
-    difference: float | None
-    cosine: float | None
+    difference: float
+    cosine: float
     measured: SystemTimes
 
     @property
@@ -51,14 +50,14 @@ class Case(BaseModel, frozen=True):
         name: such as "8 tokens".
         lengths: tokens of each text of the call.
         refused: contestants whose answers differ too much, or that failed here; why.
-        noise: what was seen of others meanwhile; None if nobody watched.
+        noise: what was seen of others meanwhile.
     """
 
     name: str
     lengths: list[int]
     rows: list[ContestantTimes]
     refused: dict[str, str]
-    noise: Noise | None
+    noise: Noise
 
     def row(self, name: str) -> ContestantTimes | None:
         """A contestant's row."""
@@ -129,7 +128,7 @@ class Comparison(BaseModel, frozen=True):
             f"{subject.model}, {case.name}: {'; '.join(case.noise.reasons)}"
             for subject in self.subjects
             for case in subject.cases
-            if case.noise is not None and case.noise.noisy
+            if case.noise.noisy
         ]
 
 

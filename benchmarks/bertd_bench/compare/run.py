@@ -7,12 +7,13 @@ import random
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
 from bertd.bundle import Task
+from bertd_export.quantization.calibration import read_sample
 from bertd_server.system import cpu
 from numpy.typing import NDArray
 
@@ -32,6 +33,7 @@ from bertd_bench.harness.rounds import Schedule, SystemTimes
 _TRIES = 3  # timed calls of each way to handle a batch
 _PROCESS_BYTES = 450_000_000  # of a contestant besides its weights
 _WEIGHT_COPIES = 1.8  # of a checkpoint in a contestant
+_CALIBRATION_TEXTS = 100  # for peers that calibrate: of those for bertd's own int8
 _MEMORY_SHARE = 0.75  # of what is free
 
 
@@ -44,7 +46,6 @@ class ComparisonPlan:
     peers: Sequence[Peer]
     lengths: Sequence[int]
     batches: Sequence[int]
-    mixed: bool
     threads: Sequence[int]
     schedule: Schedule
     further: Sequence[str]
@@ -86,12 +87,6 @@ def compare(plan: ComparisonPlan, progress: Callable[[str], None]) -> Comparison
     )
 
 
-def _places(model: PreparedModel) -> int:
-    """How many contestants fit into memory at once."""
-    each = _PROCESS_BYTES + int(_WEIGHT_COPIES * model.weight_bytes)
-    return int(_MEMORY_SHARE * psutil.virtual_memory().available) // each
-
-
 def groups(peers: Sequence[Peer], places: int) -> list[list[Peer]]:
     """Peers that fit into memory together; bertd's contestants and eager are in every group."""
     own = [peer for peer in peers if peer.own]
@@ -129,11 +124,11 @@ class _Contest:
             elif peer.own and peer.precision in self.model.lacks:
                 skipped[peer.name] = self.model.lacks[peer.precision]
         able = [peer for peer in self.plan.peers if peer.name not in skipped]
-        samples = subjects.build_samples(
-            self.model, self.plan.lengths, self.plan.batches, mixed=self.plan.mixed
-        )
+        samples = subjects.build_samples(self.model, self.plan.lengths, self.plan.batches)
         cases: list[Case] = []
-        for group in groups(able, _places(self.model)):
+        each = _PROCESS_BYTES + int(_WEIGHT_COPIES * self.model.weight_bytes)
+        places = int(_MEMORY_SHARE * psutil.virtual_memory().available) // each
+        for group in groups(able, places):
             cases += self._group(group, samples, skipped)
         return Subject(
             model=self.model.name, task=task, threads=self.threads, skipped=skipped, cases=cases
@@ -149,7 +144,7 @@ class _Contest:
             threads=self.threads,
             scratch=str(self.scratch),
             bundles=self.model.bundles,
-            calibration=subjects.calibration(),
+            calibration=tuple(read_sample(None).calibrate[:_CALIBRATION_TEXTS]),
         )
         with ExitStack() as stack:
             reference = stack.enter_context(self._start(PEERS[REFERENCE], setting))
@@ -166,7 +161,7 @@ class _Contest:
             for system in {id(each): each for each in [reference, *systems]}.values():
                 with system.awake():
                     for index, sample in enumerate(samples):
-                        system.load(index, sample.texts, sample.lengths)
+                        system.ask("load", index=index, texts=sample.texts, lengths=sample.lengths)
             return [
                 self._case(reference, systems, index, sample)
                 for index, sample in enumerate(samples)
@@ -178,7 +173,7 @@ class _Contest:
             raise PeerError(self.homes.skipped[peer.name])
         process = PeerProcess(peer, home.interpreter, setting.threads, self.scratch)
         try:
-            process.build(setting)
+            process.ask("build", peer=peer.name, setting=asdict(setting))
         except PeerError:
             process.close()
             raise

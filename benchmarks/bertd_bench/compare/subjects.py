@@ -19,7 +19,6 @@ from bertd import bundle
 from bertd.bundle import Task
 from bertd_export.bundle import export_model
 from bertd_export.errors import ExportError
-from bertd_export.quantization.calibration import read_sample
 from bertd_export.quantization.int8 import Int8Options
 from bertd_server.models import default_model
 from tokenizers import Tokenizer
@@ -29,7 +28,6 @@ from bertd_bench.contestants import checkpoints
 from bertd_bench.harness.texts import MIXED_LENGTHS, build_text
 
 MINILM = "minilm"
-_CALIBRATION_TEXTS = 100
 
 # What transformers 5 no longer writes, and peers that are installed with version 4 ask for.
 _FOR_OLDER_READERS: dict[str, dict[str, object]] = {
@@ -108,7 +106,8 @@ def _checkpoint(model: str, task: Task, scratch: Path) -> tuple[str, Path]:
         folder = scratch / "checkpoint"
         checkpoints.save_random("bert", task, model, folder)
         for name, said in _FOR_OLDER_READERS.items():
-            _amend(folder / name, said)
+            kept = json.loads((folder / name).read_text(encoding="utf-8"))
+            (folder / name).write_text(json.dumps(kept | said), encoding="utf-8")
         if task == "feature-extraction":
             _save_pooling(folder, checkpoints.SIZES[model].hidden)
         return f"BERT-{model}, random weights", folder
@@ -118,11 +117,6 @@ def _checkpoint(model: str, task: Task, scratch: Path) -> tuple[str, Path]:
             f"{', '.join(checkpoints.SIZES)}"
         )
     return Path(model).resolve().name, Path(model)
-
-
-def _amend(path: Path, said: dict[str, object]) -> None:
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(kept | said), encoding="utf-8")
 
 
 def _save_pooling(folder: Path, hidden: int) -> None:
@@ -149,11 +143,6 @@ def _save_pooling(folder: Path, hidden: int) -> None:
     (folder / "2_Normalize").mkdir()
 
 
-def calibration() -> tuple[str, ...]:
-    """Texts for peers that calibrate: those on which bertd's own int8 is calibrated."""
-    return tuple(read_sample(None).calibrate[:_CALIBRATION_TEXTS])
-
-
 @dataclass(frozen=True, slots=True)
 class CallTexts:
     """The texts of one call."""
@@ -164,7 +153,7 @@ class CallTexts:
 
 
 def build_samples(
-    model: PreparedModel, lengths: Sequence[int], batches: Sequence[int], *, mixed: bool
+    model: PreparedModel, lengths: Sequence[int], batches: Sequence[int]
 ) -> list[CallTexts]:
     """Texts of exactly so many tokens: each length with each batch, and one mixed batch.
 
@@ -181,7 +170,7 @@ def build_samples(
         for length in lengths
         if length <= limit
     }
-    if mixed and max(MIXED_LENGTHS) <= limit:
+    if max(MIXED_LENGTHS) <= limit:
         wanted[f"{len(MIXED_LENGTHS)} mixed"] = MIXED_LENGTHS
     return [
         CallTexts(name, tuple(build_text(tokenizer, tokens, rng) for tokens in counts), counts)

@@ -37,15 +37,16 @@ SIZES = {
 
 VOCABULARY = 30_522
 POSITIONS = 512
+# A config's names of the fields of a size.
+_USUAL = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+_DISTILBERT = ("dim", "n_layers", "n_heads", "hidden_dim")
 _LABELS: dict[Task, int] = {"text-classification": 3, "text-ranking": 1, "token-classification": 9}
 _BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _ROBERTA_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 # What a family's config needs besides the size to be the model that people use.
-_OPTIONS: dict[str, dict[str, Any]] = {
+_BERT_LIKE: dict[str, dict[str, Any]] = {
     "albert": {"embedding_size": 128},
     "bert": {},
-    "camembert": {"type_vocab_size": 1},
-    "data2vec-text": {"type_vocab_size": 1},
     "deberta-v2": {
         "relative_attention": True,
         "position_buckets": 256,
@@ -58,31 +59,23 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "distilbert": {},
     "electra": {},
     "ernie": {"use_task_id": True},
-    "eurobert": {},
     "modernbert": {"local_attention": 128, "global_attn_every_n_layers": 3},
-    "mpnet": {},
     "nomic_bert": {},
-    "roberta": {"type_vocab_size": 1},
-    "roberta-prelayernorm": {"type_vocab_size": 1},
-    "xlm-roberta": {"type_vocab_size": 1},
-    "xlm-roberta-xl": {"type_vocab_size": 1},
-    "xmod": {"type_vocab_size": 1, "languages": ["en_XX", "ko_KR"], "default_language": "en_XX"},
 }
-_ROBERTA_LIKE = frozenset(
-    {
-        "camembert",
-        "data2vec-text",
-        "eurobert",
-        "mpnet",
-        "roberta",
-        "roberta-prelayernorm",
-        "xlm-roberta",
-        "xlm-roberta-xl",
-        "xmod",
-    }
-)
-
-FAMILIES: tuple[str, ...] = tuple(_OPTIONS)
+_ONE_TYPE = {"type_vocab_size": 1}
+_ROBERTA_LIKE: dict[str, dict[str, Any]] = {
+    "camembert": _ONE_TYPE,
+    "data2vec-text": _ONE_TYPE,
+    "eurobert": {},
+    "mpnet": {},
+    "roberta": _ONE_TYPE,
+    "roberta-prelayernorm": _ONE_TYPE,
+    "xlm-roberta": _ONE_TYPE,
+    "xlm-roberta-xl": _ONE_TYPE,
+    "xmod": {**_ONE_TYPE, "languages": ["en_XX", "ko_KR"], "default_language": "en_XX"},
+}
+_OPTIONS = {**_BERT_LIKE, **_ROBERTA_LIKE}
+FAMILIES: tuple[str, ...] = tuple(sorted(_OPTIONS))
 
 
 def _config(family: str, size: Size) -> Any:
@@ -96,20 +89,7 @@ def _config(family: str, size: Size) -> Any:
         "bos_token_id": cls,
         "eos_token_id": sep,
     }
-    if family == "distilbert":
-        options |= {
-            "dim": size.hidden,
-            "n_layers": size.layers,
-            "n_heads": size.heads,
-            "hidden_dim": size.intermediate,
-        }
-    else:
-        options |= {
-            "hidden_size": size.hidden,
-            "num_hidden_layers": size.layers,
-            "num_attention_heads": size.heads,
-            "intermediate_size": size.intermediate,
-        }
+    options |= dict(zip(_DISTILBERT if family == "distilbert" else _USUAL, size, strict=True))
     if family == "electra":
         options["embedding_size"] = size.hidden
     if family in {"eurobert", "nomic_bert"}:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import math
 import os
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from bertd_client import BertdError, Client
 from bertd_export.bundle import export_model
 from bertd_server.models import default_model
 from numpy.typing import NDArray
@@ -26,7 +24,7 @@ from bertd_bench.contestants.peer import EMBED, Setting
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
-TOLERANCE = 1e-4
+TOLERANCE = 1e-4  # of vectors of length 1, from eager's
 START_SECONDS = 120.0
 
 
@@ -67,6 +65,22 @@ def eager(checkpoint: str, threads: int) -> Embed:
     return lambda texts: np.asarray(answer(texts), np.float32)
 
 
+def distance(answers: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """The largest difference of any element once all have length 1; inf if shapes differ.
+
+    A checkpoint that does not ask for normalising gets plain means from bertd, and unit vectors
+    from others.
+
+    Args:
+        answers: float32 `[texts, dimensions]`.
+        expected: the same.
+    """
+    if answers.shape != expected.shape:
+        return math.inf
+    ours, theirs = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (answers, expected))
+    return float(np.abs(ours - theirs).max())
+
+
 def free_port() -> int:
     """A port of the loopback interface that nobody listens on now."""
     with socket.socket() as probe:
@@ -101,39 +115,15 @@ class ServerProcess:
             time.sleep(0.002)
         raise BenchError(f"bertd serve did not listen within {START_SECONDS:.0f} s")
 
-    def stop(self) -> dict[str, Any]:
-        """Drain the server; gives what it has counted.
-
-        Raises:
-            BenchError: it did not end as it should, or said nothing.
-        """
-        self.process.terminate()
-        self.process.wait(timeout=40)
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        try:
-            counts: dict[str, Any] = json.loads(lines[-1])
-        except (IndexError, ValueError) as error:
-            raise BenchError(f"bertd serve ended without its counts: {lines[-5:]}") from error
-        return counts
-
 
 @contextlib.contextmanager
-def server_process(
-    folder: Path, threads: int, settings: Mapping[str, str] | None = None
-) -> Iterator[ServerProcess]:
-    """Run `bertd serve` on a free port; SIGTERM at the end.
-
-    Args:
-        folder: the bundle.
-        threads: that it may use.
-        settings: further ones, by their names in :mod:`bertd_server.config.settings`.
-    """
+def server_process(folder: Path, threads: int) -> Iterator[ServerProcess]:
+    """Run `bertd serve` with a bundle and so many threads on a free port; SIGTERM at the end."""
     port = free_port()
     address = f"127.0.0.1:{port}"
     env = {name: value for name, value in os.environ.items() if not name.startswith("BERTD_")}
-    for name, value in {**(settings or {}), "threads": str(threads)}.items():
-        env[f"BERTD_{name.upper()}"] = value
     command = ["serve", str(folder), "--address", address, "--http-address", "127.0.0.1:0"]
+    command += ["--threads", str(threads)]
     with tempfile.TemporaryDirectory(prefix="bertd-bench-") as scratch:
         log = Path(scratch) / "serve.log"
         with log.open("wb") as sink:
@@ -152,16 +142,3 @@ def server_process(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-@contextlib.contextmanager
-def over_grpc(folder: Path, threads: int) -> Iterator[Embed]:
-    """A server in a process of its own, called by the client library."""
-    with server_process(folder, threads) as server:
-        server.wait_until_listening()
-        with Client(server.address) as client:
-            try:
-                client.list_models(timeout=START_SECONDS)
-            except BertdError as error:
-                raise BenchError(f"bertd serve does not answer: {error}") from error
-            yield lambda texts: client.embed(texts, prompt_name="", timeout=60)

@@ -12,15 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bertd_bench.contestants.peer import AnswerTexts
+from bertd_bench.contestants.peer import AnswerTexts, TextArrays
 
-BatchHandling = Callable[[AnswerTexts, Sequence[str], Sequence[int]], list[Any]]
-
-
-def padded(answer: AnswerTexts, texts: Sequence[str], lengths: Sequence[int]) -> list[Any]:
-    """All at once."""
-    del lengths
-    return list(answer(texts))
+BatchHandling = Callable[[AnswerTexts, Sequence[str], Sequence[int]], TextArrays]
 
 
 def by_length(answer: AnswerTexts, texts: Sequence[str], lengths: Sequence[int]) -> list[Any]:
@@ -30,12 +24,6 @@ def by_length(answer: AnswerTexts, texts: Sequence[str], lengths: Sequence[int])
         for place, row in zip(group, answer([texts[i] for i in group]), strict=True):
             found[place] = row
     return found
-
-
-def one_by_one(answer: AnswerTexts, texts: Sequence[str], lengths: Sequence[int]) -> list[Any]:
-    """A call for each text."""
-    del lengths
-    return [answer([text])[0] for text in texts]
 
 
 def groups(lengths: Sequence[int]) -> list[list[int]]:
@@ -51,9 +39,9 @@ def groups(lengths: Sequence[int]) -> list[list[int]]:
 
 AS_GIVEN = "padded"
 HANDLERS: dict[str, BatchHandling] = {
-    AS_GIVEN: padded,
+    AS_GIVEN: lambda answer, texts, _: answer(texts),
     "by length": by_length,
-    "one by one": one_by_one,
+    "one by one": lambda answer, texts, _: [answer([text])[0] for text in texts],
 }
 
 

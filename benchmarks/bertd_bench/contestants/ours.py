@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from bertd_bench.contestants.peer import (
     EMBED,
@@ -53,23 +53,20 @@ def _engine(precision: str) -> Callable[[Setting], AnswerTexts]:
 
 def _grpc(setting: Setting) -> AnswerTexts:
     """A server in a process of its own, called by the client library; it ends with this one."""
-    from contextlib import ExitStack
+    from bertd_client import Client
 
-    from bertd_bench.contestants.eager import over_grpc
+    from bertd_bench.contestants.eager import START_SECONDS, server_process
 
-    stack = ExitStack()
-    embed = stack.enter_context(over_grpc(_folder(setting, "fp32"), setting.threads))
-    _running.append(stack)
-    return embed
+    folder = _folder(setting, "fp32")
+    server = running.enter_context(server_process(folder, setting.threads))
+    server.wait_until_listening()
+    client = running.enter_context(Client(server.address))
+    client.list_models(timeout=START_SECONDS)
+    return lambda texts: client.embed(texts, prompt_name="", timeout=60)
 
 
-_running: list[Any] = []  # what the worker closes when it ends
-
-
-def close() -> None:
-    """End the server, if there is one."""
-    while _running:
-        _running.pop().close()
+running = ExitStack()
+"""What the worker closes when it ends."""
 
 
 _NEEDS = ("bertd_server", "onnxruntime")

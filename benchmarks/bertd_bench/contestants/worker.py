@@ -152,7 +152,7 @@ def main() -> None:
         finally:
             from bertd_bench.contestants import ours
 
-            ours.close()
+            ours.running.close()
 
 
 if __name__ == "__main__":

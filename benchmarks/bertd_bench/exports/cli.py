@@ -49,6 +49,8 @@ def exports(  # noqa: PLR0913, PLR0917 - click's parameters
     json_path: Path | None,
 ) -> None:
     """Export families and tasks; print parity, size and speed as a Markdown table."""
+    from bertd_server.models.default_model import NoDefaultModelError, checkpoint_folder
+
     from bertd_bench.contestants import checkpoints
     from bertd_bench.contestants.eager import BenchError
     from bertd_bench.exports import document, speed
@@ -57,7 +59,10 @@ def exports(  # noqa: PLR0913, PLR0917 - click's parameters
 
     subjects = [_own(folder) for folder in folders]
     if default_model:
-        subjects.append(table.default_subject())
+        try:
+            subjects.append(_own(f"all-MiniLM-L6-v2={checkpoint_folder()}"))
+        except NoDefaultModelError as error:
+            raise click.ClickException(str(error)) from error
     if families or tasks or not subjects:
         subjects += table.random_subjects(
             _chosen("--family", families, checkpoints.FAMILIES),
@@ -75,7 +80,7 @@ def exports(  # noqa: PLR0913, PLR0917 - click's parameters
     try:
         result = table.measure(
             plan,
-            progress=lambda line: click.echo(line, err=True),
+            progress=options.progress,
             keep=lambda rows: results.write(rows, json_path) if json_path else None,
         )
     except (BenchError, ValueError) as error:

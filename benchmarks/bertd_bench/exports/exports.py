@@ -16,12 +16,11 @@ from typing import Literal, get_args
 
 import psutil
 import torch
-from bertd.bundle import Manifest, Precision, Task
-from bertd_export.bundle import ExportSummary, export_model
+from bertd.bundle import Precision, Task
+from bertd_export.bundle import export_model
 from bertd_export.errors import ExportError
 from bertd_export.quantization.fp16 import Fp16Options
 from bertd_export.quantization.int8 import Int8Options
-from bertd_server.models import default_model
 from bertd_server.system import cpu
 from pydantic import BaseModel
 
@@ -96,18 +95,6 @@ def random_subjects(
     return [ExportSubject(family, task, size=size) for family in families for task in tasks]
 
 
-def default_subject() -> ExportSubject:
-    """The model that `bertd serve` serves when it is given none.
-
-    Raises:
-        BenchError: it is not installed.
-    """
-    try:
-        return ExportSubject("all-MiniLM-L6-v2", None, default_model.checkpoint_folder())
-    except default_model.NoDefaultModelError as error:
-        raise BenchError(str(error)) from error
-
-
 def measure(
     plan: ExportPlan,
     *,
@@ -140,19 +127,6 @@ def measure(
     return table
 
 
-def _export(
-    folder: Path, output: Path, task: str | None, precision: Precision, *, allow_pickle: bool
-) -> ExportSummary:
-    return export_model(
-        str(folder),
-        output,
-        task=task,
-        int8=Int8Options() if precision == "int8" else None,
-        fp16=Fp16Options() if precision == "fp16" else None,
-        allow_pickle=allow_pickle,
-    )
-
-
 def _row(  # noqa: PLR0913, PLR0917 - internal
     subject: ExportSubject,
     folder: Path,
@@ -169,13 +143,21 @@ def _row(  # noqa: PLR0913, PLR0917 - internal
         load=psutil.getloadavg()[0],
     )
     try:
-        summary = _export(folder, output, subject.task, precision, allow_pickle=plan.allow_pickle)
+        summary = export_model(
+            str(folder),
+            output,
+            task=subject.task,
+            int8=Int8Options() if precision == "int8" else None,
+            fp16=Fp16Options() if precision == "fp16" else None,
+            allow_pickle=plan.allow_pickle,
+        )
         manifest = summary.manifest
+        lowered = manifest.quantization or manifest.half
         row = row.model_copy(
             update={
                 "task": manifest.task,
                 "parity": {name: parity.max_abs_diff for name, parity in manifest.parity.items()},
-                "agreement": _agreement(manifest),
+                "agreement": lowered and lowered.mean_cosine,
                 "bundle_bytes": summary.bytes,
                 "export_seconds": summary.seconds,
             }
@@ -186,9 +168,3 @@ def _row(  # noqa: PLR0913, PLR0917 - internal
         said = str(error).replace(str(folder), subject.name)
         return row.model_copy(update={"refused": said})
     return row.model_copy(update={"speed": found})
-
-
-def _agreement(manifest: Manifest) -> float | None:
-    """Mean cosine to fp32, or its like for logits; None for fp32 itself."""
-    record = manifest.quantization or manifest.half
-    return None if record is None else record.mean_cosine

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel
 
 from bertd_bench.hardware.cores import Cores
@@ -11,8 +13,6 @@ from bertd_bench.hardware.roofline import Roof, RooflinePoint
 from bertd_bench.hardware.ways import Way
 from bertd_bench.harness.machine import Machine
 from bertd_bench.harness.noise import Noise
-
-BENCHMARK = "hardware"
 
 
 class ModelCard(BaseModel, frozen=True):
@@ -62,7 +62,7 @@ class Card(BaseModel, frozen=True):
         skipped: what was not measured; why.
     """
 
-    benchmark: str = BENCHMARK
+    benchmark: Literal["hardware"] = "hardware"
     command: str
     provider: str
     machine: Machine

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -59,7 +58,6 @@ def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
     from bertd_server.system.setting_types import Provider
 
     from bertd_bench.hardware import document, run
-    from bertd_bench.harness import results
 
     try:
         chosen = cast("Provider", provider)
@@ -72,23 +70,12 @@ def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
                 rounds=rounds,
                 turn_seconds=turn_seconds,
                 memory_bytes=memory_mib and memory_mib << 20,
-                command=_command(sys.argv[1:], bundles),
+                command=options.command_line(bundles),
             )
-            found = run.measure(asked, _progress)
+            found = run.measure(asked, options.progress)
     except (BundleError, CannotServeError, ExportError, NoDefaultModelError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(document.render(found))
-    if json_path is not None:
-        results.write(found, json_path)
-
-
-def _command(arguments: list[str], bundles: tuple[Path, ...]) -> str:
-    """What was asked for, without paths, which mean nothing elsewhere."""
-    left = [each for each in arguments if Path(each) not in bundles]
-    if "--json" in left:
-        at = left.index("--json")
-        del left[at : at + 2]
-    return " ".join(["bertd", *left, *["BUNDLE"] * len(bundles)])
+    options.conclude(found, document.render(found), json_path)
 
 
 def _default_model(scratch: Path) -> tuple[Path, ...]:
@@ -97,11 +84,7 @@ def _default_model(scratch: Path) -> tuple[Path, ...]:
     from bertd_server.models.default_model import checkpoint_folder, ensure_bundle
 
     folders = (ensure_bundle(), scratch / "int8")
-    _progress("exporting the default model in int8")
+    options.progress("exporting the default model in int8")
     source = str(checkpoint_folder())
     export_model(source, folders[1], name="all-MiniLM-L6-v2", int8=Int8Options())
     return folders
-
-
-def _progress(line: str) -> None:
-    click.echo(line, err=True)

@@ -22,7 +22,7 @@ from bertd_server.engine.engine import Engine, EngineOptions
 
 from bertd_bench.hardware.kernels import Meter, TimedWork
 from bertd_bench.hardware.products import LinearShape, Product
-from bertd_bench.harness.sequences import random_texts
+from bertd_bench.harness.texts import random_texts
 
 TOKENS = (8, 32, 128, 512, 2048)
 _LONGEST = 128  # tokens of a text in these batches: attention is then small beside the products

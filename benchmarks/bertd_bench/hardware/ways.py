@@ -24,7 +24,7 @@ from pydantic import BaseModel
 
 from bertd_bench.hardware.kernels import Meter
 from bertd_bench.harness.intervals import Interval, median_interval, median_of
-from bertd_bench.harness.sequences import random_texts
+from bertd_bench.harness.texts import random_texts
 
 TEXTS = (8, 16, 32, 64)  # of a batch
 _ENGINES = 4  # at once at most, since each holds the weights

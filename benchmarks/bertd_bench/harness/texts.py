@@ -1,10 +1,16 @@
-"""Texts of an exact number of tokens, so that a case means the same for every model."""
+"""Texts of an exact number of tokens, so that a case means the same for every model.
+
+Either words, for what tokenises, or random tokens as the engine takes them.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
 
+import numpy as np
+from bertd.bundle import Manifest
+from bertd_server.engine.packing import TokenSequence
 from tokenizers import Tokenizer
 
 MIXED_LENGTHS = (8, 8, 9, 10, 11, 12, 12, 14, 15, 16, 18, 20, 24, 30, 60, 120)
@@ -52,3 +58,13 @@ def build_text(
         if count == tokens:
             return longer
         text = longer
+
+
+def random_texts(
+    rng: np.random.Generator, lengths: Sequence[int], manifest: Manifest
+) -> list[TokenSequence]:
+    """One text of each length, in tokens."""
+    return [
+        TokenSequence(rng.integers(5, manifest.vocab_size, length), np.zeros(length, np.int64))
+        for length in lengths
+    ]

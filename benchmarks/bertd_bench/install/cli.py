@@ -17,7 +17,7 @@ from bertd_bench import options
     default=Path(),
     help="What to install. Default: the working directory.",
 )
-@options.runs(9)
+@click.option("--runs", type=click.IntRange(min=1), default=9, show_default=True)
 @options.json_path
 def footprint(source: Path, runs: int, json_path: Path | None) -> None:
     """Install `.[server]` into a fresh environment; measure sizes, imports and cold starts.
@@ -26,16 +26,13 @@ def footprint(source: Path, runs: int, json_path: Path | None) -> None:
     by a script of PyTorch.
     """
     from bertd_bench.contestants.eager import BenchError
-    from bertd_bench.harness import results
     from bertd_bench.install import document
     from bertd_bench.install import footprint as serving
 
     try:
-        found = serving.measure(source, runs, lambda line: click.echo(line, err=True))
+        found = serving.measure(source, runs, options.progress)
     except BenchError as error:
         raise click.ClickException(str(error)) from error
     link = str(json_path or "no file")
-    click.echo(document.sentence(found, link))
-    click.echo(document.table(found, link))
-    if json_path is not None:
-        results.write(found, json_path)
+    text = f"{document.sentence(found, link)}\n{document.table(found, link)}"
+    options.conclude(found, text, json_path)

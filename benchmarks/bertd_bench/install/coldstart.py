@@ -11,12 +11,7 @@ import numpy as np
 from bertd_client import Client
 from numpy.typing import NDArray
 
-from bertd_bench.contestants.eager import (
-    TOLERANCE,
-    BenchError,
-    ModelPair,
-    server_process,
-)
+from bertd_bench.contestants.eager import TOLERANCE, BenchError, ModelPair, distance, server_process
 
 TEXT = "The first answer is the one that people wait for."
 SERVER = "bertd serve"
@@ -85,8 +80,5 @@ def check(vector: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
     Raises:
         BenchError: the server's vector does not point where the script's does.
     """
-    if vector.shape == expected.shape:
-        units = [each / np.linalg.norm(each) for each in (vector, expected)]
-        if float(np.abs(units[0] - units[1]).max()) <= TOLERANCE:
-            return
-    raise BenchError(f"the first answer of {SERVER} is not that of the {SCRIPT}")
+    if not distance(vector[None], expected[None]) <= TOLERANCE:
+        raise BenchError(f"the first answer of {SERVER} is not that of the {SCRIPT}")

@@ -106,7 +106,8 @@ def install(source: Path, folder: Path) -> Path:
     wanted = ["-c", str(source / "constraints.txt"), f"{source}[{EXTRA}]"]
     done = _run([*pip, *flags, *wanted])
     if done.returncode:
-        raise BenchError(f"pip could not install {source}[{EXTRA}]: {_last_line(done.stderr)}")
+        said = done.stderr.strip().rpartition("\n")[2] or "it said nothing"
+        raise BenchError(f"pip could not install {source}[{EXTRA}]: {said}")
     return python
 
 
@@ -151,7 +152,3 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603 - our own commands
         command, env=environment, capture_output=True, text=True, check=False
     )
-
-
-def _last_line(text: str) -> str:
-    return text.strip().rpartition("\n")[2] or "it said nothing"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 
 import click
@@ -12,11 +10,7 @@ from bertd_bench import options
 
 
 @click.command()
-@click.option(
-    "--model",
-    metavar="DIR",
-    help="A checkpoint with mean pooling and normalising. Default: all-MiniLM-L6-v2.",
-)
+@options.model
 @click.option("--contestant", "names", multiple=True, metavar="NAME", help="Default: all.")
 @options.threads
 @click.option(
@@ -57,7 +51,6 @@ def load(  # noqa: PLR0913, PLR0917 - click's parameters
 
     from bertd_bench.compare.process import PeerError
     from bertd_bench.contestants.eager import BenchError
-    from bertd_bench.harness import results
     from bertd_bench.load import document, run
     from bertd_bench.load.contestants import CONTESTANTS
 
@@ -74,15 +67,13 @@ def load(  # noqa: PLR0913, PLR0917 - click's parameters
         rounds=rounds,
         steps=steps,
         settings=_parsed(settings),
-        command=shlex.join(["bertd", *sys.argv[1:]]),
+        command=options.command_line(),
     )
     try:
-        report = run.measure(chosen, lambda line: click.echo(line, err=True))
+        report = run.measure(chosen, options.progress)
     except (BenchError, ExportError, PeerError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(document.goodput(report))
-    if json_path is not None:
-        click.echo(f"{results.write(report, json_path)} is written", err=True)
+    options.conclude(report, document.goodput(report), json_path)
 
 
 @click.command("front-end")
@@ -99,23 +90,20 @@ def front_end(bundle: Path | None, seconds: float, rounds: int, json_path: Path 
     from bertd_server.models import default_model
     from grpc import RpcError
 
-    from bertd_bench.harness import results
+    from bertd_bench.compare.process import PeerError
     from bertd_bench.load import document
     from bertd_bench.load import front_end as measurement
-    from bertd_bench.load.spawned import SpawnError
 
     try:
         report = measurement.measure(
             bundle or default_model.ensure_bundle(),
             seconds=seconds,
             rounds=rounds,
-            progress=lambda line: click.echo(f"measuring {line}", err=True),
+            progress=options.progress,
         )
-    except (BundleError, SpawnError, RpcError, default_model.NoDefaultModelError) as error:
+    except (BundleError, PeerError, RpcError, default_model.NoDefaultModelError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(document.front_end(report))
-    if json_path is not None:
-        results.write(report, json_path)
+    options.conclude(report, document.front_end(report), json_path)
 
 
 def _parsed(settings: tuple[str, ...]) -> dict[str, str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,25 +45,18 @@ class ServerInputs:
     checkpoint: Path
     bundle: Path
     threads: int
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-async def serve_bertd(starter: Starter, given: ServerInputs) -> None:
-    """The server as `bertd serve` runs it."""
-    await _serve(starter, given)
+    settings: Mapping[str, Any]
 
 
 async def serve_eager(starter: Starter, given: ServerInputs) -> None:
-    """The same around the stock model."""
+    """The same server around the stock model."""
     from bertd_bench.load import eager_engine  # noqa: PLC0415 - it imports torch
 
-    make = partial(eager_engine.start, given.checkpoint)
-    await _serve(
-        starter, given, lambda _, manifest, options, starting: make(manifest, options, starting)
-    )
+    await serve_bertd(starter, given, lambda _, *rest: eager_engine.start(given.checkpoint, *rest))
 
 
-async def _serve(starter: Starter, given: ServerInputs, *factory: Any) -> None:
+async def serve_bertd(starter: Starter, given: ServerInputs, *factory: Any) -> None:
+    """The server as `bertd serve` runs it, unless given what makes another engine."""
     from bertd_server.config.settings import Settings  # noqa: PLC0415 - after limits of threads
     from bertd_server.serving.server import Server  # noqa: PLC0415 - the same
 

@@ -17,16 +17,18 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import grpc
 from bertd import bundle
 from bertd_server.system import cpu
 from pydantic import BaseModel
 
+from bertd_bench.compare.process import PeerError
 from bertd_bench.harness import machine
 from bertd_bench.load import traffic
-from bertd_bench.load.client import EMBED, process_pool
+from bertd_bench.load.client import EMBED, ClientLoad, process_pool, put_load
+from bertd_bench.load.generator import Closed, RequestOutcome
 from bertd_bench.load.spawned import SpawnedServer, spawn
 from bertd_bench.load.without_model import ECHO
 
@@ -89,20 +91,13 @@ class FrontReport(BaseModel, frozen=True):
         return next(row.echo_cost for row in self.rows if row.name == UNARY)
 
 
-class _MessageKind(NamedTuple):
-    """What messages carry, and how."""
-
-    name: str
-    texts: int
-    streamed: bool
-
-
-_KINDS = (
-    _MessageKind(UNARY, 1, streamed=False),
-    _MessageKind(f"Embed, {_BULK} texts", _BULK, streamed=False),
-    _MessageKind("EmbedStream, 1 text", 1, streamed=True),
-    _MessageKind(f"EmbedStream, {_BULK} texts", _BULK, streamed=True),
-)
+# What messages are called: how many texts they carry, and whether they are of a stream.
+_KINDS = {
+    UNARY: (1, False),
+    f"Embed, {_BULK} texts": (_BULK, False),
+    "EmbedStream, 1 text": (1, True),
+    f"EmbedStream, {_BULK} texts": (_BULK, True),
+}
 
 
 def measure(
@@ -117,8 +112,8 @@ def measure(
         progress: told what is being measured.
 
     Raises:
-        SpawnError: a server did not start.
-        grpc.RpcError: a call failed.
+        PeerError: a server did not start, or a call failed.
+        grpc.RpcError: a stream failed.
     """
     here = machine.describe(cpu.usable_threads())
     texts = traffic.texts_for(folder, _TEXTS, (_TOKENS,))
@@ -134,53 +129,38 @@ def measure(
         echo = spawn(f"{_SERVERS}:echo", answers)
         stack.callback(echo.close)
         for number in range(-1, rounds):
-            progress(f"round {number + 1} of {rounds}" if number >= 0 else "warm-up")
+            progress(f"measuring round {number + 1} of {rounds}" if number >= 0 else "warm-up")
             length = seconds if number >= 0 else _WARM_SHARE * seconds
-            for kind in _KINDS:
+            for name, (texts_each, streamed) in _KINDS.items():
                 for server in (ours, echo) if number % 2 else (echo, ours):
-                    method = f"/{ECHO}/Of{kind.texts}" if server is echo else EMBED
-                    put = _streams if kind.streamed else _calls
+                    method = f"/{ECHO}/Of{texts_each}" if server is echo else EMBED
+                    put = _streams if streamed else _calls
                     before = server.cpu_seconds()
-                    load = pool.submit(put, server.address, method, requests[kind.texts], length)
+                    load = pool.submit(put, server.address, method, requests[texts_each], length)
                     answered = load.result()
                     if number >= 0:
                         each = (server.cpu_seconds() - before) / answered
-                        turns.setdefault((kind.name, server), []).append(each)
+                        turns.setdefault((name, server), []).append(each)
     return FrontReport(
         model=bundle.read_manifest(folder).name,
         tokens=_TOKENS,
         workers=_WORKERS,
         machine=here,
         rows=[
-            MessageCost(
-                name=kind.name,
-                texts=kind.texts,
-                bertd=turns[kind.name, ours],
-                echo=turns[kind.name, echo],
-            )
-            for kind in _KINDS
+            MessageCost(name=name, texts=count, bertd=turns[name, ours], echo=turns[name, echo])
+            for name, (count, _) in _KINDS.items()
         ],
     )
 
 
 def _calls(address: str, method: str, requests: Sequence[bytes], seconds: float) -> int:
     """Unary calls in a closed loop; returns how many were answered."""
-
-    async def main() -> int:
-        answered, end = 0, time.perf_counter() + seconds
-        async with grpc.aio.insecure_channel(address) as channel:
-            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
-
-            async def work() -> None:
-                nonlocal answered
-                while time.perf_counter() < end:
-                    answered += 1
-                    await call(requests[answered % len(requests)])
-
-            await asyncio.gather(*(work() for _ in range(_WORKERS)))
-        return answered
-
-    return asyncio.run(main())
+    load = ClientLoad(Closed(_WORKERS, seconds), tuple(requests), method=method)
+    calls, _ = put_load(address, load)
+    for each in calls:
+        if each.reply.outcome is not RequestOutcome.ANSWERED:
+            raise PeerError(f"a call was {each.reply.outcome.value}: {each.reply.detail}")
+    return len(calls)
 
 
 def _streams(address: str, method: str, requests: Sequence[bytes], seconds: float) -> int:

@@ -12,6 +12,7 @@ What a step is made of is the caller's: a probe puts one rate on a system and sa
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -66,10 +67,6 @@ class Step(BaseModel, frozen=True):
 
 def step_of(rate: float, seconds: float, records: Sequence[TimedRequest], cores: float) -> Step:
     """What an open loop's records say of a rate."""
-    outcomes: dict[str, int] = {}
-    for record in records:
-        name = record.reply.outcome.value
-        outcomes[name] = outcomes.get(name, 0) + 1
     late = sorted(record.sent - record.due for record in records)
     return Step(
         rate=rate,
@@ -80,7 +77,7 @@ def step_of(rate: float, seconds: float, records: Sequence[TimedRequest], cores:
             for record in records
             if record.reply.outcome is RequestOutcome.ANSWERED
         ],
-        outcomes=outcomes,
+        outcomes=Counter(record.reply.outcome.value for record in records),
         late_us=round(late[math.ceil(SHARE * len(late)) - 1] * 1e6) if late else 0,
         cores=cores,
     )
@@ -125,13 +122,14 @@ def climb(probe: Probe, capacity: float, plan: RampSchedule) -> list[Step]:
     rate = plan.start * capacity
     while len(steps) < plan.most:
         step = probe(rate)
+        best = max((each.goodput(plan.objective) for each in steps), default=0.0)
         steps.append(step)
         if step.meets(plan.objective):
             easy = step.percentile(SHARE) <= plan.objective * _EASY
             rate = max(each.rate for each in steps) * plan.factor ** (2 if easy else 1)
         elif not held(steps, plan.objective):
             rate = min(each.rate for each in steps) / 2
-        elif _falls(steps, plan):
+        elif step.goodput(plan.objective) < plan.falls * best:
             break
         else:
             rate *= plan.factor
@@ -147,10 +145,3 @@ def climb(probe: Probe, capacity: float, plan: RampSchedule) -> list[Step]:
 def held(steps: Sequence[Step], objective: float) -> float:
     """The highest rate that met the objective; 0 if none did."""
     return max((step.rate for step in steps if step.meets(objective)), default=0.0)
-
-
-def _falls(steps: Sequence[Step], plan: RampSchedule) -> bool:
-    """Whether the last step has clearly less goodput than a lower rate had."""
-    *before, last = steps
-    best = max((step.goodput(plan.objective) for step in before), default=0.0)
-    return last.goodput(plan.objective) < plan.falls * best

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -12,7 +13,6 @@ from bertd_bench.harness.noise import Noise
 from bertd_bench.load.contestants import EAGER, OURS
 from bertd_bench.load.ramp import Step, held
 
-BENCHMARK = "load"
 TARGET = 2.5  # times the best of eager behind the same front end
 
 
@@ -67,7 +67,7 @@ class GoodputReport(BaseModel, frozen=True):
         skipped: who could not take part; why.
     """
 
-    benchmark: str = BENCHMARK
+    benchmark: Literal["load"] = "load"
     command: str
     model: str
     threads: int

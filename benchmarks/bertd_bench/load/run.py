@@ -24,15 +24,14 @@ from bertd_bench.contestants import eager as contestants
 from bertd_bench.harness import machine
 from bertd_bench.harness.noise import NoiseWatch
 from bertd_bench.load import client, ramp, traffic
-from bertd_bench.load.asker import Asker, distance
+from bertd_bench.load.client import Asker
 from bertd_bench.load.contestants import Contestant, ServerInputs
 from bertd_bench.load.ramp import RampSchedule
 from bertd_bench.load.results import ContestantRamps, GoodputReport, Ramp
-from bertd_bench.load.spawned import SpawnError, spawn
+from bertd_bench.load.spawned import spawn
 
 _TEXTS = 4_096  # more than are ever in flight
 _AGREE = 16  # texts on which all must agree: each length of the mix once
-_TOLERANCE = 1e-4
 _WARM_SECONDS = 0.5
 _PROBE_SECONDS = 2.0
 _AGAIN = (0.8, 1.12)  # later rounds: first rate, of the one that held; and the factor
@@ -93,7 +92,7 @@ def measure(options: RampOptions, progress: Callable[[str], None]) -> GoodputRep
                 asker = Asker(server, pool, texts, options.objective, options.seconds)
                 with server.awake():
                     apart = _checked(asker, expected)
-            except (PeerError, SpawnError) as error:
+            except PeerError as error:
                 skipped[each.name] = str(error)
                 continue
             askers[each.name] = asker
@@ -130,8 +129,8 @@ def _checked(asker: Asker, expected: NDArray[Any]) -> float:
     Raises:
         PeerError: too far.
     """
-    apart = distance(asker.vectors(len(expected)), expected)
-    if not apart <= _TOLERANCE:
+    apart = contestants.distance(asker.vectors(len(expected)), expected)
+    if not apart <= contestants.TOLERANCE:
         raise PeerError(f"its vectors differ from eager's by {apart:.1e}")
     return apart
 

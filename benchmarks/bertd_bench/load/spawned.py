@@ -22,16 +22,13 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from bertd_bench.compare.process import PeerError
 from bertd_bench.contestants.worker import limit_threads
 from bertd_bench.harness import cputime
 
 ANYWHERE = "127.0.0.1:0"
 _START_SECONDS = 180.0
 _END_SECONDS = 20.0
-
-
-class SpawnError(RuntimeError):
-    """A server did not start."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,18 +40,13 @@ class SpawnedServer:
     port: int
 
     @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self.process.pid or 0
-
-    @property
     def address(self) -> str:
         """On the loopback interface."""
         return f"127.0.0.1:{self.port}"
 
     def cpu_seconds(self) -> float:
         """That it has used so far."""
-        return cputime.of_process(self.pid)
+        return cputime.of_process(self.process.pid or 0)
 
     @contextlib.contextmanager
     def awake(self) -> Iterator[None]:
@@ -77,7 +69,7 @@ class SpawnedServer:
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):  # it has ended
-            os.kill(self.pid, number)
+            os.kill(self.process.pid or 0, number)
 
 
 def spawn(target: str, *arguments: Any, threads: int | None = None) -> SpawnedServer:
@@ -89,7 +81,7 @@ def spawn(target: str, *arguments: Any, threads: int | None = None) -> SpawnedSe
         threads: cores that it is kept to; None for all.
 
     Raises:
-        SpawnError: it does not listen in time, or ends before.
+        PeerError: it does not listen in time, or ends before.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -104,7 +96,7 @@ def spawn(target: str, *arguments: Any, threads: int | None = None) -> SpawnedSe
         said = "its server ended before it listened: see its output above"
     process.terminate()
     process.join()
-    raise SpawnError(said)
+    raise PeerError(said)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import cast
 
@@ -14,11 +12,7 @@ from bertd_bench.mlperf.settings import PRESETS, SCENARIOS, Scenario
 
 
 @click.command()
-@click.option(
-    "--model",
-    metavar="DIR",
-    help="A checkpoint with mean pooling and normalising. Default: all-MiniLM-L6-v2.",
-)
+@options.model
 @click.option(
     "--preset",
     "name",
@@ -62,7 +56,6 @@ def mlperf(  # noqa: PLR0913, PLR0917 - click's parameters
     from bertd_export.errors import ExportError
 
     from bertd_bench.contestants.eager import BenchError
-    from bertd_bench.harness import results
 
     try:
         from bertd_bench.mlperf import document, run
@@ -78,14 +71,12 @@ def mlperf(  # noqa: PLR0913, PLR0917 - click's parameters
         threads=threads,
         scenarios=cast("tuple[Scenario, ...]", scenarios) or SCENARIOS,
         keep=keep,
-        command=shlex.join(["bertd", *sys.argv[1:]]),
+        command=options.command_line(),
     )
     try:
-        report = run.measure(chosen, lambda line: click.echo(line, err=True))
+        report = run.measure(chosen, options.progress)
     except (BenchError, ExportError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(document.render(report))
-    if json_path is not None:
-        results.write(report, json_path)
+    options.conclude(report, document.render(report), json_path)
     if report.failed:
         raise click.ClickException(f"invalid, or with wrong answers: {'; '.join(report.failed)}")

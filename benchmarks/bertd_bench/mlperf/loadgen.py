@@ -42,8 +42,7 @@ class System(Protocol):
         texts_per_call: the most that it takes at once.
     """
 
-    @property
-    def texts_per_call(self) -> int: ...  # noqa: D102 - described above
+    texts_per_call: int
 
     async def ask(self, samples: Sequence[int]) -> list[bytes]:
         """Answers to samples, as bytes, in their order.
@@ -165,10 +164,14 @@ async def execute(system: System, run: LoadGenRun, library: int, folder: Path) -
 
 def _run(issuer: _Issuer, run: LoadGenRun, library: int, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    log = lg.LogSettings()
+    log.log_output = lg.LogOutputSettings()
+    log.log_output.outdir = str(folder)
+    log.log_output.copy_summary_to_stdout = log.enable_trace = False
     sut = lg.ConstructSUT(issuer.issue, lambda: None)
     qsl = lg.ConstructQSL(library, library, lambda _: None, lambda _: None)
     try:
-        lg.StartTestWithLogSettings(sut, qsl, _settings(run), _log(folder), "")
+        lg.StartTestWithLogSettings(sut, qsl, _settings(run), log, "")
     finally:
         lg.DestroyQSL(qsl)
         lg.DestroySUT(sut)
@@ -192,14 +195,4 @@ def _settings(run: LoadGenRun) -> Any:
     settings.server_target_latency_percentile = 0.99
     settings.offline_expected_qps = run.expected.offline
     settings.qsl_rng_seed = settings.sample_index_rng_seed = settings.schedule_rng_seed = SEED
-    return settings
-
-
-def _log(folder: Path) -> Any:
-    output = lg.LogOutputSettings()
-    output.outdir = str(folder)
-    output.copy_summary_to_stdout = False
-    settings = lg.LogSettings()
-    settings.log_output = output
-    settings.enable_trace = False
     return settings

@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from bertd_bench.contestants.eager import TOLERANCE, distance
 from bertd_bench.harness.machine import Machine
 from bertd_bench.harness.noise import Noise
-from bertd_bench.load.asker import distance
 from bertd_bench.mlperf.logs import Performance
 
-TOLERANCE = 1e-4  # of vectors of length 1, from eager's
 UNOFFICIAL = (
     "Not an official MLPerf result: MLPerf's load generator and scenarios, but another model, "
     "other texts and another metric of accuracy, and nobody has reviewed it."

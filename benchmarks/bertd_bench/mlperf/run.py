@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import statistics
 import tempfile
 import time
@@ -30,7 +31,7 @@ from bertd_bench.contestants import eager as contestants
 from bertd_bench.harness import machine
 from bertd_bench.harness.noise import NoiseWatch
 from bertd_bench.load import traffic
-from bertd_bench.mlperf import loadgen, logs, results, search
+from bertd_bench.mlperf import loadgen, logs, results
 from bertd_bench.mlperf.results import MlperfReport, ScenarioResult, TriedRate
 from bertd_bench.mlperf.settings import (
     SCENARIOS,
@@ -46,6 +47,7 @@ _SLACK = 2.0  # times what was seen: LoadGen makes its queries before it knows
 _OFFLINE_SLACK = 1.3  # of the rate of one large query, which must last as long as is asked
 _FIRST = 0.6  # of the offline rate: where the search for Server's begins
 _EAGER = 64  # texts that are compared with eager
+_FACTOR = 1.15  # between rates while the highest is sought
 _STEP_DOWN = 0.95  # where the long run at the rate that was found is not valid
 _LONG_TRIES = 4
 _LOOK_SECONDS = 1.5
@@ -161,7 +163,7 @@ class _Bench:
         tried: list[TriedRate] = []
         if name == SERVER:
             tried = await self._search(run)
-            found = search.bounds(tried)[0]
+            found = bounds(tried)[0]
             run = replace(run, rate=found or min(each.rate for each in tried))
         folder, retries = await self._execute(run)
         seen = logs.read_performance(folder)
@@ -184,7 +186,7 @@ class _Bench:
         preset = self._options.preset
         tried: list[TriedRate] = []
         while len(tried) < preset.search_runs:
-            rate = search.next_rate(tried, run.rate, preset.precision)
+            rate = next_rate(tried, run.rate, preset.precision)
             if rate is None:
                 break
             short = replace(run, rate=rate, seconds=preset.search_seconds)
@@ -221,3 +223,30 @@ class _Bench:
         many = 6 * max(size, STREAMS)
         single, multi, bulk = [await times(n) for n in (1, STREAMS, many)]
         return Expected(single / _SLACK, multi / _SLACK, _OFFLINE_SLACK * many / bulk)
+
+
+def next_rate(tried: Sequence[TriedRate], start: float, precision: float) -> float | None:
+    """The rate to try next: up while runs are valid, down while not, then between; None at the end.
+
+    Args:
+        tried: rates so far.
+        start: the first one.
+        precision: ends it, between the best that was valid and the next that was not.
+    """
+    if not tried:
+        return start
+    low, high = bounds(tried)
+    if low == 0:
+        return high / _FACTOR ** (1 + sum(not each.valid for each in tried) // 2)
+    if math.isinf(high):
+        return low * _FACTOR
+    return None if high <= low * (1 + precision) else math.sqrt(low * high)
+
+
+def bounds(tried: Sequence[TriedRate]) -> tuple[float, float]:
+    """The highest valid rate, 0 without one; and the lowest above it that was not, or inf."""
+    low = max((each.rate for each in tried if each.valid), default=0.0)
+    high = min(
+        (each.rate for each in tried if not each.valid and each.rate > low), default=math.inf
+    )
+    return low, high

@@ -21,9 +21,8 @@ from bertd_server.tokenization.reader import Reader
 from bertd_bench.harness import machine, rounds
 from bertd_bench.harness.noise import Distance, NoiseWatch
 from bertd_bench.harness.rounds import Schedule
-from bertd_bench.harness.sequences import random_texts
 from bertd_bench.harness.system import Calls
-from bertd_bench.harness.texts import MIXED_LENGTHS, WORDS
+from bertd_bench.harness.texts import MIXED_LENGTHS, WORDS, random_texts
 from bertd_bench.regression.baseline import Baseline
 
 _TEXTS = 64  # to tokenise, of as many words as a mix has tokens

@@ -10,7 +10,7 @@ import click
 from bertd_bench import options
 
 if TYPE_CHECKING:
-    from bertd_bench.regression.baseline import Baseline, Change
+    from bertd_bench.regression.baseline import Change
 
 BASELINE = Path("benchmarks/results/baseline.json")
 
@@ -69,11 +69,7 @@ def regress(  # noqa: PLR0913, PLR0917 - click's parameters
         before = None if update else _before(path, used)
         folder = bundle or ensure_bundle()
         schedule = Schedule(rounds, repeats=10, steady_seconds=1, turn_seconds=0.1)
-
-        def measured() -> Baseline:
-            return cases.measure(folder, used, schedule)
-
-        now = measured()
+        now = cases.measure(folder, used, schedule)
         if json_path is not None:
             results.write(now, json_path)
         if before is None:
@@ -85,7 +81,7 @@ def regress(  # noqa: PLR0913, PLR0917 - click's parameters
         click.echo(document.render(found, bound))
         if slower:
             click.echo("measuring once more")
-            found = baseline.changes(before, measured())
+            found = baseline.changes(before, cases.measure(folder, used, schedule))
             click.echo(document.render(found, bound))
     except (OSError, ValueError, BundleError, NoDefaultModelError) as error:
         raise CannotCompare(str(error)) from error

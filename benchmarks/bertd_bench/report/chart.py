@@ -112,19 +112,12 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 MARKS = ("o", "s", "^", "D", "v", "P")
 
 
-def lines(
-    axes: Any,
-    colours: Palette,
-    series: Mapping[str, tuple[Any, Any]],
-    *,
-    marked: bool = False,
-    **look: Any,
-) -> None:
-    """Draw x and y of each name, with a colour, a dash and, if wanted, a mark of its own."""
+def lines(axes: Any, colours: Palette, series: Mapping[str, tuple[Any, Any]]) -> None:
+    """Draw x and y of each name, with a colour, a dash and a mark of its own."""
     for number, (name, (xs, ys)) in enumerate(series.items()):
         kind = {"color": colours.series[number % 6], "linestyle": LINES[number % 6]}
-        mark = {"marker": MARKS[number % 6], "markersize": 4} if marked else {}
-        axes.plot(xs, ys, label=name, linewidth=1.7, **{**kind, **mark, **look})
+        mark = {"marker": MARKS[number % 6], "markersize": 4}
+        axes.plot(xs, ys, label=name, linewidth=1.7, **kind, **mark)
 
 
 def log(axis: Any) -> None:

@@ -42,20 +42,17 @@ def svg(chart: Chart) -> str:
     return named + rest.strip()
 
 
-def write_pngs(chart: Chart, folder: Path) -> list[Path]:
+def write_pngs(chart: Chart, folder: Path) -> None:
     """Write `KEY-light.png` and `KEY-dark.png`; each carries the chart's digest."""
-    paths = []
     for scheme, colours in SCHEMES.items():
-        paths.append(folder / f"{chart.key}-{scheme}.png")
         with mpl.rc_context(_settings(colours)):
             _figure(chart, colours).savefig(
-                paths[-1],
+                folder / f"{chart.key}-{scheme}.png",
                 format="png",
                 dpi=_DPI,
                 facecolor=colours.ground,
                 metadata={"Software": None, DIGEST: chart.digest},
             )
-    return paths
 
 
 def _figure(chart: Chart, colours: Palette) -> Figure:

@@ -24,7 +24,7 @@ def load(found: tuple[str, GoodputReport] | None) -> Chart | Missing:
             kept = [step for step in entry.steps() if math.isfinite(step.percentile(SHARE))]
             slow = [1e3 * step.percentile(SHARE) for step in kept]
             series[entry.name] = ([step.rate for step in kept], slow)
-        lines(axes, colours, series, marked=True)
+        lines(axes, colours, series)
         axes.axhline(1e3 * objective, color=colours.ink, linewidth=1)
         log(axes.yaxis)
         axes.set_xlabel("texts a second (line: objective)")

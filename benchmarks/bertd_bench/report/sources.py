@@ -44,16 +44,12 @@ def read(paths: Iterable[Path]) -> Results:
         if not isinstance(document, dict):
             continue
         try:
-            _take(found, path.name, document)
+            match document.get("benchmark"):
+                case "compare":
+                    found.comparisons.append((path.name, Comparison.model_validate(document)))
+                case "load":
+                    found.goodput = path.name, GoodputReport.model_validate(document)
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"]))
             found.unread[path.name] = f"its {where} is not as this version writes it"
     return found
-
-
-def _take(found: Results, name: str, document: dict[str, object]) -> None:
-    match document.get("benchmark"):
-        case "compare":
-            found.comparisons.append((name, Comparison.model_validate(document)))
-        case "load":
-            found.goodput = (name, GoodputReport.model_validate(document))

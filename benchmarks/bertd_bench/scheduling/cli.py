@@ -15,15 +15,12 @@ from bertd_bench import options
 @options.json_path
 def simulate(requests: int, seeds: int, json_path: Path | None) -> None:
     """Compare schedulers in virtual time: goodput and latencies under seeded traffic."""
-    from bertd_bench.harness import results
     from bertd_bench.scheduling import document
     from bertd_bench.scheduling import simulate as simulation
 
     result = simulation.compare(
         requests=requests,
         seeds=range(1, seeds + 1),
-        progress=lambda line: click.echo(line, err=True),
+        progress=options.progress,
     )
-    click.echo(document.render(result))
-    if json_path is not None:
-        results.write(result, json_path)
+    options.conclude(result, document.render(result), json_path)

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from bertd_server.scheduling.batching import BatchPolicy, Costs, budget
 from pydantic import BaseModel
 
-from bertd_bench.scheduling.capacity import capacity
-from bertd_bench.scheduling.costs import LANES, MACHINE, MEASURED
+from bertd_bench.scheduling.costs import LANES, MACHINE, MEASURED, capacity
 from bertd_bench.scheduling.policies import FixedWindow, Ours, TokenBudget
 from bertd_bench.scheduling.simulation import SchedulingPolicy, SimulatedRun, simulate
 from bertd_bench.scheduling.traffic import TRAFFICS, Arrival, Traffic, arrivals, lone
@@ -80,7 +79,7 @@ class Stage:
     def draw(self, load: float, seed: int) -> list[Arrival]:
         """Arrivals at a load; the texts do not depend on it."""
         once = arrivals(self.traffic, self.costs, rate=1.0, count=self.requests, seed=seed)
-        rate = load * capacity(self.costs, self.lanes, _LARGEST, once)
+        rate = load * capacity(self.costs, self.lanes, _LARGEST, [each.shape for each in once])
         return arrivals(self.traffic, self.costs, rate=rate, count=self.requests, seed=seed)
 
     def scheduler(self, policy: str, drawn: Sequence[Arrival]) -> SchedulingPolicy:
@@ -129,13 +128,13 @@ def compare(*, requests: int, seeds: Sequence[int], progress: Callable[[str], No
         progress: told what is simulated.
     """
     models = []
-    for model in MEASURED:
+    for name, costs in MEASURED.items():
         rows: list[PolicyResult] = []
         for traffic in TRAFFICS:
-            progress(f"{model.name}: {traffic.name}")
-            stage = Stage(traffic, model.costs, LANES, requests)
+            progress(f"{name}: {traffic.name}")
+            stage = Stage(traffic, costs, LANES, requests)
             rows += [row for load in LOADS for row in results(stage, load, seeds)]
-        models.append(ModelSimulation(name=model.name, rows=rows))
+        models.append(ModelSimulation(name=name, rows=rows))
     return Simulation(
         machine=MACHINE, lanes=LANES, requests=requests, seeds=list(seeds), models=models
     )

@@ -17,16 +17,15 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from bertd_server.scheduling.batching import Costs, FreeLanes
-from bertd_server.scheduling.cost import NOTHING, Shape
+from bertd_server.scheduling.cost import NOTHING
 
 from bertd_bench.scheduling.traffic import Arrival
 
 
-@dataclass(slots=True, eq=False)
 class SimulatedRequest:
     """An arrival, and what became of it. It is what `form_batch` calls `Waiting`.
 
@@ -37,21 +36,14 @@ class SimulatedRequest:
         refused: it was turned away, on arrival or later.
     """
 
-    arrival: Arrival
-    passed_over: int = 0
-    answered: float | None = None
-    refused: bool = False
-    shape: Shape = field(init=False)
-    priority: int = field(init=False)
-    deadline: float = field(init=False)
-    virtual_arrival: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Copies, since these are read for every batch."""
-        self.shape = self.arrival.shape
-        self.priority = self.arrival.priority
-        self.deadline = self.arrival.deadline
-        self.virtual_arrival = self.arrival.at
+    def __init__(self, arrival: Arrival) -> None:
+        self.arrival = arrival
+        self.passed_over = 0
+        self.answered: float | None = None
+        self.refused = False
+        # Copies, since these are read for every batch.
+        self.shape, self.priority = arrival.shape, arrival.priority
+        self.deadline, self.virtual_arrival = arrival.deadline, arrival.at
 
     @property
     def good(self) -> bool:

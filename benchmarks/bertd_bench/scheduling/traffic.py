@@ -8,18 +8,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from bertd_server.scheduling.batching import Costs
 from bertd_server.scheduling.cost import Shape
+from numpy.typing import NDArray
 
 _PATIENCE = 10.0  # the objective, in times of a lone request
 _CLUMP = 64  # arrivals of a burst, on average
 _ON_SHARE = 0.3  # of the time; the bursts' rate is the mean rate over this
-
-Generator = np.random.Generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +89,6 @@ def lone(costs: Costs, tokens: int) -> float:
     return seconds if costs.wide is None else min(seconds, costs.wide.seconds(shape))
 
 
-def lengths(traffic: Traffic, count: int, rng: Generator) -> tuple[list[int], list[TextClass]]:
-    """Tokens and kind of each text, drawn independently."""
-    shares = [kind.share for kind in traffic.kinds]
-    chosen = [traffic.kinds[i] for i in rng.choice(len(shares), size=count, p=shares)]
-    tokens = [
-        round(float(np.exp(rng.uniform(np.log(kind.shortest), np.log(kind.longest)))))
-        for kind in chosen
-    ]
-    return tokens, chosen
-
-
 def arrivals(
     traffic: Traffic, costs: Costs, *, rate: float, count: int, seed: int
 ) -> list[Arrival]:
@@ -117,9 +104,13 @@ def arrivals(
         seed: of all that is drawn.
     """
     rng = np.random.default_rng(seed)
-    tokens, kinds = lengths(traffic, count, rng)
-    gaps: Callable[[int, Generator], Sequence[float]] = _on_off if traffic.bursts else _steady
-    times = np.cumsum(gaps(count, rng)) / rate
+    shares = [kind.share for kind in traffic.kinds]
+    kinds = [traffic.kinds[i] for i in rng.choice(len(shares), size=count, p=shares)]
+    tokens = [
+        round(float(np.exp(rng.uniform(np.log(kind.shortest), np.log(kind.longest)))))
+        for kind in kinds
+    ]
+    times = np.cumsum(_gaps(count, rng, bursts=traffic.bursts)) / rate
     mean = lone(costs, round(sum(tokens) / count))
     return [
         Arrival(at, length, kind.priority, at + kind.patience * max(mean, lone(costs, length)))
@@ -127,17 +118,11 @@ def arrivals(
     ]
 
 
-def _steady(count: int, rng: Generator) -> Sequence[float]:
-    """A Poisson process of rate 1."""
-    gaps: list[float] = rng.exponential(size=count).tolist()
-    return gaps
-
-
-def _on_off(count: int, rng: Generator) -> Sequence[float]:
-    """Bursts of a Poisson process with silence between them, of rate 1 in the long run."""
-    gaps: list[float] = (rng.exponential(size=count) * _ON_SHARE).tolist()
-    begins = rng.random(count) < 1 / _CLUMP
-    silence = _CLUMP * (1 - _ON_SHARE)
-    for index in np.flatnonzero(begins).tolist():
-        gaps[index] += float(rng.exponential(silence))
+def _gaps(count: int, rng: np.random.Generator, *, bursts: bool) -> NDArray[np.float64]:
+    """A Poisson process of rate 1, or bursts of one with silence between them: [arrivals]."""
+    gaps = rng.exponential(size=count)
+    if bursts:
+        gaps *= _ON_SHARE
+        begins = np.flatnonzero(rng.random(count) < 1 / _CLUMP)
+        gaps[begins] += rng.exponential(_CLUMP * (1 - _ON_SHARE), len(begins))
     return gaps
