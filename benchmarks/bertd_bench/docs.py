@@ -119,10 +119,6 @@ def docs(check: bool, root: Path) -> None:
     """
     try:
         found = rewritten(root, root / RESULTS, sections())
-    except FileNotFoundError as error:
-        raise click.ClickException(
-            f"{error.filename} is not there: run this at the root of a checkout, or give --root"
-        ) from error
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     stale = [path.relative_to(root) for path, (before, after) in found.items() if before != after]

@@ -43,11 +43,6 @@ def _numbers(
 class _Bundle(click.Path):
     """A folder with a manifest that can be read: anything else is refused before it is measured."""
 
-    name = "bundle"
-
-    def __init__(self) -> None:
-        super().__init__(exists=True, file_okay=False, path_type=Path)
-
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from bertd.bundle import BundleError, read_manifest  # noqa: PLC0415 - for this alone
 
@@ -59,8 +54,7 @@ class _Bundle(click.Path):
         return folder
 
 
-BUNDLE = _Bundle()
-
+BUNDLE = _Bundle(exists=True, file_okay=False, path_type=Path)
 bundle = click.argument("bundle", required=False, type=BUNDLE)
 """BUNDLE: a folder; without it the embedded default model."""
 

@@ -10,7 +10,7 @@ import click
 from bertd_bench import options
 
 if TYPE_CHECKING:
-    from bertd_bench.regression.baseline import Change
+    from bertd_bench.regression.baseline import Baseline, Change
 
 BASELINE = Path("benchmarks/results/baseline.json")
 
@@ -103,11 +103,9 @@ def _before(path: Path, threads: int) -> Baseline:
     if not path.exists():
         raise CannotCompare(f"{path} is not there: give --baseline FILE, or write it with --update")
     before = results.read(path, baseline.Baseline, "regress")
-    other = baseline.another_kind(before.machine, machine.describe(threads))
-    if other is not None:
+    if other := baseline.another_kind(before.machine, machine.describe(threads)):
         raise CannotCompare(
-            f"{path} is of another kind of machine ({other}): write a baseline of this one with "
-            "--update --baseline FILE"
+            f"{path} is of another kind of machine ({other}): write one by --update --baseline FILE"
         )
     return before
 
