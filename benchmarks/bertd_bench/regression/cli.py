@@ -26,7 +26,6 @@ class CannotCompare(click.ClickException):
 @click.option(
     "--baseline",
     "path",
-    metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
     default=BASELINE,
     show_default=True,
