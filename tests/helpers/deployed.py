@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import shlex
 import tomllib
@@ -58,7 +59,10 @@ def effective(
         folder: stands in the place of the bundle.
     """
     ours = {name: value for name, value in environment.items() if name.startswith("BERTD_")}
-    asked = CliRunner(env=ours).invoke(serve, [str(folder), *arguments[1:], "--print-config"])
+    suites = {name: None for name in os.environ if name.startswith("BERTD_")}
+    asked = CliRunner(env={**suites, **ours}).invoke(
+        serve, [str(folder), *arguments[1:], "--print-config"]
+    )
     assert asked.exit_code == 0, asked.output
     return tomllib.loads(asked.stdout)
 

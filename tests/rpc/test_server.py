@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -12,10 +14,12 @@ import pytest
 from bertd.v1 import inference_pb2, inference_pb2_grpc
 from bertd_client import AsyncClient, Client, Embedding
 from bertd_client.errors import DeadlineExceeded, InvalidArgument, NotFound
+from bertd_server.engine.engine import Engine
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
+from helpers.patience import PATIENCE
 from helpers.running import RunningServer
 from helpers.sentences import SENTENCES as ODD
 from sentence_transformers import SentenceTransformer
@@ -67,13 +71,24 @@ def test_a_text_has_the_same_bits_alone_and_in_any_batch(client: Client) -> None
 
 
 async def test_concurrent_calls_share_a_batch_and_keep_their_answers(
-    server: RunningServer,
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Calls that arrive together are batched, and each gets its own vector."""
+    """Calls that wait together are batched, and each gets its own vector."""
     asked = texts(40)
+    gate, compute = threading.Event(), Engine.answer
+
+    def gated(*given: Any, **options: Any) -> Any:
+        assert gate.wait(PATIENCE)
+        return compute(*given, **options)
+
     async with AsyncClient(server.address) as client:
         alone = [(await client.embed([text]))[0] for text in asked]
-        answers = await asyncio.gather(*(client.embed_each([text]) for text in asked))
+        monkeypatch.setattr(Engine, "answer", gated)
+        together = asyncio.gather(*(client.embed_each([text]) for text in asked))
+        while server.server.model.gauges().waiting < 8:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0)
+        gate.set()
+        answers = await together
     sizes = []
     for answer, expected in zip(answers, alone, strict=True):
         assert isinstance(answer[0], Embedding)
