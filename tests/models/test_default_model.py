@@ -84,5 +84,5 @@ def test_a_second_make_serve_starts_the_server_and_nothing_else(tmp_path: Path) 
         return done.stdout.splitlines()
 
     assert any("pip install" in line for line in commands())
-    (tmp_path / ".ready").touch()
+    (tmp_path / ".serves").touch()
     assert commands() == [f"exec {tmp_path}/bin/bertd serve"]
