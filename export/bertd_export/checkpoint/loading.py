@@ -8,7 +8,7 @@ from typing import Any
 import tokenizers
 import torch
 import transformers
-from bertd.bundle import FirstAxis, Pooling, Task
+from bertd.bundle import FirstAxis, Pooling, Task, TokenizerRules
 from transformers import AutoConfig
 
 from bertd_export.checkpoint import tasks
@@ -34,6 +34,7 @@ class Checkpoint:
     revision: str | None
     model: Any
     tokenizer: tokenizers.Tokenizer
+    rules: TokenizerRules
     pooling: tuple[Pooling, ...]
     after_pooling: list[torch.nn.Module]
     normalized: bool
@@ -142,6 +143,7 @@ def load(
         revision=commit,
         model=network,
         tokenizer=tokenizer.tokenizer,
+        rules=tokenizer.rules,
         pooling=pooling,
         after_pooling=sentence.after,
         normalized=bool(sentence.after) and isinstance(sentence.after[-1], Normalize),

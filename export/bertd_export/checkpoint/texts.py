@@ -32,6 +32,8 @@ def as_read(
     """
     cut = slice(checkpoint.max_tokens if longest is None else min(longest, checkpoint.max_tokens))
     types = np.array(encoding.type_ids[cut], np.int64)
+    if not checkpoint.rules.token_types:
+        types[:] = 0
     return TokenizedText(
         np.array(encoding.ids[cut], np.int64), np.minimum(types, checkpoint.type_vocab_size - 1)
     )

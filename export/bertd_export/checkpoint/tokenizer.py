@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import tokenizers
+from bertd.bundle import TokenizerRules
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import LARGE_INTEGER
 
@@ -16,6 +17,7 @@ class LoadedTokenizer(NamedTuple):
     tokenizer: tokenizers.Tokenizer
     max_tokens: int | None
     mask_token_id: int | None
+    rules: TokenizerRules
 
 
 def _lacks_vocabulary(folder: Path, tokenizer: Any) -> bool:
@@ -82,4 +84,28 @@ def load_tokenizer(folder: Path, *, lower: bool) -> LoadedTokenizer:
             steps.append(tokenizer.normalizer)
         tokenizer.normalizer = tokenizers.normalizers.Sequence(steps)  # type: ignore[assignment,unused-ignore]
     limit = int(fast.model_max_length)
-    return LoadedTokenizer(tokenizer, limit if limit < LARGE_INTEGER else None, fast.mask_token_id)
+    return LoadedTokenizer(
+        tokenizer,
+        limit if limit < LARGE_INTEGER else None,
+        fast.mask_token_id,
+        _rules(fast, tokenizer),
+    )
+
+
+def _rules(fast: Any, tokenizer: tokenizers.Tokenizer) -> TokenizerRules:
+    """What the tokenizer gives of a text and of a pair, seen on what it gives."""
+    kind = type(fast).__name__
+    types = dict(fast("a", "a")).get("token_type_ids")
+    if types is None:
+        reason = f"model_input_names of {kind} lists no token_type_ids"
+    elif max(types, default=0) == 0:
+        reason = f"{kind} gives every token type 0"
+    else:
+        reason = f"{kind} gives the second text type 1"
+    cased, lower = (tokenizer.encode(text).ids for text in ("Berlin WORDS", "berlin words"))
+    return TokenizerRules(
+        kind=kind,
+        token_types=max(types or [0], default=0) > 0,
+        token_types_reason=reason,
+        lower_case=cased == lower,
+    )

@@ -21,7 +21,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_NAME = "bertd.json"
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 GRAPH_NAME = "model.onnx"
@@ -55,6 +55,9 @@ Task = Literal[
 ]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 RankingActivation = Literal["sigmoid", "identity"]
+# Over the logits of all tokens: log(1 + activation), then the largest, or the sum.
+SparsePooling = Literal["max", "sum"]
+SparseActivation = Literal["relu", "log1p_relu"]
 FirstAxis = Literal["sequences", "tokens", "masks"]
 
 Precision = Literal["fp32", "int8", "fp16"]
@@ -137,6 +140,40 @@ class Quantization(_Record):
     min_cosine: float = Field(description="int8 to fp32, the worst of those texts")
 
 
+class TokenizerRules(_Record):
+    """What the checkpoint's own tokenizer, as transformers loads it, does to texts."""
+
+    kind: str = Field(min_length=1, description="its class, such as BertTokenizer")
+    token_types: bool = Field(
+        description="whether the tokens of a second text have type 1; else every type is 0"
+    )
+    token_types_reason: str = Field(min_length=1, description="what decided that")
+    lower_case: bool = Field(description="whether upper and lower case are read alike")
+
+
+class TextParity(_Record):
+    """How far bertd's answers to raw texts are from the reference library's, measured at export."""
+
+    reference: str = Field(
+        min_length=1, description="what was called, such as SentenceTransformer.encode"
+    )
+    max_abs_diff: float = Field(ge=0)
+    tolerance: float = Field(gt=0)
+    texts: int = Field(gt=0, description="texts and pairs compared")
+    worst_case: str = Field(description="the text with the largest difference")
+    versions: dict[str, str] = Field(min_length=1, description="packages that were compared with")
+
+
+class SparseRules(_Record):
+    """How the logits of fill-mask become a sparse vector."""
+
+    pooling: SparsePooling = "max"
+    activation: SparseActivation = "relu"
+    max_active_dims: int | None = Field(
+        default=None, gt=0, description="only so many weights stay, the largest; None for all"
+    )
+
+
 class Source(_Record):
     """Where the checkpoint came from."""
 
@@ -185,6 +222,18 @@ class Manifest(_Record):
     mask_token_id: int | None = Field(
         default=None, ge=0, description="token that fill-mask fills; its rows alone are projected"
     )
+    contradiction_label: int | None = Field(
+        default=None,
+        ge=0,
+        description="index of the label that zero-shot-classification weighs against entailment",
+    )
+    sparse: SparseRules | None = Field(
+        default=None, description="of fill-mask, where the checkpoint makes sparse vectors"
+    )
+    include_prompt: bool = Field(
+        default=True, description="whether pooling counts the tokens of a prompt"
+    )
+    tokenizer: TokenizerRules
     prompts: dict[str, str] = {}
     default_prompt_name: str | None = None
     source: Source
@@ -193,6 +242,9 @@ class Manifest(_Record):
     evaluation: Evaluation | None = Field(default=None, description="on labelled data, if any")
     versions: dict[str, str] = Field(description="packages that made the bundle")
     parity: dict[str, Parity] = Field(min_length=1, description="by output of the graph")
+    text_parity: TextParity | None = Field(
+        default=None, description="from raw text on; None where the precision changes answers"
+    )
     files: dict[str, FileRecord]
 
     @model_validator(mode="after")

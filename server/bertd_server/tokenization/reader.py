@@ -160,7 +160,7 @@ class Reader:
         Args:
             path: of a `tokenizer.json`.
             max_tokens: that a window may have, special tokens included.
-            token_types: that the model knows; with 1, all are 0.
+            token_types: that a text is read with; with 1, all are 0.
             max_characters: of a text; a longer one is refused before it is encoded. What is too
                 long is cut after encoding, so that without a limit one text can fill the memory.
         """
@@ -183,7 +183,7 @@ class Reader:
             return cls(
                 path,
                 max_tokens=manifest.max_tokens,
-                token_types=manifest.type_vocab_size,
+                token_types=manifest.type_vocab_size if manifest.tokenizer.token_types else 1,
                 max_characters=max_characters,
             )
         except Exception as error:  # tokenizers has no type of its own
