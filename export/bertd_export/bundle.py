@@ -5,9 +5,11 @@
     checkpoint ──load──> model ──trace──> packed graph ──to_int8, to_fp16──> graph of the bundle
                                                                                    │ write
     bundle <──publish── manifest <──describe── parity, metrics <──compare, evaluate── files
+                                               text parity <──compare_texts── fp32 bundle
 """
 
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +28,7 @@ from bertd.bundle import (
     Manifest,
     Parity,
     Source,
+    TextParity,
     file_record,
     write_manifest,
 )
@@ -40,7 +43,7 @@ from bertd_export.graph.fusion import check_fusion
 from bertd_export.graph.operators import OPSET
 from bertd_export.graph.saving import save_graph
 from bertd_export.graph.trace import quiet, trace
-from bertd_export.parity.comparison import compare
+from bertd_export.parity.comparison import compare, within_tolerance
 from bertd_export.quantization.conversion import (
     Conversion,
     Fp32Conversion,
@@ -49,6 +52,7 @@ from bertd_export.quantization.conversion import (
 )
 from bertd_export.quantization.fp16 import Fp16Options, to_fp16
 from bertd_export.quantization.int8 import Int8Options, to_int8
+from bertd_export.text_parity.comparison import compare_texts
 
 _BUNDLE = {MANIFEST_NAME, GRAPH_NAME, WEIGHTS_NAME, TOKENIZER_NAME}
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript", "tokenizers", "torch", "transformers")
@@ -95,12 +99,30 @@ def _write(graph: onnx.ModelProto, tokenizer: tokenizers.Tokenizer, folder: Path
     return path
 
 
-def describe(
+def _records(folder: Path) -> dict[str, FileRecord]:
+    return {path.name: file_record(path) for path in sorted(folder.iterdir())}
+
+
+def _fp32_text_parity(
+    graph: onnx.ModelProto, checkpoint: Checkpoint, tolerance: float, scratch: Path
+) -> tuple[TextParity, onnx.ModelProto]:
+    """The text parity of the fp32 graph from which another is made, and that graph again."""
+    with tempfile.TemporaryDirectory(dir=scratch) as name:
+        folder = Path(name)
+        path = _write(graph, checkpoint.tokenizer, folder)
+        parity = within_tolerance(compare(path, checkpoint, tolerance))
+        write_manifest(folder, describe(checkpoint, "fp32", parity, _records(folder)))
+        return compare_texts(folder, checkpoint, tolerance), onnx.load(str(path))
+
+
+def describe(  # noqa: PLR0913 - what is known only at the end
     checkpoint: Checkpoint,
     name: str,
     parity: dict[str, Parity],
     files: dict[str, FileRecord],
     record: PrecisionRecord | None = None,
+    *,
+    text_parity: TextParity | None = None,
 ) -> Manifest:
     """The manifest of a bundle of this checkpoint; without a record, of one in fp32."""
     config = checkpoint.model.config
@@ -135,6 +157,7 @@ def describe(
         source=Source(name=checkpoint.name, revision=checkpoint.revision),
         versions=_versions(),
         parity=parity,
+        text_parity=text_parity,
         files=files,
     )
 
@@ -189,6 +212,10 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
         progress(f"tracing {type(checkpoint.model).__name__}")
         traced = trace(checkpoint)
         gate = QualityGate(checkpoint, tolerance, evaluator)
+        text_parity: TextParity | None = None
+        if int8 is not None or fp16 is not None:
+            progress("comparing answers to raw texts")
+            text_parity, traced = _fp32_text_parity(traced, checkpoint, tolerance, staging)
         conversion: Conversion = Fp32Conversion(traced)
         if int8 is not None:
             conversion = to_int8(traced, int8, gate, staging, progress)
@@ -204,9 +231,16 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
         if evaluator is not None and record.evaluation is None:
             progress("measuring on the labelled examples")
             record = replace(record, evaluation=gate.evaluate({"fp32": graph}))
-        files = {path.name: file_record(path) for path in sorted(staging.iterdir())}
-        manifest = describe(checkpoint, name or safe_name(checkpoint.name), parity, files, record)
+        served_as = name or safe_name(checkpoint.name)
+        manifest = describe(
+            checkpoint, served_as, parity, _records(staging), record, text_parity=text_parity
+        )
         write_manifest(staging, manifest)
+        if text_parity is None:
+            progress("comparing answers to raw texts")
+            text_parity = compare_texts(staging, checkpoint, tolerance)
+            manifest = manifest.model_copy(update={"text_parity": text_parity})
+            write_manifest(staging, manifest)
         for path in staging.iterdir():
             path.chmod(0o644)  # onnx makes the weights readable by their owner alone
         size = sum(path.stat().st_size for path in staging.iterdir())

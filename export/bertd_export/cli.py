@@ -152,6 +152,12 @@ def _lines(summary: ExportSummary) -> Iterator[str]:
             f"  parity  {output}: {parity.max_abs_diff:.2e} at most "
             f"(tolerance {parity.tolerance:.0e}, {parity.cases} texts)"
         )
+    if manifest.text_parity:
+        texts = manifest.text_parity
+        yield (
+            f"  texts   {texts.max_abs_diff:.2e} at most from {texts.reference} "
+            f"({texts.texts} raw texts)"
+        )
     if manifest.quantization:
         record = manifest.quantization
         int8_layers = record.linear_layers - len(record.keep_fp32)

@@ -28,7 +28,11 @@ from bertd_export.errors import ExportError
 
 @dataclass
 class Checkpoint:
-    """A model in memory and all that its folder says about how to use it."""
+    """A model in memory and all that its folder says about how to use it.
+
+    Of those for comparisons: `folder` is what a reference library opens, `sentence_folder` says
+    whether sentence-transformers wrote it, `stock_tokenizer` is as transformers made it.
+    """
 
     name: str
     revision: str | None
@@ -47,6 +51,10 @@ class Checkpoint:
     task: Task
     head: tasks.Head
     outputs: dict[str, FirstAxis]
+    folder: Path
+    sentence_folder: bool
+    allow_pickle: bool
+    stock_tokenizer: Any
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
 
@@ -156,6 +164,10 @@ def load(
         task=found,
         head=head,
         outputs=tasks.outputs(found, pooler=pooler),
+        folder=folder,
+        sentence_folder=pooled,
+        allow_pickle=allow_pickle,
+        stock_tokenizer=tokenizer.stock,
         prompts=sentence.prompts,
         default_prompt_name=sentence.default_prompt_name,
     )

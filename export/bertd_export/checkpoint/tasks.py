@@ -63,6 +63,7 @@ class Head:
     problem_type: ProblemType | None = None
     activation: RankingActivation | None = None
     entailment_label: int | None = None
+    contradiction_label: int | None = None
     mask_token_id: int | None = None
 
 

@@ -18,6 +18,7 @@ class LoadedTokenizer(NamedTuple):
     max_tokens: int | None
     mask_token_id: int | None
     rules: TokenizerRules
+    stock: Any
 
 
 def _lacks_vocabulary(folder: Path, tokenizer: Any) -> bool:
@@ -89,6 +90,7 @@ def load_tokenizer(folder: Path, *, lower: bool) -> LoadedTokenizer:
         limit if limit < LARGE_INTEGER else None,
         fast.mask_token_id,
         _rules(fast, tokenizer),
+        fast,
     )
 
 

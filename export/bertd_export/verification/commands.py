@@ -165,6 +165,11 @@ def verify(bundle: Path, model: str, **options: Any) -> None:
             f"({parity.cases} texts; at export {found.manifest.parity[output].max_abs_diff:.2e})"
         )
         click.echo(f"  worst case: {parity.worst_case}")
+    if found.texts is not None:
+        click.echo(
+            f"raw texts: {found.texts.max_abs_diff:.2e} at most from {found.texts.reference} "
+            f"({found.texts.texts} texts)"
+        )
     if found.cosine is not None:
         click.echo(f"mean cosine: {found.cosine:.6f} (at least {found.least:.6f} is asked)")
     click.echo(f"bits: {found.varying or 'each text alone equals the same text in every batch'}")

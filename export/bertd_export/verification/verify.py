@@ -19,6 +19,7 @@ from bertd.bundle import (
     Manifest,
     Parity,
     Precision,
+    TextParity,
     read_manifest,
     verify_files,
 )
@@ -37,6 +38,7 @@ from bertd_export.parity.packed_batch import compared_outputs
 from bertd_export.parity.reference import eager_outputs
 from bertd_export.quantization import fp16, int8
 from bertd_export.quantization.calibration import read_sample, tokenized
+from bertd_export.text_parity.comparison import compare_texts
 
 _FREE = frozenset(
     {
@@ -46,6 +48,7 @@ _FREE = frozenset(
         "source",
         "versions",
         "parity",
+        "text_parity",
         "files",
         "precision",
         "quantization",
@@ -71,6 +74,7 @@ class Verification:
 
     Attributes:
         manifest: of the bundle.
+        texts: of fp32, how far answers to raw texts are from the reference library's.
         parity: how far each output is from PyTorch now, within the tolerance or not.
         varying: the first answer whose bits depend on its batch; None if there is none.
         provider: what ran the graph. Only the CPU's bits are promised.
@@ -80,6 +84,7 @@ class Verification:
     """
 
     manifest: Manifest
+    texts: TextParity | None
     parity: dict[str, Parity]
     varying: str | None
     provider: str
@@ -127,7 +132,7 @@ def verify(  # noqa: PLR0913 - all but two are options by keyword
     Raises:
         BundleError: the folder is no bundle, or a file in it was altered.
         ExportError: the checkpoint cannot be read or does not fit the bundle, or answers are not
-            finite.
+            finite, or those to raw texts differ from the reference library's.
     """
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
@@ -151,7 +156,10 @@ def verify(  # noqa: PLR0913 - all but two are options by keyword
         cosine = _cosine(graph, checkpoint, provider)
         gate = _LEAST[manifest.precision]
         least = min_cosine if min_cosine is not None else gate - _MARGIN * (1 - gate)
-    return Verification(manifest, parity, found.varying, provider, cosine, least)
+    texts = None
+    if manifest.precision == "fp32" and provider == CPU:
+        texts = compare_texts(folder, checkpoint, tolerance or FP32_TOLERANCE)
+    return Verification(manifest, texts, parity, found.varying, provider, cosine, least)
 
 
 def _held(manifest: Manifest, found: Mapping[str, Parity]) -> dict[str, Parity]:

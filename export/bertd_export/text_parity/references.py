@@ -1,0 +1,285 @@
+"""What the reference library answers to raw texts, read from the same folder by itself.
+
+::
+
+    sentence-transformers folder ──> SentenceTransformer.encode
+    text-ranking ──────────────────> CrossEncoder.predict
+    classification, tags, masks ───> transformers' pipelines
+    else ──────────────────────────> AutoTokenizer and the model
+
+It gets one text at a time, so that padding and its rounding play no part.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from bertd.bundle.arrays import Float32Array
+
+from bertd_export.checkpoint.loading import Checkpoint
+from bertd_export.errors import ExportError
+from bertd_export.graph.trace import quiet
+from bertd_export.text_parity import cases
+from bertd_export.text_parity.cases import RawText
+
+Answer = Mapping[str, Float32Array]
+"""Values by what they belong to: an embedding, the scores of labels, the score of each span."""
+
+HYPOTHESES = ("travel", "animals", "money")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Answers of the reference library.
+
+    Attributes:
+        called: what was called, such as `CrossEncoder.predict`.
+        packages: whose versions matter.
+        texts: what was asked, in order.
+        answers: one for each.
+    """
+
+    called: str
+    packages: tuple[str, ...]
+    texts: list[RawText]
+    answers: list[Answer]
+
+
+def ask(checkpoint: Checkpoint) -> Reference:
+    """Have the library that a user would compare with answer.
+
+    Args:
+        checkpoint: its folder is what sentence-transformers opens; pipelines get its stock model
+            and the tokenizer as transformers loads it.
+
+    Raises:
+        ExportError: the library cannot open the folder, or cannot answer.
+    """
+    asked = _REFERENCES[checkpoint.task]
+    with quiet(), torch.inference_mode():
+        checkpoint.model.set_attn_implementation("eager")
+        try:
+            return asked(checkpoint)
+        except ExportError:
+            raise
+        except Exception as error:  # a library's own, of any type
+            raise ExportError(
+                f"{checkpoint.folder} cannot be compared with its reference library, which fails: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+def _opened(kind: str, checkpoint: Checkpoint) -> Any:
+    """An object of sentence-transformers, opened from the folder as a user would."""
+    import sentence_transformers  # noqa: PLC0415 - takes a second, and half of the exports need none
+
+    options: dict[str, Any] = {"dtype": torch.float32}
+    if not checkpoint.allow_pickle:
+        options["use_safetensors"] = True
+    return getattr(sentence_transformers, kind)(
+        str(checkpoint.folder),
+        device="cpu",
+        local_files_only=True,
+        trust_remote_code=False,
+        model_kwargs=options,
+    )
+
+
+def _sentence_transformers(called: str, texts: list[RawText], answers: list[Answer]) -> Reference:
+    packages = ("sentence-transformers", "transformers", "tokenizers", "torch")
+    return Reference(called, packages, texts, answers)
+
+
+def _transformers(
+    called: str, texts: Iterable[RawText], answer: Callable[[RawText], Answer]
+) -> Reference:
+    texts = list(texts)
+    packages = ("transformers", "tokenizers", "torch")
+    return Reference(called, packages, texts, [answer(text) for text in texts])
+
+
+def _embeddings(checkpoint: Checkpoint) -> Reference:
+    texts = cases.single(checkpoint)
+    if not checkpoint.sentence_folder:
+        return _transformers(
+            "AutoTokenizer, the model and the mean of its rows",
+            texts,
+            lambda one: {"embedding": _outputs(checkpoint, one).last_hidden_state[0].mean(0)},
+        )
+    model = _opened("SentenceTransformer", checkpoint)
+    return _sentence_transformers(
+        "SentenceTransformer.encode",
+        texts,
+        [{"embedding": model.encode(one.text, **_prompt(one))} for one in texts],
+    )
+
+
+def _prompt(one: RawText) -> dict[str, str]:
+    """The prompt as sentence-transformers is asked for it."""
+    if one.prompt_name is None:
+        return {}
+    return {"prompt_name": one.prompt_name} if one.prompt_name else {"prompt": ""}
+
+
+def _scores(checkpoint: Checkpoint) -> Reference:
+    texts = cases.pairs(checkpoint)
+    model = _opened("CrossEncoder", checkpoint)
+    return _sentence_transformers(
+        "CrossEncoder.predict",
+        texts,
+        [
+            {"score": np.atleast_1d(model.predict((one.text, one.pair), **_prompt(one)))}
+            for one in texts
+        ],
+    )
+
+
+def _inputs(checkpoint: Checkpoint, one: RawText) -> Any:
+    """What transformers' tokenizer gives of a text or pair."""
+    return checkpoint.stock_tokenizer(
+        one.text, one.pair, truncation=True, max_length=checkpoint.max_tokens, return_tensors="pt"
+    )
+
+
+def _outputs(checkpoint: Checkpoint, one: RawText) -> Any:
+    """What the stock model makes of what its own tokenizer gives."""
+    return checkpoint.model(**_inputs(checkpoint, one))
+
+
+def token_ids(checkpoint: Checkpoint, one: RawText) -> list[int]:
+    """The ids that transformers' tokenizer gives of a text or pair, cut as the model reads it."""
+    ids: list[int] = _inputs(checkpoint, one)["input_ids"][0].tolist()
+    return ids
+
+
+def _pipeline(task: str, checkpoint: Checkpoint) -> Any:
+    from transformers import pipeline  # noqa: PLC0415 - an embedding needs none
+
+    made: Any = pipeline
+    return made(task, model=checkpoint.model, tokenizer=checkpoint.stock_tokenizer, device="cpu")
+
+
+def _by_label(found: list[dict[str, Any]]) -> Answer:
+    return {one["label"]: np.array([one["score"]], np.float32) for one in found}
+
+
+def _classes(checkpoint: Checkpoint) -> Reference:
+    pipe = _pipeline("text-classification", checkpoint)
+
+    def answer(one: RawText) -> Answer:
+        texts = {"text": one.text, **({} if one.pair is None else {"text_pair": one.pair})}
+        found = pipe(texts, top_k=None, truncation=True, max_length=checkpoint.max_tokens)
+        return _by_label(found[0] if isinstance(found[0], list) else found)
+
+    texts = [*cases.single(checkpoint), *cases.pairs(checkpoint)]
+    return _transformers('pipeline("text-classification")', texts, answer)
+
+
+def compares_alone(entailment: int | None, contradiction: int | None) -> bool:
+    """Whether transformers' pipeline weighs entailment against the label that contradicts.
+
+    Where `multi_label` is asked for, it takes the first label, or the last where entailment is the
+    first, whatever their names say; a bundle goes by the names.
+    """
+    first = -1 if entailment == 0 else 0
+    return contradiction is None or contradiction == first
+
+
+def _zero_shot(checkpoint: Checkpoint) -> Reference:
+    head = checkpoint.head
+    # The pipeline looks for entailment there, and fails where config.json names labels alone.
+    checkpoint.model.config.label2id = {
+        "entailment" if number == head.entailment_label else f"other {number}": number
+        for number in range(len(head.labels))
+    }
+    pipe = _pipeline("zero-shot-classification", checkpoint)
+    alone = compares_alone(head.entailment_label, head.contradiction_label)
+
+    def answer(one: RawText) -> Answer:
+        scores = {}
+        for multi in (False, True) if alone else (False,):
+            found = pipe(
+                one.text,
+                list(HYPOTHESES),
+                multi_label=multi,
+                hypothesis_template="This example is {}.",
+            )
+            for label, score in zip(found["labels"], found["scores"], strict=True):
+                scores[f"{label}{' alone' * multi}"] = np.array([score], np.float32)
+        return scores
+
+    texts = cases.single(checkpoint)[:4]  # each is read six times
+    return _transformers('pipeline("zero-shot-classification")', texts, answer)
+
+
+def _tags(checkpoint: Checkpoint) -> Reference:
+    pipe = _pipeline("token-classification", checkpoint)
+
+    def answer(one: RawText) -> Answer:
+        return {
+            f"{found['entity']} {found['start']}-{found['end']}": np.array(
+                [found["score"]], np.float32
+            )
+            for found in pipe(one.text, aggregation_strategy="none")
+        }
+
+    texts = [one for one in cases.single(checkpoint) if len(one.text) < _SHORT]
+    return _transformers('pipeline("token-classification")', texts, answer)
+
+
+def _masks(checkpoint: Checkpoint) -> Reference:
+    pipe = _pipeline("fill-mask", checkpoint)
+    mask = checkpoint.stock_tokenizer.mask_token
+
+    def answer(one: RawText) -> Answer:
+        found = pipe(one.text, top_k=CANDIDATES)
+        return {str(each["token"]): np.array([each["score"]], np.float32) for each in found}
+
+    texts = [
+        RawText(
+            f"{one.text[: len(one.text) // 2].rstrip()} {mask} {one.text[len(one.text) // 2 :]}"
+        )
+        for one in cases.single(checkpoint)
+        if len(one.text) < _SHORT
+    ]
+    return _transformers('pipeline("fill-mask")', texts, answer)
+
+
+def _spans(checkpoint: Checkpoint) -> Reference:
+    def answer(one: RawText) -> Answer:
+        outputs = _outputs(checkpoint, one)
+        encoded = checkpoint.stock_tokenizer(
+            one.text, one.pair, truncation=True, max_length=checkpoint.max_tokens
+        )
+        return _best_span(encoded, outputs.start_logits[0], outputs.end_logits[0])
+
+    # A letter of several tokens is one stretch of text in more ways than one: plain letters alone.
+    texts = [one for one in cases.pairs(checkpoint) if (one.text + (one.pair or "")).isascii()]
+    return _transformers("AutoTokenizer and the model", texts, answer)
+
+
+def _best_span(encoded: Any, start: torch.Tensor, end: torch.Tensor) -> Answer:
+    """The best span within the second text, and its share of all spans of up to 30 tokens."""
+    own = [place for place, part in enumerate(encoded.sequence_ids(0)) if part == 1]
+    spans = [(a, b) for a in own for b in own if a <= b < a + LONGEST_ANSWER]
+    shares = torch.softmax(torch.stack([start[a] + end[b] for a, b in spans]), 0)
+    best = int(shares.argmax())
+    (first, _), (_, last) = (encoded.token_to_chars(0, place) for place in spans[best])
+    return {f"{first}-{last}": np.array([float(shares[best])], np.float32)}
+
+
+CANDIDATES = 5
+LONGEST_ANSWER = 30
+_SHORT = 200  # characters: what pipelines read whole
+
+_REFERENCES: dict[str, Callable[[Checkpoint], Reference]] = {
+    "feature-extraction": _embeddings,
+    "text-ranking": _scores,
+    "text-classification": _classes,
+    "zero-shot-classification": _zero_shot,
+    "token-classification": _tags,
+    "fill-mask": _masks,
+    "question-answering": _spans,
+}
