@@ -1,7 +1,8 @@
 """Raw texts and pairs, as users send them: what a tokenizer or a pooling may read otherwise."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from bertd_export.checkpoint.loading import Checkpoint
 
@@ -25,7 +26,7 @@ PAIRS = (
     ("capital", "東京は日本の首都です。 [SEP] Paris"),
 )
 _LONGEST = 1024  # tokens; a text beyond what the model reads is compared up to this limit
-_WORDS = ("one", "reading", "of", "many,", "in", "12", "words:", "기차", "München;", "then")
+_OWN = 12  # tokens of the vocabulary in a text made of it
 
 
 @dataclass(frozen=True)
@@ -45,27 +46,44 @@ class RawText:
 
 def single(checkpoint: Checkpoint) -> list[RawText]:
     """Texts alone: with the default prompt, then some of them with each prompt, and without one."""
-    texts = [*TEXTS, *_too_long(checkpoint)]
-    named = [*checkpoint.prompts, ""] if checkpoint.prompts else []
+    own = _made(checkpoint, _OWN, 2)
     return [
-        *(RawText(text) for text in texts),
-        *(RawText(text, prompt_name=name) for name in named for text in TEXTS[:3]),
+        *(RawText(text) for text in (*TEXTS, *own, *_too_long(checkpoint))),
+        *(RawText(text, None, name) for name in _named(checkpoint) for text in (TEXTS[0], *own)),
     ]
 
 
 def pairs(checkpoint: Checkpoint) -> list[RawText]:
     """Pairs, one with too long a second text, with the default prompt; then some with each."""
-    named = [*checkpoint.prompts, ""] if checkpoint.prompts else []
-    long = [RawText(PAIRS[0][0], text) for text in _too_long(checkpoint)]
+    first, second = _made(checkpoint, _OWN, 2)
+    own = (first, second)
+    given = [*PAIRS, own, *((PAIRS[0][0], text) for text in _too_long(checkpoint))]
     return [
-        *(RawText(*pair) for pair in PAIRS),
-        *long,
-        *(RawText(*pair, prompt_name=name) for name in named for pair in PAIRS[:2]),
+        *(RawText(text, pair) for text, pair in given),
+        *(
+            RawText(text, pair, name)
+            for name in _named(checkpoint)
+            for text, pair in (PAIRS[0], own)
+        ),
     ]
 
 
-def _too_long(checkpoint: Checkpoint) -> Iterator[str]:
+def _named(checkpoint: Checkpoint) -> list[str]:
+    """The prompts by name, and "" for none."""
+    return [*checkpoint.prompts, ""] if checkpoint.prompts else []
+
+
+def _made(checkpoint: Checkpoint, tokens: int, count: int, seed: int = 0) -> list[str]:
+    """Texts made of the checkpoint's own vocabulary, whatever language or notation that is."""
+    special = set(checkpoint.stock_tokenizer.all_special_ids)
+    known = sorted(set(checkpoint.tokenizer.get_vocab().values()) - special)
+    chosen = np.random.default_rng(seed).choice(known or sorted(special), (count, tokens))
+    texts = [checkpoint.tokenizer.decode(ids.tolist()).strip() for ids in chosen]
+    return [text or TEXTS[0] for text in texts]
+
+
+def _too_long(checkpoint: Checkpoint) -> list[str]:
     """A text of more tokens than the model reads, where that does not take too long."""
-    if checkpoint.max_tokens <= _LONGEST:
-        words = (_WORDS * (checkpoint.max_tokens // len(_WORDS) + 1))[: checkpoint.max_tokens + 1]
-        yield " ".join(words)
+    if checkpoint.max_tokens > _LONGEST:
+        return []
+    return _made(checkpoint, checkpoint.max_tokens + _OWN, 1, seed=1)
