@@ -121,7 +121,7 @@ def test_a_child_that_stands_still_is_killed_and_systemd_hears_of_the_service_al
     """SIGSTOP: no sign of life comes. SIGHUP and SIGTERM reach the next one, once each."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(60)
+        systemd.settimeout(PATIENCE)
         notify = str(tmp_path / "notify")
         with supervised(tmp_path, "", watchdog=2.0, NOTIFY_SOCKET=notify) as process:
             first = line(process.stdout)
@@ -201,7 +201,7 @@ def test_a_process_under_systemd_reloads_and_waits_for_balancers(
     file.write_text("drain_delay_seconds = 1\n")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(60)
+        systemd.settimeout(PATIENCE)
         managed = f"import os\nos.environ['NOTIFY_SOCKET'] = {str(tmp_path / 'notify')!r}\n"
         flags = (*QUICK, "--config", str(file))
         with (

@@ -28,6 +28,7 @@ from bertd_server.tasks.embedding import embed
 from bertd_server.tokenization.reader import texts_of
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from helpers.paths import ROOT
+from helpers.patience import PATIENCE
 from helpers.running import RunningServer, quick_settings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -218,7 +219,7 @@ def gone(model: weakref.ref[Any]) -> bool:
 
 def wait(until: Callable[[], bool]) -> None:
     """For what happens beside calls."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not until():
         assert time.monotonic() < end
         time.sleep(0.01)
