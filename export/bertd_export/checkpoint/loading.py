@@ -118,8 +118,6 @@ def _dimensions(pooled: int, after: list[torch.nn.Module]) -> int:
             if not isinstance(linear, torch.nn.Linear) or linear.in_features != dimensions:
                 raise ExportError(f"a Dense module does not take {dimensions} values")
             dimensions = linear.out_features
-        elif isinstance(module, Truncate):
-            dimensions = min(dimensions, module.size)
     return dimensions
 
 
@@ -176,6 +174,10 @@ def load(
     pooling: tuple[Pooling, ...] = (sentence.pooling or ("mean",)) if plain else ()
     check_finite([network, *sentence.after])
     config = network.config
+    dimensions = _dimensions(int(config.hidden_size) * len(pooling), sentence.after)
+    if sentence.truncate_dim is not None and sentence.truncate_dim < dimensions:
+        dimensions = sentence.truncate_dim
+        sentence.after.append(Truncate(dimensions))
     offset, unnumbered = numbering(network)
     # Newer folders keep the limit in the tokenizer.
     stated = sentence.max_seq_length or tokenizer.max_tokens
@@ -188,7 +190,7 @@ def load(
         pooling=pooling,
         after_pooling=sentence.after,
         normalized=bool(sentence.after) and isinstance(sentence.after[-1], Normalize),
-        dimensions=_dimensions(int(config.hidden_size) * len(pooling), sentence.after),
+        dimensions=dimensions,
         max_tokens=longest(config, offset, stated),
         position_offset=offset,
         unnumbered_token_id=unnumbered,

@@ -79,6 +79,7 @@ class SentenceConfig:
     lower: bool = False
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
+    truncate_dim: int | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -190,9 +191,7 @@ def read_sentence_config(folder: Path, *, allow_pickle: bool) -> SentenceConfig:
             _dense(path, allow_pickle=allow_pickle) if kind == "Dense" else Normalize()
         )
     sentence.notes = notes
-    size = truncated_to(folder / "config_sentence_transformers.json", settings)
-    if size is not None:
-        sentence.after.append(Truncate(size))
+    sentence.truncate_dim = truncated_to(folder / "config_sentence_transformers.json", settings)
     return _described(sentence)
 
 

@@ -163,6 +163,7 @@ def check_left_aside(
         name.partition(".")[0] for name in [*model.state_dict(), *model.base_model.state_dict()]
     }
     prefixed = any(name.startswith(prefix) for name in stored)
+    parts.add(model.base_model_prefix)
     beside = {name for name in left if prefixed and name.partition(".")[0] not in parts}
     inside = left if task != "feature-extraction" else left - beside
     if inside:
