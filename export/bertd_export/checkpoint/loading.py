@@ -137,6 +137,24 @@ def _check_types(task: Task, tokenizer: LoadedTokenizer, config: Any) -> None:
         )
 
 
+def _check_labels(network: Any, head: tasks.Head) -> None:
+    """Refuse labels that are not as many as the logits of one token or text.
+
+    Raises:
+        ExportError: their numbers differ.
+    """
+    if not head.labels:
+        return
+    with torch.inference_mode():
+        ids = torch.full((1, 3), 1 + int(getattr(network.config, "pad_token_id", 0) or 0))
+        width = network(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.shape[-1]
+    if width != len(head.labels):
+        raise ExportError(
+            f"{type(network).__name__} gives {width} logits, and id2label in config.json names "
+            f"{len(head.labels)} labels: name one for each logit"
+        )
+
+
 def load(
     model: str,
     task: str | None = None,
@@ -173,6 +191,7 @@ def load(
     plain = found == "feature-extraction"
     pooling: tuple[Pooling, ...] = (sentence.pooling or ("mean",)) if plain else ()
     check_finite([network, *sentence.after])
+    _check_labels(network, head)
     config = network.config
     dimensions = _dimensions(int(config.hidden_size) * len(pooling), sentence.after)
     if sentence.truncate_dim is not None and sentence.truncate_dim < dimensions:

@@ -138,9 +138,9 @@ def _load(folder: Path) -> Any:
             raise ExportError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
         cause = pieces.partition("due to")[2].rpartition("Falling back")[0].strip(" .\n") or pieces
         raise ExportError(
-            f"the tokenizer in {folder} is a SentencePiece model, which needs a package that does "
-            f"not work here: `pip install '{_SENTENCEPIECE}'`, or save the tokenizer as "
-            f"tokenizer.json where it can be loaded; transformers says: {cause}"
+            f"the tokenizer in {folder} is a SentencePiece model that cannot be read: {cause}. It "
+            f"takes `pip install '{_SENTENCEPIECE}'`, or the tokenizer saved as tokenizer.json by "
+            f"transformers where that reads it"
         ) from error
     finally:
         source.setLevel(level)
