@@ -19,7 +19,7 @@ import tokenizers
 
 from bertd_export.errors import ExportError
 
-# Of the words of all real vocabularies that were tried, fewer than one in a thousand are lost.
+# Real vocabularies (all-MiniLM-L6-v2, a Korean ALBERT) lose none or one in thousands.
 _LOST = 0.1
 _SAMPLE = 2000
 _SHOWN = 5
