@@ -66,6 +66,7 @@ class ExportSummary:
     manifest: Manifest
     bytes: int
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 def _versions() -> dict[str, str]:
@@ -207,6 +208,8 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
         progress(f"loading {model}")
         with quiet():
             checkpoint = load(model, task, revision=revision, allow_pickle=allow_pickle)
+        for note in checkpoint.notes:
+            progress(f"note: {note}")
         evaluator = Evaluator(evaluate, checkpoint, max_metric_drop) if evaluate else None
         progress(describe_family(checkpoint.model.config))
         progress(f"tracing {type(checkpoint.model).__name__}")
@@ -245,4 +248,5 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
             path.chmod(0o644)  # onnx makes the weights readable by their owner alone
         size = sum(path.stat().st_size for path in staging.iterdir())
         publish(staging, output)
-    return ExportSummary(output, manifest, size, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return ExportSummary(output, manifest, size, seconds, checkpoint.notes)

@@ -181,4 +181,6 @@ def _lines(summary: ExportSummary) -> Iterator[str]:
         for name, figures in measured.metrics.items():
             each = ", ".join(f"{figure:.4f} in {kind}" for kind, figure in figures.items())
             yield f"  metric  {name}: {each} ({measured.examples} examples)"
+    for note in summary.notes:
+        yield f"  note    {note}"
     yield f"  time    {summary.seconds:.1f} s"

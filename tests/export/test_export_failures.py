@@ -29,6 +29,7 @@ from helpers.tiny_bert import save_tiny_bert
 from safetensors.torch import load_file, save_file
 
 WEIGHTS = "model.safetensors"
+MODULES = "sentence_transformers.models"
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def edit(path: Path, **changes: Any) -> None:
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0; it must be a positive integer"),
         ({"num_attention_heads": 5}, "not a multiple of num_attention_heads 5"),
         ({"vocab_size": "many"}, "vocab_size"),
-        ({"hidden_size": 64}, "cannot be loaded"),
+        ({"hidden_size": 64}, "its sizes make embeddings.LayerNorm.bias [64], but the weights"),
         ({"num_hidden_layers": 3}, "lacks weights"),
         ({"num_hidden_layers": 1}, "num_hidden_layers is 1, but the weights hold encoder.layer.1"),
         ({"hidden_act": "nothing"}, "nothing"),
@@ -180,8 +181,8 @@ def sentence_folder(checkpoint: Path, pooling: str) -> Path:
     folder.mkdir()
     checkpoint.rename(folder / "0_Transformer")
     modules = [
-        {"idx": 0, "name": "0", "path": "0_Transformer", "type": "x.models.Transformer"},
-        {"idx": 1, "name": "1", "path": pooling, "type": "x.models.Pooling"},
+        {"idx": 0, "name": "0", "path": "0_Transformer", "type": f"{MODULES}.Transformer"},
+        {"idx": 1, "name": "1", "path": pooling, "type": f"{MODULES}.Pooling"},
     ]
     (folder / "modules.json").write_text(json.dumps(modules))
     return folder

@@ -17,13 +17,26 @@ from bertd_export.checkpoint.positions import longest, numbering
 from bertd_export.checkpoint.preflight import (
     check_finite,
     check_folder,
-    check_unexpected,
     check_vocabulary,
+    stored_names,
 )
-from bertd_export.checkpoint.sentence_transformers import Normalize, read_sentence_config
+from bertd_export.checkpoint.sentence_transformers import (
+    Normalize,
+    Truncate,
+    read_sentence_config,
+)
+from bertd_export.checkpoint.settings import check_config
 from bertd_export.checkpoint.source import locate, read_object
-from bertd_export.checkpoint.tokenizer import load_tokenizer
+from bertd_export.checkpoint.tensors import check_left_aside, check_missing, check_sizes
+from bertd_export.checkpoint.tokenizer import LoadedTokenizer, load_tokenizer
 from bertd_export.errors import ExportError
+
+_OF_PAIRS: tuple[Task, ...] = (
+    "text-classification",
+    "text-ranking",
+    "question-answering",
+    "zero-shot-classification",
+)
 
 
 @dataclass
@@ -57,6 +70,8 @@ class Checkpoint:
     stock_tokenizer: Any
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
+    notes: tuple[str, ...] = ()
+    """What whoever exports should know: settings that nobody reads, weights left aside."""
 
     @property
     def inputs(self) -> set[str]:
@@ -72,8 +87,8 @@ def _config(folder: Path) -> Any:
         raise ExportError(f"{folder} cannot be loaded: {error}") from error
 
 
-def _model(folder: Path, task: Task, *, allow_pickle: bool) -> tuple[Any, bool]:
-    """The model with the task's head, and whether its checkpoint holds a trained pooler."""
+def _model(folder: Path, task: Task, *, allow_pickle: bool) -> tuple[Any, bool, tuple[str, ...]]:
+    """The model with the task's head, whether its checkpoint holds a trained pooler, and notes."""
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call,unused-ignore]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call,unused-ignore]
     try:
@@ -84,17 +99,22 @@ def _model(folder: Path, task: Task, *, allow_pickle: bool) -> tuple[Any, bool]:
             trust_remote_code=False,
             dtype=torch.float32,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, where they can be named
+            return_dict=True,  # whatever config.json asks for
+            output_attentions=False,
+            output_hidden_states=False,
         )
     except Exception as error:
         raise ExportError(f"{folder} cannot be loaded: {error}") from error
+    check_sizes(folder, report["mismatched_keys"])
     plain = task == "feature-extraction"
     poolers = {key for key in report["missing_keys"] if plain and key.startswith("pooler.")}
-    missing = sorted(set(report["missing_keys"]) - poolers)
-    if missing:
-        raise ExportError(f"{folder} lacks weights that {task} needs: {', '.join(missing[:5])}")
-    check_unexpected(folder, report["unexpected_keys"], int(model.config.num_hidden_layers))
+    unexpected = set(report["unexpected_keys"])
+    prefix = f"{model.base_model_prefix}."
+    check_missing(folder, task, prefix, set(report["missing_keys"]) - poolers, unexpected)
+    notes = check_left_aside(folder, task, model, unexpected, stored_names(folder))
     trained = plain and not poolers and getattr(model, "pooler", None) is not None
-    return model.eval(), trained
+    return model.eval(), trained, notes
 
 
 def _dimensions(pooled: int, after: list[torch.nn.Module]) -> int:
@@ -107,6 +127,40 @@ def _dimensions(pooled: int, after: list[torch.nn.Module]) -> int:
                 raise ExportError(f"a Dense module does not take {dimensions} values")
             dimensions = linear.out_features
     return dimensions
+
+
+def _check_types(task: Task, tokenizer: LoadedTokenizer, config: Any) -> None:
+    """Refuse a model of pairs without an embedding for the token type of a second text.
+
+    Raises:
+        ExportError: PyTorch itself would fail on every pair.
+    """
+    known = getattr(config, "type_vocab_size", None)
+    if task in _OF_PAIRS and tokenizer.rules.token_types and known == 1:
+        raise ExportError(
+            f"{tokenizer.rules.kind} gives the second text of a pair token type 1, and "
+            f"type_vocab_size of the model is 1, so that PyTorch fails on every pair: list what "
+            f"the model reads, without token_type_ids, under model_input_names in "
+            f"tokenizer_config.json"
+        )
+
+
+def _check_labels(network: Any, head: tasks.Head) -> None:
+    """Refuse labels that are not as many as the logits of one token or text.
+
+    Raises:
+        ExportError: their numbers differ.
+    """
+    if not head.labels:
+        return
+    with torch.inference_mode():
+        ids = torch.full((1, 3), 1 + int(getattr(network.config, "pad_token_id", 0) or 0))
+        width = network(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.shape[-1]
+    if width != len(head.labels):
+        raise ExportError(
+            f"{type(network).__name__} gives {width} logits, and id2label in config.json names "
+            f"{len(head.labels)} labels: name one for each logit"
+        )
 
 
 def load(
@@ -133,16 +187,24 @@ def load(
     stated_config = _config(sentence.transformer)
     check_family(stated_config)
     raw = read_object(sentence.transformer / "config.json")
+    notes = sentence.notes + check_config(sentence.transformer, raw, stated_config)
+    raw["id2label"] = stated_config.id2label  # as many as the loaded model's logits
     pooled = sentence.pooling is not None
     found = tasks.find_task(raw, sentence.settings, pooled=pooled, requested=task)
     tokenizer = load_tokenizer(sentence.transformer, lower=sentence.lower)
     check_vocabulary(sentence.transformer, tokenizer.tokenizer, int(stated_config.vocab_size))
     head = tasks.describe_head(found, raw, sentence.settings, tokenizer.mask_token_id)
-    network, pooler = _model(sentence.transformer, found, allow_pickle=allow_pickle)
+    _check_types(found, tokenizer, stated_config)
+    network, pooler, left = _model(sentence.transformer, found, allow_pickle=allow_pickle)
     plain = found == "feature-extraction"
     pooling: tuple[Pooling, ...] = (sentence.pooling or ("mean",)) if plain else ()
     check_finite([network, *sentence.after])
+    _check_labels(network, head)
     config = network.config
+    dimensions = _dimensions(int(config.hidden_size) * len(pooling), sentence.after)
+    if sentence.truncate_dim is not None and sentence.truncate_dim < dimensions:
+        dimensions = sentence.truncate_dim
+        sentence.after.append(Truncate(dimensions))
     offset, unnumbered = numbering(network)
     # Newer folders keep the limit in the tokenizer.
     stated = sentence.max_seq_length or tokenizer.max_tokens
@@ -155,7 +217,7 @@ def load(
         pooling=pooling,
         after_pooling=sentence.after,
         normalized=bool(sentence.after) and isinstance(sentence.after[-1], Normalize),
-        dimensions=_dimensions(int(config.hidden_size) * len(pooling), sentence.after),
+        dimensions=dimensions,
         max_tokens=longest(config, offset, stated),
         position_offset=offset,
         unnumbered_token_id=unnumbered,
@@ -170,4 +232,5 @@ def load(
         stock_tokenizer=tokenizer.stock,
         prompts=sentence.prompts,
         default_prompt_name=sentence.default_prompt_name,
+        notes=notes + tokenizer.notes + left,
     )

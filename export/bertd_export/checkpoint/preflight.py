@@ -10,11 +10,13 @@ import re
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
+from transformers.models.auto.auto_mappings import CONFIG_MAPPING_NAMES
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from bertd_export.checkpoint.source import inside, read_object
@@ -32,8 +34,28 @@ _TOKENIZERS = (
     "spm.model",
     "tokenizer.model",
 )
+_CONVERT = (
+    "with transformers 4: AutoModel….from_pretrained(FOLDER, {}=True).save_pretrained(NEW), with "
+    "the class of the task"
+)
+_ORIGINAL = "an export cannot be exported again: use the PyTorch checkpoint that it was made from"
+# Weights in formats that transformers 5 does not read.
+_OTHER_WEIGHTS = {
+    "tf_model.h5": f"TensorFlow's weights, which transformers 5 does not read; convert them "
+    f"{_CONVERT.format('from_tf')}",
+    "*.ckpt.index": "a TensorFlow checkpoint, which transformers 5 does not read; convert it "
+    f"{_CONVERT.format('from_tf')}",
+    "flax_model.msgpack": "Flax's weights, which transformers 5 does not read; convert them "
+    f"{_CONVERT.format('from_flax')}",
+    "rust_model.ot": "weights of rust-bert; use the checkpoint that they were made from",
+    "*.onnx": _ORIGINAL,
+    "onnx/*.onnx": _ORIGINAL,
+    "openvino*.xml": _ORIGINAL,
+    "*.gguf": _ORIGINAL,
+    "*.safetensors": f"rename it to {_SAFE} if it holds the whole model",
+}
+_LFS = b"version https://git-lfs"
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
-_LAYER = re.compile(r"\blayers?\.(\d+)\.")
 
 
 def check_folder(folder: Path, *, allow_pickle: bool) -> None:
@@ -53,7 +75,7 @@ def _check_config(folder: Path) -> None:
     raw = read_object(path)
     kind = raw.get("model_type")
     if not isinstance(kind, str):
-        raise ExportError(f"{path} names no model_type")
+        raise ExportError(f"{path} names no model_type: {_model_type_of(raw)}")
     if kind not in CONFIG_MAPPING:
         reason = (
             "needs code that comes with the checkpoint (auto_map), and a checkpoint's code is "
@@ -82,6 +104,19 @@ def _check_config(folder: Path) -> None:
         )
 
 
+def _model_type_of(raw: dict[str, Any]) -> str:
+    """What to write as model_type, as far as architectures says it."""
+    named = raw.get("architectures")
+    for name in map(str, named if isinstance(named, list) else []):
+        for kind, config in CONFIG_MAPPING_NAMES.items():
+            if re.match(rf"{config.removesuffix('Config')}(For[A-Z]|Model$)", name):
+                return f'architectures names {name}, so add "model_type": "{kind}"'
+    return (
+        'add the family that the checkpoint was trained as, such as "model_type": "bert"; '
+        "if no transformers model wrote it, it is of another library and cannot be exported"
+    )
+
+
 def _shards(folder: Path, name: str) -> list[Path]:
     """The files of one kind of weights, found through the index where they are split."""
     if (folder / name).is_file():
@@ -103,7 +138,7 @@ def _check_weights(folder: Path, *, allow_pickle: bool) -> None:
     shards = _shards(folder, _SAFE)
     if not shards:
         if not _shards(folder, _PICKLED):
-            raise ExportError(f"{folder} has no weights: {_SAFE} is missing")
+            raise ExportError(f"{folder} has no weights: {_SAFE} is missing{_instead(folder)}")
         if not allow_pickle:
             raise ExportError(
                 f"{folder} has pickled weights only ({_PICKLED}): save them as safetensors, or "
@@ -113,12 +148,26 @@ def _check_weights(folder: Path, *, allow_pickle: bool) -> None:
         check_safetensors(shard)
 
 
+def _instead(folder: Path) -> str:
+    """What the folder holds in place of weights, and what to do with it."""
+    for pattern, remedy in _OTHER_WEIGHTS.items():
+        found = sorted(path.name for path in folder.glob(pattern))
+        if found:
+            return f", and {found[0]} is there instead: {remedy}"
+    return ""
+
+
 def check_safetensors(path: Path) -> None:
     """Check that a file is safetensors and as long as its header says.
 
     Raises:
         ExportError: it is not.
     """
+    with path.open("rb") as file:
+        if file.read(len(_LFS)) == _LFS:
+            raise ExportError(
+                f"{path} is a pointer of Git LFS, not the weights: fetch them with `git lfs pull`"
+            )
     try:
         with safe_open(path, framework="pt"):
             pass
@@ -128,23 +177,17 @@ def check_safetensors(path: Path) -> None:
         ) from error
 
 
-def check_unexpected(folder: Path, unexpected: Iterable[str], layers: int) -> None:
-    """Check that no weights of layers were left aside.
-
-    Args:
-        folder: named in the error.
-        unexpected: names of weights that the model did not take.
-        layers: layers of the model.
-
-    Raises:
-        ExportError: the file holds more layers than the configuration counts.
-    """
-    for name in unexpected:
-        found = _LAYER.search(name)
-        if found and int(found[1]) >= layers:
-            raise ExportError(
-                f"{folder / _CONFIG}: num_hidden_layers is {layers}, but the weights hold {name}"
-            )
+def stored_names(folder: Path) -> set[str]:
+    """Names of all weights in the folder's files; of pickled ones nothing is read but the names."""
+    names: set[str] = set()
+    for shard in _shards(folder, _SAFE):
+        with safe_open(shard, framework="pt") as weights:
+            names |= set(weights.keys())
+    if names:
+        return names
+    for shard in _shards(folder, _PICKLED):
+        names |= set(torch.load(shard, map_location="meta", weights_only=True))
+    return names
 
 
 def check_vocabulary(folder: Path, tokenizer: tokenizers.Tokenizer, vocab_size: int) -> None:

@@ -14,7 +14,14 @@ import torch
 from bertd.bundle import Pooling
 from safetensors.torch import load_file
 
+from bertd_export.checkpoint.foreign import check_foreign, check_module_types
 from bertd_export.checkpoint.preflight import check_safetensors
+from bertd_export.checkpoint.sentence_settings import (
+    module_notes,
+    sentence_notes,
+    transformer_settings,
+    truncated_to,
+)
 from bertd_export.checkpoint.source import inside, read_json, read_object
 from bertd_export.errors import ExportError
 
@@ -44,6 +51,22 @@ class Normalize(torch.nn.Module):
         return torch.nn.functional.normalize(rows, p=2.0, dim=1, eps=1e-12)
 
 
+class Truncate(torch.nn.Module):
+    """Keeps the first values of every row; their length is not restored.
+
+    Args:
+        size: how many.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """The rows ``[texts, dimensions]``, cut to ``[texts, size]``."""
+        return rows[:, : self.size]
+
+
 @dataclass
 class SentenceConfig:
     """What the sentence-transformers files say; the defaults hold for a plain model."""
@@ -56,6 +79,8 @@ class SentenceConfig:
     lower: bool = False
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
+    truncate_dim: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def _pooling(config: dict[str, Any]) -> tuple[Pooling, ...]:
@@ -135,20 +160,25 @@ def read_sentence_config(folder: Path, *, allow_pickle: bool) -> SentenceConfig:
     Raises:
         ExportError: a file is wrong, or asks for something that a bundle cannot do.
     """
+    check_foreign(folder)
     settings: dict[str, Any] = {}
     if (folder / "config_sentence_transformers.json").is_file():
         settings = read_object(folder / "config_sentence_transformers.json")
+    notes = sentence_notes(folder)
     if not (folder / "modules.json").is_file():
-        return SentenceConfig(folder, settings=settings)
+        return SentenceConfig(folder, settings=settings, notes=notes)
     modules = read_json(folder / "modules.json")
     if not isinstance(modules, list) or not all(
         isinstance(module, dict) and {"type", "path"} <= module.keys() for module in modules
     ):
         raise ExportError(f"{folder / 'modules.json'} must list modules, each with type and path")
+    check_module_types(folder / "modules.json", modules)
+    notes += module_notes(folder / "modules.json", modules)
     kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
     allowed = ("Dense", "Normalize")
     if kinds == ["Transformer"] and settings.get("model_type") == "CrossEncoder":
-        return _described(SentenceConfig(inside(folder, modules[0]["path"]), settings=settings))
+        transformer = inside(folder, modules[0]["path"])
+        return _described(SentenceConfig(transformer, settings=settings, notes=notes))
     if kinds[:2] != ["Transformer", "Pooling"] or any(kind not in allowed for kind in kinds[2:]):
         raise ExportError(
             f"modules.json lists {', '.join(kinds)}; supported: Transformer, Pooling, "
@@ -160,19 +190,25 @@ def read_sentence_config(folder: Path, *, allow_pickle: bool) -> SentenceConfig:
         sentence.after.append(
             _dense(path, allow_pickle=allow_pickle) if kind == "Dense" else Normalize()
         )
+    sentence.notes = notes
+    sentence.truncate_dim = truncated_to(folder / "config_sentence_transformers.json", settings)
     return _described(sentence)
 
 
 def _described(sentence: SentenceConfig) -> SentenceConfig:
     """Add the limit and the prompts that sentence-transformers' settings name."""
-    path = sentence.transformer / "sentence_bert_config.json"
-    if path.is_file():
-        settings = read_object(path)
-        limit = settings.get("max_seq_length")
-        if limit is not None and (not isinstance(limit, int) or limit < 1):
-            raise ExportError(f"max_seq_length is {limit!r}; it must be a positive integer")
-        sentence.max_seq_length = limit
-        sentence.lower = bool(settings.get("do_lower_case"))
+    path, settings = transformer_settings(sentence.transformer)
+    task = settings.get("transformer_task") or "feature-extraction"
+    if sentence.pooling is not None and task != "feature-extraction":
+        raise ExportError(
+            f"{path}: transformer_task is {task!r}, which gives logits, and modules.json pools "
+            f"token embeddings: set it to 'feature-extraction'"
+        )
+    limit = settings.get("max_seq_length")
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise ExportError(f"max_seq_length is {limit!r}; it must be a positive integer")
+    sentence.max_seq_length = limit
+    sentence.lower = bool(settings.get("do_lower_case"))
     sentence.prompts = sentence.settings.get("prompts") or {}
     if not isinstance(sentence.prompts, dict) or not all(
         isinstance(text, str) for text in sentence.prompts.values()
