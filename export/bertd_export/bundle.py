@@ -129,6 +129,7 @@ def describe(
         pooling=checkpoint.pooling,
         normalized=checkpoint.normalized,
         **asdict(checkpoint.head),
+        sparse=checkpoint.sparse,
         tokenizer=checkpoint.rules,
         prompts=checkpoint.prompts,
         default_prompt_name=checkpoint.default_prompt_name,

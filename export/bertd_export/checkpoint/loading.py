@@ -8,11 +8,12 @@ from typing import Any
 import tokenizers
 import torch
 import transformers
-from bertd.bundle import FirstAxis, Pooling, Task, TokenizerRules
+from bertd.bundle import FirstAxis, Pooling, SparseRules, Task, TokenizerRules
 from transformers import AutoConfig
 
 from bertd_export.checkpoint import tasks
 from bertd_export.checkpoint.families import check_family
+from bertd_export.checkpoint.modules import Normalize, width_after
 from bertd_export.checkpoint.positions import longest, numbering
 from bertd_export.checkpoint.preflight import (
     check_finite,
@@ -20,7 +21,7 @@ from bertd_export.checkpoint.preflight import (
     check_unexpected,
     check_vocabulary,
 )
-from bertd_export.checkpoint.sentence_transformers import Normalize, read_sentence_config
+from bertd_export.checkpoint.sentence_transformers import read_sentence_config
 from bertd_export.checkpoint.source import locate, read_object
 from bertd_export.checkpoint.tokenizer import load_tokenizer
 from bertd_export.errors import ExportError
@@ -49,6 +50,7 @@ class Checkpoint:
     outputs: dict[str, FirstAxis]
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
+    sparse: SparseRules | None = None
 
     @property
     def inputs(self) -> set[str]:
@@ -89,18 +91,6 @@ def _model(folder: Path, task: Task, *, allow_pickle: bool) -> tuple[Any, bool]:
     return model.eval(), trained
 
 
-def _dimensions(pooled: int, after: list[torch.nn.Module]) -> int:
-    """Width of the sentence embedding that the modules behind pooling make of the pooled rows."""
-    dimensions = pooled
-    for module in after:
-        if isinstance(module, torch.nn.Sequential):
-            linear = module[0]
-            if not isinstance(linear, torch.nn.Linear) or linear.in_features != dimensions:
-                raise ExportError(f"a Dense module does not take {dimensions} values")
-            dimensions = linear.out_features
-    return dimensions
-
-
 def load(
     model: str,
     task: str | None = None,
@@ -125,8 +115,7 @@ def load(
     stated_config = _config(sentence.transformer)
     check_family(stated_config)
     raw = read_object(sentence.transformer / "config.json")
-    pooled = sentence.pooling is not None
-    found = tasks.find_task(raw, sentence.settings, pooled=pooled, requested=task)
+    found = tasks.find_task(raw, sentence.settings, made_for=sentence.task, requested=task)
     tokenizer = load_tokenizer(sentence.transformer, lower=sentence.lower)
     check_vocabulary(sentence.transformer, tokenizer.tokenizer, int(stated_config.vocab_size))
     head = tasks.describe_head(found, raw, sentence.settings, tokenizer.mask_token_id)
@@ -147,7 +136,7 @@ def load(
         pooling=pooling,
         after_pooling=sentence.after,
         normalized=bool(sentence.after) and isinstance(sentence.after[-1], Normalize),
-        dimensions=_dimensions(int(config.hidden_size) * len(pooling), sentence.after),
+        dimensions=width_after(sentence.after, int(config.hidden_size) * len(pooling)),
         max_tokens=longest(config, offset, stated),
         position_offset=offset,
         unnumbered_token_id=unnumbered,
@@ -158,4 +147,5 @@ def load(
         outputs=tasks.outputs(found, pooler=pooler),
         prompts=sentence.prompts,
         default_prompt_name=sentence.default_prompt_name,
+        sparse=sentence.sparse,
     )

@@ -101,7 +101,7 @@ def find_task(
     config: Mapping[str, Any],
     sentence: Mapping[str, Any],
     *,
-    pooled: bool,
+    made_for: Task | None = None,
     requested: str | None = None,
 ) -> Task:
     """The task that was asked for, or else the one that the checkpoint was trained for.
@@ -112,7 +112,8 @@ def find_task(
     Args:
         config: the checkpoint's ``config.json``.
         sentence: its ``config_sentence_transformers.json``, or nothing.
-        pooled: the checkpoint names a pooling, so it makes sentence embeddings.
+        made_for: the only task that its sentence-transformers modules can do; None where they
+            leave it open.
         requested: the user's choice.
 
     Raises:
@@ -122,11 +123,12 @@ def find_task(
         chosen = next((task for task in TASKS if task == requested), None)
         if chosen is None:
             raise _refusal(f"{requested!r} is not a task")
-        if pooled and chosen != "feature-extraction":
-            raise _refusal(f"a sentence-transformers model with pooling cannot do {chosen}")
+        if made_for not in (None, chosen):
+            kind = "pooling" if made_for == "feature-extraction" else "SpladePooling"
+            raise _refusal(f"a sentence-transformers model with {kind} cannot do {chosen}")
         return chosen
-    if pooled:
-        return "feature-extraction"
+    if made_for is not None:
+        return made_for
     architectures = config.get("architectures") or ["Model"]
     endings = [end for end in _ARCHITECTURES if str(architectures[0]).endswith(end)]
     if not endings:

@@ -204,7 +204,8 @@ class Engine:
         here, on the lane: what leaves has a row for each text.
         """
         (logits,) = self._run(batch, [bundle.LOGITS], np.arange(batch.tokens), wide=wide)
-        found = {bundle.SPARSE_EMBEDDING: heads.sparse_weights(logits, batch.cu_seqlens)}
+        weights = heads.sparse_weights(logits, batch.cu_seqlens, self.manifest.sparse)
+        found = {bundle.SPARSE_EMBEDDING: weights}
         if bundle.LOGITS in names:
             for row, place in enumerate(masks):  # moved up in place: a copy might be as large
                 logits[row] = logits[place]
