@@ -130,6 +130,7 @@ def describe(
         normalized=checkpoint.normalized,
         **asdict(checkpoint.head),
         sparse=checkpoint.sparse,
+        include_prompt=checkpoint.include_prompt,
         tokenizer=checkpoint.rules,
         prompts=checkpoint.prompts,
         default_prompt_name=checkpoint.default_prompt_name,

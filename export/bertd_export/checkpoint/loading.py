@@ -51,6 +51,7 @@ class Checkpoint:
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     sparse: SparseRules | None = None
+    include_prompt: bool = True
 
     @property
     def inputs(self) -> set[str]:
@@ -148,4 +149,5 @@ def load(
         prompts=sentence.prompts,
         default_prompt_name=sentence.default_prompt_name,
         sparse=sentence.sparse,
+        include_prompt=sentence.include_prompt or not any(sentence.prompts.values()),
     )

@@ -44,7 +44,7 @@ class Similarity:
         encode = Encoder(checkpoint)
         prompt = checkpoint.prompts.get(checkpoint.default_prompt_name or "", "")
         self._texts = [
-            encode(line, prompt + line.text(field))
+            encode(line, line.text(field), prompt=prompt)
             for field in ("text", "text_pair")
             for line in examples.lines
         ]

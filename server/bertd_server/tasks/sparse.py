@@ -67,8 +67,8 @@ async def embed_sparse(  # noqa: PLR0913 - the choices of one call
             reason="out_of_range",
             limit=1,
         )
-    rules = model.manifest.sparse
-    count = max_active_dims or (rules and rules.max_active_dims)
+    rules = model.manifest.sparse or bundle.SparseRules()
+    count = max_active_dims or rules.max_active_dims
 
     def conclude(_reading: Reading, outputs: Sequence[GraphOutputs]) -> SparseVector:
         weights = heads.most_active(outputs[0][bundle.SPARSE_EMBEDDING][0], count)
