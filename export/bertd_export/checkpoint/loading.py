@@ -54,6 +54,11 @@ class Checkpoint:
     include_prompt: bool = True
 
     @property
+    def default_prompt(self) -> str:
+        """What is put before a text, of a pair before the first one, unless a caller says."""
+        return self.prompts.get(self.default_prompt_name or "", "")
+
+    @property
     def inputs(self) -> set[str]:
         """Names that the model's forward accepts."""
         return set(inspect.signature(type(self.model).forward).parameters)
@@ -126,6 +131,9 @@ def load(
     check_finite([network, *sentence.after])
     config = network.config
     offset, unnumbered = numbering(network)
+    # Of a cross-encoder that is exported for something else, they would be before other texts.
+    prompted = sentence.task == found or found in ("text-ranking", "text-classification")
+    prompts = sentence.prompts if prompted else {}
     # Newer folders keep the limit in the tokenizer.
     stated = sentence.max_seq_length or tokenizer.max_tokens
     return Checkpoint(
@@ -146,8 +154,8 @@ def load(
         task=found,
         head=head,
         outputs=tasks.outputs(found, pooler=pooler),
-        prompts=sentence.prompts,
-        default_prompt_name=sentence.default_prompt_name,
+        prompts=prompts,
+        default_prompt_name=sentence.default_prompt_name if prompts else None,
         sparse=sentence.sparse,
-        include_prompt=sentence.include_prompt or not any(sentence.prompts.values()),
+        include_prompt=sentence.include_prompt or not any(prompts.values()),
     )

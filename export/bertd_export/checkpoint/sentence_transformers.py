@@ -69,7 +69,7 @@ class SentenceConfig:
         pooling: modes of its Pooling module; None without one.
         sparse: of its SpladePooling module; None without one.
         include_prompt: whether pooling counts the tokens of a prompt.
-        settings: all of config_sentence_transformers.json.
+        settings: of config_sentence_transformers.json, what its class reads.
         after: modules behind pooling.
     """
 
@@ -105,8 +105,9 @@ def read_sentence_config(folder: Path, *, allow_pickle: bool) -> SentenceConfig:
     settings: dict[str, Any] = {}
     if (folder / _SETTINGS).is_file():
         settings = read_object(folder / _SETTINGS)
-    if not (folder / "modules.json").is_file():
-        return SentenceConfig(folder, settings=settings)
+    if not (folder / "modules.json").is_file():  # its classes then read nothing of the settings
+        kept = {key: settings[key] for key in ("model_type",) if key in settings}
+        return SentenceConfig(folder, settings=kept)
     saved_by = str(settings.get("model_type", _DENSE))
     modules = _modules(folder, saved_by)
     kinds = [kind for kind, _ in modules]

@@ -167,14 +167,16 @@ def _problem_type(config: Mapping[str, Any], labels: tuple[str, ...]) -> Problem
     raise ExportError(f"problem_type {given!r} is not one of {', '.join(_PROBLEM_TYPES)}")
 
 
-def _activation(config: Mapping[str, Any], sentence: Mapping[str, Any]) -> RankingActivation:
-    """The activation that sentence-transformers' CrossEncoder applies to a single logit."""
+def _activation(
+    config: Mapping[str, Any], sentence: Mapping[str, Any], labels: tuple[str, ...]
+) -> RankingActivation:
+    """The activation that sentence-transformers' CrossEncoder applies to its logits."""
     inner = config.get("sentence_transformers") or {}
     path = (
         sentence.get("activation_fn")
         or inner.get("activation_fn")
         or config.get("sbert_ce_default_activation_function")
-        or f"torch.nn.{_SIGMOID}"
+        or f"torch.nn.{_SIGMOID if len(labels) == 1 else _IDENTITY}"
     )
     name = str(path).rpartition(".")[2]
     if not str(path).startswith("torch.nn.") or name not in (_SIGMOID, _IDENTITY):
@@ -220,5 +222,8 @@ def describe_head(
     if task == "text-ranking":
         if len(labels) != 1:
             raise _refusal(f"text-ranking needs one logit, the model has {len(labels)}")
-        return Head(labels, activation=_activation(config, sentence))
-    return Head(labels, problem_type=_problem_type(config, labels))
+        return Head(labels, activation=_activation(config, sentence, labels))
+    activation = None
+    if is_cross_encoder(config, sentence):
+        activation = _activation(config, sentence, labels)
+    return Head(labels, problem_type=_problem_type(config, labels), activation=activation)

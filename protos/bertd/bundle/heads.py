@@ -53,12 +53,17 @@ def sigmoid(logits: Float32Array) -> Float32Array:
     return result
 
 
-def class_scores(logits: Float32Array, problem_type: ProblemType) -> Float32Array:
+def class_scores(
+    logits: Float32Array, problem_type: ProblemType, activation: RankingActivation | None = None
+) -> Float32Array:
     """Scores of text-classification, `[texts, labels]`.
 
     Softmax for a single label, sigmoid for several at once, the logits themselves for a
-    regression: as transformers' pipeline does.
+    regression: as transformers' pipeline does. A cross-encoder's activation goes before all that,
+    as in sentence-transformers.
     """
+    if activation is not None:
+        return sigmoid(logits) if activation == "sigmoid" else logits
     if problem_type == "single_label_classification":
         return softmax(logits)
     return sigmoid(logits) if problem_type == "multi_label_classification" else logits
