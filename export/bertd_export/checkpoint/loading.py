@@ -12,6 +12,7 @@ from bertd.bundle import FirstAxis, Pooling, SparseRules, Task, TokenizerRules
 from transformers import AutoConfig
 
 from bertd_export.checkpoint import tasks
+from bertd_export.checkpoint.adapters import check_adapter, merge_adapter, without_adapter
 from bertd_export.checkpoint.families import check_family
 from bertd_export.checkpoint.modules import Normalize, width_after
 from bertd_export.checkpoint.positions import longest, numbering
@@ -77,19 +78,21 @@ def _model(folder: Path, task: Task, *, allow_pickle: bool) -> tuple[Any, bool]:
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call,unused-ignore]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call,unused-ignore]
     try:
-        model, report = tasks.loader(task).from_pretrained(
-            folder,
-            use_safetensors=None if allow_pickle else True,
-            weights_only=True,  # of a pickle: numbers, never code
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
+        with without_adapter(folder) as base:
+            model, report = tasks.loader(task).from_pretrained(
+                base,
+                use_safetensors=None if allow_pickle else True,
+                weights_only=True,  # of a pickle: numbers, never code
+                trust_remote_code=False,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
     except Exception as error:
         raise ExportError(f"{folder} cannot be loaded: {error}") from error
+    model, brought = merge_adapter(folder, model)
     plain = task == "feature-extraction"
     poolers = {key for key in report["missing_keys"] if plain and key.startswith("pooler.")}
-    missing = sorted(set(report["missing_keys"]) - poolers)
+    missing = sorted(set(report["missing_keys"]) - poolers - brought)
     if missing:
         raise ExportError(f"{folder} lacks weights that {task} needs: {', '.join(missing[:5])}")
     check_unexpected(folder, report["unexpected_keys"], int(model.config.num_hidden_layers))
@@ -117,6 +120,7 @@ def load(
     """
     folder, name, commit = locate(model, revision=revision, allow_pickle=allow_pickle)
     sentence = read_sentence_config(folder, allow_pickle=allow_pickle)
+    check_adapter(sentence.transformer)
     check_folder(sentence.transformer, allow_pickle=allow_pickle)
     stated_config = _config(sentence.transformer)
     check_family(stated_config)
