@@ -239,8 +239,21 @@ def test_modules_of_other_packages_are_refused(encoder: Path, tmp_path: Path) ->
     sentence_model(encoder, [Pooling(HIDDEN), Dense(HIDDEN, 24)]).save(str(tmp_path))
     path = tmp_path / "modules.json"
     path.write_text(path.read_text().replace("sentence_transformers.base.modules.de", "pylate.de"))
-    with pytest.raises(ExportError, match=r"pylate.dense.Dense is not supported: it is not of"):
+    with pytest.raises(ExportError, match=r"pylate.dense.Dense is .*: the projection of every"):
         load(str(tmp_path))
+    path.write_text(path.read_text().replace("pylate.de", "my.de"))
+    with pytest.raises(ExportError, match=r"my.dense.Dense is not supported: it is not of sente"):
+        load(str(tmp_path))
+
+
+def test_older_names_of_the_transformers_settings_are_read(encoder: Path, tmp_path: Path) -> None:
+    """The first file that says anything counts, whatever the family of the model."""
+    sentence_model(encoder, [Pooling(HIDDEN)]).save(str(tmp_path))
+    (tmp_path / "sentence_bert_config.json").write_text("{}")
+    older = {"max_seq_length": 7, "do_lower_case": False}
+    (tmp_path / "sentence_roberta_config.json").write_text(json.dumps(older))
+    theirs = SentenceTransformer(str(tmp_path), device="cpu")
+    assert load(str(tmp_path)).max_tokens == theirs.max_seq_length == 7
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ from bertd_export.checkpoint.source import inside, read_json, read_object
 from bertd_export.errors import ExportError
 
 _SETTINGS = "config_sentence_transformers.json"
+# Of sentence_…_config.json, in the order in which they are looked for; new folders have the first.
+_KINDS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 _OWN = "sentence_transformers."
 _DENSE, _SPARSE, _CROSS = "SentenceTransformer", "SparseEncoder", "CrossEncoder"
 # What the transformer of each class computes, in the words of sentence_bert_config.json.
@@ -39,6 +41,9 @@ _LAYOUTS = {
     _SPARSE: "Transformer or MLMTransformer, SpladePooling",
     _CROSS: "Transformer",
 }
+_PYLATE = "pylate."
+_LATE_CLASSES = ("ColBERT", "MultiVectorEncoder")
+_LATE = "the projection of every token, and the markers of queries and documents,"
 # Modules that a bundle cannot do, and what of the model would be lost without them.
 _REFUSED = {
     "Asym": "queries and documents go through different modules, and a bundle has one way",
@@ -47,7 +52,7 @@ _REFUSED = {
     "CNN": "it joins neighbouring tokens, and reads padding too, of which a bundle has none",
     "LSTM": "its state goes from token to token",
     "LogitScore": "it reads the logits of a language model",
-    "MultiVectorMask": "a vector of each token, and which of them count, would be lost",
+    "MultiVectorMask": f"{_LATE} would be lost",
     "Router": "queries and documents go through different modules, and a bundle has one way: "
     "save the modules of one route as a folder of its own",
     "SparseAutoEncoder": "the sparse code that it makes of a vector would be lost",
@@ -129,6 +134,12 @@ def read_sentence_config(folder: Path, *, allow_pickle: bool) -> SentenceConfig:
 
 def _modules(folder: Path, saved_by: str) -> list[tuple[str, Path]]:
     """Kind and folder of each module, which together are what their class can be."""
+    if saved_by not in _LAYOUTS:
+        lost = _LATE if saved_by in _LATE_CLASSES else "what it adds to the transformer"
+        raise ExportError(
+            f"{folder / _SETTINGS}: model_type {saved_by!r} is not supported: {lost} would be "
+            f"lost; supported: {', '.join(_LAYOUTS)}"
+        )
     path = folder / "modules.json"
     listed = read_json(path)
     if not isinstance(listed, list) or not all(
@@ -141,16 +152,13 @@ def _modules(folder: Path, saved_by: str) -> list[tuple[str, Path]]:
         name = kind.rpartition(".")[2]
         if not kind.startswith(_OWN):
             reason = "it is not of sentence-transformers, and a checkpoint's code is never run"
+            if kind.startswith(_PYLATE):
+                reason = f"{_LATE} would be lost"
             raise ExportError(f"{path}: the module {kind} is not supported: {reason}")
         if name in _REFUSED:
             raise ExportError(f"{path}: the module {name} is not supported: {_REFUSED[name]}")
         found.append((name, inside(folder, module["path"])))
     kinds = [name for name, _ in found]
-    if saved_by not in _LAYOUTS:
-        raise ExportError(
-            f"{folder / _SETTINGS}: model_type {saved_by!r} is not supported: opened as another "
-            f"class, its projection or head would be lost; supported: {', '.join(_LAYOUTS)}"
-        )
     fits = {
         _DENSE: kinds[:2] == ["Transformer", "Pooling"]
         and all(kind in AFTER_POOLING for kind in kinds[2:]),
@@ -165,10 +173,19 @@ def _modules(folder: Path, saved_by: str) -> list[tuple[str, Path]]:
     return found
 
 
+def _transformer_settings(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The first file of the transformer's settings that says anything, and what it says."""
+    paths = [folder / f"sentence_{kind}_config.json" for kind in _KINDS]
+    for path in paths:
+        settings = read_object(path) if path.is_file() else {}
+        if settings:
+            return path, settings
+    return paths[0], {}
+
+
 def _describe(sentence: SentenceConfig, saved_by: str, default_task: str) -> None:
     """Add the limit and the prompts that sentence-transformers' settings name."""
-    path = sentence.transformer / "sentence_bert_config.json"
-    settings = read_object(path) if path.is_file() else {}
+    path, settings = _transformer_settings(sentence.transformer)
     computes = settings.get("transformer_task", default_task)
     if computes != _COMPUTES[saved_by]:
         raise ExportError(
@@ -177,7 +194,7 @@ def _describe(sentence: SentenceConfig, saved_by: str, default_task: str) -> Non
         )
     limit = settings.get("max_seq_length")
     if limit is not None and (not isinstance(limit, int) or limit < 1):
-        raise ExportError(f"max_seq_length is {limit!r}; it must be a positive integer")
+        raise ExportError(f"{path}: max_seq_length is {limit!r}; it must be a positive integer")
     sentence.max_seq_length = limit
     sentence.lower = bool(settings.get("do_lower_case"))
     sentence.prompts = sentence.settings.get("prompts") or {}
