@@ -152,6 +152,8 @@ def describe(  # noqa: PLR0913 - what is known only at the end
         pooling=checkpoint.pooling,
         normalized=checkpoint.normalized,
         **asdict(checkpoint.head),
+        sparse=checkpoint.sparse,
+        include_prompt=checkpoint.include_prompt,
         tokenizer=checkpoint.rules,
         prompts=checkpoint.prompts,
         default_prompt_name=checkpoint.default_prompt_name,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +25,8 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import (
     Dense,
+    Dropout,
+    LayerNorm,
     Normalize,
     Pooling,
     Transformer,
@@ -86,6 +90,19 @@ def sentence_model(encoder: Path, modules: Sequence[torch.nn.Module]) -> Sentenc
     )
 
 
+def made(kind: Any, width: int) -> torch.nn.Module:
+    """A module of that kind behind so many values, its weights random."""
+    if kind == "residual":
+        return Dense(width, 24, activation_function=torch.nn.GELU(), use_residual=True)
+    if kind is LayerNorm:
+        norm = LayerNorm(width)
+        torch.nn.init.normal_(norm.norm.weight)
+        torch.nn.init.normal_(norm.norm.bias)
+        return norm
+    module: torch.nn.Module = kind(width, 24) if kind is Dense else kind()
+    return module
+
+
 async def vectors(model: Model, prompt_name: str | None) -> NDArray[np.float32]:
     found = []
     for reply in await embedding.embed(
@@ -103,21 +120,22 @@ async def vectors(model: Model, prompt_name: str | None) -> NDArray[np.float32]:
         (["mean"], [Normalize], "old"),
         (["max"], [Dense], "new"),
         (["mean_sqrt_len_tokens"], [Dense, Normalize], "old"),
-        (["lasttoken", "cls"], [], "new"),
+        (["lasttoken", "cls"], [Dropout, LayerNorm], "new"),
+        (["weightedmean", "max"], ["residual"], "new"),
     ],
-    ids=["cls", "mean", "max", "mean_sqrt_len", "lasttoken"],
+    ids=["cls", "mean", "max", "mean_sqrt_len", "lasttoken", "weightedmean"],
 )
 async def test_the_vectors_are_those_of_sentence_transformers(
-    encoder: Path, tmp_path: Path, modes: list[str], tail: list[type[torch.nn.Module]], layout: str
+    encoder: Path, tmp_path: Path, modes: list[str], tail: list[Any], layout: str
 ) -> None:
-    """Every pooling mode, Dense, Normalize, prompts, max_seq_length and do_lower_case.
+    """Every pooling mode and every module behind it, prompts, max_seq_length and do_lower_case.
 
     New folders keep the last two in the tokenizer, older ones in sentence_bert_config.json.
     """
     size = HIDDEN * len(modes)
     torch.manual_seed(2)
     modules: list[torch.nn.Module] = [Pooling(HIDDEN, pooling_mode=modes)]
-    modules += [Dense(size, 24) if kind is Dense else kind() for kind in tail]
+    modules += [made(kind, size) for kind in tail]
     sentence_model(encoder, modules).save(str(tmp_path / "checkpoint"))
     if layout == "old":
         for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -148,31 +166,117 @@ async def test_the_vectors_are_those_of_sentence_transformers(
     assert np.abs(seen[2][0] - seen[2][1]).max() > 0.01  # and so does the text
 
 
+async def test_pooling_leaves_out_the_tokens_of_a_prompt(encoder: Path, tmp_path: Path) -> None:
+    """`include_prompt: false`: in a batch with texts without it, cut ones and one of no letters.
+
+    weightedmean keeps the weights that the tokens have in the whole text, cls is the first token
+    behind the prompt, and where there are no prompts the setting changes nothing.
+    """
+    modes = ("weightedmean", "cls", "max", "mean", "mean_sqrt_len_tokens", "lasttoken")
+    pooling = Pooling(HIDDEN, pooling_mode=modes, include_prompt=False)
+    source = tmp_path / "source"
+    sentence_model(encoder, [pooling]).save(str(source))
+    export_model(str(source), tmp_path / "bundle")
+    manifest = read_manifest(tmp_path / "bundle")
+    assert not manifest.include_prompt
+    theirs = SentenceTransformer(str(source), device="cpu")
+    model = open_model(tmp_path / "bundle", ModelOptions())
+    both = await asyncio.gather(*(vectors(model, name) for name in (None, "question", "")))
+    await model.drain()
+    for name, ours in zip((None, "question", ""), both, strict=True):
+        expected = theirs.encode(
+            list(TEXTS), prompt_name=name or None, prompt="" if name == "" else None
+        )
+        np.testing.assert_allclose(ours, expected, atol=2e-5, rtol=1e-5)
+    settings = json.loads((source / "config_sentence_transformers.json").read_text())
+    settings.update(prompts={"query": ""}, default_prompt_name=None)
+    (source / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    assert load(str(source)).include_prompt
+
+
 @pytest.mark.parametrize(
-    ("pooling", "words"),
+    ("file", "changes", "words"),
     [
-        (Pooling(HIDDEN, pooling_mode="weightedmean"), "'weightedmean' is not supported"),
-        (Pooling(HIDDEN, include_prompt=False), "include_prompt=false is not supported"),
+        ("modules.json", [("WordWeights", "WordWeights")], "the weight of each word would be lost"),
+        ("modules.json", [("CNN", "CNN")], "padding too"),
+        ("modules.json", [("LSTM", "LSTM")], "from token to token"),
+        ("modules.json", [("BoW", "BoW")], "there is no transformer"),
+        ("modules.json", [("WeightedLayerPooling", "W")], "of every layer"),
+        ("modules.json", [("Router", "R")], "save the modules of one route"),
+        ("modules.json", [("Pooling", "1_Pooling")], "lists Transformer, Pooling, Pooling"),
+        ("config_sentence_transformers.json", {"model_type": "MultiVectorEncoder"}, "projection"),
+        ("config_sentence_transformers.json", {"model_type": "CrossEncoder"}, "CrossEncoder: Tra"),
+        ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "'feature-extraction' al"),
+        ("1_Pooling/config.json", {"pooling_mode": "median"}, "'median' is not supported"),
+        ("1_Pooling/config.json", {"pooling_mode": []}, "names no pooling mode"),
+        ("1_Pooling/config.json", {"temperature": 2}, "temperature is not known"),
+        ("2_Dense/config.json", {"activation_function": "my.Swish"}, "my.Swish is not supported"),
+        ("2_Dense/config.json", {"activation_function": "torch.nn.PReLU"}, "PReLU is not suppor"),
+        ("2_Dense/config.json", {"module_input_name": "token_embeddings"}, "from token_embeddings"),
+        ("3_LayerNorm/config.json", {"dimension": 16}, "does not fit its config.json"),
     ],
-    ids=["weightedmean", "include_prompt"],
 )
-def test_pooling_that_a_bundle_cannot_do_is_refused(
-    encoder: Path, tmp_path: Path, pooling: torch.nn.Module, words: str
+def test_what_a_bundle_cannot_do_is_refused_by_name(
+    encoder: Path, tmp_path: Path, file: str, changes: Any, words: str
 ) -> None:
-    """Refused by name, as the README says, rather than computed wrongly."""
-    sentence_model(encoder, [pooling]).save(str(tmp_path))
+    """Refused, with the module or the key and what would be lost, rather than computed wrongly."""
+    modules = [Pooling(HIDDEN), Dense(HIDDEN, 24), LayerNorm(24)]
+    sentence_model(encoder, modules).save(str(tmp_path))
+    path = tmp_path / file
+    content = json.loads(path.read_text())
+    if isinstance(changes, dict):
+        content.update(changes)
+    else:
+        kind, folder = changes[0]
+        content[2:] = [{"type": f"sentence_transformers.models.{kind}", "path": folder}]
+    path.write_text(json.dumps(content))
     with pytest.raises(ExportError, match=words):
         load(str(tmp_path))
 
 
-def test_pooling_flags_of_older_folders_are_read(encoder: Path, tmp_path: Path) -> None:
-    """Before `pooling_mode` there was one flag for each mode."""
+def test_modules_of_other_packages_are_refused(encoder: Path, tmp_path: Path) -> None:
+    """Of the same name too, as PyLate's Dense, which projects every token."""
+    sentence_model(encoder, [Pooling(HIDDEN), Dense(HIDDEN, 24)]).save(str(tmp_path))
+    path = tmp_path / "modules.json"
+    path.write_text(path.read_text().replace("sentence_transformers.base.modules.de", "pylate.de"))
+    with pytest.raises(ExportError, match=r"pylate.dense.Dense is .*: the projection of every"):
+        load(str(tmp_path))
+    path.write_text(path.read_text().replace("pylate.de", "my.de"))
+    with pytest.raises(ExportError, match=r"my.dense.Dense is not supported: it is not of sente"):
+        load(str(tmp_path))
+
+
+def test_older_names_of_the_transformers_settings_are_read(encoder: Path, tmp_path: Path) -> None:
+    """The first file that says anything counts, whatever the family of the model."""
     sentence_model(encoder, [Pooling(HIDDEN)]).save(str(tmp_path))
-    flags = {
-        "word_embedding_dimension": HIDDEN,
-        "pooling_mode_cls_token": True,
-        "pooling_mode_mean_tokens": False,
-        "pooling_mode_mean_sqrt_len_tokens": True,
-    }
-    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(flags))
-    assert load(str(tmp_path)).pooling == ("cls", "mean_sqrt_len_tokens")
+    (tmp_path / "sentence_bert_config.json").write_text("{}")
+    older = {"max_seq_length": 7, "do_lower_case": False}
+    (tmp_path / "sentence_roberta_config.json").write_text(json.dumps(older))
+    theirs = SentenceTransformer(str(tmp_path), device="cpu")
+    assert load(str(tmp_path)).max_tokens == theirs.max_seq_length == 7
+
+
+@pytest.mark.parametrize(
+    ("config", "modes"),
+    [
+        (
+            {"pooling_mode_cls_token": True, "pooling_mode_mean_sqrt_len_tokens": True},
+            ("cls", "mean_sqrt_len_tokens"),
+        ),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, ("cls", "mean")),
+        ({"pooling_mode_cls_token": False}, ("mean",)),
+        ({}, ("mean",)),
+        ({"pooling_mode": "max", "pooling_mode_cls_token": True}, ("max",)),
+        ({"pooling_mode": ["mean", "cls"]}, ("mean", "cls")),
+    ],
+)
+def test_pooling_modes_have_the_order_of_sentence_transformers(
+    encoder: Path, tmp_path: Path, config: dict[str, Any], modes: tuple[str, ...]
+) -> None:
+    """The list's own; a fixed one of the flags of older folders; the mean where none is named."""
+    sentence_model(encoder, [Pooling(HIDDEN)]).save(str(tmp_path))
+    config = {"word_embedding_dimension": HIDDEN, **config}
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(config))
+    theirs = Pooling.load(str(tmp_path), subfolder="1_Pooling").pooling_mode
+    assert load(str(tmp_path)).pooling == modes
+    assert modes == ((theirs,) if isinstance(theirs, str) else tuple(theirs))

@@ -3,7 +3,9 @@
 ::
 
     folder or hub id ──source──> files ──preflight, families──> refused, or worth loading
-      sentence_transformers   pooling, what stands behind it, prompts  ┐
+      sentence_transformers   which modules there are, prompts         ┐
+      modules                 pooling, what stands behind it           │
+      adapters                merged into the weights                  │
       tokenizer               as transformers or the vocabulary asks   │
       tasks                   what the head is for, what it answers    ├─loading──> Checkpoint
       positions               how they are numbered, how many there are┘

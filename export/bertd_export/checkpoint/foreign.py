@@ -100,23 +100,16 @@ def _check_settings(path: Path, settings: Mapping[str, Any], *, listed: bool) ->
         )
 
 
-def check_module_types(path: Path, modules: list[dict[str, Any]]) -> None:
-    """Refuse modules that sentence-transformers would not read as its own, or not all of them.
+def check_names(path: Path, modules: list[dict[str, Any]]) -> None:
+    """Refuse modules of which sentence-transformers would not read all.
 
     Args:
         path: of ``modules.json``.
         modules: what it lists.
 
     Raises:
-        ExportError: a type is code of the checkpoint, or two modules have one name.
+        ExportError: two modules have one name.
     """
-    for module in modules:
-        kind = str(module["type"])
-        if not kind.startswith("sentence_transformers."):
-            raise ExportError(
-                f"{path} lists {kind}, which is not of sentence-transformers: it needs code that "
-                f"comes with the checkpoint, and a checkpoint's code is never run"
-            )
     names = [module.get("name") for module in modules]
     twice = sorted({str(name) for name in names if names.count(name) > 1})
     if twice:

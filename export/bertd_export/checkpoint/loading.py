@@ -8,11 +8,13 @@ from typing import Any
 import tokenizers
 import torch
 import transformers
-from bertd.bundle import FirstAxis, Pooling, Task, TokenizerRules
+from bertd.bundle import FirstAxis, Pooling, SparseRules, Task, TokenizerRules
 from transformers import AutoConfig
 
 from bertd_export.checkpoint import tasks
+from bertd_export.checkpoint.adapters import check_adapter, merge_adapter, without_adapter
 from bertd_export.checkpoint.families import check_family
+from bertd_export.checkpoint.modules import Normalize, Truncate, width_after
 from bertd_export.checkpoint.positions import longest, numbering
 from bertd_export.checkpoint.preflight import (
     check_finite,
@@ -20,11 +22,7 @@ from bertd_export.checkpoint.preflight import (
     check_vocabulary,
     stored_names,
 )
-from bertd_export.checkpoint.sentence_transformers import (
-    Normalize,
-    Truncate,
-    read_sentence_config,
-)
+from bertd_export.checkpoint.sentence_transformers import read_sentence_config
 from bertd_export.checkpoint.settings import check_config
 from bertd_export.checkpoint.source import locate, read_object
 from bertd_export.checkpoint.tensors import check_left_aside, check_missing, check_sizes
@@ -70,8 +68,15 @@ class Checkpoint:
     stock_tokenizer: Any
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
+    sparse: SparseRules | None = None
+    include_prompt: bool = True
     notes: tuple[str, ...] = ()
     """What whoever exports should know: settings that nobody reads, weights left aside."""
+
+    @property
+    def default_prompt(self) -> str:
+        """What is put before a text, of a pair before the first one, unless a caller says."""
+        return self.prompts.get(self.default_prompt_name or "", "")
 
     @property
     def inputs(self) -> set[str]:
@@ -92,41 +97,32 @@ def _model(folder: Path, task: Task, *, allow_pickle: bool) -> tuple[Any, bool, 
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call,unused-ignore]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call,unused-ignore]
     try:
-        model, report = tasks.loader(task).from_pretrained(
-            folder,
-            use_safetensors=None if allow_pickle else True,
-            weights_only=True,  # of a pickle: numbers, never code
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, where they can be named
-            return_dict=True,  # whatever config.json asks for
-            output_attentions=False,
-            output_hidden_states=False,
-        )
+        with without_adapter(folder) as base:
+            model, report = tasks.loader(task).from_pretrained(
+                base,
+                use_safetensors=None if allow_pickle else True,
+                weights_only=True,  # of a pickle: numbers, never code
+                trust_remote_code=False,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, where they can be named
+                return_dict=True,  # whatever config.json asks for
+                output_attentions=False,
+                output_hidden_states=False,
+            )
     except Exception as error:
         raise ExportError(f"{folder} cannot be loaded: {error}") from error
     check_sizes(folder, report["mismatched_keys"])
+    model, brought = merge_adapter(folder, model)
     plain = task == "feature-extraction"
     poolers = {key for key in report["missing_keys"] if plain and key.startswith("pooler.")}
     unexpected = set(report["unexpected_keys"])
     prefix = f"{model.base_model_prefix}."
-    check_missing(folder, task, prefix, set(report["missing_keys"]) - poolers, unexpected)
+    missing = set(report["missing_keys"]) - poolers - brought
+    check_missing(folder, task, prefix, missing, unexpected)
     notes = check_left_aside(folder, task, model, unexpected, stored_names(folder))
     trained = plain and not poolers and getattr(model, "pooler", None) is not None
     return model.eval(), trained, notes
-
-
-def _dimensions(pooled: int, after: list[torch.nn.Module]) -> int:
-    """Width of the sentence embedding that the modules behind pooling make of the pooled rows."""
-    dimensions = pooled
-    for module in after:
-        if isinstance(module, torch.nn.Sequential):
-            linear = module[0]
-            if not isinstance(linear, torch.nn.Linear) or linear.in_features != dimensions:
-                raise ExportError(f"a Dense module does not take {dimensions} values")
-            dimensions = linear.out_features
-    return dimensions
 
 
 def _check_types(task: Task, tokenizer: LoadedTokenizer, config: Any) -> None:
@@ -183,14 +179,14 @@ def load(
     """
     folder, name, commit = locate(model, revision=revision, allow_pickle=allow_pickle)
     sentence = read_sentence_config(folder, allow_pickle=allow_pickle)
+    check_adapter(sentence.transformer)
     check_folder(sentence.transformer, allow_pickle=allow_pickle)
     stated_config = _config(sentence.transformer)
     check_family(stated_config)
     raw = read_object(sentence.transformer / "config.json")
     notes = sentence.notes + check_config(sentence.transformer, raw, stated_config)
     raw["id2label"] = stated_config.id2label  # as many as the loaded model's logits
-    pooled = sentence.pooling is not None
-    found = tasks.find_task(raw, sentence.settings, pooled=pooled, requested=task)
+    found = tasks.find_task(raw, sentence.settings, made_for=sentence.task, requested=task)
     tokenizer = load_tokenizer(sentence.transformer, lower=sentence.lower)
     check_vocabulary(sentence.transformer, tokenizer.tokenizer, int(stated_config.vocab_size))
     head = tasks.describe_head(found, raw, sentence.settings, tokenizer.mask_token_id)
@@ -201,11 +197,14 @@ def load(
     check_finite([network, *sentence.after])
     _check_labels(network, head)
     config = network.config
-    dimensions = _dimensions(int(config.hidden_size) * len(pooling), sentence.after)
+    dimensions = width_after(sentence.after, int(config.hidden_size) * len(pooling))
     if sentence.truncate_dim is not None and sentence.truncate_dim < dimensions:
         dimensions = sentence.truncate_dim
         sentence.after.append(Truncate(dimensions))
     offset, unnumbered = numbering(network)
+    # Of a cross-encoder that is exported for something else, they would be before other texts.
+    prompted = sentence.task == found or found in ("text-ranking", "text-classification")
+    prompts = sentence.prompts if prompted else {}
     # Newer folders keep the limit in the tokenizer.
     stated = sentence.max_seq_length or tokenizer.max_tokens
     return Checkpoint(
@@ -227,10 +226,12 @@ def load(
         head=head,
         outputs=tasks.outputs(found, pooler=pooler),
         folder=folder,
-        sentence_folder=pooled,
+        sentence_folder=sentence.task is not None,
         allow_pickle=allow_pickle,
         stock_tokenizer=tokenizer.stock,
-        prompts=sentence.prompts,
-        default_prompt_name=sentence.default_prompt_name,
+        prompts=prompts,
+        default_prompt_name=sentence.default_prompt_name if prompts else None,
+        sparse=sentence.sparse,
+        include_prompt=sentence.include_prompt or not any(prompts.values()),
         notes=notes + tokenizer.notes + left,
     )

@@ -15,7 +15,8 @@ from bertd_export.checkpoint.settings import unknown_keys
 from bertd_export.checkpoint.source import read_object
 from bertd_export.errors import ExportError
 
-# The names that sentence-transformers looks for, in its order; it reads the first.
+# The names that sentence-transformers looks for, in its order; it reads the first that says
+# anything.
 _TRANSFORMER = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -82,7 +83,8 @@ def transformer_settings(folder: Path) -> tuple[Path, dict[str, Any]]:
     Raises:
         ExportError: a setting asks for what a bundle cannot do.
     """
-    path = next((folder / name for name in _TRANSFORMER if (folder / name).is_file()), None)
+    paths = [folder / name for name in _TRANSFORMER if (folder / name).is_file()]
+    path = next((path for path in paths if read_object(path)), None)
     if path is None:
         return folder / _TRANSFORMER[0], {}
     raw = read_object(path)

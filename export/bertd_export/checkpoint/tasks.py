@@ -102,7 +102,7 @@ def find_task(
     config: Mapping[str, Any],
     sentence: Mapping[str, Any],
     *,
-    pooled: bool,
+    made_for: Task | None = None,
     requested: str | None = None,
 ) -> Task:
     """The task that was asked for, or else the one that the checkpoint was trained for.
@@ -113,7 +113,8 @@ def find_task(
     Args:
         config: the checkpoint's ``config.json``.
         sentence: its ``config_sentence_transformers.json``, or nothing.
-        pooled: the checkpoint names a pooling, so it makes sentence embeddings.
+        made_for: the only task that its sentence-transformers modules can do; None where they
+            leave it open.
         requested: the user's choice.
 
     Raises:
@@ -123,11 +124,12 @@ def find_task(
         chosen = next((task for task in TASKS if task == requested), None)
         if chosen is None:
             raise _refusal(f"{requested!r} is not a task")
-        if pooled and chosen != "feature-extraction":
-            raise _refusal(f"a sentence-transformers model with pooling cannot do {chosen}")
+        if made_for not in (None, chosen):
+            kind = "pooling" if made_for == "feature-extraction" else "SpladePooling"
+            raise _refusal(f"a sentence-transformers model with {kind} cannot do {chosen}")
         return chosen
-    if pooled:
-        return "feature-extraction"
+    if made_for is not None:
+        return made_for
     architectures = config.get("architectures") or ["Model"]
     endings = [end for end in _ARCHITECTURES if str(architectures[0]).endswith(end)]
     if not endings:
@@ -166,14 +168,16 @@ def _problem_type(config: Mapping[str, Any], labels: tuple[str, ...]) -> Problem
     raise ExportError(f"problem_type {given!r} is not one of {', '.join(_PROBLEM_TYPES)}")
 
 
-def _activation(config: Mapping[str, Any], sentence: Mapping[str, Any]) -> RankingActivation:
-    """The activation that sentence-transformers' CrossEncoder applies to a single logit."""
+def _activation(
+    config: Mapping[str, Any], sentence: Mapping[str, Any], labels: tuple[str, ...]
+) -> RankingActivation:
+    """The activation that sentence-transformers' CrossEncoder applies to its logits."""
     inner = config.get("sentence_transformers") or {}
     path = (
         sentence.get("activation_fn")
         or inner.get("activation_fn")
         or config.get("sbert_ce_default_activation_function")
-        or f"torch.nn.{_SIGMOID}"
+        or f"torch.nn.{_SIGMOID if len(labels) == 1 else _IDENTITY}"
     )
     name = str(path).rpartition(".")[2]
     if not str(path).startswith("torch.nn.") or name not in (_SIGMOID, _IDENTITY):
@@ -219,5 +223,8 @@ def describe_head(
     if task == "text-ranking":
         if len(labels) != 1:
             raise _refusal(f"text-ranking needs one logit, the model has {len(labels)}")
-        return Head(labels, activation=_activation(config, sentence))
-    return Head(labels, problem_type=_problem_type(config, labels))
+        return Head(labels, activation=_activation(config, sentence, labels))
+    activation = None
+    if is_cross_encoder(config, sentence):
+        activation = _activation(config, sentence, labels)
+    return Head(labels, problem_type=_problem_type(config, labels), activation=activation)

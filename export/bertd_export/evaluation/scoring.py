@@ -62,13 +62,15 @@ class Encoder:
             raise ExportError(f"{line.place} leaves no tokens: remove it")
         return encoding
 
-    def text(self, encoding: tokenizers.Encoding) -> TokenizedText:
-        """The ids and types of an encoding."""
-        return as_read(encoding, self._checkpoint)
+    def text(self, encoding: tokenizers.Encoding, prompt: str = "") -> TokenizedText:
+        """The ids and types of an encoding, of a text that begins with that prompt."""
+        return as_read(encoding, self._checkpoint, prompt=prompt)
 
-    def __call__(self, line: ExampleLine, text: str, pair: str | None = None) -> TokenizedText:
-        """The ids and types of a line's text or pair."""
-        return self.text(self.encoding(line, text, pair))
+    def __call__(
+        self, line: ExampleLine, text: str, pair: str | None = None, *, prompt: str = ""
+    ) -> TokenizedText:
+        """The ids and types of a line's text or pair, with that prompt before it."""
+        return self.text(self.encoding(line, prompt + text, pair), prompt)
 
 
 def joined_logits(predict: Predict, texts: list[TokenizedText]) -> Float32Array:

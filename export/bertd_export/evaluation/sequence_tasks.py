@@ -42,9 +42,8 @@ class Similarity:
 
     def __init__(self, examples: Examples, checkpoint: Checkpoint) -> None:
         encode = Encoder(checkpoint)
-        prompt = checkpoint.prompts.get(checkpoint.default_prompt_name or "", "")
         self._texts = [
-            encode(line, prompt + line.text(field))
+            encode(line, line.text(field), prompt=checkpoint.default_prompt)
             for field in ("text", "text_pair")
             for line in examples.lines
         ]
@@ -74,6 +73,7 @@ class Scores:
                 line,
                 line.text("text"),
                 line.text("text_pair") if pairs else line.optional_text("text_pair"),
+                prompt=checkpoint.default_prompt,
             )
             for line in examples.lines
         ]
@@ -90,7 +90,12 @@ class Classes:
     def __init__(self, examples: Examples, checkpoint: Checkpoint) -> None:
         encode = Encoder(checkpoint)
         self._texts = [
-            encode(line, line.text("text"), line.optional_text("text_pair"))
+            encode(
+                line,
+                line.text("text"),
+                line.optional_text("text_pair"),
+                prompt=checkpoint.default_prompt,
+            )
             for line in examples.lines
         ]
         self._labels = [line.label("label", checkpoint.head.labels) for line in examples.lines]
@@ -113,7 +118,12 @@ class LabelSets:
         encode = Encoder(checkpoint)
         self._names = checkpoint.head.labels
         self._texts = [
-            encode(line, line.text("text"), line.optional_text("text_pair"))
+            encode(
+                line,
+                line.text("text"),
+                line.optional_text("text_pair"),
+                prompt=checkpoint.default_prompt,
+            )
             for line in examples.lines
         ]
         self._labels = [set(line.each_label("labels", self._names)) for line in examples.lines]

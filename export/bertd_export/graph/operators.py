@@ -24,6 +24,7 @@ PACKED_LOCAL_ATTENTION = "PackedLocalAttention"
 PACKED_BIASED_ATTENTION = "PackedBiasedAttention"
 PACKED_MEAN = "PackedMean"
 PACKED_MAX = "PackedMax"
+PACKED_WEIGHTED_MEAN = "PackedWeightedMean"
 FUSED_ATTENTION = "MultiHeadAttention"
 ATTENTION = "Attention"
 LONE = "lone"  # whether the steps without the Loop are taken: a bool scalar
@@ -203,6 +204,31 @@ def _reduction(name: str, operator: str) -> onnx.FunctionProto:
     return appending_function(name, ["x", CU_SEQLENS], nodes, [], alone)
 
 
+def _weighted_mean() -> onnx.FunctionProto:
+    """The mean of each sequence's rows, of which the first weighs 1, the second 2, and so on."""
+
+    def steps(rows: str) -> list[onnx.NodeProto]:
+        return [
+            constant("rows_axis", np.array([0], np.int64)),
+            constant("columns_axis", np.array([1], np.int64)),
+            constant("unit", np.array(1, np.float32)),
+            helper.make_node("Shape", [rows], ["count"], start=0, end=1),
+            helper.make_node("Squeeze", ["count"], ["number"]),
+            helper.make_node("Cast", ["number"], ["length"], to=TensorProto.FLOAT),
+            helper.make_node("Add", ["length", "unit"], ["after"]),
+            helper.make_node("Range", ["unit", "after", "unit"], ["line"]),
+            helper.make_node("Unsqueeze", ["line", "columns_axis"], ["weights"]),
+            helper.make_node("Mul", [rows, "weights"], ["weighted"]),
+            helper.make_node("ReduceSum", ["weighted", "rows_axis"], ["sums"], keepdims=1),
+            helper.make_node("ReduceSum", ["weights", "rows_axis"], ["total"], keepdims=1),
+            helper.make_node("Div", ["sums", "total"], ["o"]),
+        ]
+
+    one = [helper.make_node("Slice", ["x", "start", "end", "ax"], ["xs"]), *steps("xs")]
+    nodes = [*one_of(CU_SEQLENS, LONE), *loop(CU_SEQLENS, one, "empty", "parts")]
+    return appending_function(PACKED_WEIGHTED_MEAN, ["x", CU_SEQLENS], nodes, [], steps("x"))
+
+
 def add_functions(
     model: onnx.ModelProto, attention: dict[str, Callable[[], onnx.FunctionProto]]
 ) -> None:
@@ -215,6 +241,7 @@ def add_functions(
     makers: dict[str, Callable[[], onnx.FunctionProto]] = {
         PACKED_MEAN: lambda: _reduction(PACKED_MEAN, "ReduceMean"),
         PACKED_MAX: lambda: _reduction(PACKED_MAX, "ReduceMax"),
+        PACKED_WEIGHTED_MEAN: _weighted_mean,
         **attention,
     }
     used = sorted({node.op_type for node in model.graph.node if node.domain == DOMAIN})

@@ -16,10 +16,10 @@ from bertd.bundle import POOLER_OUTPUT
 from bertd_export.checkpoint.loading import Checkpoint
 from bertd_export.errors import ExportError
 from bertd_export.graph.hidden_state import Reads, hidden_source, probe, replaced_rows
+from bertd_export.graph.pooling import pool
 from bertd_export.graph.position_bias import biased_attention
 from bertd_export.graph.traced_operators import (
     first_rows,
-    max_rows,
     mean_rows,
     traced_biased_attention,
     traced_on,
@@ -77,25 +77,14 @@ class PackedEmbedder(PackedModel):
         self.after = torch.nn.ModuleList(checkpoint.after_pooling)
         self.source = hidden_source(self.model) if POOLER_OUTPUT in checkpoint.outputs else None
 
-    def _pool(self, mode: str, rows: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
-        if mode == "cls":
-            return rows.index_select(0, cu_seqlens[:-1])
-        if mode == "lasttoken":
-            return rows.index_select(0, cu_seqlens[1:] - 1)
-        if mode == "max":
-            return max_rows(rows, cu_seqlens)
-        pooled = mean_rows(rows, cu_seqlens)
-        if mode == "mean_sqrt_len_tokens":
-            lengths = (cu_seqlens[1:] - cu_seqlens[:-1]).to(rows.dtype)
-            pooled = pooled * lengths.sqrt()[:, None]
-        return pooled
-
-    def forward(
+    def forward(  # noqa: PLR0913, PLR0917 - the inputs of the graph
         self,
         input_ids: torch.Tensor,
         token_type_ids: torch.Tensor,
         position_ids: torch.Tensor,
         cu_seqlens: torch.Tensor,
+        pooled_tokens: torch.Tensor | None = None,
+        pooled_seqlens: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ...]:
         """The sentence embeddings, the token embeddings and, if trained, the pooler's output."""
         arguments = (input_ids, token_type_ids, position_ids, cu_seqlens)
@@ -112,7 +101,11 @@ class PackedEmbedder(PackedModel):
             with replaced_rows(self.source, first):
                 extra = (self.run(*arguments).pooler_output,)
             rows = kept[0]
-        vectors = [self._pool(mode, rows, cu_seqlens) for mode in self.pooling]
+        read, bounds, before = rows, cu_seqlens, None
+        if pooled_tokens is not None and pooled_seqlens is not None:
+            read, bounds = rows.index_select(0, pooled_tokens), pooled_seqlens
+            before = ((cu_seqlens - bounds)[1:] - (cu_seqlens - bounds)[:-1]).to(rows.dtype)
+        vectors = [pool(mode, read, bounds, before) for mode in self.pooling]
         pooled = vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=-1)
         for module in self.after:
             pooled = module(pooled)

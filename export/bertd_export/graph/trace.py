@@ -18,9 +18,12 @@ from bertd.bundle import (
     CU_SEQLENS,
     INPUT_IDS,
     MASK_POSITIONS,
+    POOLED_SEQLENS,
+    POOLED_TOKENS,
     POSITION_IDS,
     TOKEN_TYPE_IDS,
 )
+from bertd.bundle.prompts import pooled
 
 from bertd_export.checkpoint.families import check_attention_calls, supported
 from bertd_export.checkpoint.loading import Checkpoint
@@ -127,6 +130,11 @@ def _exported(packed: PackedModel, checkpoint: Checkpoint) -> torch.onnx.ONNXPro
     names = [INPUT_IDS, TOKEN_TYPE_IDS, POSITION_IDS, CU_SEQLENS]
     arguments = [ids, torch.zeros_like(ids), positions, boundaries]
     axes = [torch.export.Dim(name) for name in (TOKENS, TOKENS, TOKENS, "boundaries")]
+    if checkpoint.task == "feature-extraction" and not checkpoint.include_prompt:
+        names += [POOLED_TOKENS, POOLED_SEQLENS]
+        tokens, bounds = pooled(boundaries.numpy(), [2, 3])
+        arguments += [torch.from_numpy(tokens), torch.from_numpy(bounds)]
+        axes += [torch.export.Dim("pooled"), axes[-1]]
     if checkpoint.task == "fill-mask":
         names.append(MASK_POSITIONS)
         arguments.append(torch.tensor([1, 4, 5, 13]))

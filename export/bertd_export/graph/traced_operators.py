@@ -4,7 +4,7 @@
 
     transformers' attention interface ──traced_attention──> PackedAttention, PackedLocalAttention
     a replaced forward ──traced_biased_attention──────────> PackedBiasedAttention
-    pooling, heads ──first_rows, mean_rows, max_rows──────> FirstRows, PackedMean, PackedMax
+    pooling, heads ──first_rows, mean_rows, …─────────────> FirstRows, PackedMean, PackedMax, …
 
 Importing this module registers the attention with transformers.
 """
@@ -27,6 +27,7 @@ from bertd_export.graph.operators import (
     PACKED_LOCAL_ATTENTION,
     PACKED_MAX,
     PACKED_MEAN,
+    PACKED_WEIGHTED_MEAN,
 )
 from bertd_export.graph.position_bias import BiasedLayer
 
@@ -184,3 +185,11 @@ def mean_rows(rows: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
 def max_rows(rows: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
     """The largest of each sequence in every column, `[sequences, width]` of `[tokens, width]`."""
     return _by_sequence(PACKED_MAX, rows, cu_seqlens)
+
+
+def weighted_mean_rows(rows: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
+    """The mean of each sequence's rows, weighted by their places from 1 on.
+
+    `[sequences, width]` of `[tokens, width]`.
+    """
+    return _by_sequence(PACKED_WEIGHTED_MEAN, rows, cu_seqlens)

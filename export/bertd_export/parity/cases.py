@@ -34,6 +34,7 @@ def texts(checkpoint: Checkpoint) -> dict[str, TokenizedText]:
         **_random(checkpoint),
         **_types(checkpoint),
         **_special(checkpoint),
+        **_prompts(checkpoint),
         **_real(checkpoint),
     }
 
@@ -86,6 +87,18 @@ def _types(checkpoint: Checkpoint) -> dict[str, TokenizedText]:
     return {
         f"{length} tokens of type {kind}": TokenizedText(ids, np.full(length, kind, np.int64))
         for kind in range(checkpoint.type_vocab_size)
+    }
+
+
+def _prompts(checkpoint: Checkpoint) -> dict[str, TokenizedText]:
+    """Where pooling leaves out a prompt, texts of which one token is left, and all but one."""
+    if checkpoint.include_prompt:
+        return {}
+    length = min(14, checkpoint.max_tokens)
+    ids = np.random.default_rng(3).choice(_vocabulary(checkpoint), length)
+    return {
+        f"{length} tokens without the first {count}": TokenizedText(ids, ids * 0, count)
+        for count in (1, length - 1)
     }
 
 

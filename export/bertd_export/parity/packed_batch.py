@@ -13,12 +13,15 @@ from bertd.bundle import (
     INPUT_IDS,
     LONG_RUNS,
     MASK_POSITIONS,
+    POOLED_SEQLENS,
+    POOLED_TOKENS,
     POSITION_IDS,
     SHORT_RUNS,
     TOKEN_TYPE_IDS,
 )
 from bertd.bundle.arrays import Float32Array, Int64Array
 from bertd.bundle.positions import number_positions
+from bertd.bundle.prompts import pooled
 from bertd.bundle.runs import arrange
 
 from bertd_export.checkpoint.loading import Checkpoint
@@ -53,6 +56,7 @@ def feed_of(
     runs = arrange(lengths)
     offset = checkpoint.position_offset
     ids = np.concatenate([text.ids for text in texts])
+    pooled_tokens, pooled_seqlens = pooled(boundaries, [text.prompt_tokens for text in texts])
     masks = np.flatnonzero(ids == checkpoint.head.mask_token_id)
     feed = {
         INPUT_IDS: ids,
@@ -62,6 +66,8 @@ def feed_of(
         SHORT_RUNS: runs.short_runs,
         LONG_RUNS: runs.long_runs,
         MASK_POSITIONS: masks,
+        POOLED_TOKENS: pooled_tokens,
+        POOLED_SEQLENS: pooled_seqlens,
     }
     accepted = {entry.name for entry in session.get_inputs()}
     return {name: value for name, value in feed.items() if name in accepted}

@@ -11,9 +11,11 @@ from bertd_export.checkpoint.texts import TextOutputs, TokenizedText
 from bertd_export.graph.trace import quiet
 
 
-def _embeddings(checkpoint: Checkpoint, output: Any) -> TextOutputs:
+def _embeddings(checkpoint: Checkpoint, output: Any, prompt_tokens: int) -> TextOutputs:
     """Pooling in plain PyTorch, and what follows it."""
-    rows = output.last_hidden_state[0]
+    every = output.last_hidden_state[0]
+    rows = every[prompt_tokens:]
+    places = torch.arange(1, len(every) + 1, dtype=rows.dtype)[prompt_tokens:, None]
     vectors = []
     for mode in checkpoint.pooling:
         if mode == "cls":
@@ -24,12 +26,14 @@ def _embeddings(checkpoint: Checkpoint, output: Any) -> TextOutputs:
             vectors.append(rows.max(dim=0).values)
         elif mode == "mean":
             vectors.append(rows.mean(dim=0))
+        elif mode == "weightedmean":
+            vectors.append((rows * places).sum(dim=0) / places.sum())
         else:
             vectors.append(rows.sum(dim=0) / len(rows) ** 0.5)
     pooled = torch.cat(vectors)[None]
     for module in checkpoint.after_pooling:
         pooled = module(pooled)
-    outputs = {SENTENCE_EMBEDDING: pooled.numpy(), TOKEN_EMBEDDINGS: rows.numpy()}
+    outputs = {SENTENCE_EMBEDDING: pooled.numpy(), TOKEN_EMBEDDINGS: every.numpy()}
     if POOLER_OUTPUT in checkpoint.outputs:
         outputs[POOLER_OUTPUT] = output.pooler_output.numpy()
     return outputs
@@ -44,7 +48,7 @@ def _eager(checkpoint: Checkpoint, text: TokenizedText) -> TextOutputs:
     with torch.inference_mode():
         output = checkpoint.model(input_ids=ids, **options)
         if checkpoint.task == "feature-extraction":
-            return _embeddings(checkpoint, output)
+            return _embeddings(checkpoint, output, text.prompt_tokens)
         outputs = {}
         for name, rows in checkpoint.outputs.items():
             logits = output[name] if rows == "sequences" else output[name][0]

@@ -7,6 +7,7 @@
     arrays      what goes into a graph and comes out
     runs        in which order sequences lie in a batch
     positions   how their tokens are numbered
+    prompts     which of them pooling leaves out
     heads       from its logits to answers
 """
 
@@ -21,6 +22,8 @@ from bertd.bundle.manifest import (
     MANIFEST_NAME,
     MASK_POSITIONS,
     MAX_MANIFEST_BYTES,
+    POOLED_SEQLENS,
+    POOLED_TOKENS,
     POOLER_OUTPUT,
     POSITION_IDS,
     SENTENCE_EMBEDDING,
@@ -69,6 +72,8 @@ __all__ = [
     "MANIFEST_NAME",
     "MASK_POSITIONS",
     "MAX_MANIFEST_BYTES",
+    "POOLED_SEQLENS",
+    "POOLED_TOKENS",
     "POOLER_OUTPUT",
     "POSITION_IDS",
     "SENTENCE_EMBEDDING",

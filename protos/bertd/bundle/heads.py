@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bertd.bundle import ProblemType, RankingActivation
+from bertd.bundle import ProblemType, RankingActivation, SparseRules
 from bertd.bundle.arrays import Float32Array, Int64Array
 
 
@@ -53,12 +53,17 @@ def sigmoid(logits: Float32Array) -> Float32Array:
     return result
 
 
-def class_scores(logits: Float32Array, problem_type: ProblemType) -> Float32Array:
+def class_scores(
+    logits: Float32Array, problem_type: ProblemType, activation: RankingActivation | None = None
+) -> Float32Array:
     """Scores of text-classification, `[texts, labels]`.
 
     Softmax for a single label, sigmoid for several at once, the logits themselves for a
-    regression: as transformers' pipeline does.
+    regression: as transformers' pipeline does. A cross-encoder's activation goes before all that,
+    as in sentence-transformers.
     """
+    if activation is not None:
+        return sigmoid(logits) if activation == "sigmoid" else logits
     if problem_type == "single_label_classification":
         return softmax(logits)
     return sigmoid(logits) if problem_type == "multi_label_classification" else logits
@@ -196,16 +201,55 @@ def top_tokens(logits: Float32Array, count: int) -> tuple[Int64Array, Float32Arr
     return best, np.take_along_axis(softmax(logits), best, axis=-1)
 
 
-def sparse_weights(logits: Float32Array, cu_seqlens: Int64Array) -> Float32Array:
+def sparse_weights(
+    logits: Float32Array, cu_seqlens: Int64Array, rules: SparseRules | None = None
+) -> Float32Array:
     """SPLADE's weights of the vocabulary, `[texts, vocabulary]`, none below 0.
 
-    The largest log(1 + max(0, logit)) over a text's tokens. The function rises, so that the
-    largest logit is all that is needed of each.
+    The largest log(1 + max(0, logit)) over a text's tokens, or the sum of them, as
+    sentence-transformers' SpladePooling has it; with the activation log1p_relu the logarithm is
+    taken twice. How many weights stay is not decided here: see :func:`most_active`.
 
     Args:
         logits: of all tokens of packed texts, `[tokens, vocabulary]`.
         cu_seqlens: int64 `[texts + 1]`, where each text starts, and the end; none is empty.
+        rules: of the manifest; None for the largest, and one logarithm.
     """
-    weights: Float32Array = np.maximum.reduceat(logits, cu_seqlens[:-1], axis=0)
-    np.maximum(weights, 0, out=weights)
-    return np.log1p(weights, out=weights)
+    rules = rules or SparseRules()
+    logarithms = 2 if rules.activation == "log1p_relu" else 1
+    if rules.pooling == "max":  # the function rises: the largest logit is all that is needed
+        weights: Float32Array = np.maximum.reduceat(logits, cu_seqlens[:-1], axis=0)
+        return _activated(weights, logarithms)
+    texts = np.repeat(np.arange(len(cu_seqlens) - 1), np.diff(cu_seqlens))
+    sums = np.zeros((len(cu_seqlens) - 1, logits.shape[1]), np.float32)
+    row = np.empty(logits.shape[1], np.float32)
+    for text, values in zip(texts.tolist(), logits, strict=True):  # no copy as large as the logits
+        row[:] = values
+        sums[text] += _activated(row, logarithms)
+    return sums
+
+
+def _activated(values: Float32Array, logarithms: int) -> Float32Array:
+    """log(1 + max(0, value)), in place; with two, its log(1 + …) again."""
+    np.maximum(values, 0, out=values)
+    for _ in range(logarithms):
+        np.log1p(values, out=values)
+    return values
+
+
+def most_active(weights: Float32Array, count: int | None) -> Float32Array:
+    """The weights of one text, `[vocabulary]`, of which so many stay and the others become 0.
+
+    The largest of absolute value stay, as sentence-transformers' `max_active_dims` has it; of
+    equal ones those with the lower index.
+
+    Args:
+        weights: not changed.
+        count: above 0; None for all.
+    """
+    if count is None or count >= len(weights):
+        return weights
+    kept = np.argsort(-np.abs(weights), kind="stable")[:count]
+    chosen = np.zeros_like(weights)
+    chosen[kept] = weights[kept]
+    return chosen

@@ -34,6 +34,8 @@ POSITION_IDS = "position_ids"
 CU_SEQLENS = "cu_seqlens"
 SHORT_RUNS = "short_runs"  # see bertd.bundle.runs
 LONG_RUNS = "long_runs"
+POOLED_TOKENS = "pooled_tokens"
+POOLED_SEQLENS = "pooled_seqlens"
 SENTENCE_EMBEDDING = "sentence_embedding"
 TOKEN_EMBEDDINGS = "token_embeddings"  # noqa: S105 - no password
 POOLER_OUTPUT = "pooler_output"
@@ -214,7 +216,9 @@ class Manifest(_Record):
         default=None, description="how the logits of text-classification become scores"
     )
     activation: RankingActivation | None = Field(
-        default=None, description="how the logit of text-ranking becomes a score"
+        default=None,
+        description="how the logits of a cross-encoder become scores: of text-ranking, and of "
+        "text-classification where sentence-transformers' CrossEncoder has saved the checkpoint",
     )
     entailment_label: int | None = Field(
         default=None, ge=0, description="index of the label that zero-shot-classification reads"

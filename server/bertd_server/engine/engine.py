@@ -23,6 +23,7 @@ import numpy as np
 from bertd import bundle
 from bertd.bundle import heads
 from bertd.bundle.arrays import Float32Array, Int64Array
+from bertd.bundle.prompts import pooled
 
 from bertd_server.engine import sessions
 from bertd_server.engine.packing import PackedBatch, TokenSequence, pack
@@ -204,7 +205,8 @@ class Engine:
         here, on the lane: what leaves has a row for each text.
         """
         (logits,) = self._run(batch, [bundle.LOGITS], np.arange(batch.tokens), wide=wide)
-        found = {bundle.SPARSE_EMBEDDING: heads.sparse_weights(logits, batch.cu_seqlens)}
+        weights = heads.sparse_weights(logits, batch.cu_seqlens, self.manifest.sparse)
+        found = {bundle.SPARSE_EMBEDDING: weights}
         if bundle.LOGITS in names:
             for row, place in enumerate(masks):  # moved up in place: a copy might be as large
                 logits[row] = logits[place]
@@ -216,8 +218,12 @@ class Engine:
     ) -> list[Float32Array]:
         feeds = batch.feeds()
         feeds[bundle.MASK_POSITIONS] = masks
+        if not self.manifest.include_prompt:
+            feeds[bundle.POOLED_TOKENS], feeds[bundle.POOLED_SEQLENS] = pooled(
+                batch.cu_seqlens, batch.prompt_tokens
+            )
         for name in self._unread:
-            del feeds[name]
+            feeds.pop(name, None)
         session = self._wide if wide else self._narrow
         arrays: list[Float32Array] = session.run(outputs, feeds)
         return arrays

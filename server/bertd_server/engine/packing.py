@@ -23,10 +23,14 @@ from bertd.bundle.runs import Arrangement, arrange
 
 @dataclass(frozen=True, slots=True)
 class TokenSequence:
-    """One text as the model reads it; both arrays are int64 `[tokens]`."""
+    """One text as the model reads it; both arrays are int64 `[tokens]`.
+
+    `prompt_tokens` at the beginning are left out of pooling; fewer than there are.
+    """
 
     input_ids: Int64Array
     token_type_ids: Int64Array
+    prompt_tokens: int = 0
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -36,7 +40,8 @@ class TokenSequence:
 class PackedBatch:
     """Sequences without padding: int64 `[tokens]` thrice, and `cu_seqlens` `[sequences + 1]`.
 
-    They lie in ascending order of length; `arrangement` says which is which.
+    They lie in ascending order of length; `arrangement` says which is which. `prompt_tokens` has
+    an entry for each, in that order.
     """
 
     input_ids: Int64Array
@@ -44,6 +49,7 @@ class PackedBatch:
     position_ids: Int64Array
     cu_seqlens: Int64Array
     arrangement: Arrangement
+    prompt_tokens: Sequence[int]
 
     @property
     def sequences(self) -> int:
@@ -93,15 +99,18 @@ def pack(
         (alone,) = sequences
         input_ids, token_type_ids = alone.input_ids, alone.token_type_ids
         cu_seqlens = np.array([0, *lengths], np.int64)
+        prompt_tokens = [alone.prompt_tokens]
     else:
         order = arrangement.order.tolist()
         cu_seqlens = np.array([0, *accumulate(lengths[place] for place in order)], np.int64)
         input_ids = np.concatenate([sequences[place].input_ids for place in order])
         token_type_ids = np.concatenate([sequences[place].token_type_ids for place in order])
+        prompt_tokens = [sequences[place].prompt_tokens for place in order]
     return PackedBatch(
         input_ids=input_ids,
         token_type_ids=token_type_ids,
         position_ids=number_positions(input_ids, cu_seqlens, position_offset, unnumbered_token_id),
         cu_seqlens=cu_seqlens,
         arrangement=arrangement,
+        prompt_tokens=prompt_tokens,
     )

@@ -36,6 +36,8 @@ _FEEDS = {
     bundle.SHORT_RUNS,
     bundle.LONG_RUNS,
     bundle.MASK_POSITIONS,
+    bundle.POOLED_TOKENS,
+    bundle.POOLED_SEQLENS,
 }
 _SAID = 300  # characters of ONNX Runtime's own words
 _SHARED_ARENA = "session.use_env_allocators"

@@ -234,4 +234,5 @@ class InFlightRequests:
 def key_of(sequence: TokenSequence, outputs: Sequence[str] = ()) -> bytes:
     """Equal for equal sequences of which the same is wanted, and for no others."""
     arrays = sequence.input_ids.tobytes() + sequence.token_type_ids.tobytes()  # of equal lengths
-    return ",".join(outputs).encode() + b"\0" + arrays
+    head = f"{sequence.prompt_tokens},{','.join(outputs)}"
+    return head.encode() + b"\0" + arrays

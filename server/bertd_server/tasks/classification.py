@@ -50,6 +50,8 @@ async def classify(  # noqa: PLR0913 - the choices of one call
         top_k: how many labels; 0 for all.
         score_function: how logits become scores; the default is as the model's config says.
 
+    A cross-encoder's default prompt goes before each text, of a pair before the first one.
+
     Raises:
         RequestError: the call as a whole cannot be answered.
     """
@@ -59,13 +61,14 @@ async def classify(  # noqa: PLR0913 - the choices of one call
     def conclude(_reading: Reading, outputs: Sequence[GraphOutputs]) -> list[LabelScore]:
         logits = outputs[0][bundle.LOGITS]
         scores = (
-            heads.class_scores(logits, problem)
+            heads.class_scores(logits, problem, model.manifest.activation)
             if score_function == "default"
             else scored(logits, score_function)
         )[0]
         return _best(model.manifest.labels, scores, top_k)
 
-    return await ask(model, inputs, fit, caller, TaskQuery((bundle.LOGITS,), conclude))
+    query = TaskQuery((bundle.LOGITS,), conclude, prompt=model.prompt(None))
+    return await ask(model, inputs, fit, caller, query)
 
 
 async def classify_zero_shot(  # noqa: PLR0913 - the choices of one call

@@ -1,8 +1,9 @@
 """fill-mask as SPLADE: a weight for each entry of the vocabulary, most of them 0.
 
 For each entry the largest log(1 + max(0, logit)) over the text's tokens, special ones included, as
-in "SPLADE v2" (Formal et al. 2021, https://arxiv.org/abs/2109.10086). The engine pools: what
-leaves a lane is one row for a text, not one for each token.
+in "SPLADE v2" (Formal et al. 2021, https://arxiv.org/abs/2109.10086); or what a SparseEncoder's
+checkpoint says instead. The engine pools: what leaves a lane is one row for a text, not one for
+each token.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from bertd import bundle
+from bertd.bundle import heads
 from bertd.bundle.arrays import Float32Array, Int64Array
 
 from bertd_server.engine.engine import GraphOutputs
+from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
 from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
@@ -33,13 +36,14 @@ class SparseVector:
     values: Float32Array
 
 
-async def embed_sparse(
+async def embed_sparse(  # noqa: PLR0913 - the choices of one call
     model: Model,
     texts: Sequence[Input],
     fit: Fit = FIT,
     caller: CallContext = NO_DEADLINE,
     *,
     prompt_name: str | None = None,
+    max_active_dims: int | None = None,
 ) -> list[Reply[SparseVector]]:
     """Weigh the vocabulary for each text.
 
@@ -49,14 +53,25 @@ async def embed_sparse(
         fit: what to do with long texts; no windows.
         caller: how long they wait.
         prompt_name: a prompt of the model; None for its default, "" for none.
+        max_active_dims: so many weights at most, the largest; None for as many as the model's
+            checkpoint says.
 
     Raises:
         RequestError: the call as a whole cannot be answered.
     """
     require(model, "EmbedSparse", "fill-mask")
+    if max_active_dims is not None and max_active_dims < 1:
+        raise InvalidInput(
+            f"max_active_dims is {max_active_dims}: ask for at least 1 weight, or leave it out",
+            field="max_active_dims",
+            reason="out_of_range",
+            limit=1,
+        )
+    rules = model.manifest.sparse or bundle.SparseRules()
+    count = max_active_dims or rules.max_active_dims
 
     def conclude(_reading: Reading, outputs: Sequence[GraphOutputs]) -> SparseVector:
-        weights = outputs[0][bundle.SPARSE_EMBEDDING][0]
+        weights = heads.most_active(outputs[0][bundle.SPARSE_EMBEDDING][0], count)
         indices = np.flatnonzero(weights)
         return SparseVector(indices, weights[indices])
 

@@ -24,6 +24,7 @@ from tokenizers import Encoding, Tokenizer
 
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import InvalidInput
+from bertd_server.tokenization import prompts
 from bertd_server.tokenization.pretokenized import Pretokenized
 from bertd_server.tokenization.truncation import (
     CutSide,
@@ -154,6 +155,7 @@ class Reader:
         max_tokens: int,
         token_types: int,
         max_characters: int = sys.maxsize,
+        pools_prompt: bool = True,
     ) -> None:
         """Load a tokenizer.
 
@@ -163,6 +165,7 @@ class Reader:
             token_types: that a text is read with; with 1, all are 0.
             max_characters: of a text; a longer one is refused before it is encoded. What is too
                 long is cut after encoding, so that without a limit one text can fill the memory.
+            pools_prompt: whether pooling counts the tokens of a prompt.
         """
         self.tokenizer = Tokenizer.from_file(str(path))
         self.tokenizer.no_truncation()
@@ -170,6 +173,7 @@ class Reader:
         self.max_tokens = max_tokens
         self._token_types = token_types
         self._max_characters = max_characters
+        self._pools_prompt = pools_prompt
 
     @classmethod
     def of(cls, folder: Path, manifest: bundle.Manifest, max_characters: int = sys.maxsize) -> Self:
@@ -185,6 +189,7 @@ class Reader:
                 max_tokens=manifest.max_tokens,
                 token_types=manifest.type_vocab_size if manifest.tokenizer.token_types else 1,
                 max_characters=max_characters,
+                pools_prompt=manifest.include_prompt,
             )
         except Exception as error:  # tokenizers has no type of its own
             raise bundle.BundleError(
@@ -223,10 +228,14 @@ class Reader:
             else:
                 settled[place] = known
         encodings = iter(self.encode(good, prompt, offsets=offsets))
-        return [
+        found = [
             settled.get(place) or self._read(next(encodings), one, fit, prompt, offsets=offsets)
             for place, one in enumerate(inputs)
         ]
+        if self._pools_prompt or not prompt:
+            return found
+        count = prompts.tokens_of(self.tokenizer, prompt, self.max_tokens)
+        return [prompts.left_out(*each, count) for each in zip(found, inputs, strict=True)]
 
     def refusal(self, one: Input) -> InvalidInput | None:
         """Why an input cannot be encoded; None if it can."""

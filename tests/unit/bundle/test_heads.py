@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from bertd.bundle import heads
+from bertd.bundle import SparseRules, heads
 
 LOGITS = np.random.default_rng(0).normal(0, 4, (6, 5)).astype(np.float32)
 
@@ -86,3 +86,33 @@ def test_spans_need_a_context() -> None:
     zeros = np.zeros(3, np.float32)
     with pytest.raises(ValueError, match="no span is allowed"):
         heads.best_spans(zeros, zeros, np.zeros(3, np.bool_), max_tokens=3)
+
+
+@pytest.mark.parametrize(
+    ("rules", "weights"),
+    [
+        (None, [1.0986, 1.3863]),
+        (SparseRules(pooling="sum"), [1.7918, 1.3863]),
+        (SparseRules(activation="log1p_relu"), [0.7413, 0.8697]),
+        (SparseRules(pooling="sum", activation="log1p_relu"), [1.2679, 0.8697]),
+    ],
+)
+def test_sparse_weights_are_those_of_splade_pooling(
+    rules: SparseRules | None, weights: list[float]
+) -> None:
+    """Of sentence-transformers 6.2.0; a neighbour in the batch changes nothing."""
+    logits = np.array([[1, -2], [2, 3], [9, 9]], np.float32)
+    before = logits.copy()
+    found = heads.sparse_weights(logits, np.array([0, 2, 3]), rules)
+    np.testing.assert_allclose(found[0], weights, atol=5e-5)
+    np.testing.assert_array_equal(
+        heads.sparse_weights(logits[:2], np.array([0, 2]), rules)[0], found[0]
+    )
+    np.testing.assert_array_equal(logits, before)
+
+
+def test_the_most_active_are_the_largest_by_absolute_value() -> None:
+    weights = np.array([0.5, -3, 1, 0, -1], np.float32)
+    assert heads.most_active(weights, 2).tolist() == [0, -3, 1, 0, 0]
+    assert heads.most_active(weights, 9) is weights
+    assert heads.most_active(weights, None) is weights
