@@ -13,6 +13,7 @@ from transformers import AutoConfig
 
 from bertd_export.checkpoint import tasks
 from bertd_export.checkpoint.families import check_family
+from bertd_export.checkpoint.labels import NAMES_SAY, InferenceLabels
 from bertd_export.checkpoint.positions import longest, numbering
 from bertd_export.checkpoint.preflight import (
     check_finite,
@@ -107,6 +108,7 @@ def load(
     *,
     revision: str | None = None,
     allow_pickle: bool = False,
+    inference: InferenceLabels = NAMES_SAY,
 ) -> Checkpoint:
     """Load a checkpoint from a folder or from the hub.
 
@@ -115,6 +117,7 @@ def load(
         task: one of :data:`bertd_export.checkpoint.tasks.TASKS`; by default the checkpoint's own.
         revision: branch, tag or commit on the hub.
         allow_pickle: read pickled weights where there are no safetensors; still no code is run.
+        inference: of zero-shot-classification, what its labels are called.
 
     Raises:
         ExportError: it cannot be read, or it asks for something that a bundle cannot do.
@@ -129,7 +132,7 @@ def load(
     found = tasks.find_task(raw, sentence.settings, pooled=pooled, requested=task)
     tokenizer = load_tokenizer(sentence.transformer, lower=sentence.lower)
     check_vocabulary(sentence.transformer, tokenizer.tokenizer, int(stated_config.vocab_size))
-    head = tasks.describe_head(found, raw, sentence.settings, tokenizer.mask_token_id)
+    head = tasks.describe_head(found, raw, sentence.settings, tokenizer.mask_token_id, inference)
     network, pooler = _model(sentence.transformer, found, allow_pickle=allow_pickle)
     plain = found == "feature-extraction"
     pooling: tuple[Pooling, ...] = (sentence.pooling or ("mean",)) if plain else ()

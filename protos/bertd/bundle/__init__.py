@@ -8,6 +8,7 @@
     runs        in which order sequences lie in a batch
     positions   how their tokens are numbered
     heads       from its logits to answers
+    tags        what the labels of token-classification say
 """
 
 from bertd.bundle.manifest import (
@@ -36,6 +37,7 @@ from bertd.bundle.manifest import (
     FileRecord,
     FirstAxis,
     HalfPrecision,
+    LabelScheme,
     Manifest,
     Parity,
     Pooling,
@@ -84,6 +86,7 @@ __all__ = [
     "FileRecord",
     "FirstAxis",
     "HalfPrecision",
+    "LabelScheme",
     "Manifest",
     "Parity",
     "Pooling",
