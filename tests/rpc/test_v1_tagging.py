@@ -50,7 +50,8 @@ class WordsOfTheTokenizer(TokenClassificationPipeline):
     def gather_pre_entities(self, sentence: str, *given: Any, **options: Any) -> list[Any]:
         self.sentence = sentence
         found: list[Any] = super().gather_pre_entities(sentence, *given, **options)
-        words = list(self.tokenizer(sentence).word_ids())
+        tokenizer: Any = self.tokenizer
+        words = list(tokenizer(sentence).word_ids())
         if self.model.config.model_type == "roberta":  # it splits at marks on letters
             marks = "".join(
                 c for c in sentence if unicodedata.category(c)[0] == "M" or c == "\u200d"
