@@ -34,6 +34,7 @@ from bertd.bundle import (
 )
 
 from bertd_export.checkpoint.families import attention_calls, describe_family
+from bertd_export.checkpoint.labels import NAMES_SAY, InferenceLabels
 from bertd_export.checkpoint.loading import Checkpoint, load
 from bertd_export.checkpoint.source import safe_name
 from bertd_export.errors import ExportError
@@ -175,6 +176,7 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
     name: str | None = None,
     revision: str | None = None,
     allow_pickle: bool = False,
+    inference: InferenceLabels = NAMES_SAY,
     int8: Int8Options | None = None,
     fp16: Fp16Options | None = None,
     evaluate: Path | None = None,
@@ -192,6 +194,7 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
         name: name under which the model is served; by default the checkpoint's.
         revision: branch, tag or commit of a hub id; the commit goes into the manifest.
         allow_pickle: read pickled weights where there are no safetensors; no code is run.
+        inference: of zero-shot-classification, what the checkpoint's labels are called.
         int8: quantise in this manner.
         fp16: store in fp16 in this manner; with neither, the graph stays in fp32.
         evaluate: labelled examples on which the task's metric is measured.
@@ -209,7 +212,9 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
     with staged(output) as staging:
         progress(f"loading {model}")
         with quiet():
-            checkpoint = load(model, task, revision=revision, allow_pickle=allow_pickle)
+            checkpoint = load(
+                model, task, revision=revision, allow_pickle=allow_pickle, inference=inference
+            )
         for note in checkpoint.notes:
             progress(f"note: {note}")
         evaluator = Evaluator(evaluate, checkpoint, max_metric_drop) if evaluate else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bertd_export.checkpoint.options import allow_pickle
+from bertd_export.checkpoint.options import allow_pickle, inference_labels
 
 if TYPE_CHECKING:
     from bertd_export.bundle import ExportSummary
@@ -74,6 +74,7 @@ if TYPE_CHECKING:
 )
 @click.option("--revision", help="Branch, tag or commit of a hub id; the manifest pins the commit.")
 @allow_pickle
+@inference_labels
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 def export(model: str, output: Path, **options: Any) -> None:
     """Export MODEL, a folder or a hub id, to a bundle that `bertd serve` reads.
@@ -86,6 +87,7 @@ def export(model: str, output: Path, **options: Any) -> None:
     from bertd_export.files.staging import Interrupted, stop_on_signals
 
     precision = options.pop("precision")
+    labels = options.pop("entailment_label"), options.pop("contradiction_label")
     chosen = _precision_options(precision, options)
     if options["max_metric_drop"] is None:
         del options["max_metric_drop"]
@@ -100,6 +102,7 @@ def export(model: str, output: Path, **options: Any) -> None:
     try:
         with stop_on_signals(), status if console.is_terminal else nullcontext():
             from bertd_export.bundle import export_model  # slow: the status shows meanwhile
+            from bertd_export.checkpoint.labels import InferenceLabels
             from bertd_export.quantization.fp16 import Fp16Options
             from bertd_export.quantization.int8 import Int8Options
 
@@ -107,6 +110,7 @@ def export(model: str, output: Path, **options: Any) -> None:
                 model,
                 output,
                 **options,
+                inference=InferenceLabels(*labels),
                 int8=Int8Options(**chosen) if precision == "int8" else None,
                 fp16=Fp16Options(**chosen) if precision == "fp16" else None,
                 progress=status.update if console.is_terminal else say,

@@ -12,6 +12,7 @@ import pytest
 from bertd.bundle import read_manifest
 from bertd_export.bundle import export_model
 from bertd_export.checkpoint import loading as checkpoints
+from bertd_export.checkpoint.labels import label_scheme
 from bertd_export.checkpoint.loading import Checkpoint
 from bertd_export.checkpoint.tasks import Head
 from bertd_export.checkpoint.texts import TextOutputs, TokenizedText
@@ -139,7 +140,7 @@ def test_embeddings_are_compared_by_their_cosine(
 def test_zero_shot_reads_the_entailment_of_each_candidate(
     plain: Checkpoint, tmp_path: Path
 ) -> None:
-    head = Head(("contradiction", "entailment"), entailment_label=1)
+    head = Head(("contradiction", "entailment"), entailment_label=1, contradiction_label=0)
     checkpoint = replace(plain, task="zero-shot-classification", head=head)
     path = written(
         tmp_path,
@@ -159,7 +160,8 @@ def test_zero_shot_reads_the_entailment_of_each_candidate(
 
 
 def test_tags_are_scored_by_entity(plain: Checkpoint, tmp_path: Path) -> None:
-    head = Head(("O", "B-X", "I-X"))
+    names = ("O", "B-X", "I-X")
+    head = Head(names, label_scheme=label_scheme(names))
     checkpoint = replace(plain, task="token-classification", head=head)
     words = ["w1", "w2", "w3", "w4"]
     path = written(

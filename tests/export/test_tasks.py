@@ -8,15 +8,19 @@ import onnx
 import pytest
 import torch
 import transformers
-from bertd.bundle import GRAPH_NAME, Manifest, heads, read_manifest
+from bertd.bundle import GRAPH_NAME, LabelScheme, Manifest, heads, read_manifest
 from bertd_export.bundle import export_model
 from bertd_export.checkpoint import loading as checkpoint
+from bertd_export.checkpoint.tasks import describe_head
+from bertd_export.cli import export
 from bertd_export.errors import ExportError
 from bertd_export.graph import first_rows
 from bertd_export.graph.hidden_state import hidden_source, probe
+from bertd_export.verification.commands import verify as verify_command
 from bertd_export.verification.verify import verify
 from bertd_server.engine.engine import Engine
 from bertd_server.engine.packing import TokenSequence
+from click.testing import CliRunner
 from helpers.checkpoints import MASK, NLI, SIZES, WORDS, save_checkpoint
 from sentence_transformers import CrossEncoder
 
@@ -115,7 +119,8 @@ def test_the_last_layer_is_computed_for_first_rows_alone(
     first = tmp_path / "first"
     export_model(str(source), first, task="zero-shot-classification")
     manifest = compare(model, first)
-    assert (manifest.labels, manifest.entailment_label) == (tuple(NLI.values()), 2)
+    assert manifest.labels == tuple(NLI.values())
+    assert (manifest.entailment_label, manifest.contradiction_label) == (2, 0)
     assert verify(first, str(source)).parity.keys() == {"logits"}
     monkeypatch.setattr(first_rows, "_movable", lambda *_: [])
     full = tmp_path / "full"
@@ -167,6 +172,60 @@ def test_a_checkpoint_says_what_it_is_for(nli: tuple[Any, Path], tmp_path: Path)
     assert checkpoint.load(str(tmp_path / "lm")).head.mask_token_id == MASK
     untrained = checkpoint.load(str(tmp_path / "lm"), "feature-extraction")
     assert "pooler_output" not in untrained.outputs
+
+
+def test_the_user_names_the_labels_of_an_inference_model(tmp_path: Path) -> None:
+    """Where its config does not; `verify` is told the same."""
+    source, bundle = tmp_path / "source", tmp_path / "bundle"
+    save_checkpoint(source, "Bert", "ForSequenceClassification", num_labels=3)
+    zero_shot = ["--task", "zero-shot-classification"]
+    named = ["--entailment-label", "LABEL_1", "--contradiction-label", "LABEL_2"]
+    run = CliRunner().invoke
+    unnamed = run(export, [str(source), "--output", str(bundle), *zero_shot])
+    assert unnamed.exit_code == 1
+    assert "LABEL_2: say which it is with --entailment-label NAME" in unnamed.output
+    other = run(export, [str(source), "--output", str(bundle), *named])
+    assert "--contradiction-label are for --task zero-shot-classification" in other.output
+    made = run(export, [str(source), "--output", str(bundle), *zero_shot, *named])
+    assert made.exit_code == 0, made.output
+    manifest = read_manifest(bundle)
+    assert (manifest.entailment_label, manifest.contradiction_label) == (1, 2)
+    assert manifest.problem_type == "single_label_classification"
+    again = run(verify_command, [str(bundle), "--against", str(source), *named])
+    assert again.exit_code == 0, again.output
+    swapped = run(
+        verify_command,
+        [str(bundle), "--against", str(source), named[0], named[3], named[2], named[1]],
+    )
+    assert "entailment_label is 1 in the bundle and 2 in the checkpoint" in swapped.output
+
+
+def test_what_a_checkpoint_calls_its_entities_is_recorded(tmp_path: Path) -> None:
+    naver = {0: "O", 1: "PER-B", 2: "PER-I", 3: "LOC-B", 4: "LOC-I"}
+    save_checkpoint(tmp_path / "source", "Bert", "ForTokenClassification", id2label=naver)
+    head = checkpoint.load(str(tmp_path / "source")).head
+    assert head.label_scheme == LabelScheme(position="suffix", separator="-", letters=("B", "I"))
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"num_labels": 1}, "multi_label_classification"),
+        ({"num_labels": 1, "problem_type": "regression"}, "regression"),
+        (
+            {"num_labels": 1, "problem_type": "single_label_classification"},
+            "multi_label_classification",
+        ),
+        ({"num_labels": 2}, "single_label_classification"),
+        ({"num_labels": 2, "problem_type": "regression"}, "regression"),
+    ],
+)
+def test_scores_are_made_as_transformers_pipeline_makes_them(
+    config: dict[str, Any], problem: str
+) -> None:
+    """A lone logit that is no regression has a sigmoid."""
+    head = describe_head("text-classification", config, {}, None)
+    assert head.problem_type == problem
 
 
 @pytest.mark.parametrize(

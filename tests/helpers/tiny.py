@@ -129,6 +129,12 @@ def _tokenizer(kind: str, pad: int, alphabet: str = "") -> Any:
     )
 
 
+def kind_of_tokenizer(kind: str) -> Tokenizer:
+    """A "wordpiece", "bpe" or "unigram" tokenizer as these checkpoints have it."""
+    tokenizer: Tokenizer = _tokenizer(kind, 0).backend_tokenizer
+    return tokenizer
+
+
 def _letters(alphabet: str) -> list[str]:
     """The common letters, and those of a text in the forms to which tokenizers bring them."""
     forms = unicodedata.normalize("NFD", alphabet.lower()), unicodedata.normalize("NFKC", alphabet)

@@ -26,6 +26,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
         "roberta",
         {"num_labels": 3, "problem_type": "multi_label_classification"},
     ),
+    "lone": ("bert", {"num_labels": 1}),
     "regression": ("xlm-roberta", {"num_labels": 1, "problem_type": "regression"}),
 }
 
@@ -86,9 +87,11 @@ def nli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield served
 
 
+@pytest.mark.parametrize("labels", [["travel", "요리", "politique", "🎉"], ["travel"]])
 @pytest.mark.parametrize("several", [False, True])
-def test_labels_of_ones_own_are_scored_as_transformers_does(nli: Served, *, several: bool) -> None:
-    labels = ["travel", "요리", "politique", "🎉"]
+def test_labels_of_ones_own_are_scored_as_transformers_does(
+    nli: Served, labels: list[str], *, several: bool
+) -> None:
     template = "이 글은 {}에 관한 것이다."
     ready = transformers_pipeline("zero-shot-classification", nli)
     expected = ready(

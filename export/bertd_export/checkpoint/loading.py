@@ -14,6 +14,7 @@ from transformers import AutoConfig
 from bertd_export.checkpoint import tasks
 from bertd_export.checkpoint.adapters import check_adapter, merge_adapter, without_adapter
 from bertd_export.checkpoint.families import check_family
+from bertd_export.checkpoint.labels import NAMES_SAY, InferenceLabels
 from bertd_export.checkpoint.modules import Normalize, Truncate, width_after
 from bertd_export.checkpoint.positions import longest, numbering
 from bertd_export.checkpoint.preflight import (
@@ -165,6 +166,7 @@ def load(
     *,
     revision: str | None = None,
     allow_pickle: bool = False,
+    inference: InferenceLabels = NAMES_SAY,
 ) -> Checkpoint:
     """Load a checkpoint from a folder or from the hub.
 
@@ -173,6 +175,7 @@ def load(
         task: one of :data:`bertd_export.checkpoint.tasks.TASKS`; by default the checkpoint's own.
         revision: branch, tag or commit on the hub.
         allow_pickle: read pickled weights where there are no safetensors; still no code is run.
+        inference: of zero-shot-classification, what its labels are called.
 
     Raises:
         ExportError: it cannot be read, or it asks for something that a bundle cannot do.
@@ -189,7 +192,7 @@ def load(
     found = tasks.find_task(raw, sentence.settings, made_for=sentence.task, requested=task)
     tokenizer = load_tokenizer(sentence.transformer, lower=sentence.lower)
     check_vocabulary(sentence.transformer, tokenizer.tokenizer, int(stated_config.vocab_size))
-    head = tasks.describe_head(found, raw, sentence.settings, tokenizer.mask_token_id)
+    head = tasks.describe_head(found, raw, sentence.settings, tokenizer.mask_token_id, inference)
     _check_types(found, tokenizer, stated_config)
     network, pooler, left = _model(sentence.transformer, found, allow_pickle=allow_pickle)
     plain = found == "feature-extraction"

@@ -1,5 +1,8 @@
 """Options of the commands that read a checkpoint."""
 
+from collections.abc import Callable
+from typing import Any
+
 import click
 
 allow_pickle = click.option(
@@ -8,3 +11,21 @@ allow_pickle = click.option(
     help="Read pytorch_model.bin where there are no safetensors. It is unpickled by a loader that "
     "makes tensors only and runs no code.",
 )
+
+_ENTAILMENT = click.option(
+    "--entailment-label",
+    metavar="NAME",
+    help="Of --task zero-shot-classification: the label that means entailment (default: the one "
+    'that begins with "entail").',
+)
+_CONTRADICTION = click.option(
+    "--contradiction-label",
+    metavar="NAME",
+    help="The label that multi_label weighs against entailment (default: the one that begins with "
+    '"contra", else the one that transformers takes).',
+)
+
+
+def inference_labels(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what the labels of an inference model are called."""
+    return _ENTAILMENT(_CONTRADICTION(command))

@@ -18,11 +18,18 @@ from bertd.bundle import (
     START_LOGITS,
     TOKEN_EMBEDDINGS,
     FirstAxis,
+    LabelScheme,
     ProblemType,
     RankingActivation,
     Task,
 )
 
+from bertd_export.checkpoint.labels import (
+    NAMES_SAY,
+    InferenceLabels,
+    inference_labels,
+    label_scheme,
+)
 from bertd_export.errors import ExportError
 
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -60,6 +67,7 @@ class Head:
     """What the manifest says about a task's logits; see :class:`bertd.bundle.Manifest`."""
 
     labels: tuple[str, ...] = ()
+    label_scheme: LabelScheme | None = None
     problem_type: ProblemType | None = None
     activation: RankingActivation | None = None
     entailment_label: int | None = None
@@ -159,12 +167,12 @@ def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _problem_type(config: Mapping[str, Any], labels: tuple[str, ...]) -> ProblemType:
-    given = config.get("problem_type")
-    if given is None:  # as transformers decides when it trains
-        return "regression" if len(labels) == 1 else "single_label_classification"
+    given = config.get("problem_type") or "single_label_classification"
     for known in _PROBLEM_TYPES:
         if given == known:
-            return known
+            # transformers' pipeline takes the sigmoid of a lone logit that is no regression
+            alone = len(labels) == 1 and known == "single_label_classification"
+            return "multi_label_classification" if alone else known
     raise ExportError(f"problem_type {given!r} is not one of {', '.join(_PROBLEM_TYPES)}")
 
 
@@ -188,27 +196,23 @@ def _activation(
     return "sigmoid" if name == _SIGMOID else "identity"
 
 
-def _entailment(labels: tuple[str, ...]) -> int:
-    found = [i for i, label in enumerate(labels) if label.lower().startswith("entail")]
-    if len(found) != 1 or len(labels) < 2:
-        raise _refusal(
-            "zero-shot-classification needs a natural language inference model with one "
-            f"entailment label; this one has the labels {', '.join(labels)}"
-        )
-    return found[0]
-
-
 def describe_head(
     task: Task,
     config: Mapping[str, Any],
     sentence: Mapping[str, Any],
     mask_token_id: int | None,
+    inference: InferenceLabels = NAMES_SAY,
 ) -> Head:
     """What the manifest records about the task's logits.
 
     Raises:
         ExportError: the checkpoint cannot do the task.
     """
+    if task != "zero-shot-classification" and inference != NAMES_SAY:
+        raise ExportError(
+            "--entailment-label and --contradiction-label are for --task zero-shot-classification, "
+            f"not for {task}"
+        )
     if task in ("feature-extraction", "question-answering"):
         return Head()
     if task == "fill-mask":
@@ -217,9 +221,15 @@ def describe_head(
         return Head(mask_token_id=mask_token_id)
     labels = _labels(config)
     if task == "token-classification":
-        return Head(labels)
+        return Head(labels, label_scheme=label_scheme(labels))
     if task == "zero-shot-classification":
-        return Head(labels, entailment_label=_entailment(labels))
+        entailment, contradiction = inference_labels(labels, inference)
+        return Head(
+            labels,
+            problem_type=_problem_type(config, labels),  # of Classify
+            entailment_label=entailment,
+            contradiction_label=contradiction,
+        )
     if task == "text-ranking":
         if len(labels) != 1:
             raise _refusal(f"text-ranking needs one logit, the model has {len(labels)}")

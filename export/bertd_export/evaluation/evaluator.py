@@ -43,7 +43,9 @@ def _scoring(examples: Examples, checkpoint: Checkpoint) -> Scoring:
     Raises:
         ExportError: a line lacks a field, or a field is not what the task needs.
     """
-    return _KINDS[checkpoint.head.problem_type or checkpoint.task](examples, checkpoint)
+    classifies = checkpoint.task == "text-classification"
+    kind = checkpoint.head.problem_type if classifies else None
+    return _KINDS[kind or checkpoint.task](examples, checkpoint)
 
 
 class Evaluator:

@@ -8,10 +8,10 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 import numpy as np
+from bertd.bundle import LabelScheme, tags
 from bertd.bundle.arrays import Float64Array
 
 Labels = AbstractSet[Hashable]
-OUTSIDE = "O"
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -63,27 +63,25 @@ def macro_f1(expected: Sequence[Labels], predicted: Sequence[Labels]) -> float:
     return float(np.mean(each)) if each else 1.0
 
 
-def entities(tags: Sequence[str]) -> set[TaggedSpan]:
-    """The entities that the tags of words name.
+def entities(labels: Sequence[str], scheme: LabelScheme | None) -> set[TaggedSpan]:
+    """The entities that the labels of words name, as conlleval and seqeval read them.
 
-    ``B-X`` begins an entity of X and ``I-X`` continues it, as in CoNLL; an ``I-X`` that continues
-    nothing begins one, as its evaluation script has it. A tag without such a prefix, a part of
-    speech for instance, is an entity of one word; ``O`` is none.
+    A label without a letter, a part of speech for instance, is an entity of one word.
+
+    Args:
+        labels: of the words in order.
+        scheme: of the model's labels; None for bare names.
     """
     found: list[TaggedSpan] = []
-    for place, tag in enumerate(tags):
-        prefix, dash, label = tag.partition("-")
-        if tag == OUTSIDE:
-            continue
-        if not dash or prefix not in {"B", "I"}:
-            found.append(TaggedSpan(tag, place, place))
-            continue
-        before = found[-1] if found else None
-        previous = tags[place - 1] if place else OUTSIDE
-        if prefix == "I" and before and previous in {f"B-{label}", f"I-{label}"}:
-            found[-1] = before._replace(last=place)
-        else:
-            found.append(TaggedSpan(label, place, place))
+    before = tags.Tag("", "outside")
+    for place, label in enumerate(labels):
+        tag = tags.read(label, scheme)
+        bare = tag.name == label
+        if tag.role != "outside" and (bare or tags.begins(tag, before)):
+            found.append(TaggedSpan(tag.name, place, place))
+        elif tag.role != "outside":
+            found[-1] = found[-1]._replace(last=place)
+        before = tag
     return set(found)
 
 

@@ -148,7 +148,9 @@ class ZeroShot:
 
     def __init__(self, examples: Examples, checkpoint: Checkpoint) -> None:
         encode = Encoder(checkpoint, cut="only_first")
-        self._entailment = checkpoint.head.entailment_label or 0
+        head = checkpoint.head
+        self._entailment = head.entailment_label or 0
+        self._contradiction = head.contradiction_label or 0
         self._texts: list[TokenizedText] = []
         self._counts: list[int] = []
         self._labels: list[int] = []
@@ -169,5 +171,7 @@ class ZeroShot:
     def measure(self, predict: Predict) -> EvaluationResult:
         """Score the graph behind `predict`."""
         logits = np.split(joined_logits(predict, self._texts), np.cumsum(self._counts)[:-1])
-        scores = [heads.zero_shot_scores(rows, self._entailment) for rows in logits]
+        scores = [
+            heads.zero_shot_scores(rows, self._entailment, self._contradiction) for rows in logits
+        ]
         return accuracy([int(each.argmax()) for each in scores], self._labels)

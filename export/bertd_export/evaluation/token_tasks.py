@@ -3,6 +3,7 @@
 import numpy as np
 import tokenizers
 from bertd.bundle import END_LOGITS, LOGITS, START_LOGITS, heads
+from bertd.bundle.tags import OUTSIDE
 
 from bertd_export.checkpoint.loading import Checkpoint
 from bertd_export.checkpoint.texts import TextOutputs, TokenizedText
@@ -29,6 +30,7 @@ class Tags:
     def __init__(self, examples: Examples, checkpoint: Checkpoint) -> None:
         encode = Encoder(checkpoint)
         self._names = checkpoint.head.labels
+        self._scheme = checkpoint.head.label_scheme
         self._texts: list[TokenizedText] = []
         self._places: list[list[int | None]] = []
         self._tags: list[list[str]] = []
@@ -44,17 +46,18 @@ class Tags:
 
     def measure(self, predict: Predict) -> EvaluationResult:
         """Score the graph behind `predict`."""
+        outside = self._scheme.outside if self._scheme else OUTSIDE
         found = []
         for answer, places in zip(predict(self._texts), self._places, strict=True):
             best, _ = heads.token_labels(answer[LOGITS])
-            found.append([metrics.OUTSIDE if n is None else self._names[best[n]] for n in places])
+            found.append([outside if n is None else self._names[best[n]] for n in places])
         pairs = [
             [float(a == b) for a, b in zip(tags, guess, strict=True)]
             for tags, guess in zip(self._tags, found, strict=True)
         ]
         f1 = metrics.micro_f1(
-            [metrics.entities(tags) for tags in self._tags],
-            [metrics.entities(tags) for tags in found],
+            [metrics.entities(tags, self._scheme) for tags in self._tags],
+            [metrics.entities(tags, self._scheme) for tags in found],
         )
         return EvaluationResult(
             {"entity_f1": f1, "accuracy": float(np.mean(np.concatenate(pairs)))},

@@ -177,14 +177,13 @@ def _classes(checkpoint: Checkpoint) -> Reference:
     return _transformers('pipeline("text-classification")', texts, answer)
 
 
-def compares_alone(entailment: int | None, contradiction: int | None) -> bool:
+def compares_alone(entailment: int | None, contradiction: int | None, labels: int) -> bool:
     """Whether transformers' pipeline weighs entailment against the label that contradicts.
 
     Where `multi_label` is asked for, it takes the first label, or the last where entailment is the
     first, whatever their names say; a bundle goes by the names.
     """
-    first = -1 if entailment == 0 else 0
-    return contradiction is None or contradiction == first
+    return contradiction == (labels - 1 if entailment == 0 else 0)
 
 
 def _zero_shot(checkpoint: Checkpoint) -> Reference:
@@ -195,7 +194,7 @@ def _zero_shot(checkpoint: Checkpoint) -> Reference:
         for number in range(len(head.labels))
     }
     pipe = _pipeline("zero-shot-classification", checkpoint)
-    alone = compares_alone(head.entailment_label, head.contradiction_label)
+    alone = compares_alone(head.entailment_label, head.contradiction_label, len(head.labels))
 
     def answer(one: RawText) -> Answer:
         scores = {}

@@ -107,7 +107,8 @@ def _zero_shot(model: SyncModel, texts: Sequence[RawText], _: str | None) -> Out
     given = [one.text for one in texts]
     found = model.classify_zero_shot_each(given, HYPOTHESES)
     together = _outcomes(found, lambda labels: {one.label: _value(one.score) for one in labels})
-    if not compares_alone(model.manifest.entailment_label, model.manifest.contradiction_label):
+    named = model.manifest
+    if not compares_alone(named.entailment_label, named.contradiction_label, len(named.labels)):
         return together
     found = model.classify_zero_shot_each(given, HYPOTHESES, multi_label=True)
     alone = _outcomes(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bertd_export.checkpoint.options import allow_pickle
+from bertd_export.checkpoint.options import allow_pickle, inference_labels
 
 if TYPE_CHECKING:
     from bertd_export.verification.graph_summary import GraphSummary, Value
@@ -141,6 +141,7 @@ def _print(title: str, lines: list[tuple[str, str]]) -> None:
     help="Branch, tag or commit of a hub id.  [default: the commit in the manifest]",
 )
 @allow_pickle
+@inference_labels
 def verify(bundle: Path, model: str, **options: Any) -> None:
     """Repeat BUNDLE's comparison with PyTorch on this machine.
 
@@ -150,11 +151,13 @@ def verify(bundle: Path, model: str, **options: Any) -> None:
     """
     from bertd.bundle import BundleError
 
+    from bertd_export.checkpoint.labels import InferenceLabels
     from bertd_export.errors import ExportError
     from bertd_export.verification.verify import verify as verify_bundle
 
+    labels = options.pop("entailment_label"), options.pop("contradiction_label")
     try:
-        found = verify_bundle(bundle, model, **options)
+        found = verify_bundle(bundle, model, **options, inference=InferenceLabels(*labels))
     except (BundleError, ExportError) as error:
         raise click.ClickException(str(error)) from error
     for output, parity in found.parity.items():

@@ -26,6 +26,7 @@ from bertd.bundle import (
 
 from bertd_export.bundle import describe
 from bertd_export.checkpoint.families import attention_calls
+from bertd_export.checkpoint.labels import NAMES_SAY, InferenceLabels
 from bertd_export.checkpoint.loading import Checkpoint, load
 from bertd_export.errors import ExportError
 from bertd_export.graph.fusion import check_fusion
@@ -115,6 +116,7 @@ def verify(  # noqa: PLR0913 - all but two are options by keyword
     tolerance: float | None = None,
     min_cosine: float | None = None,
     provider: str = CPU,
+    inference: InferenceLabels = NAMES_SAY,
 ) -> Verification:
     """Compare a bundle with a checkpoint.
 
@@ -128,6 +130,7 @@ def verify(  # noqa: PLR0913 - all but two are options by keyword
         min_cosine: the least mean cosine of int8 and fp16; by default that of an export, with a
             tenth more distance from 1 for another machine.
         provider: what runs the graph, in ONNX Runtime's name.
+        inference: of zero-shot-classification, what the labels were called at export.
 
     Raises:
         BundleError: the folder is no bundle, or a file in it was altered.
@@ -139,7 +142,13 @@ def verify(  # noqa: PLR0913 - all but two are options by keyword
     if revision is None and model == manifest.source.name and not Path(model).is_dir():
         revision = manifest.source.revision
     with quiet():
-        checkpoint = load(model, manifest.task, revision=revision, allow_pickle=allow_pickle)
+        checkpoint = load(
+            model,
+            manifest.task,
+            revision=revision,
+            allow_pickle=allow_pickle,
+            inference=inference,
+        )
     _check_fit(manifest, checkpoint)
     _check_tokenizer(folder, checkpoint)
     graph = folder / GRAPH_NAME

@@ -9,6 +9,7 @@
     positions   how their tokens are numbered
     prompts     which of them pooling leaves out
     heads       from its logits to answers
+    tags        what the labels of token-classification say
 """
 
 from bertd.bundle.manifest import (
@@ -39,6 +40,7 @@ from bertd.bundle.manifest import (
     FileRecord,
     FirstAxis,
     HalfPrecision,
+    LabelScheme,
     Manifest,
     Parity,
     Pooling,
@@ -89,6 +91,7 @@ __all__ = [
     "FileRecord",
     "FirstAxis",
     "HalfPrecision",
+    "LabelScheme",
     "Manifest",
     "Parity",
     "Pooling",

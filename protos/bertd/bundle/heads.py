@@ -76,21 +76,25 @@ def ranking_scores(logits: Float32Array, activation: RankingActivation) -> Float
 
 
 def zero_shot_scores(
-    logits: Float32Array, entailment_label: int, *, multi_label: bool = False
+    logits: Float32Array,
+    entailment_label: int,
+    contradiction_label: int,
+    *,
+    multi_label: bool = False,
 ) -> Float32Array:
     """Scores of the candidate labels of one text, `[labels]`.
 
     Args:
         logits: of the pairs (text, hypothesis about a label), `[labels, NLI labels]`.
         entailment_label: index of entailment among the NLI labels.
+        contradiction_label: index of what is weighed against it.
         multi_label: judge each label alone, entailment against contradiction, rather than
-            share one probability among all. Contradiction is the last NLI label, or the first
-            where entailment is not it, as in transformers' pipeline.
+            share one probability among all. A single label is always judged so, as in
+            transformers' pipeline.
     """
-    if not multi_label:
+    if not multi_label and len(logits) > 1:
         return softmax(logits[:, entailment_label])
-    contradiction = -1 if entailment_label == 0 else 0
-    return softmax(logits[:, [contradiction, entailment_label]])[:, 1]
+    return softmax(logits[:, [contradiction_label, entailment_label]])[:, 1]
 
 
 def token_labels(logits: Float32Array) -> tuple[Int64Array, Float32Array]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -72,7 +72,7 @@ _NEEDS: dict[Task, tuple[str, ...]] = {
     "token-classification": ("labels",),
     "question-answering": (),
     "fill-mask": ("mask_token_id",),
-    "zero-shot-classification": ("labels", "entailment_label"),
+    "zero-shot-classification": ("labels", "entailment_label", "contradiction_label"),
 }
 
 
@@ -176,6 +176,19 @@ class SparseRules(_Record):
     )
 
 
+class LabelScheme(_Record):
+    """How the labels of token-classification say where an entity begins and ends."""
+
+    position: Literal["prefix", "suffix"] = Field(
+        description="where the letter stands: B-PER or PER-B"
+    )
+    separator: str = Field(min_length=1, max_length=1, description="between letter and name")
+    letters: tuple[Annotated[str, Field(pattern="^[BILMEUSWbilmeusw]$")], ...] = Field(
+        min_length=1, description="those that the labels have (see bertd.bundle.tags)"
+    )
+    outside: str = Field(default="O", description="label of what belongs to no entity")
+
+
 class Source(_Record):
     """Where the checkpoint came from."""
 
@@ -212,6 +225,9 @@ class Manifest(_Record):
     pooling: tuple[Pooling, ...] = ()
     normalized: bool = False
     labels: tuple[str, ...] = Field(default=(), description="names of the logits, in order")
+    label_scheme: LabelScheme | None = Field(
+        default=None, description="of token-classification; None where labels are bare names"
+    )
     problem_type: ProblemType | None = Field(
         default=None, description="how the logits of text-classification become scores"
     )
@@ -260,6 +276,7 @@ class Manifest(_Record):
             "problem_type": self.problem_type is not None,
             "activation": self.activation is not None,
             "entailment_label": self.entailment_label is not None,
+            "contradiction_label": self.contradiction_label is not None,
             "mask_token_id": self.mask_token_id is not None,
         }
         if (self.quantization is not None) != (self.precision == "int8"):

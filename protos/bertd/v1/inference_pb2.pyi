@@ -117,7 +117,7 @@ class _AggregationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Aggregati
     AGGREGATION_SIMPLE: _Aggregation.ValueType  # 2
     """Neighbouring tokens of one entity together; the score is their mean."""
     AGGREGATION_FIRST: _Aggregation.ValueType  # 3
-    """As SIMPLE, where a word has the label of its first token."""
+    """As SIMPLE, where a word, as the tokenizer splits them, has the label of its first token."""
     AGGREGATION_AVERAGE: _Aggregation.ValueType  # 4
     """As SIMPLE, where a word has the label with the highest mean score over its tokens."""
     AGGREGATION_MAX: _Aggregation.ValueType  # 5
@@ -133,7 +133,7 @@ AGGREGATION_NONE: Aggregation.ValueType  # 1
 AGGREGATION_SIMPLE: Aggregation.ValueType  # 2
 """Neighbouring tokens of one entity together; the score is their mean."""
 AGGREGATION_FIRST: Aggregation.ValueType  # 3
-"""As SIMPLE, where a word has the label of its first token."""
+"""As SIMPLE, where a word, as the tokenizer splits them, has the label of its first token."""
 AGGREGATION_AVERAGE: Aggregation.ValueType  # 4
 """As SIMPLE, where a word has the label with the highest mean score over its tokens."""
 AGGREGATION_MAX: Aggregation.ValueType  # 5
@@ -937,7 +937,9 @@ class ZeroShotClassifyRequest(_message.Message):
     characters. Default: "This example is {}."
     """
     multi_label: _builtins.bool
-    """Whether each label is judged by itself; else all share one probability."""
+    """Whether each label is judged by itself, as a single one always is; else all share one
+    probability.
+    """
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The texts, UTF-8, at least one. Texts times labels count as inputs of the call."""

@@ -91,7 +91,8 @@ async def classify_zero_shot(  # noqa: PLR0913 - the choices of one call
         caller: how long they wait.
         hypothesis_template: with one `{}` where the label goes; at most
             :data:`LONGEST_TEMPLATE` characters.
-        multi_label: each label is judged by itself; else all share one probability.
+        multi_label: each label is judged by itself, entailment against contradiction; else all
+            share one probability, if there are several.
 
     Raises:
         RequestError: the call as a whole cannot be answered.
@@ -125,9 +126,8 @@ async def classify_zero_shot(  # noqa: PLR0913 - the choices of one call
     fit = replace(fit, first_only=True, second_only=False)
     replies = await ask(model, pairs, fit, caller, TaskQuery((bundle.LOGITS,), conclude))
     count = len(labels)
-    entailment = model.manifest.entailment_label or 0
     return [
-        _together(replies[start : start + count], labels, entailment, multi_label=multi_label)
+        _together(replies[start : start + count], labels, model.manifest, multi_label=multi_label)
         for start in range(0, len(replies), count)
     ]
 
@@ -175,7 +175,7 @@ def _check_labels(labels: Sequence[str], template: str) -> None:
 def _together(
     replies: Sequence[Reply[Float32Array]],
     labels: Sequence[str],
-    entailment: int,
+    manifest: bundle.Manifest,
     *,
     multi_label: bool,
 ) -> Reply[list[LabelScore]]:
@@ -186,7 +186,12 @@ def _together(
         if isinstance(reply.outcome, RequestError):
             return Reply(reply.outcome, reply.tokens)
         logits.append(reply.outcome)
-    scores = heads.zero_shot_scores(np.stack(logits), entailment, multi_label=multi_label)
+    scores = heads.zero_shot_scores(
+        np.stack(logits),
+        manifest.entailment_label or 0,
+        manifest.contradiction_label or 0,
+        multi_label=multi_label,
+    )
     return Reply(
         _best(labels, scores), longest.tokens, longest.read, longest.windows, longest.trace
     )

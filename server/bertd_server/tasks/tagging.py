@@ -5,18 +5,24 @@
     tokens with probabilities ──words?──> labelled pieces ──group──> entities
                                  first, average, max: one label for each word
                                  none, simple: one for each token
+
+Words are the tokenizer's own. Where the pipeline gives an entity the blank before it, or calls a
+blank an entity, entities here begin and end with a character; those of words are disjoint.
 """
 
 from __future__ import annotations
 
+import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from bertd import bundle
 from bertd.bundle import heads
 from bertd.bundle.arrays import Float32Array
+from bertd.bundle.tags import Tag, begins, read
 from tokenizers import Tokenizer
 
 from bertd_server.engine.engine import GraphOutputs
@@ -27,7 +33,10 @@ from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 Aggregation = Literal["none", "simple", "first", "average", "max"]
 
-_OUTSIDE = "O"
+_METASPACE = "▁"
+_JOINERS = "\u200c\u200d"  # zero width, inside words and emoji
+# With those that SentencePiece's normalisation makes spaces of.
+_BLANKS = "".join(filter(str.isspace, map(chr, range(sys.maxunicode)))) + "\u200b\ufeff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +44,7 @@ class Entity:
     """An entity, or a token where nothing is aggregated.
 
     Attributes:
-        label: without its "B-" or "I-" where tokens are aggregated.
+        label: where tokens are aggregated the name alone, without the "B" of "B-PER".
         score: its probability; of several tokens or words, the mean.
         start: first code point in the text.
         end: after the last one.
@@ -51,13 +60,23 @@ class Entity:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A token, or a word of several."""
+    """A token, or a word of several.
+
+    Attributes:
+        scores: of each label.
+        stretch: the code points that the tokenizer gives it.
+        start: its first character.
+        end: after its last one; equal to `start` if it has none but blanks.
+        word: as it is written.
+        goes_on: with the word that the piece before it belongs to.
+    """
 
     scores: Float32Array
+    stretch: tuple[int, int]
     start: int
     end: int
     word: str
-    goes_on: bool = False  # with the word that the piece before it belongs to
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +84,21 @@ class _Labelled:
     """A piece with its label."""
 
     label: str
+    tag: Tag
     score: float
     piece: _Piece
+
+
+@dataclass(frozen=True, slots=True)
+class _Labels:
+    """The labels of a model, and what each says."""
+
+    names: Sequence[str]
+    tags: Sequence[Tag]
+
+    def best(self, piece: _Piece) -> _Labelled:
+        best = int(piece.scores.argmax())
+        return _Labelled(self.names[best], self.tags[best], float(piece.scores[best]), piece)
 
 
 async def tag(  # noqa: PLR0913 - the choices of one call
@@ -95,12 +127,14 @@ async def tag(  # noqa: PLR0913 - the choices of one call
     """
     require(model, "TagTokens", "token-classification")
 
+    names = model.manifest.labels
+    labels = _Labels(names, [read(name, model.manifest.label_scheme) for name in names])
+
     def conclude(reading: Reading, outputs: Sequence[GraphOutputs]) -> list[Entity]:
         logits = np.concatenate([each[bundle.LOGITS] for each in outputs])
         places, rows = owners(reading)
         pieces = _pieces(model.tokenizer, reading, places.tolist(), heads.softmax(logits[rows]))
-        found = _entities(model.tokenizer, pieces, model.manifest.labels, aggregation)
-        return [one for one in found if include_outside or one.label != _OUTSIDE]
+        return _entities(model.tokenizer, pieces, labels, aggregation, outside=include_outside)
 
     query = TaskQuery((bundle.LOGITS,), conclude, offsets=True)
     return await ask(model, texts, fit, caller, query)
@@ -113,20 +147,48 @@ def _pieces(
     encoding = reading.encoding
     text = reading.source
     special, offsets, ids = encoding.special_tokens_mask, encoding.offsets, encoding.ids
+    words = encoding.word_ids
     unknown = _unknown(tokenizer)
-    knows_words = bool(getattr(tokenizer.model, "continuing_subword_prefix", None))
+    word: int | None = None  # that the last token belongs to
+    written, last = False, 0  # whether it has a character yet, and after its last one
+    torn = False  # whether a mark on a letter was taken for a word
     for row, place in enumerate(places):
         if special[place]:
             continue
-        start, end = offsets[place]
+        begin, stop = offsets[place]
         token = tokenizer.id_to_token(ids[place]) or ""
         if ids[place] == unknown:
-            yield _Piece(scores[row], start, end, text[start:end])
-        elif knows_words:  # the prefix makes the token longer than what it stands for
-            yield _Piece(scores[row], start, end, token, len(token) != end - start)
-        else:
-            inside = start > 0 and " " not in text[start - 1 : start + 1]
-            yield _Piece(scores[row], start, end, token, inside)
+            token = text[begin:stop]
+        start, end = _characters(text, begin, stop, token)
+        # Of a tokenizer that splits no words, what begins with a blank begins one.
+        goes_on = words[place] == word and not (written and text[begin:stop][:1].isspace())
+        if not goes_on and last == start < end:  # byte-level ones split at such marks
+            marked = _is_mark(text[start])
+            torn = marked or (torn and text[start].isalpha())
+            goes_on = torn and written
+        elif not goes_on:
+            torn = False
+        word = words[place]
+        written = start < end or (goes_on and written)
+        last = end if start < end else last
+        yield _Piece(scores[row], (begin, stop), start, end, token, goes_on)
+
+
+def _characters(text: str, begin: int, stop: int, token: str) -> tuple[int, int]:
+    """What a token covers without the blanks at its ends; nothing if it is but a word's mark.
+
+    A word's mark alone has the offsets of the blank that it stands for, or of what follows it.
+    """
+    stretch = text[begin:stop]
+    if not token.strip(_METASPACE) and token != stretch:
+        return stop, stop
+    start = stop - len(stretch.lstrip(_BLANKS))
+    return start, max(start, begin + len(stretch.rstrip(_BLANKS)))
+
+
+def _is_mark(character: str) -> bool:
+    """Whether it stands on, or ties together, the letters beside it."""
+    return unicodedata.category(character)[0] == "M" or character in _JOINERS
 
 
 def _unknown(tokenizer: Tokenizer) -> int | None:
@@ -141,23 +203,28 @@ def _unknown(tokenizer: Tokenizer) -> int | None:
 
 
 def _entities(
-    tokenizer: Tokenizer, pieces: Iterable[_Piece], labels: Sequence[str], aggregation: Aggregation
+    tokenizer: Tokenizer,
+    pieces: Iterable[_Piece],
+    labels: _Labels,
+    aggregation: Aggregation,
+    *,
+    outside: bool,
 ) -> list[Entity]:
-    if aggregation in {"none", "simple"}:
-        labelled = [_label(piece, piece.scores, labels) for piece in pieces]
-    else:
-        labelled = [_of_word(tokenizer, word, labels, aggregation) for word in _words(pieces)]
     if aggregation == "none":
         return [
-            Entity(one.label, one.score, one.piece.start, one.piece.end, one.piece.word)
-            for one in labelled
+            Entity(one.label, one.score, *one.piece.stretch, one.piece.word)
+            for one in map(labels.best, pieces)
+            if outside or one.tag.role != "outside"
         ]
-    return [_joined(tokenizer, group) for group in _groups(labelled)]
-
-
-def _label(piece: _Piece, scores: Float32Array, labels: Sequence[str]) -> _Labelled:
-    best = int(scores.argmax())
-    return _Labelled(labels[best], float(scores[best]), piece)
+    if aggregation != "simple":
+        pieces = _apart(_as_piece(tokenizer, word, aggregation) for word in _words(pieces))
+    groups = (
+        group
+        for group in _groups(map(labels.best, pieces))
+        if outside or group[0].tag.role != "outside"
+    )
+    entities = (_joined(tokenizer, group) for group in groups)
+    return [entity for entity in entities if entity.start < entity.end]
 
 
 def _words(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
@@ -171,25 +238,33 @@ def _words(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
         yield word
 
 
-def _of_word(
-    tokenizer: Tokenizer, word: Sequence[_Piece], labels: Sequence[str], aggregation: Aggregation
-) -> _Labelled:
-    """One label for a word of several tokens."""
+def _as_piece(tokenizer: Tokenizer, word: Sequence[_Piece], aggregation: Aggregation) -> _Piece:
+    """A word of several tokens."""
     if aggregation == "first":
         scores = word[0].scores
     elif aggregation == "max":
         scores = max((piece.scores for piece in word), key=lambda each: float(each.max()))
     else:
         scores = np.mean([piece.scores for piece in word], axis=0, dtype=np.float32)
+    start, end = _extent(word)
     text = written(tokenizer, [piece.word for piece in word])
-    return _label(_Piece(scores, word[0].start, word[-1].end, text), scores, labels)
+    return _Piece(scores, (start, end), start, end, text)
+
+
+def _apart(words: Iterable[_Piece]) -> Iterator[_Piece]:
+    """Words that do not overlap, none of blanks: of a character of several, the first has it."""
+    last = 0
+    for word in words:
+        if word.start < word.end > last:
+            yield replace(word, start=max(word.start, last))
+            last = word.end
 
 
 def _groups(labelled: Iterable[_Labelled]) -> Iterator[list[_Labelled]]:
-    """Neighbours of one entity: the same label, and none but the first begins one."""
+    """Neighbours of one entity."""
     group: list[_Labelled] = []
     for one in labelled:
-        if group and (one.label.startswith("B-") or _kind(one.label) != _kind(group[-1].label)):
+        if group and begins(one.tag, group[-1].tag) and not _repeats(one, group[-1]):
             yield group
             group = []
         group.append(one)
@@ -197,19 +272,26 @@ def _groups(labelled: Iterable[_Labelled]) -> Iterator[list[_Labelled]]:
         yield group
 
 
-def _kind(label: str) -> str:
-    """A label without "B-" or "I-"."""
-    return label[2:] if label.startswith(("B-", "I-")) else label
+def _repeats(one: _Labelled, before: _Labelled) -> bool:
+    """Whether a token has the "S" or "E" of its whole word, which the token before had too."""
+    return one.piece.goes_on and one.tag == before.tag and one.tag.role in ("end", "single")
 
 
 def _joined(tokenizer: Tokenizer, group: Sequence[_Labelled]) -> Entity:
+    start, end = _extent([one.piece for one in group])
     return Entity(
-        label=group[0].label.split("-", 1)[-1],
+        label=group[0].label if group[0].tag.role == "outside" else group[0].tag.name,
         score=float(np.mean([one.score for one in group])),
-        start=group[0].piece.start,
-        end=group[-1].piece.end,
+        start=start,
+        end=end,
         word=written(tokenizer, [one.piece.word for one in group]),
     )
+
+
+def _extent(pieces: Sequence[_Piece]) -> tuple[int, int]:
+    """From the first character of pieces to after their last; empty if they have none."""
+    filled = [piece for piece in pieces if piece.start < piece.end] or pieces[:1]
+    return filled[0].start, filled[-1].end
 
 
 def written(tokenizer: Tokenizer, tokens: Sequence[str]) -> str:

@@ -75,6 +75,15 @@ class Pretokenized:
             for none, which in zip(special.tolist(), text.tolist(), strict=True)
         ]
 
+    @cached_property
+    def word_ids(self) -> list[int | None]:
+        """Number of each token's word; None for special ones. The vocabulary marks beginnings."""
+        word, found = -1, list[int | None]()
+        for token, special in zip(self.tokens, self.special_tokens_mask, strict=True):
+            word += word < 0 or bool(special) or _read(self.tokenizer, token)[0]
+            found.append(None if special else word)
+        return found
+
     @property
     def has_pair(self) -> bool:
         """Whether tokens of a second text are there."""

@@ -32,14 +32,17 @@ def test_the_activation_chooses_the_ranking_score() -> None:
     close(heads.ranking_scores(LOGITS[:, :1], "identity"), tensor)
 
 
-@pytest.mark.parametrize(("entailment", "contradiction"), [(0, 4), (2, 0)])
+@pytest.mark.parametrize(("entailment", "contradiction"), [(0, 4), (2, 0), (1, 2)])
 def test_zero_shot_scores_share_or_stand_alone(entailment: int, contradiction: int) -> None:
+    """A single candidate has nothing to share with, and stands alone whatever is asked."""
     tensor = torch.from_numpy(LOGITS)
-    close(heads.zero_shot_scores(LOGITS, entailment), tensor[:, entailment].softmax(0))
+    alone = tensor[:, [contradiction, entailment]].softmax(-1)[:, 1]
     close(
-        heads.zero_shot_scores(LOGITS, entailment, multi_label=True),
-        tensor[:, [contradiction, entailment]].softmax(-1)[:, 1],
+        heads.zero_shot_scores(LOGITS, entailment, contradiction),
+        tensor[:, entailment].softmax(0),
     )
+    close(heads.zero_shot_scores(LOGITS, entailment, contradiction, multi_label=True), alone)
+    close(heads.zero_shot_scores(LOGITS[:1], entailment, contradiction), alone[:1])
 
 
 def test_token_labels_are_the_most_probable() -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from bertd_export.checkpoint.labels import label_scheme
 from bertd_export.errors import ExportError
 from bertd_export.evaluation import metrics
 from bertd_export.evaluation.examples import read_examples
@@ -38,7 +39,7 @@ def test_f1_of_label_sets() -> None:
     ],
 )
 def test_entities_of_tags(tags: list[str], expected: set[TaggedSpan]) -> None:
-    assert metrics.entities(tags) == expected
+    assert metrics.entities(tags, label_scheme(["O", "B-PER", "I-PER", "NOUN"])) == expected
 
 
 def test_answers_are_compared_as_squad_does() -> None:
