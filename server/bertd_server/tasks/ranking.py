@@ -15,13 +15,14 @@ from bertd_server.tasks.classification import ScoreFunction, scored
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 
-async def score_pairs(
+async def score_pairs(  # noqa: PLR0913 - options by keyword
     model: Model,
     pairs: Sequence[Input],
     fit: Fit = FIT,
     caller: CallContext = NO_DEADLINE,
     *,
     score_function: ScoreFunction = "default",
+    prompt_name: str | None = None,
 ) -> list[Reply[float]]:
     """Score pairs of query and document: the higher the more relevant, in order.
 
@@ -33,6 +34,8 @@ async def score_pairs(
         fit: what to do with long documents.
         caller: how long they wait.
         score_function: how a logit becomes a score; the default is the model's activation.
+        prompt_name: a prompt of the model, put before the query alone; None for its default, "" for
+            none.
 
     Raises:
         RequestError: the call as a whole cannot be answered.
@@ -49,4 +52,5 @@ async def score_pairs(
         )
         return float(scores.max())
 
-    return await ask(model, pairs, fit, caller, TaskQuery((bundle.LOGITS,), conclude))
+    query = TaskQuery((bundle.LOGITS,), conclude, prompt=model.prompt(prompt_name))
+    return await ask(model, pairs, fit, caller, query)

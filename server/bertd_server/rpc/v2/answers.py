@@ -69,7 +69,8 @@ async def _embed(asked: Asked) -> OutputTensors:
         outputs |= await offloaded(lambda: columns.padded(tokens), parts=sum(map(_length, tokens)))
         outputs |= columns.counts(replies)
     if not of_tokens or "sentence_embedding" in asked.wanted:
-        vectors = await embedding.embed(model, inputs, fit, caller, prompt_name=name)
+        form = parameters.vector_format(asked.options)
+        vectors = await embedding.embed(model, inputs, fit, caller, prompt_name=name, form=form)
         found = _values(asked, vectors)
         outputs |= {"sentence_embedding": numbers("sentence_embedding", np.stack(found))}
         outputs |= columns.counts(vectors)
@@ -120,6 +121,7 @@ async def _rank(asked: Asked) -> OutputTensors:
         parameters.fit(asked.options, second_only=True),
         asked.caller,
         score_function=asked.options.get("score_function", "default"),
+        prompt_name=asked.options.get("prompt_name"),
     )
     scores = np.array(_values(asked, replies), np.float32)[:, None]
     return {"score": numbers("score", scores), **columns.counts(replies)}
@@ -167,9 +169,14 @@ async def _find_answers(asked: Asked) -> OutputTensors:
 
 
 async def _fill(asked: Asked) -> OutputTensors:
-    count = asked.options.get("top_k", filling.CANDIDATES)
+    options, count = asked.options, asked.options.get("top_k", filling.CANDIDATES)
     replies = await filling.fill_masks(
-        asked.model, asked.given.inputs, parameters.fit(asked.options), asked.caller, top_k=count
+        asked.model,
+        asked.given.inputs,
+        parameters.fit(options),
+        asked.caller,
+        top_k=count,
+        targets=parameters.json_strings("targets", options.get("targets", "[]")),
     )
     found = _values(asked, replies)
     rows = await offloaded(

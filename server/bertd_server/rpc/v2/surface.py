@@ -15,6 +15,7 @@ from bertd.bundle import Manifest, Task
 from bertd_server.rpc.v2.parameters import READING, WAITING, WINDOWS, Parameter
 from bertd_server.rpc.v2.tensors import BYTES, FP32, INT64, TEXT
 from bertd_server.rpc.v2.tensors import TOKENS as TOKEN_TYPES
+from bertd_server.tasks.vectors import DTYPES
 
 FIRST = ("text", "question", "query")
 SECOND = ("text_pair", "context", "document")
@@ -94,6 +95,7 @@ _SCORES = Parameter(
     "how logits become scores; as the checkpoint says by default",
     choices=("default", "softmax", "sigmoid", "none"),
 )
+_PROMPT = {"prompt_name": Parameter(str, "a prompt of the model; empty for none")}
 _LABELLED = {
     "label": TensorSpec(BYTES, (ANY,), "the best labels, top_k of them, best first"),
     "score": TensorSpec(FP32, (ANY,), "their scores"),
@@ -116,7 +118,16 @@ def _embedding(manifest: Manifest) -> Surface:
         {
             **WAITING,
             **WINDOWS,
-            "prompt_name": Parameter(str, "a prompt of the model; empty for none"),
+            **_PROMPT,
+            "dimensions": Parameter(
+                int, "first values of sentence_embedding; all by default", least=1
+            ),
+            "output_dtype": Parameter(
+                str, "as which numbers sentence_embedding is given", choices=DTYPES
+            ),
+            "ranges": Parameter(
+                str, "of int8 and uint8, a JSON list: lowest and highest, numbers or lists of them"
+            ),
         },
     )
 
@@ -158,7 +169,7 @@ def _ranking(_manifest: Manifest) -> Surface:
         {**_TEXT, **_PAIR, **_TOKENS},
         {"score": TensorSpec(FP32, (1,), "relevance: the higher the more relevant")},
         _COUNTS,
-        {**WAITING, **WINDOWS, "score_function": function},
+        {**WAITING, **WINDOWS, **_PROMPT, "score_function": function},
     )
 
 
@@ -216,6 +227,7 @@ def _filling(_manifest: Manifest) -> Surface:
             **WAITING,
             **READING,
             "top_k": Parameter(int, "tokens for each mask, best first; 5 by default", least=1),
+            "targets": Parameter(str, "a JSON list of single tokens to choose from"),
         },
     )
 
