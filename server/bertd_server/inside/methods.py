@@ -44,7 +44,7 @@ from bertd_server.tasks.embedding import TokenVectors
 from bertd_server.tasks.filling import Mask
 from bertd_server.tasks.sparse import SparseVector
 from bertd_server.tasks.tagging import Aggregation, Entity
-from bertd_server.tasks.vectors import Quantizer, Vector
+from bertd_server.tasks.vectors import Vector, VectorFormatter
 from bertd_server.tokenization.reader import Input, texts_of
 from bertd_server.tokenization.tokens import Token, tokens_of
 
@@ -82,8 +82,10 @@ async def _embed(model: Model, texts: Sequence[str], **how: Unpack[VectorOptions
     if rows:
         return np.stack(rows)
     manifest = model.manifest
-    quantizer = Quantizer.of(vector_format(how), manifest.dimensions, normalize=manifest.normalized)
-    return quantizer.empty()
+    formatter = VectorFormatter.of(
+        vector_format(how), manifest.dimensions, normalize=manifest.normalized
+    )
+    return formatter.empty()
 
 
 async def _embed_tokens(

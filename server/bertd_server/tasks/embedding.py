@@ -14,9 +14,9 @@ from bertd_server.models.model import Model
 from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
 from bertd_server.tasks.vectors import (
     AS_COMPUTED,
-    Quantizer,
     Vector,
     VectorFormat,
+    VectorFormatter,
     of_length_one,
 )
 from bertd_server.tasks.windows import owners
@@ -61,14 +61,14 @@ async def embed(  # noqa: PLR0913 - options by keyword
     """
     require(model, "Embed", _TASK)
     normalized = model.manifest.normalized
-    quantizer = Quantizer.of(form, model.manifest.dimensions, normalize=normalized)
+    formatter = VectorFormatter.of(form, model.manifest.dimensions, normalize=normalized)
 
     def conclude(reading: Reading, outputs: Sequence[GraphOutputs]) -> Vector:
         if len(outputs) == 1:
-            return quantizer(outputs[0][bundle.SENTENCE_EMBEDDING][0])
+            return formatter(outputs[0][bundle.SENTENCE_EMBEDDING][0])
         vectors = np.concatenate([each[bundle.SENTENCE_EMBEDDING] for each in outputs])
         mean: Float32Array = np.average(vectors, axis=0, weights=_news(reading)).astype(np.float32)
-        return quantizer(of_length_one(mean) if normalized else mean)
+        return formatter(of_length_one(mean) if normalized else mean)
 
     query = TaskQuery((bundle.SENTENCE_EMBEDDING,), conclude, prompt=model.prompt(prompt_name))
     return await ask(model, texts, fit, caller, query)

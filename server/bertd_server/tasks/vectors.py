@@ -53,7 +53,7 @@ AS_COMPUTED = VectorFormat()
 
 
 @dataclass(frozen=True, slots=True)
-class Quantizer:
+class VectorFormatter:
     """A :class:`VectorFormat` that has been checked against a model.
 
     Attributes:
@@ -69,7 +69,7 @@ class Quantizer:
     normalize: bool
 
     @classmethod
-    def of(cls, form: VectorFormat, most: int, *, normalize: bool) -> Quantizer:
+    def of(cls, form: VectorFormat, most: int, *, normalize: bool) -> VectorFormatter:
         """Check a format.
 
         Args:
@@ -183,7 +183,6 @@ def _ranges(form: VectorFormat, dimensions: int) -> Float32Array | None:
             f"ranges has {counts[0]} lowest and {counts[1]} highest values: send one of each for "
             f"all dimensions, or {dimensions}, one for each dimension that is given",
             field="ranges",
-            limit=dimensions,
         )
     with np.errstate(over="ignore", invalid="ignore"):  # refused below
         ranges = np.array([form.low, form.high], np.float64).astype(np.float32)
@@ -195,6 +194,5 @@ def _ranges(form: VectorFormat, dimensions: int) -> Float32Array | None:
             f"ranges goes from {form.low[place]} to {form.high[place]} at {place}: send finite "
             "numbers, the lowest first",
             field="ranges",
-            reason="out_of_range",
         )
     return ranges
