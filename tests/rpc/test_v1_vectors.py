@@ -34,7 +34,7 @@ def test_vectors_are_quantised_as_sentence_transformers_does(
         for ranges in (each, np.array([-0.1, 0.1])) if dtype.endswith("int8") else (None,):
             ours = client.embed(TEXTS, dimensions=dimensions, output_dtype=dtype, ranges=ranges)
             whole = ranges if ranges is None else np.broadcast_to(ranges.reshape(2, -1), each.shape)
-            theirs = quantize_embeddings(floats, dtype, ranges=whole)
+            theirs: Any = quantize_embeddings(floats, dtype, ranges=whole)
             assert ours.dtype == theirs.dtype
             np.testing.assert_array_equal(ours, theirs)
         lone = client.embed(TEXTS[3:4], dimensions=dimensions, output_dtype=dtype, ranges=ranges)
@@ -86,7 +86,7 @@ def test_sparse_vectors_are_those_of_a_sparse_encoder(
 ) -> None:
     """All weights, and the largest of them; ids ascending, one bad text among good ones."""
     source, _ = export_tiny(tmp_path_factory, "bert", "fill-mask", **OF_TASK["fill-mask"])
-    reference = SparseEncoder(str(source), device="cpu")
+    reference: Any = SparseEncoder(str(source), device="cpu")
     stub = servers.stub("fill-mask")
     for most in (None, 5):
         expected = reference.encode(

@@ -74,9 +74,9 @@ def test_vectors_of_bytes_and_of_bits_are_those_of_the_typed_api(
         dtype = options.get("output_dtype", np.dtype(kind).name)
         parameters = {"dimensions": 12, "output_dtype": dtype, **options}
         answer = served.infer({"text": TEXTS}, parameters=parameters)("sentence_embedding")
-        request = v1.EmbedRequest(
-            texts=TEXTS, dimensions=12, output_dtype=f"VECTOR_DTYPE_{dtype.upper()}", ranges=ranges
-        )
+        number = v1.VectorDtype.Value(f"VECTOR_DTYPE_{dtype.upper()}")
+        given = v1.VectorRanges(**ranges)
+        request = v1.EmbedRequest(texts=TEXTS, dimensions=12, output_dtype=number, ranges=given)
         expected = [np.frombuffer(one.embedding, kind) for one in served.v1.Embed(request).results]
         assert answer.dtype == kind
         assert (answer == np.stack(expected)).all()
@@ -248,6 +248,15 @@ def test_answers_are_those_of_the_typed_api(at: Callable[[Task], Served]) -> Non
 
 def test_masks_are_those_of_the_typed_api(at: Callable[[Task], Served]) -> None:
     served = at("fill-mask")
+    sparse = v1.EmbedSparseRequest(texts=TEXTS, max_active_dims=9)
+    names = ("sparse_indices", "sparse_values", "tokens_read")
+    answer = served.infer({"text": TEXTS}, *names, parameters={"max_active_dims": 9})
+    for row, one in enumerate(served.v1.EmbedSparse(sparse).results):
+        assert answer("sparse_indices")[row].tolist() == list(one.vector.indices)
+        assert answer("sparse_values")[row].tolist() == list(one.vector.values)
+        assert answer("tokens_read")[row] == one.tokens.read
+    both = served.infer({"text": MASKED}, "masks", "sparse_values")
+    assert both("sparse_values").shape[0] == len(both("masks")) == len(MASKED)
     targets = ["cat", "dog", "mat"]
     few = v1.FillMaskRequest(texts=MASKED[:1], targets=targets, top_k=2)
     (best,) = served.v1.FillMask(few).results

@@ -16,6 +16,7 @@ from bertd_server.tasks.vectors import (
 
 VALUES = np.array([-2, -1, 0, 0.5, 1, 3], np.float32)
 SIGNS = np.array([0, -0.0, 1, -1, np.nan, 0, 0, 0, 1], np.float32)
+UNIT = np.array([3 / 13, 4 / 13, 12 / 13], np.float32)
 RANGE = np.array([[-1], [1]], np.float32)
 
 
@@ -50,18 +51,16 @@ def test_a_narrow_range_is_no_overflow() -> None:
 
 
 def test_what_is_cut_is_of_length_one_again_if_it_shall_be() -> None:
-    vector = np.array([3, 4, 12], np.float32) / 13
-    assert cut(vector, 3, normalize=True) is vector
-    np.testing.assert_array_equal(cut(vector, 2, normalize=False), vector[:2])
-    np.testing.assert_allclose(cut(vector, 2, normalize=True), [0.6, 0.8], rtol=1e-6)
+    assert cut(UNIT, 3, normalize=True) is UNIT
+    np.testing.assert_array_equal(cut(UNIT, 2, normalize=False), UNIT[:2])
+    np.testing.assert_allclose(cut(UNIT, 2, normalize=True), [0.6, 0.8], rtol=1e-6)
     nothing = np.zeros(2, np.float32)
     assert of_length_one(nothing) is nothing
 
 
 def test_it_is_cut_first_and_then_quantised() -> None:
     form = VectorFormat(2, "int8", [0], [1.01])
-    vector = np.array([3, 4, 12], np.float32) / 13
-    assert VectorFormatter.of(form, 3, normalize=True)(vector).tolist() == [151 - 128, 201 - 128]
+    assert VectorFormatter.of(form, 3, normalize=True)(UNIT).tolist() == [151 - 128, 201 - 128]
     packed = VectorFormatter.of(VectorFormat(9, "binary"), 12, normalize=False)
     assert packed.empty().shape == (0, 2)
 

@@ -21,9 +21,24 @@ from bertd_server.rpc.v2 import columns, parameters
 from bertd_server.rpc.v2.columns import OutputTensors
 from bertd_server.rpc.v2.inputs import Inputs
 from bertd_server.rpc.v2.parameters import RequestParameters
-from bertd_server.rpc.v2.surface import END_BYTE, INPUT_IDS, MASK, START_BYTE
+from bertd_server.rpc.v2.surface import (
+    END_BYTE,
+    INPUT_IDS,
+    MASK,
+    SPARSE_INDICES,
+    SPARSE_VALUES,
+    START_BYTE,
+)
 from bertd_server.rpc.v2.tensors import numbers, strings
-from bertd_server.tasks import answering, classification, embedding, filling, ranking, tagging
+from bertd_server.tasks import (
+    answering,
+    classification,
+    embedding,
+    filling,
+    ranking,
+    sparse,
+    tagging,
+)
 from bertd_server.tasks.ask import CallContext, Reply
 
 T = TypeVar("T")
@@ -170,6 +185,19 @@ async def _find_answers(asked: Asked) -> OutputTensors:
 
 async def _fill(asked: Asked) -> OutputTensors:
     options, count = asked.options, asked.options.get("top_k", filling.CANDIDATES)
+    outputs: OutputTensors = {}
+    if asked.wanted & {SPARSE_INDICES, SPARSE_VALUES}:
+        weighed = await sparse.embed_sparse(
+            asked.model,
+            asked.given.inputs,
+            parameters.fit(options),
+            asked.caller,
+            prompt_name=options.get("prompt_name"),
+            max_active_dims=options.get("max_active_dims"),
+        )
+        outputs |= columns.sparse(_values(asked, weighed)) | columns.counts(weighed)
+        if "masks" not in asked.wanted:
+            return outputs
     replies = await filling.fill_masks(
         asked.model,
         asked.given.inputs,
@@ -183,7 +211,7 @@ async def _fill(asked: Asked) -> OutputTensors:
         lambda: list(map(columns.masks, asked.given.inputs, found)),
         parts=count * sum(map(len, found)),
     )
-    return {"masks": strings("masks", rows), **columns.counts(replies)}
+    return {**outputs, "masks": strings("masks", rows), **columns.counts(replies)}
 
 
 _BY_TASK: Mapping[Task, Callable[[Asked], Awaitable[OutputTensors]]] = {

@@ -22,6 +22,7 @@ SECOND = ("text_pair", "context", "document")
 INPUT_IDS, TYPES, MASK = "input_ids", "token_type_ids", "attention_mask"
 LABELS = "labels"
 START_BYTE, END_BYTE = "start_byte", "end_byte"
+SPARSE_INDICES, SPARSE_VALUES = "sparse_indices", "sparse_values"
 ANY = -1
 
 
@@ -222,10 +223,18 @@ def _filling(_manifest: Manifest) -> Surface:
         _TEXT,
         _TOKENS,
         {"masks": TensorSpec(BYTES, (1,), "a JSON list of masks with what fits them")},
-        _COUNTS,
+        {
+            SPARSE_INDICES: TensorSpec(
+                INT64, (ANY,), "tokens that SPLADE gives weights, ascending, then zeros"
+            ),
+            SPARSE_VALUES: TensorSpec(FP32, (ANY,), "their weights, then zeros"),
+            **_COUNTS,
+        },
         {
             **WAITING,
             **READING,
+            "prompt_name": Parameter(str, "of sparse vectors, a prompt of the model"),
+            "max_active_dims": Parameter(int, "of sparse vectors, weights to keep", least=1),
             "top_k": Parameter(int, "tokens for each mask, best first; 5 by default", least=1),
             "targets": Parameter(str, "a JSON list of single tokens to choose from"),
         },
