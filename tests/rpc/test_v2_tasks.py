@@ -246,7 +246,8 @@ def test_answers_are_those_of_the_typed_api(at: Callable[[Task], Served]) -> Non
     assert (few("start").tolist(), few("end_byte").tolist()) == ([[0, -1, -1]], [[3, -1, -1]])
 
 
-def test_masks_are_those_of_the_typed_api(at: Callable[[Task], Served]) -> None:
+def test_sparse_vectors_are_those_of_the_typed_api(at: Callable[[Task], Served]) -> None:
+    """In columns of two, alone or beside what fits the masks."""
     served = at("fill-mask")
     sparse = v1.EmbedSparseRequest(texts=TEXTS, max_active_dims=9)
     names = ("sparse_indices", "sparse_values", "tokens_read")
@@ -257,13 +258,21 @@ def test_masks_are_those_of_the_typed_api(at: Callable[[Task], Served]) -> None:
         assert answer("tokens_read")[row] == one.tokens.read
     both = served.infer({"text": MASKED}, "masks", "sparse_values")
     assert both("sparse_values").shape[0] == len(both("masks")) == len(MASKED)
+
+
+def test_targets_of_masks_are_those_of_the_typed_api(at: Callable[[Task], Served]) -> None:
+    served = at("fill-mask")
     targets = ["cat", "dog", "mat"]
     few = v1.FillMaskRequest(texts=MASKED[:1], targets=targets, top_k=2)
     (best,) = served.v1.FillMask(few).results
     options = {"top_k": 2, "targets": json.dumps(targets)}
     (row,) = served.infer({"text": MASKED[:1]}, parameters=options)("masks")
-    found = [(one["id"], one["score"]) for one in json.loads(row)[0]["candidates"]]
-    assert found == [(one.id, one.score) for one in best.masks.masks[0].candidates]
+    chosen = [(one["id"], one["score"]) for one in json.loads(row)[0]["candidates"]]
+    assert chosen == [(one.id, one.score) for one in best.masks.masks[0].candidates]
+
+
+def test_masks_are_those_of_the_typed_api(at: Callable[[Task], Served]) -> None:
+    served = at("fill-mask")
     results = served.v1.FillMask(v1.FillMaskRequest(texts=MASKED, top_k=3)).results
     found = served.infer({"text": MASKED}, parameters={"top_k": 3})("masks")
     ids, _, mask = served.tokens(*MASKED)
