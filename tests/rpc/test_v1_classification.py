@@ -186,6 +186,7 @@ def test_masks_are_filled_from_targets_as_transformers_does(filler: Served) -> N
     ("target", "words"),
     [
         ("cats and dogs", "reads as "),
+        ("\u2603", "reads as "),
         ("", "reads as nothing"),
         ("a" * 201, "201 characters"),
         ("\ud800", "lone surrogate"),

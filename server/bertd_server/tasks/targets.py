@@ -14,7 +14,6 @@ from bertd_server.errors import InvalidInput
 MOST_TARGETS = 1_000
 _LONGEST = 200  # characters of a target that is worth encoding; entries of vocabularies are shorter
 _INLINE = 32  # more targets to encode would hold the event loop up
-_UNIGRAM_UNKNOWN = "<unk>"  # the one kind of model that does not tell its own
 
 
 async def target_ids(tokenizer: Tokenizer, targets: Sequence[str]) -> Int64Array | None:
@@ -68,9 +67,11 @@ def _id(tokenizer: Tokenizer, target: str, field: str) -> int:
             limit=_LONGEST,
         )
     encoding = tokenizer.encode(target, add_special_tokens=False)
-    unknown = getattr(tokenizer.model, "unk_token", None) or _UNIGRAM_UNKNOWN
-    if len(encoding) == 1 and encoding.tokens[0] != unknown:
-        return int(encoding.ids[0])
+    if len(encoding) == 1:
+        entry = tokenizer.id_to_token(encoding.ids[0])
+        # A Unigram model does not tell its unknown token, but writes what was read in its place.
+        if entry == encoding.tokens[0] and entry != getattr(tokenizer.model, "unk_token", None):
+            return int(encoding.ids[0])
     reads = " ".join(encoding.tokens) or "nothing"
     raise InvalidInput(
         f"{field} is {target!r}, which is not one token of the vocabulary but reads as {reads}: "
