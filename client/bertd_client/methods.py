@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bertd_client.calling.asking import BulkRequest, SingleRequest
@@ -30,7 +29,14 @@ from bertd_client.tasks import (
 )
 from bertd_client.tasks.answering import AnswerOptions, Answers
 from bertd_client.tasks.classification import Classification, ClassifyOptions, ZeroShotOptions
-from bertd_client.tasks.embedding import Embedding, EmbedOptions, TokenEmbeddings
+from bertd_client.tasks.embedding import (
+    Embedding,
+    EmbedOptions,
+    EmbedSparseOptions,
+    EmbedTokensOptions,
+    SparseEmbedding,
+    TokenEmbeddings,
+)
 from bertd_client.tasks.filling import Filling, FillMaskOptions
 from bertd_client.tasks.models import ModelInfo
 from bertd_client.tasks.ranking import Ranked, RerankOptions
@@ -87,7 +93,7 @@ class ClientMethods(ABC):
         """The same, with the errors of inputs in their places."""
         return self._bulk(classification.classify_zero_shot(texts, labels, **options))
 
-    def embed(self, texts: Sequence[str], **options: Unpack[EmbedOptions]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], **options: Unpack[EmbedOptions]) -> NDArray[Any]:
         """Computes one vector per text: an array of shape (texts, dimensions)."""
         return embedding.stacked(self.embed_each(texts, **options))
 
@@ -97,14 +103,26 @@ class ClientMethods(ABC):
         """The same, with the errors of inputs in their places."""
         return self._bulk(embedding.embed(texts, **options))
 
+    def embed_sparse(
+        self, texts: Sequence[str], **options: Unpack[EmbedSparseOptions]
+    ) -> list[SparseEmbedding]:
+        """Weighs the vocabulary for each text, as SPLADE does."""
+        return settled(self.embed_sparse_each(texts, **options))
+
+    def embed_sparse_each(
+        self, texts: Sequence[str], **options: Unpack[EmbedSparseOptions]
+    ) -> list[SparseEmbedding | BertdError]:
+        """The same, with the errors of inputs in their places."""
+        return self._bulk(embedding.embed_sparse(texts, **options))
+
     def embed_tokens(
-        self, texts: Sequence[str], **options: Unpack[EmbedOptions]
+        self, texts: Sequence[str], **options: Unpack[EmbedTokensOptions]
     ) -> list[TokenEmbeddings]:
         """Computes one vector per token of each text."""
         return settled(self.embed_tokens_each(texts, **options))
 
     def embed_tokens_each(
-        self, texts: Sequence[str], **options: Unpack[EmbedOptions]
+        self, texts: Sequence[str], **options: Unpack[EmbedTokensOptions]
     ) -> list[TokenEmbeddings | BertdError]:
         """The same, with the errors of inputs in their places."""
         return self._bulk(embedding.embed_tokens(texts, **options))
@@ -233,9 +251,7 @@ class AsyncClientMethods(ABC):
         """The same, with the errors of inputs in their places."""
         return await self._bulk(classification.classify_zero_shot(texts, labels, **options))
 
-    async def embed(
-        self, texts: Sequence[str], **options: Unpack[EmbedOptions]
-    ) -> NDArray[np.float32]:
+    async def embed(self, texts: Sequence[str], **options: Unpack[EmbedOptions]) -> NDArray[Any]:
         """Computes one vector per text: an array of shape (texts, dimensions)."""
         return embedding.stacked(await self.embed_each(texts, **options))
 
@@ -245,14 +261,26 @@ class AsyncClientMethods(ABC):
         """The same, with the errors of inputs in their places."""
         return await self._bulk(embedding.embed(texts, **options))
 
+    async def embed_sparse(
+        self, texts: Sequence[str], **options: Unpack[EmbedSparseOptions]
+    ) -> list[SparseEmbedding]:
+        """Weighs the vocabulary for each text, as SPLADE does."""
+        return settled(await self.embed_sparse_each(texts, **options))
+
+    async def embed_sparse_each(
+        self, texts: Sequence[str], **options: Unpack[EmbedSparseOptions]
+    ) -> list[SparseEmbedding | BertdError]:
+        """The same, with the errors of inputs in their places."""
+        return await self._bulk(embedding.embed_sparse(texts, **options))
+
     async def embed_tokens(
-        self, texts: Sequence[str], **options: Unpack[EmbedOptions]
+        self, texts: Sequence[str], **options: Unpack[EmbedTokensOptions]
     ) -> list[TokenEmbeddings]:
         """Computes one vector per token of each text."""
         return settled(await self.embed_tokens_each(texts, **options))
 
     async def embed_tokens_each(
-        self, texts: Sequence[str], **options: Unpack[EmbedOptions]
+        self, texts: Sequence[str], **options: Unpack[EmbedTokensOptions]
     ) -> list[TokenEmbeddings | BertdError]:
         """The same, with the errors of inputs in their places."""
         return await self._bulk(embedding.embed_tokens(texts, **options))

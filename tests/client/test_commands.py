@@ -22,9 +22,10 @@ from bertd_bench.contestants import eager as contestants
 from bertd_client.calling.progress import Progress
 from bertd_client.cli import main
 from bertd_client.commands import COMMANDS as OURS
+from bertd_client.commands.embedding import embed
 from bertd_client.commands.pairs import answer, rerank
 from bertd_client.commands.served import models
-from bertd_client.commands.texts import classify, embed, tag, zero_shot
+from bertd_client.commands.texts import classify, tag, zero_shot
 from bertd_export.cli import export
 from bertd_server.config.settings import Settings
 from click.testing import CliRunner, Result
@@ -236,6 +237,17 @@ def test_vectors_go_into_files(task_server: Started, tmp_path: Path) -> None:
         "vectors.parquet",
     ]
 
+    ranges = tmp_path / "ranges.npy"
+    np.save(ranges, np.stack([np.nanmin(vectors, axis=0), np.nanmax(vectors, axis=0)]))
+    small = ["-", "--output-dtype", "int8", "--ranges", str(ranges), "--output"]
+    for path in (array, table):
+        assert run(embed, server, *small, str(path), stdin=lines).exit_code == 1
+    found = np.load(array)
+    assert (found.dtype, found.shape) == (np.int8, vectors.shape)
+    assert not found[1].any()  # it has no NaN
+    rows = pq.read_table(table).to_pylist()
+    assert [row["embedding"] for row in rows if not row["error"]] == np.delete(found, 1, 0).tolist()
+
     before = array.read_bytes()
     failed = run(embed, server, "the", "--model", "nobody", "--output", str(array))
     assert failed.exit_code == 1
@@ -255,6 +267,13 @@ def test_vectors_go_into_files(task_server: Started, tmp_path: Path) -> None:
         (zero_shot, ["a"], "--label"),
         (classify, ["a", "--long-text", "window"], "'window' is not one of"),
         (embed, ["a", "--address", "a:1,b"], "must be host:port"),
+        (embed, ["a", "--sparse", "--dimensions", "3"], "--dimensions does not go with --sparse"),
+        (embed, ["a", "--per-token", "--ranges", "0,1"], "--ranges does not go with --per-token"),
+        (embed, ["a", "--max-active-dims", "3"], "--max-active-dims goes with --sparse"),
+        (embed, ["a", "--sparse", "--per-token"], "give one"),
+        (embed, ["a", "--ranges", "0,1,2"], "give LOW,HIGH"),
+        (embed, ["a", "--ranges", "low,high"], "could not convert"),
+        (embed, ["a", "--ranges", "nowhere.npy"], "No such file"),
     ],
 )
 def test_misuse_is_told_before_a_call(

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import click
 from bertd.bundle import Task
+from bertd_client.commands.embedding import embed
 from bertd_client.commands.pairs import answer, rerank
-from bertd_client.commands.texts import classify, embed, fill, tag, zero_shot
+from bertd_client.commands.texts import classify, fill, tag, zero_shot
 from bertd_client.commands.tokens import count, tokenize
 
 PERSON = "the cat sat 안녕 🙂 the dog"
@@ -34,6 +35,13 @@ TEXTS = ["the cat sat", "안녕 🙂 the dog"]
 BAD = ["the cat", " ", "a mat"]
 CALLS = [
     Asked("feature-extraction", "embed", (TEXTS,), (BAD,), {"long_text": "window", "stride": 2}),
+    Asked(
+        "feature-extraction",
+        "embed",
+        (TEXTS,),
+        (BAD,),
+        {"dimensions": 10, "output_dtype": "int8", "ranges": [[-1] * 10, [2] * 10]},
+    ),
     Asked("feature-extraction", "embed_tokens", (TEXTS,), (BAD,), {"truncation_side": "left"}),
     Asked(
         "zero-shot-classification",
@@ -54,7 +62,7 @@ CALLS = [
         "rerank",
         ("the cat", ["a mat", "the sea", "the cat"]),
         ("the cat", BAD),
-        {"top_n": 2, "score_function": "none", "long_text": "truncate"},
+        {"top_n": 2, "score_function": "none", "long_text": "truncate", "prompt_name": ""},
     ),
     Asked("token-classification", "tag", ([PERSON],), (BAD,), {"aggregation": "none"}),
     Asked(
@@ -65,6 +73,14 @@ CALLS = [
         {"top_k": 3, "max_answer_tokens": 4, "allow_no_answer": True},
     ),
     Asked("fill-mask", "fill_mask", (["the [MASK] sat"],), (["[MASK]", "a mat", "a [MASK]"],)),
+    Asked(
+        "fill-mask",
+        "fill_mask",
+        (["the [MASK] sat"],),
+        (["[MASK]", "a mat", "a [MASK]"],),
+        {"targets": ["dog", "cat"]},
+    ),
+    Asked("fill-mask", "embed_sparse", (TEXTS,), (BAD,), {"max_active_dims": 7}),
     Asked(
         "fill-mask",
         "tokenize",
@@ -91,6 +107,22 @@ COMMANDS: list[tuple[click.Command, Task, list[str], dict[str, Any], str, str]] 
         {"text": "the cat"},
         "embeddings",
         "[CLS]",
+    ),
+    (
+        embed,
+        "feature-extraction",
+        ["the cat", "--dimensions", "12", "--output-dtype", "ubinary"],
+        {"text": "the cat"},
+        "embedding",
+        "2 values",
+    ),
+    (
+        embed,
+        "fill-mask",
+        ["the cat", "--sparse", "--max-active-dims", "3"],
+        {"text": "the cat"},
+        "values",
+        "3 of ",
     ),
     (
         classify,
@@ -133,6 +165,14 @@ COMMANDS: list[tuple[click.Command, Task, list[str], dict[str, Any], str, str]] 
         "-",
     ),
     (fill, "fill-mask", ["the [MASK]"], {"text": "the [MASK]"}, "masks", "mask 1"),
+    (
+        fill,
+        "fill-mask",
+        ["the [MASK]", "--target", "cat"],
+        {"text": "the [MASK]"},
+        "masks",
+        "mask 1  cat",
+    ),
     (tokenize, "fill-mask", ["the cat"], {"text": "the cat"}, "tokens", "[CLS]"),
     (count, "fill-mask", ["the cat"], {"text": "the cat"}, "tokens", "4 tokens"),
 ]

@@ -30,7 +30,9 @@ _PAIRS = {
 }
 _MODEL_FIELDS = {"model", "model_name", "name"}
 # Optional in their contracts, and wrong for a model that has no such thing.
-_LEFT_OUT = {"prompt_name", "hypothesis_template", "version", "model_version", "dimensions"}
+_LEFT_OUT = {
+    *("prompt_name", "hypothesis_template", "version", "model_version", "dimensions", "targets")
+}
 _DEPTH = 3
 
 

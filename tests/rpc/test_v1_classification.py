@@ -166,6 +166,43 @@ def test_masks_are_filled_as_transformers_does(filler: Served) -> None:
             ]
 
 
+def test_masks_are_filled_from_targets_as_transformers_does(filler: Served) -> None:
+    """Entries of the vocabulary, a special one too, and what reads as one; more than are asked."""
+    mask = filler.model.mask_token
+    reads = "CAT" if mask == "[MASK]" else "\u0120"
+    targets = ["the", "a", "b", mask, "a", reads]
+    texts = [f"{mask} sat", f"a {mask} b {mask}"]
+    ready = transformers_pipeline("fill-mask", filler)
+    ours = filler.ask(filling.fill_masks(filler.model, texts_of(texts), targets=targets, top_k=4))
+    theirs = ready(texts, targets=targets, top_k=4)
+    for mine, expected in zip(ours, [[theirs[0]], theirs[1]], strict=True):
+        for one, best in zip(mine, expected, strict=True):
+            assert [c.id for c in one.candidates] == [c["token"] for c in best]
+            np.testing.assert_allclose(
+                [c.score for c in one.candidates], [c["score"] for c in best], **TOLERANCE
+            )
+    (few,) = filler.ask(filling.fill_masks(filler.model, texts_of(texts[:1]), targets=["a", "b"]))
+    assert len(few[0].candidates) == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("cats and dogs", "reads as "),
+        ("\u2603", "reads as "),
+        ("", "reads as nothing"),
+        ("a" * 201, "201 characters"),
+        ("\ud800", "lone surrogate"),
+    ],
+)
+def test_a_target_that_is_not_one_token_is_refused(filler: Served, target: str, words: str) -> None:
+    """Where transformers' pipeline takes its first token, and warns."""
+    texts = texts_of([filler.model.mask_token])
+    with pytest.raises(InvalidInput, match=words) as refused:
+        filler.ask(filling.fill_masks(filler.model, texts, targets=["a", target]))
+    assert refused.value.field == "targets[1]"
+
+
 def test_masks_that_would_fill_the_memory_are_refused(
     filler: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +241,22 @@ def test_scores_of_documents_are_those_of_sentence_transformers(ranker: Served) 
     expected = cross_encoder(ranker.source).predict(PAIRS)
     ours = ranker.ask(ranking.score_pairs(ranker.model, [Input(a, b) for a, b in PAIRS]))
     np.testing.assert_allclose(ours, expected, **TOLERANCE)
+
+
+def test_a_prompt_goes_before_the_query_alone(ranker: Served) -> None:
+    """By name, by default, and none for the empty name; as CrossEncoder.predict has it."""
+    reference, model = cross_encoder(ranker.source), ranker.model
+    prompts = {"query": "the sea: ", "other": "a dog saw "}
+    given = [Input(a, b) for a, b in PAIRS[:8]]
+    plain = model.manifest
+    model.manifest = plain.model_copy(update={"prompts": prompts, "default_prompt_name": "query"})
+    try:
+        for name, prompt in ((None, prompts["query"]), ("other", prompts["other"]), ("", "")):
+            ours = ranker.ask(ranking.score_pairs(model, given, prompt_name=name))
+            theirs = reference.predict(PAIRS[:8], prompt=prompt)
+            np.testing.assert_allclose(ours, theirs, **TOLERANCE)
+    finally:
+        model.manifest = plain
 
 
 def test_a_long_document_scores_as_its_best_window(ranker: Served) -> None:

@@ -30,6 +30,18 @@ CASES: list[tuple[Task, str, Any, grpc.StatusCode, str, str]] = [
         "long_text", "UNKNOWN_VALUE",
     ),
     (
+        "fill-mask", "FillMask", pb.FillMaskRequest(texts=["[MASK]"], targets=["cat", "sat on"]),
+        INVALID, "targets[1]", "UNKNOWN_VALUE",
+    ),
+    (
+        "fill-mask", "FillMask", pb.FillMaskRequest(texts=["[MASK]"], targets=["cat"] * 1_001),
+        INVALID, "targets", "TOO_MANY",
+    ),
+    (
+        "fill-mask", "EmbedSparse", pb.EmbedSparseRequest(texts=["a"], **WINDOW), INVALID,
+        "long_text", "UNKNOWN_VALUE",
+    ),
+    (
         "fill-mask", "Detokenize", pb.DetokenizeRequest(sequences=[pb.TokenIds(ids=[1, 10**6])]),
         INVALID, "sequences[0].ids[1]", "OUT_OF_RANGE",
     ),
@@ -54,6 +66,32 @@ CASES: list[tuple[Task, str, Any, grpc.StatusCode, str, str]] = [
     (
         "feature-extraction", "Embed", pb.EmbedRequest(texts=["a"], priority=UNKNOWN), INVALID,
         "priority", "UNKNOWN_VALUE",
+    ),
+    (
+        "feature-extraction", "Embed", pb.EmbedRequest(texts=["a"], dimensions=33), INVALID,
+        "dimensions", "OUT_OF_RANGE",
+    ),
+    (
+        "feature-extraction", "Embed", pb.EmbedRequest(texts=["a"], dimensions=0), INVALID,
+        "dimensions", "OUT_OF_RANGE",
+    ),
+    (
+        "feature-extraction", "Embed", pb.EmbedRequest(texts=["a"], output_dtype=UNKNOWN), INVALID,
+        "output_dtype", "UNKNOWN_VALUE",
+    ),
+    (
+        "feature-extraction", "Embed",
+        pb.EmbedRequest(texts=["a"], output_dtype=pb.VECTOR_DTYPE_INT8), INVALID,
+        "ranges", "INVALID_INPUT",
+    ),
+    (
+        "feature-extraction", "EmbedSparse", pb.EmbedSparseRequest(texts=["a"]), FAILED,
+        "", "WRONG_TASK",
+    ),
+    (
+        "text-ranking", "Rerank",
+        pb.RerankRequest(query="a", documents=["b"], prompt_name="query"), INVALID,
+        "prompt_name", "UNKNOWN_VALUE",
     ),
     (
         "feature-extraction", "EmbedTokens", pb.EmbedTokensRequest(texts=["a"], prompt_name="q"),

@@ -54,6 +54,45 @@ def test_tokens_have_vectors_and_say_which_they_are(at: Callable[[Task], Served]
     ).all()
 
 
+def test_vectors_of_bytes_and_of_bits_are_those_of_the_typed_api(
+    at: Callable[[Task], Served],
+) -> None:
+    """Cut, and as numbers of one byte, with a range for all dimensions or one for each."""
+    served = at("feature-extraction")
+    asked: list[tuple[Any, dict[str, Any], Any]] = [
+        (np.float32, {}, {}),
+        (np.int8, {"ranges": "[-1, 1.5]"}, {"lowest": [-1], "highest": [1.5]}),
+        (
+            np.uint8,
+            {"ranges": json.dumps([[-1] * 12, [2] * 12])},
+            {"lowest": [-1] * 12, "highest": [2] * 12},
+        ),
+        (np.int8, {"output_dtype": "binary"}, {}),
+        (np.uint8, {"output_dtype": "ubinary"}, {}),
+    ]
+    for kind, options, ranges in asked:
+        dtype = options.get("output_dtype", np.dtype(kind).name)
+        parameters = {"dimensions": 12, "output_dtype": dtype, **options}
+        answer = served.infer({"text": TEXTS}, parameters=parameters)("sentence_embedding")
+        number = v1.VectorDtype.Value(f"VECTOR_DTYPE_{dtype.upper()}")
+        given = v1.VectorRanges(**ranges)
+        request = v1.EmbedRequest(texts=TEXTS, dimensions=12, output_dtype=number, ranges=given)
+        expected = [np.frombuffer(one.embedding, kind) for one in served.v1.Embed(request).results]
+        assert answer.dtype == kind
+        assert (answer == np.stack(expected)).all()
+    typed = pb.ModelInferRequest(model_name="tiny")
+    text = typed.inputs.add(name="text", datatype="BYTES", shape=[1])
+    text.contents.bytes_contents.append(TEXTS[0].encode())
+    for dtype, field in (("binary", "int_contents"), ("ubinary", "uint_contents")):
+        typed.parameters["output_dtype"].string_param = dtype
+        (output,) = served.v2.ModelInfer(typed).outputs
+        assert (output.datatype, list(output.shape)) == (
+            {"binary": "INT8", "ubinary": "UINT8"}[dtype],
+            [1, 4],
+        )
+        assert len(getattr(output.contents, field)) == 4
+
+
 def test_classes_are_those_of_the_typed_api(at: Callable[[Task], Served]) -> None:
     served = at("text-classification")
     pairs = list(reversed(TEXTS))
@@ -205,6 +244,31 @@ def test_answers_are_those_of_the_typed_api(at: Callable[[Task], Served]) -> Non
     asked = {"question": ["the cat"], "context": ["sat"]}
     few = served.infer(asked, "start", "end_byte", parameters={"top_k": 3})
     assert (few("start").tolist(), few("end_byte").tolist()) == ([[0, -1, -1]], [[3, -1, -1]])
+
+
+def test_sparse_vectors_are_those_of_the_typed_api(at: Callable[[Task], Served]) -> None:
+    """In columns of two, alone or beside what fits the masks."""
+    served = at("fill-mask")
+    sparse = v1.EmbedSparseRequest(texts=TEXTS, max_active_dims=9)
+    names = ("sparse_indices", "sparse_values", "tokens_read")
+    answer = served.infer({"text": TEXTS}, *names, parameters={"max_active_dims": 9})
+    for row, one in enumerate(served.v1.EmbedSparse(sparse).results):
+        assert answer("sparse_indices")[row].tolist() == list(one.vector.indices)
+        assert answer("sparse_values")[row].tolist() == list(one.vector.values)
+        assert answer("tokens_read")[row] == one.tokens.read
+    both = served.infer({"text": MASKED}, "masks", "sparse_values")
+    assert both("sparse_values").shape[0] == len(both("masks")) == len(MASKED)
+
+
+def test_targets_of_masks_are_those_of_the_typed_api(at: Callable[[Task], Served]) -> None:
+    served = at("fill-mask")
+    targets = ["cat", "dog", "mat"]
+    few = v1.FillMaskRequest(texts=MASKED[:1], targets=targets, top_k=2)
+    (best,) = served.v1.FillMask(few).results
+    options = {"top_k": 2, "targets": json.dumps(targets)}
+    (row,) = served.infer({"text": MASKED[:1]}, parameters=options)("masks")
+    chosen = [(one["id"], one["score"]) for one in json.loads(row)[0]["candidates"]]
+    assert chosen == [(one.id, one.score) for one in best.masks.masks[0].candidates]
 
 
 def test_masks_are_those_of_the_typed_api(at: Callable[[Task], Served]) -> None:

@@ -99,6 +99,8 @@ def set_fields(request: Message, values: Mapping[str, object]) -> None:
     for name, value in values.items():
         if isinstance(value, list):
             getattr(request, name).extend(value)
+        elif isinstance(value, Message):
+            getattr(request, name).CopyFrom(value)
         elif value is not None:
             _set(request, fields[name], value)
 

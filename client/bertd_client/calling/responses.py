@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import grpc
 import numpy as np
+from bertd.v1 import inference_pb2 as pb
 from numpy.typing import NDArray
 
 from bertd_client.errors import BertdError, ServerError, from_status
@@ -18,6 +19,13 @@ from bertd_client.errors import BertdError, ServerError, from_status
 R = TypeVar("R")
 Outcomes = Iterator[tuple[int, R | BertdError]]
 ReadResponse = Callable[[Any, Sequence[int]], Outcomes[R]]
+
+_BYTES: dict[int, tuple[type[np.integer[Any]], int]] = {  # kind, values in each
+    pb.VECTOR_DTYPE_INT8: (np.int8, 1),
+    pb.VECTOR_DTYPE_UINT8: (np.uint8, 1),
+    pb.VECTOR_DTYPE_BINARY: (np.int8, 8),
+    pb.VECTOR_DTYPE_UBINARY: (np.uint8, 8),
+}
 
 
 def each(read: Callable[[Any, Any], R]) -> ReadResponse[R]:
@@ -89,6 +97,25 @@ def vectors(data: bytes, rows: int, dimensions: int) -> NDArray[np.float32]:
     if len(data) != 4 * rows * dimensions:
         raise broken(f"{len(data)} bytes for {rows} x {dimensions} float32 values")
     return np.frombuffer(data, dtype="<f4").astype(np.float32).reshape(rows, dimensions)
+
+
+def quantized(data: bytes, dimensions: int, dtype: int) -> NDArray[Any]:
+    """A vector, one-dimensional, of float32, int8 or uint8 by its `VectorDtype`.
+
+    Raises:
+        ServerError: It has another length, or a dtype that is not known here.
+    """
+    if dtype in {pb.VECTOR_DTYPE_UNSPECIFIED, pb.VECTOR_DTYPE_FLOAT32}:
+        row: NDArray[Any] = vectors(data, 1, dimensions)[0]
+        return row
+    if dtype not in _BYTES:
+        raise broken(f"vectors of the dtype {dtype}, which this client does not know: update it")
+    kind, values_of_a_byte = _BYTES[dtype]
+    if len(data) != -(-dimensions // values_of_a_byte):
+        name = pb.VectorDtype.Name(pb.VectorDtype.ValueType(dtype))
+        raise broken(f"{len(data)} bytes for {dimensions} dimensions of {name}")
+    found: NDArray[Any] = np.frombuffer(data, kind).copy()
+    return found
 
 
 def broken(what: str) -> ServerError:

@@ -3,7 +3,7 @@
 ::
 
     entries.py   arguments, lines, JSON lines ──> inputs
-    texts.py, pairs.py, tokens.py, served.py      what each command asks and shows
+    embedding.py, texts.py, pairs.py, tokens.py, served.py      what each command asks and shows
     running.py   inputs ──groups──> the client ──> answers, failures
     outputs.py   answers ──> terminal, JSON lines, .npy, .parquet
 
@@ -12,11 +12,11 @@ Nothing heavy is imported before a command runs.
 
 import click
 
-from bertd_client.commands import pairs, served, texts, tokens
+from bertd_client.commands import embedding, pairs, served, texts, tokens
 
 COMMANDS: list[click.Command] = [
     value
-    for module in (texts, pairs, tokens, served)
+    for module in (embedding, texts, pairs, tokens, served)
     for value in vars(module).values()
     if isinstance(value, click.Command)
 ]

@@ -5,8 +5,8 @@
     terminal            lines for people
     elsewhere           JSON lines: the fields of the input with those of the answer, or "error"
     --output X.jsonl    the same into a file
-    --output X.npy      float32 array (inputs, dimensions); rows without an answer are NaN
-    --output X.parquet  text, tokens, embedding (list of float32), error; needs the extra [parquet]
+    --output X.npy      array (inputs, dimensions); rows without an answer are NaN, of bytes 0
+    --output X.parquet  text, tokens, embedding (list of numbers), error; needs the extra [parquet]
 
 A file is written beside its name and takes it once it is whole.
 """
@@ -26,7 +26,6 @@ import click
 from bertd_client.commands.entries import shortened
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 JsonObject = dict[str, Any]
@@ -87,9 +86,10 @@ class JsonLines(Output):
 class Npy(Output):
     """One array for all vectors."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], dtype: str) -> None:
         self._file = file
-        self._rows: list[NDArray[np.float32] | None] = []
+        self._dtype = dtype
+        self._rows: list[NDArray[Any] | None] = []
 
     def write(self, record: JsonObject) -> None:
         """Keep a vector."""
@@ -100,7 +100,8 @@ class Npy(Output):
         import numpy as np
 
         known = [row for row in self._rows if row is not None]
-        array = np.full((len(self._rows), len(known[0]) if known else 0), np.nan, np.float32)
+        shape = len(self._rows), len(known[0]) if known else 0
+        array = np.full(shape, np.nan if self._dtype == "float32" else 0, self._dtype)
         for number, row in enumerate(self._rows):
             if row is not None:
                 array[number] = row
@@ -110,7 +111,7 @@ class Npy(Output):
 class Parquet(Output):
     """A table, written a group of rows at a time."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], dtype: str) -> None:
         try:
             import pyarrow as pa
             import pyarrow.parquet as pq
@@ -121,7 +122,7 @@ class Parquet(Output):
         columns = {
             "text": pa.string(),
             "tokens": pa.int32(),
-            "embedding": pa.list_(pa.float32()),
+            "embedding": pa.list_(pa.from_numpy_dtype(dtype)),
             "error": pa.string(),
         }
         self._schema = pa.schema(list(columns.items()))
@@ -150,22 +151,24 @@ class Parquet(Output):
 
 
 @contextmanager
-def opened(path: Path | None, style: str, show: Show) -> Iterator[Output]:
+def opened(path: Path | None, style: str, show: Show, dtype: str = "") -> Iterator[Output]:
     """The output of a command; a file takes its name if nothing was raised.
 
     Args:
         path: of the file; none for standard output.
         style: "text" or "jsonl", for standard output.
         show: for text.
+        dtype: of vectors, in files of vectors.
     """
     if path is None:
         yield Lines(show) if style == "text" else JsonLines()
         return
-    kinds: dict[str, Callable[[IO[bytes]], Output]] = {".npy": Npy, ".parquet": Parquet}
+    kinds: dict[str, Callable[[IO[bytes], str], Output]] = {".npy": Npy, ".parquet": Parquet}
     part = path.with_name(f"{path.name}.part")
     try:
         with part.open("wb") as file:
-            output = kinds.get(path.suffix, JsonLines)(file)
+            kind = kinds.get(path.suffix)
+            output = JsonLines(file) if kind is None else kind(file, dtype)
             yield output
             output.end()
         os.replace(part, path)  # noqa: PTH105 - says that it replaces

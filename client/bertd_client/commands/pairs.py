@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 @click.argument("query", required=False)
 @click.argument("documents", metavar="[DOCUMENT]... | -", nargs=-1)
 @task_options(windows=True)
+@click.option(
+    "--prompt-name", help="Prompt to put before the query; '' for none.  [default: the model's]"
+)
 @click.option("--top-n", type=click.IntRange(min=1), help="Documents to give.  [default: all]")
 @click.option(
     "--score-function",

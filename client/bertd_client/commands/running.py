@@ -159,8 +159,8 @@ class InputCommand:
     ask: Ask
     describe: Describe
     show: Show
-    vectors: bool = False
-    """Whether answers can go into files of vectors."""
+    vectors: str = ""
+    """NumPy's name of the numbers in vectors that can go into files; empty where none can."""
     hides: tuple[str, ...] = ()
     """Fields of an input that do not come back with its answer."""
     failures: Callable[[Any], Sequence[str]] = lambda _: ()
@@ -188,7 +188,7 @@ def run(command: InputCommand, inputs: Iterator[CommandInput], options: dict[str
     with (
         connected(own["address"], own["concurrency"]) as client,
         Progress(None, "inputs", shown=not on_terminal) as progress,
-        opened(path, style, command.show) as output,
+        opened(path, style, command.show, command.vectors) as output,
     ):
         while group := list(islice(inputs, ENTRIES_AT_ONCE)):
             outcomes = _outcomes(command, client, group, asked)

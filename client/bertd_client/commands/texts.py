@@ -1,4 +1,4 @@
-"""Commands whose inputs are texts: embed, classify, zero-shot, tag, fill."""
+"""Commands whose inputs are texts: classify, zero-shot, tag, fill."""
 
 from __future__ import annotations
 
@@ -9,41 +9,7 @@ import click
 
 from bertd_client.commands.entries import PAIRS, TEXTS, entries, texts_of, texts_or_pairs
 from bertd_client.commands.outputs import JsonObject, place
-from bertd_client.commands.running import InputCommand, described, rest, run, task_options, usual
-
-_VALUES = 6  # of a vector that are shown
-
-
-@click.command()
-@TEXTS
-@task_options(windows=True)
-@click.option(
-    "--prompt-name", help="Prompt to put before each text; '' for none.  [default: the model's]"
-)
-@click.option("--per-token", is_flag=True, help="One vector for each token instead.")
-def embed(*, texts: tuple[str, ...], per_token: bool, **options: Any) -> None:
-    """Compute a vector for each TEXT, or for each line of standard input (-).
-
-    JSON lines have "text". Answers have "tokens" and "embedding"; with --per-token "tokens" is the
-    list of them and "embeddings" has a vector for each.
-    """
-    command = InputCommand(
-        lambda client, records, asked: client.embed_each(texts_of(records), **asked),
-        lambda found: {"tokens": found.tokens, "embedding": found.vector, **rest(found)},
-        _show_embedding,
-        vectors=True,
-    )
-    if per_token:
-        command = InputCommand(
-            lambda client, records, asked: client.embed_tokens_each(texts_of(records), **asked),
-            lambda found: {
-                "tokens": described(found.text_tokens),
-                "embeddings": found.vectors,
-                **rest(found),
-            },
-            _show_token_embeddings,
-        )
-    run(command, entries(texts, jsonl=options["jsonl"]), options)
+from bertd_client.commands.running import InputCommand, run, task_options, usual
 
 
 @click.command()
@@ -121,6 +87,9 @@ def tag(*, texts: tuple[str, ...], **options: Any) -> None:
 @TEXTS
 @task_options(windows=False)
 @click.option("--top-k", type=click.IntRange(1, 1000), help="Tokens for each mask.  [default: 5]")
+@click.option(
+    "--target", "targets", multiple=True, help="A token to choose from; repeat it for more."
+)
 def fill(*, texts: tuple[str, ...], **options: Any) -> None:
     """Fill the mask tokens of each TEXT, or of each line of standard input (-).
 
@@ -133,17 +102,6 @@ def fill(*, texts: tuple[str, ...], **options: Any) -> None:
         _show_masks,
     )
     run(command, entries(texts, jsonl=options["jsonl"]), options)
-
-
-def _show_embedding(record: JsonObject) -> Iterator[str]:
-    """How long a vector is, and how it begins."""
-    yield f"{record['tokens']} tokens, {_vector(record['embedding'])}"
-
-
-def _show_token_embeddings(record: JsonObject) -> Iterator[str]:
-    """The same for each token."""
-    for token, vector in zip(record["tokens"], record["embeddings"], strict=True):
-        yield f"{token['token']:<16} {_vector(vector)}"
 
 
 def _show_labels(record: JsonObject) -> Iterator[str]:
@@ -165,9 +123,3 @@ def _show_masks(record: JsonObject) -> Iterator[str]:
     for number, mask in enumerate(record["masks"], 1):
         for one in mask["candidates"]:
             yield f"{one['score']:8.4f}  mask {number}  {one['text']}"
-
-
-def _vector(vector: Any) -> str:
-    values = " ".join(f"{value:.4f}" for value in vector[:_VALUES])
-    more = " …" if len(vector) > _VALUES else ""
-    return f"{len(vector)} values: {values}{more}"

@@ -20,6 +20,9 @@ class FillMaskOptions(TaskOptions, total=False):
 
     top_k: int
     """How many tokens to give for each mask, best first; 5 by default, at most 1,000."""
+    targets: Sequence[str]
+    """Tokens to choose from, each a single one of the vocabulary; every token by default. Their
+    probabilities are among all tokens in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +75,5 @@ _FILL_MASK = Rpc(
 
 def fill_mask(texts: Sequence[str], **options: Unpack[FillMaskOptions]) -> BulkRequest[Filling]:
     """Fills the mask tokens of texts (:attr:`ModelInfo.mask_token`)."""
-    return _FILL_MASK.bulk(texts, options)
+    targets = requests.strings(options.get("targets") or (), "targets")
+    return _FILL_MASK.bulk(texts, {**options, "targets": targets})

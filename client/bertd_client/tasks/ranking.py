@@ -24,6 +24,9 @@ class RerankOptions(WindowOptions, total=False):
     """How many documents to give, best first; all by default."""
     score_function: Literal["sigmoid", "none"] | None
     """How scores come from logits; as the model says by default."""
+    prompt_name: str | None
+    """Prompt of the model to put before the query, and before no document; the model's default one
+    if it is left out, none if it is the empty string."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

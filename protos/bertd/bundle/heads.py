@@ -192,17 +192,25 @@ def best_spans(  # noqa: PLR0913 - limits by keyword
     ]
 
 
-def top_tokens(logits: Float32Array, count: int) -> tuple[Int64Array, Float32Array]:
+def top_tokens(
+    logits: Float32Array, count: int, targets: Int64Array | None = None
+) -> tuple[Int64Array, Float32Array]:
     """The most probable tokens of each mask and their probabilities, both `[masks, count]`.
 
     Best first; equal logits give the lower token id first.
 
     Args:
         logits: `[masks, vocabulary]`.
-        count: how many tokens; at most the vocabulary.
+        count: how many tokens; at most the vocabulary, or as many as there are targets.
+        targets: int64 `[tokens]`, ids to choose from, ascending; their probabilities are still
+            among all tokens, as in transformers' pipeline. None for every token.
     """
+    scores = softmax(logits)
+    if targets is not None:
+        logits, scores = logits[:, targets], scores[:, targets]
     best = np.argsort(-logits, axis=-1, kind="stable")[:, :count]
-    return best, np.take_along_axis(softmax(logits), best, axis=-1)
+    found = np.take_along_axis(scores, best, axis=-1)
+    return best if targets is None else targets[best], found
 
 
 def sparse_weights(

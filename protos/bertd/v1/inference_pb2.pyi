@@ -140,6 +140,50 @@ AGGREGATION_MAX: Aggregation.ValueType  # 5
 """As SIMPLE, where a word has the label of its token with the highest score."""
 Global___Aggregation: _TypeAlias = Aggregation  # noqa: Y015
 
+class _VectorDtype:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VectorDtypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VectorDtype.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VECTOR_DTYPE_UNSPECIFIED: _VectorDtype.ValueType  # 0
+    """The same as VECTOR_DTYPE_FLOAT32."""
+    VECTOR_DTYPE_FLOAT32: _VectorDtype.ValueType  # 1
+    """IEEE 754 float32, little-endian, as the model computes them."""
+    VECTOR_DTYPE_INT8: _VectorDtype.ValueType  # 2
+    """As UINT8, less 128: signed bytes from -128 to 127."""
+    VECTOR_DTYPE_UINT8: _VectorDtype.ValueType  # 3
+    """The step of 255 between the lowest and the highest value of its range in which a value lies:
+    floor((x - lowest) / ((highest - lowest) / 255)), what is beyond clipped to 0 and 255.
+    """
+    VECTOR_DTYPE_BINARY: _VectorDtype.ValueType  # 4
+    """As UBINARY, less 128: signed bytes."""
+    VECTOR_DTYPE_UBINARY: _VectorDtype.ValueType  # 5
+    """A bit for each value, 1 if it is above 0; eight to a byte, the first one the most significant,
+    zeros after the last.
+    """
+
+class VectorDtype(_VectorDtype, metaclass=_VectorDtypeEnumTypeWrapper):
+    """As which numbers vectors are given: the arithmetic of sentence-transformers' quantize_embeddings."""
+
+VECTOR_DTYPE_UNSPECIFIED: VectorDtype.ValueType  # 0
+"""The same as VECTOR_DTYPE_FLOAT32."""
+VECTOR_DTYPE_FLOAT32: VectorDtype.ValueType  # 1
+"""IEEE 754 float32, little-endian, as the model computes them."""
+VECTOR_DTYPE_INT8: VectorDtype.ValueType  # 2
+"""As UINT8, less 128: signed bytes from -128 to 127."""
+VECTOR_DTYPE_UINT8: VectorDtype.ValueType  # 3
+"""The step of 255 between the lowest and the highest value of its range in which a value lies:
+floor((x - lowest) / ((highest - lowest) / 255)), what is beyond clipped to 0 and 255.
+"""
+VECTOR_DTYPE_BINARY: VectorDtype.ValueType  # 4
+"""As UBINARY, less 128: signed bytes."""
+VECTOR_DTYPE_UBINARY: VectorDtype.ValueType  # 5
+"""A bit for each value, 1 if it is above 0; eight to a byte, the first one the most significant,
+zeros after the last.
+"""
+Global___VectorDtype: _TypeAlias = VectorDtype  # noqa: Y015
+
 class _Priority:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -301,6 +345,9 @@ class EmbedRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     TRUNCATION_SIDE_FIELD_NUMBER: _builtins.int
     STRIDE_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    OUTPUT_DTYPE_FIELD_NUMBER: _builtins.int
+    RANGES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model, as ListModels gives it. Empty: the only or default model."""
     long_text: Global___LongTextPolicy.ValueType
@@ -317,9 +364,23 @@ class EmbedRequest(_message.Message):
     """Tokens that neighbouring windows of WINDOW share. Less than what fits into a window.
     Default: 0.
     """
+    dimensions: _builtins.int
+    """How many of each vector's first values to give, for a model that was trained for that
+    (Matryoshka): 1 to Model.dimensions. What has been cut is of length one again where the model
+    normalises. Absent: all.
+    """
+    output_dtype: Global___VectorDtype.ValueType
+    """As which numbers, after the cut. Default: FLOAT32."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The texts, UTF-8, at least one. Each must hold at least one token."""
+
+    @_builtins.property
+    def ranges(self) -> Global___VectorRanges:
+        """Of INT8 and UINT8, which need them: what is lowest and highest among float32 vectors of texts
+        of your own. A server does not make them up from the texts of a call: their vectors would not
+        compare with those of other calls.
+        """
 
     def __init__(
         self,
@@ -331,16 +392,56 @@ class EmbedRequest(_message.Message):
         priority: Global___Priority.ValueType = ...,
         truncation_side: Global___TruncationSide.ValueType = ...,
         stride: _builtins.int = ...,
+        dimensions: _builtins.int | None = ...,
+        output_dtype: Global___VectorDtype.ValueType = ...,
+        ranges: Global___VectorRanges | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name", "prompt_name", b"prompt_name"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_prompt_name", b"_prompt_name", "dimensions", b"dimensions", "prompt_name", b"prompt_name", "ranges", b"ranges"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name", "long_text", b"long_text", "model", b"model", "priority", b"priority", "prompt_name", b"prompt_name", "stride", b"stride", "texts", b"texts", "truncation_side", b"truncation_side"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_prompt_name", b"_prompt_name", "dimensions", b"dimensions", "long_text", b"long_text", "model", b"model", "output_dtype", b"output_dtype", "priority", b"priority", "prompt_name", b"prompt_name", "ranges", b"ranges", "stride", b"stride", "texts", b"texts", "truncation_side", b"truncation_side"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dimensions: _TypeAlias = _typing.Literal["dimensions"]  # noqa: Y015
+    _WhichOneofArgType__dimensions: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions"]  # noqa: Y015
     _WhichOneofReturnType__prompt_name: _TypeAlias = _typing.Literal["prompt_name"]  # noqa: Y015
     _WhichOneofArgType__prompt_name: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dimensions) -> _WhichOneofReturnType__dimensions | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_name) -> _WhichOneofReturnType__prompt_name | None: ...
 
 Global___EmbedRequest: _TypeAlias = EmbedRequest  # noqa: Y015
+
+@_typing.final
+class VectorRanges(_message.Message):
+    """From where to where the values of vectors reach. One entry for all dimensions, or one for each
+    that is given; finite, the lowest below or equal to the highest.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOWEST_FIELD_NUMBER: _builtins.int
+    HIGHEST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lowest(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The lowest value."""
+
+    @_builtins.property
+    def highest(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The highest value; as many as of the lowest."""
+
+    def __init__(
+        self,
+        *,
+        lowest: _abc.Iterable[_builtins.float] | None = ...,
+        highest: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["highest", b"highest", "lowest", b"lowest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VectorRanges: _TypeAlias = VectorRanges  # noqa: Y015
 
 @_typing.final
 class EmbedResponse(_message.Message):
@@ -352,12 +453,15 @@ class EmbedResponse(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     DIMENSIONS_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model that answered."""
     model_version: _builtins.str
     """Version of the model that answered."""
     dimensions: _builtins.int
-    """Length of every embedding, in float32 values."""
+    """Dimensions of every embedding: float32 values, bytes or bits, as dtype says."""
+    dtype: Global___VectorDtype.ValueType
+    """As which numbers the embeddings are given. UNSPECIFIED, of an older server: FLOAT32."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmbedResult]:
         """One result per text, in the order of the request."""
@@ -369,10 +473,11 @@ class EmbedResponse(_message.Message):
         model_version: _builtins.str = ...,
         dimensions: _builtins.int = ...,
         results: _abc.Iterable[Global___EmbedResult] | None = ...,
+        dtype: Global___VectorDtype.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "model", b"model", "model_version", b"model_version", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "dtype", b"dtype", "model", b"model", "model_version", b"model_version", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -390,7 +495,9 @@ class EmbedResult(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     BATCH_FIELD_NUMBER: _builtins.int
     embedding: _builtins.bytes
-    """The vector: `dimensions` IEEE 754 float32 values, little-endian, back to back."""
+    """The vector, back to back: `dimensions` IEEE 754 float32 values, little-endian; or, of another
+    dtype, as many bytes, or an eighth of that, rounded up, of bits.
+    """
     @_builtins.property
     def error(self) -> _status_pb2.Status:
         """Why this text has no answer."""
@@ -527,6 +634,179 @@ class BatchInfo(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BatchInfo: _TypeAlias = BatchInfo  # noqa: Y015
+
+@_typing.final
+class EmbedSparseRequest(_message.Message):
+    """A request for sparse vectors of texts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    LONG_TEXT_FIELD_NUMBER: _builtins.int
+    TRUNCATION_SIDE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    PROMPT_NAME_FIELD_NUMBER: _builtins.int
+    MAX_ACTIVE_DIMS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model. Empty: the only or default model."""
+    long_text: Global___LongTextPolicy.ValueType
+    """What to do with a text longer than the model's max_tokens: ERROR or TRUNCATE."""
+    truncation_side: Global___TruncationSide.ValueType
+    """From which end TRUNCATE cuts. Default: RIGHT."""
+    priority: Global___Priority.ValueType
+    """Which calls it goes before. Default: INTERACTIVE."""
+    prompt_name: _builtins.str
+    """Name of a prompt of the model. Absent: its default prompt. Empty: no prompt."""
+    max_active_dims: _builtins.int
+    """How many weights to keep of each text, the largest. At least 1. Absent: as the model says,
+    else all.
+    """
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The texts, UTF-8, at least one."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        long_text: Global___LongTextPolicy.ValueType = ...,
+        truncation_side: Global___TruncationSide.ValueType = ...,
+        priority: Global___Priority.ValueType = ...,
+        prompt_name: _builtins.str | None = ...,
+        max_active_dims: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_active_dims", b"_max_active_dims", "_prompt_name", b"_prompt_name", "max_active_dims", b"max_active_dims", "prompt_name", b"prompt_name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_active_dims", b"_max_active_dims", "_prompt_name", b"_prompt_name", "long_text", b"long_text", "max_active_dims", b"max_active_dims", "model", b"model", "priority", b"priority", "prompt_name", b"prompt_name", "texts", b"texts", "truncation_side", b"truncation_side"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_active_dims: _TypeAlias = _typing.Literal["max_active_dims"]  # noqa: Y015
+    _WhichOneofArgType__max_active_dims: _TypeAlias = _typing.Literal["_max_active_dims", b"_max_active_dims"]  # noqa: Y015
+    _WhichOneofReturnType__prompt_name: _TypeAlias = _typing.Literal["prompt_name"]  # noqa: Y015
+    _WhichOneofArgType__prompt_name: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_active_dims) -> _WhichOneofReturnType__max_active_dims | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_name) -> _WhichOneofReturnType__prompt_name | None: ...
+
+Global___EmbedSparseRequest: _TypeAlias = EmbedSparseRequest  # noqa: Y015
+
+@_typing.final
+class EmbedSparseResponse(_message.Message):
+    """The answer to an EmbedSparseRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model that answered."""
+    model_version: _builtins.str
+    """Version of the model that answered."""
+    dimensions: _builtins.int
+    """Length of every vector, zeros included: entries of the vocabulary."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmbedSparseResult]:
+        """One result per text, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        dimensions: _builtins.int = ...,
+        results: _abc.Iterable[Global___EmbedSparseResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "model", b"model", "model_version", b"model_version", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmbedSparseResponse: _TypeAlias = EmbedSparseResponse  # noqa: Y015
+
+@_typing.final
+class EmbedSparseResult(_message.Message):
+    """The outcome of one text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VECTOR_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def vector(self) -> Global___SparseVector:
+        """The weights."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why this text has no answer."""
+
+    @_builtins.property
+    def tokens(self) -> Global___TokenUsage:
+        """How the text became tokens."""
+
+    @_builtins.property
+    def timings(self) -> Global___Timings:
+        """Where the time went. Set on success."""
+
+    @_builtins.property
+    def batch(self) -> Global___BatchInfo:
+        """The batch in which it was computed. Set on success."""
+
+    def __init__(
+        self,
+        *,
+        vector: Global___SparseVector | None = ...,
+        error: _status_pb2.Status | None = ...,
+        tokens: Global___TokenUsage | None = ...,
+        timings: Global___Timings | None = ...,
+        batch: Global___BatchInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "error", b"error", "outcome", b"outcome", "timings", b"timings", "tokens", b"tokens", "vector", b"vector"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "error", b"error", "outcome", b"outcome", "timings", b"timings", "tokens", b"tokens", "vector", b"vector"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["vector", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___EmbedSparseResult: _TypeAlias = EmbedSparseResult  # noqa: Y015
+
+@_typing.final
+class SparseVector(_message.Message):
+    """The entries of a vector that are not 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDICES_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Token ids, ascending."""
+
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The weight of each, above 0."""
+
+    def __init__(
+        self,
+        *,
+        indices: _abc.Iterable[_builtins.int] | None = ...,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["indices", b"indices", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SparseVector: _TypeAlias = SparseVector  # noqa: Y015
 
 @_typing.final
 class EmbedTokensRequest(_message.Message):
@@ -1015,6 +1295,7 @@ class RerankRequest(_message.Message):
     STRIDE_FIELD_NUMBER: _builtins.int
     TOP_N_FIELD_NUMBER: _builtins.int
     SCORE_FUNCTION_FIELD_NUMBER: _builtins.int
+    PROMPT_NAME_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model. Empty: the only or default model."""
     query: _builtins.str
@@ -1031,6 +1312,10 @@ class RerankRequest(_message.Message):
     """How many documents to give, best first. Default, 0: all. Documents with errors always come too."""
     score_function: Global___ScoreFunction.ValueType
     """How scores come from logits: SIGMOID, NONE, or as the model says, which is the default."""
+    prompt_name: _builtins.str
+    """Name of a prompt of the model (Model.prompts) to put before the query, and the query alone.
+    Absent: the model's default prompt if it has one. Empty: no prompt.
+    """
     @_builtins.property
     def documents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The documents, UTF-8, at least one."""
@@ -1047,12 +1332,15 @@ class RerankRequest(_message.Message):
         stride: _builtins.int = ...,
         top_n: _builtins.int = ...,
         score_function: Global___ScoreFunction.ValueType = ...,
+        prompt_name: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name", "prompt_name", b"prompt_name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "long_text", b"long_text", "model", b"model", "priority", b"priority", "query", b"query", "score_function", b"score_function", "stride", b"stride", "top_n", b"top_n", "truncation_side", b"truncation_side"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name", "documents", b"documents", "long_text", b"long_text", "model", b"model", "priority", b"priority", "prompt_name", b"prompt_name", "query", b"query", "score_function", b"score_function", "stride", b"stride", "top_n", b"top_n", "truncation_side", b"truncation_side"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__prompt_name: _TypeAlias = _typing.Literal["prompt_name"]  # noqa: Y015
+    _WhichOneofArgType__prompt_name: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_name) -> _WhichOneofReturnType__prompt_name | None: ...
 
 Global___RerankRequest: _TypeAlias = RerankRequest  # noqa: Y015
 
@@ -1548,6 +1836,7 @@ class FillMaskRequest(_message.Message):
     TRUNCATION_SIDE_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model. Empty: the only or default model."""
     long_text: Global___LongTextPolicy.ValueType
@@ -1567,6 +1856,13 @@ class FillMaskRequest(_message.Message):
         beyond that has an error.
         """
 
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tokens to choose from; their probabilities are still among all tokens, as in transformers'
+        pipeline. At most 1,000, each one token of the vocabulary: as the vocabulary writes it, else as
+        the tokenizer reads it. None: every token.
+        """
+
     def __init__(
         self,
         *,
@@ -1576,10 +1872,11 @@ class FillMaskRequest(_message.Message):
         truncation_side: Global___TruncationSide.ValueType = ...,
         priority: Global___Priority.ValueType = ...,
         top_k: _builtins.int = ...,
+        targets: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["long_text", b"long_text", "model", b"model", "priority", b"priority", "texts", b"texts", "top_k", b"top_k", "truncation_side", b"truncation_side"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["long_text", b"long_text", "model", b"model", "priority", b"priority", "targets", b"targets", "texts", b"texts", "top_k", b"top_k", "truncation_side", b"truncation_side"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -65,6 +65,11 @@ class InferenceServiceStub:
     call may have so many. A server that shuts down answers what it has read, then ends the stream
     with UNAVAILABLE.
     """
+    EmbedSparse: _grpc.UnaryUnaryMultiCallable[_inference_pb2.EmbedSparseRequest, _inference_pb2.EmbedSparseResponse]
+    """Computes one sparse vector per text: a weight for each entry of the vocabulary, most of them 0,
+    as SPLADE does. Task fill-mask; of a checkpoint that was not trained for this the weights mean
+    little.
+    """
     EmbedTokens: _grpc.UnaryUnaryMultiCallable[_inference_pb2.EmbedTokensRequest, _inference_pb2.EmbedTokensResponse]
     """Computes one vector per token. Task feature-extraction."""
     Classify: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ClassifyRequest, _inference_pb2.ClassifyResponse]
@@ -122,6 +127,11 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     A request that fails as a whole has the error in the result of each of its texts, as far as a
     call may have so many. A server that shuts down answers what it has read, then ends the stream
     with UNAVAILABLE.
+    """
+    EmbedSparse: _aio.UnaryUnaryMultiCallable[_inference_pb2.EmbedSparseRequest, _inference_pb2.EmbedSparseResponse]  # type: ignore[assignment]
+    """Computes one sparse vector per text: a weight for each entry of the vocabulary, most of them 0,
+    as SPLADE does. Task fill-mask; of a checkpoint that was not trained for this the weights mean
+    little.
     """
     EmbedTokens: _aio.UnaryUnaryMultiCallable[_inference_pb2.EmbedTokensRequest, _inference_pb2.EmbedTokensResponse]  # type: ignore[assignment]
     """Computes one vector per token. Task feature-extraction."""
@@ -189,6 +199,17 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         A request that fails as a whole has the error in the result of each of its texts, as far as a
         call may have so many. A server that shuts down answers what it has read, then ends the stream
         with UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def EmbedSparse(
+        self,
+        request: _inference_pb2.EmbedSparseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.EmbedSparseResponse, _abc.Awaitable[_inference_pb2.EmbedSparseResponse]]:
+        """Computes one sparse vector per text: a weight for each entry of the vocabulary, most of them 0,
+        as SPLADE does. Task fill-mask; of a checkpoint that was not trained for this the weights mean
+        little.
         """
 
     @_abc_1.abstractmethod

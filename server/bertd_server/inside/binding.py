@@ -12,9 +12,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
-import numpy as np
-from bertd.bundle.arrays import Float32Array
-
 from bertd_server.errors import RequestError
 from bertd_server.models.model import Model
 from bertd_server.tasks.ask import Reply
@@ -78,19 +75,6 @@ def values(function: ModelFunction[P, list[Reply[T]]]) -> ModelFunction[P, list[
     @wraps(function)
     async def settle(model: Model, /, *args: P.args, **kwargs: P.kwargs) -> list[T]:
         return settled(await function(model, *args, **kwargs))
-
-    return settle
-
-
-def stacked(
-    function: ModelFunction[P, list[Reply[Float32Array]]],
-) -> ModelFunction[P, Float32Array]:
-    """Vectors as the rows of an array `[texts, dimensions]`; it raises the first error."""
-
-    @wraps(function)
-    async def settle(model: Model, /, *args: P.args, **kwargs: P.kwargs) -> Float32Array:
-        rows = settled(await function(model, *args, **kwargs))
-        return np.stack(rows) if rows else np.empty((0, model.manifest.dimensions), np.float32)
 
     return settle
 

@@ -15,11 +15,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack
 
-from bertd.bundle.arrays import Float32Array
+import numpy as np
 
 from bertd_server.errors import InvalidInput, RequestError
-from bertd_server.inside.binding import ModelMethod, settled, stacked, values
-from bertd_server.inside.options import How, Windowed, caller, fit
+from bertd_server.inside.binding import ModelMethod, settled, values
+from bertd_server.inside.options import (
+    How,
+    VectorOptions,
+    Windowed,
+    caller,
+    fit,
+    vector_format,
+)
 from bertd_server.models.model import Model
 from bertd_server.tasks import (
     answering,
@@ -37,6 +44,7 @@ from bertd_server.tasks.embedding import TokenVectors
 from bertd_server.tasks.filling import Mask
 from bertd_server.tasks.sparse import SparseVector
 from bertd_server.tasks.tagging import Aggregation, Entity
+from bertd_server.tasks.vectors import Vector, VectorFormatter
 from bertd_server.tokenization.reader import Input, texts_of
 from bertd_server.tokenization.tokens import Token, tokens_of
 
@@ -54,18 +62,30 @@ class Ranked:
     score: float
 
 
-async def _embed(
-    model: Model,
-    texts: Sequence[str],
-    *,
-    prompt_name: str | None = None,
-    **how: Unpack[Windowed],
-) -> list[Reply[Float32Array]]:
-    """Compute one vector per text, float32 `[dimensions]`; together `[texts, dimensions]`."""
-    inputs = texts_of(_strings(texts, "texts"))
+async def _embed_each(
+    model: Model, texts: Sequence[str], **how: Unpack[VectorOptions]
+) -> list[Reply[Vector]]:
+    """Compute one vector per text, float32 `[dimensions]` unless asked for otherwise."""
     return await embedding.embed(
-        model, inputs, fit(how, windows=True), caller(how), prompt_name=prompt_name
+        model,
+        texts_of(_strings(texts, "texts")),
+        fit(how, windows=True),
+        caller(how),
+        prompt_name=how.get("prompt_name"),
+        form=vector_format(how),
     )
+
+
+async def _embed(model: Model, texts: Sequence[str], **how: Unpack[VectorOptions]) -> Vector:
+    """Compute one vector per text, float32 `[texts, dimensions]` unless asked for otherwise."""
+    rows = settled(await _embed_each(model, texts, **how))
+    if rows:
+        return np.stack(rows)
+    manifest = model.manifest
+    formatter = VectorFormatter.of(
+        vector_format(how), manifest.dimensions, normalize=manifest.normalized
+    )
+    return formatter.empty()
 
 
 async def _embed_tokens(
@@ -83,11 +103,22 @@ async def _embed_tokens(
 
 
 async def _embed_sparse(
-    model: Model, texts: Sequence[str], *, prompt_name: str | None = None, **how: Unpack[How]
+    model: Model,
+    texts: Sequence[str],
+    *,
+    prompt_name: str | None = None,
+    max_active_dims: int | None = None,
+    **how: Unpack[How],
 ) -> list[Reply[SparseVector]]:
     """Weigh the vocabulary for each text, as SPLADE does; of models for fill-mask."""
-    inputs = texts_of(_strings(texts, "texts"))
-    return await sparse.embed_sparse(model, inputs, fit(how), caller(how), prompt_name=prompt_name)
+    return await sparse.embed_sparse(
+        model,
+        texts_of(_strings(texts, "texts")),
+        fit(how),
+        caller(how),
+        prompt_name=prompt_name,
+        max_active_dims=max_active_dims,
+    )
 
 
 async def _classify(
@@ -136,6 +167,7 @@ async def _score_documents(
     documents: Sequence[str],
     *,
     score_function: Literal["default", "sigmoid", "none"] = "default",
+    prompt_name: str | None = None,
     **how: Unpack[Windowed],
 ) -> list[Reply[float]]:
     """Score documents by relevance to a query, in their order."""
@@ -149,6 +181,7 @@ async def _score_documents(
         fit(how, windows=True, second_only=True),
         caller(how),
         score_function=score_function,
+        prompt_name=prompt_name,
     )
 
 
@@ -158,12 +191,14 @@ async def _rerank(
     documents: Sequence[str],
     *,
     score_function: Literal["default", "sigmoid", "none"] = "default",
+    prompt_name: str | None = None,
     **how: Unpack[Windowed],
 ) -> list[Ranked]:
     """Score documents by relevance to a query, best first, equal ones as given."""
-    scores = settled(
-        await _score_documents(model, query, documents, score_function=score_function, **how)
+    replies = await _score_documents(
+        model, query, documents, score_function=score_function, prompt_name=prompt_name, **how
     )
+    scores = settled(replies)
     order = sorted(range(len(scores)), key=lambda place: -scores[place])
     return [Ranked(place, scores[place]) for place in order]
 
@@ -213,11 +248,18 @@ async def _answer(
 
 
 async def _fill_mask(
-    model: Model, texts: Sequence[str], *, top_k: int = filling.CANDIDATES, **how: Unpack[How]
+    model: Model,
+    texts: Sequence[str],
+    *,
+    top_k: int = filling.CANDIDATES,
+    targets: Sequence[str] = (),
+    **how: Unpack[How],
 ) -> list[Reply[list[Mask]]]:
-    """Find the most probable tokens for each mask of each text, best first."""
-    inputs = texts_of(_strings(texts, "texts"))
-    return await filling.fill_masks(model, inputs, fit(how), caller(how), top_k=top_k)
+    """Find the most probable tokens for each mask of each text, best first, of `targets` if any."""
+    inputs, chosen = texts_of(_strings(texts, "texts")), _strings(targets, "targets")
+    return await filling.fill_masks(
+        model, inputs, fit(how), caller(how), top_k=top_k, targets=chosen
+    )
 
 
 async def _tokenize(
@@ -297,8 +339,8 @@ def _input(one: Any, number: int) -> Input:
 class ModelMethods:
     """What a model can be asked; the twins with `_each` give a reply for each input."""
 
-    embed = ModelMethod(stacked(_embed))
-    embed_each = ModelMethod(_embed)
+    embed = ModelMethod(_embed)
+    embed_each = ModelMethod(_embed_each)
     embed_tokens = ModelMethod(values(_embed_tokens))
     embed_tokens_each = ModelMethod(_embed_tokens)
     embed_sparse = ModelMethod(values(_embed_sparse))

@@ -4,6 +4,7 @@
 
     How            timeout, priority, long_text, truncation_side
       Windowed     stride
+        VectorOptions    prompt_name, dimensions, output_dtype, ranges
     OpenOptions    lanes, memory, batches, queue: a part of bertd_server.config.settings
     LoadOptions    the limits of one model
 
@@ -17,10 +18,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from bertd_server.errors import InvalidInput
 from bertd_server.scheduling.scheduler import BULK, INTERACTIVE
 from bertd_server.system.setting_types import Profile, Provider
 from bertd_server.tasks.ask import CallContext
+from bertd_server.tasks.vectors import VectorDtype, VectorFormat
 from bertd_server.tokenization.reader import Fit, LongText
 from bertd_server.tokenization.truncation import CutSide
 
@@ -52,6 +57,22 @@ class Windowed(How, total=False):
 
     stride: int
     """Tokens that neighbouring windows share; 0 by default."""
+
+
+class VectorOptions(Windowed, total=False):
+    """Of `embed`."""
+
+    prompt_name: str | None
+    """A prompt of the model; its default one by default, none if it is the empty string."""
+    dimensions: int | None
+    """The first values of each vector, of length one again where the model normalises; all by
+    default."""
+    output_dtype: VectorDtype
+    """"float32", the default; "int8" and "uint8", a byte for each value, which need `ranges`;
+    "binary" and "ubinary", int8 and uint8 with a bit for each value."""
+    ranges: ArrayLike | None
+    """The lowest and the highest value of vectors: `[2]` for all dimensions, or `[2, dimensions]`
+    as sentence-transformers has them."""
 
 
 class OpenOptions(TypedDict, total=False):
@@ -127,6 +148,27 @@ def fit(how: Mapping[str, Any], *, windows: bool = False, second_only: bool = Fa
             f"stride is {stride}: give 0 or more", field="stride", reason="out_of_range", limit=0
         )
     return Fit(long_text, side, stride, second_only=second_only, remedy=_REMEDY)
+
+
+def vector_format(how: Mapping[str, Any]) -> VectorFormat:
+    """How many values of each vector, and as which numbers.
+
+    Raises:
+        InvalidInput: ranges are of another shape.
+    """
+    dimensions, dtype = how.get("dimensions"), how.get("output_dtype", "float32")
+    ranges = how.get("ranges")
+    if ranges is None:
+        return VectorFormat(dimensions, dtype)
+    pair = np.asarray(ranges, np.float64)
+    if pair.ndim not in (1, 2) or len(pair) != 2:
+        raise InvalidInput(
+            f"ranges has shape {list(pair.shape)}: give [2], the lowest and the highest value, or "
+            "[2, dimensions]",
+            field="ranges",
+        )
+    low, high = pair.reshape(2, -1).tolist()
+    return VectorFormat(dimensions, dtype, low, high)
 
 
 def _check(name: str, value: object, known: Mapping[str, object] | tuple[str, ...]) -> None:

@@ -12,6 +12,13 @@ from bertd.bundle.arrays import Float32Array, Int64Array
 from bertd_server.engine.engine import GraphOutputs
 from bertd_server.models.model import Model
 from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
+from bertd_server.tasks.vectors import (
+    AS_COMPUTED,
+    Vector,
+    VectorFormat,
+    VectorFormatter,
+    of_length_one,
+)
 from bertd_server.tasks.windows import owners
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 from bertd_server.tokenization.tokens import Token, tokens_of
@@ -27,18 +34,19 @@ class TokenVectors:
     tokens: list[Token]
 
 
-async def embed(
+async def embed(  # noqa: PLR0913 - options by keyword
     model: Model,
     texts: Sequence[Input],
     fit: Fit = FIT,
     caller: CallContext = NO_DEADLINE,
     *,
     prompt_name: str | None = None,
-) -> list[Reply[Float32Array]]:
-    """Compute the vector of each text: float32 `[dimensions]`.
+    form: VectorFormat = AS_COMPUTED,
+) -> list[Reply[Vector]]:
+    """Compute the vector of each text: float32 `[dimensions]`, or as `form` says.
 
     Of windows, the mean of their vectors, each weighted by the tokens that no earlier window has
-    read; of length one again where the model normalises.
+    read; of length one again where the model normalises, and so is what has been cut.
 
     Args:
         model: for feature-extraction.
@@ -46,19 +54,21 @@ async def embed(
         fit: what to do with long texts.
         caller: how long they wait.
         prompt_name: a prompt of the model; None for its default, "" for none.
+        form: how many values of each vector, and as which numbers.
 
     Raises:
         RequestError: the call as a whole cannot be answered.
     """
     require(model, "Embed", _TASK)
+    normalized = model.manifest.normalized
+    formatter = VectorFormatter.of(form, model.manifest.dimensions, normalize=normalized)
 
-    def conclude(reading: Reading, outputs: Sequence[GraphOutputs]) -> Float32Array:
+    def conclude(reading: Reading, outputs: Sequence[GraphOutputs]) -> Vector:
         if len(outputs) == 1:
-            vector: Float32Array = outputs[0][bundle.SENTENCE_EMBEDDING][0]
-            return vector
+            return formatter(outputs[0][bundle.SENTENCE_EMBEDDING][0])
         vectors = np.concatenate([each[bundle.SENTENCE_EMBEDDING] for each in outputs])
         mean: Float32Array = np.average(vectors, axis=0, weights=_news(reading)).astype(np.float32)
-        return mean / np.linalg.norm(mean) if model.manifest.normalized else mean
+        return formatter(of_length_one(mean) if normalized else mean)
 
     query = TaskQuery((bundle.SENTENCE_EMBEDDING,), conclude, prompt=model.prompt(prompt_name))
     return await ask(model, texts, fit, caller, query)

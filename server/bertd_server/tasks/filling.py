@@ -12,6 +12,7 @@ from bertd_server.engine.engine import GraphOutputs
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
 from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
+from bertd_server.tasks.targets import target_ids
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 MOST_CANDIDATES = 1_000
@@ -41,13 +42,14 @@ class Mask:
     candidates: list[Candidate]
 
 
-async def fill_masks(
+async def fill_masks(  # noqa: PLR0913 - options by keyword
     model: Model,
     texts: Sequence[Input],
     fit: Fit = FIT,
     caller: CallContext = NO_DEADLINE,
     *,
     top_k: int = CANDIDATES,
+    targets: Sequence[str] = (),
 ) -> list[Reply[list[Mask]]]:
     """Find the most probable tokens for each mask of each text, masks in the text's order.
 
@@ -57,6 +59,8 @@ async def fill_masks(
         fit: what to do with long texts; no windows.
         caller: how long they wait.
         top_k: candidates of each mask; 1 to :data:`MOST_CANDIDATES`.
+        targets: single tokens to choose from, in which case there may be fewer candidates; none
+            for every token.
 
     Raises:
         RequestError: the call as a whole cannot be answered.
@@ -69,8 +73,10 @@ async def fill_masks(
             reason="out_of_range",
             limit=MOST_CANDIDATES,
         )
+    chosen = await target_ids(model.tokenizer, targets)
+    count = top_k if chosen is None else min(top_k, len(chosen))
     mask_id = model.manifest.mask_token_id
-    budget = _Budget(model.manifest.vocab_size, top_k)
+    budget = _Budget(model.manifest.vocab_size, count)
 
     def problem(reading: Reading, field: str) -> InvalidInput | None:
         masks = int((reading.windows[0].sequence.input_ids == mask_id).sum())
@@ -89,7 +95,7 @@ async def fill_masks(
     def conclude(reading: Reading, outputs: Sequence[GraphOutputs]) -> list[Mask]:
         window = reading.windows[0]
         places = window.places[window.sequence.input_ids == mask_id]
-        ids, scores = heads.top_tokens(outputs[0][bundle.LOGITS], top_k)
+        ids, scores = heads.top_tokens(outputs[0][bundle.LOGITS], count, chosen)
         offsets = reading.encoding.offsets
         return [
             Mask(

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-import numpy as np
-from bertd.bundle.arrays import Float32Array
 from bertd.tei.v1 import tei_pb2 as pb
 from bertd.tei.v1 import tei_pb2_grpc
 from grpc.aio import ServicerContext as Context
 
-from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
 from bertd_server.rpc.tei import requests
 from bertd_server.rpc.tei.metadata import Tally
 from bertd_server.rpc.tei.service import TeiService, answered, holding, streamed
-from bertd_server.tasks import embedding, sparse
+from bertd_server.tasks import embedding, sparse, vectors
 from bertd_server.tasks.ask import require
 from bertd_server.tokenization.reader import Input
 
@@ -79,7 +76,8 @@ class EmbedService(TeiService, tei_pb2_grpc.EmbedServicer):
     ) -> pb.EmbedResponse:
         tally = Tally()
         require(model, "Embed", "feature-extraction")
-        _check_dimensions(request, model)
+        wanted = request.dimensions if request.HasField("dimensions") else None
+        vectors.check_dimensions(wanted, model.manifest.dimensions)
         (reply,) = await embedding.embed(
             model,
             [_text(request)],
@@ -88,13 +86,11 @@ class EmbedService(TeiService, tei_pb2_grpc.EmbedServicer):
             prompt_name=_prompt(request),
         )
         vector = tally.add(reply, len(request.inputs))
-        if request.HasField("dimensions") and request.dimensions < len(vector):
-            vector = vector[: request.dimensions]
-            normalized = False
-        else:
-            normalized = model.manifest.normalized
+        normalized = model.manifest.normalized
+        if wanted is not None and wanted < len(vector):
+            vector, normalized = vector[:wanted], False
         if request.normalize and not normalized:
-            vector = of_length_one(vector)
+            vector = vectors.of_length_one(vector)
         return pb.EmbedResponse(embeddings=vector.tolist(), metadata=tally.metadata())
 
     @holding
@@ -139,12 +135,6 @@ class EmbedService(TeiService, tei_pb2_grpc.EmbedServicer):
         )
 
 
-def of_length_one(vector: Float32Array) -> Float32Array:
-    """A vector scaled as the protocol's server does: the length in float64; zero stays zero."""
-    length = float(np.sqrt(np.square(vector, dtype=np.float64).sum()))
-    return vector * np.float32(1 / length) if length else vector
-
-
 def _text(request: Any) -> Input:
     requests.check_text(request.inputs)
     return Input(request.inputs, field="inputs")
@@ -152,12 +142,3 @@ def _text(request: Any) -> Input:
 
 def _prompt(request: Any) -> str | None:
     return request.prompt_name if request.HasField("prompt_name") else None
-
-
-def _check_dimensions(request: pb.EmbedRequest, model: Model) -> None:
-    most = model.manifest.dimensions
-    if request.HasField("dimensions") and not 1 <= request.dimensions <= most:
-        raise InvalidInput(
-            f"dimensions is {request.dimensions}: ask for 1 to {most}, or leave it out",
-            field="dimensions",
-        )

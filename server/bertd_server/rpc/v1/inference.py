@@ -17,7 +17,15 @@ from bertd_server.rpc.checks import check_count
 from bertd_server.rpc.status import abort
 from bertd_server.rpc.streams import closed_after_use, in_order
 from bertd_server.rpc.v1 import requests, responses
-from bertd_server.tasks import answering, classification, embedding, filling, ranking, tagging
+from bertd_server.tasks import (
+    answering,
+    classification,
+    embedding,
+    filling,
+    ranking,
+    sparse,
+    tagging,
+)
 from bertd_server.tasks.ask import Reply
 from bertd_server.tokenization.reader import texts_of
 
@@ -71,6 +79,14 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         async with closed_after_use(stream) as answers:
             async for response in answers:
                 yield response
+
+    async def EmbedSparse(  # noqa: N802 - the RPC's name
+        self,
+        request: pb.EmbedSparseRequest,
+        context: Context[pb.EmbedSparseRequest, pb.EmbedSparseResponse],
+    ) -> pb.EmbedSparseResponse:
+        """Weigh the vocabulary."""
+        return await self._answer(self._embed_sparse, request, context)
 
     async def EmbedTokens(  # noqa: N802 - the RPC's name
         self,
@@ -190,16 +206,38 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         self, model: Model, request: pb.EmbedRequest, context: Context[Any, Any]
     ) -> tuple[pb.EmbedResponse, Replies]:
         check_count(len(request.texts), self._max_texts, "texts")
+        form = requests.vector_format(request)
         replies = await embedding.embed(
             model,
             texts_of(request.texts),
             requests.fit(request, windows=True),
             requests.caller(request, context),
-            prompt_name=request.prompt_name if request.HasField("prompt_name") else None,
+            prompt_name=requests.optional(request, "prompt_name"),
+            form=form,
         )
-        results = await responses.made(responses.embedding, replies)
-        named, dimensions = responses.named(model), model.manifest.dimensions
-        return pb.EmbedResponse(**named, dimensions=dimensions, results=results), replies
+        response = pb.EmbedResponse(
+            **responses.named(model),
+            dimensions=form.dimensions or model.manifest.dimensions,
+            results=await responses.made(responses.embedding, replies),
+            dtype=request.output_dtype or pb.VECTOR_DTYPE_FLOAT32,
+        )
+        return response, replies
+
+    async def _embed_sparse(
+        self, model: Model, request: pb.EmbedSparseRequest, context: Context[Any, Any]
+    ) -> tuple[pb.EmbedSparseResponse, Replies]:
+        check_count(len(request.texts), self._max_texts, "texts")
+        replies = await sparse.embed_sparse(
+            model,
+            texts_of(request.texts),
+            requests.fit(request, windows=False),
+            requests.caller(request, context),
+            prompt_name=requests.optional(request, "prompt_name"),
+            max_active_dims=requests.optional(request, "max_active_dims"),
+        )
+        results = await responses.made(responses.sparse_vector, replies)
+        named, dimensions = responses.named(model), model.manifest.vocab_size
+        return pb.EmbedSparseResponse(**named, dimensions=dimensions, results=results), replies
 
     async def _embed_tokens(
         self, model: Model, request: pb.EmbedTokensRequest, context: Context[Any, Any]
@@ -210,7 +248,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             texts_of(request.texts),
             requests.fit(request, windows=True),
             requests.caller(request, context),
-            prompt_name=request.prompt_name if request.HasField("prompt_name") else None,
+            prompt_name=requests.optional(request, "prompt_name"),
         )
         results = await responses.made(responses.token_vectors, request.texts, replies)
         named, dimensions = responses.named(model), model.manifest.hidden_size
@@ -260,6 +298,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             requests.fit(request, windows=True, second_only=True),
             requests.caller(request, context),
             score_function=requests.score_function(request, softmax=False),
+            prompt_name=requests.optional(request, "prompt_name"),
         )
         results = responses.ranking(replies, request.top_n)
         return pb.RerankResponse(**responses.named(model), results=results), replies
@@ -307,6 +346,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             requests.fit(request, windows=False),
             requests.caller(request, context),
             top_k=request.top_k or filling.CANDIDATES,
+            targets=request.targets,
         )
         results = await responses.made(responses.masks, request.texts, replies)
         return pb.FillMaskResponse(**responses.named(model), results=results), replies

@@ -15,6 +15,7 @@ from bertd_server.scheduling.scheduler import BULK, INTERACTIVE
 from bertd_server.tasks.ask import CallContext
 from bertd_server.tasks.classification import ScoreFunction
 from bertd_server.tasks.tagging import Aggregation
+from bertd_server.tasks.vectors import AS_COMPUTED, VectorDtype, VectorFormat
 from bertd_server.tokenization.reader import Fit, Input, LongText
 from bertd_server.tokenization.truncation import CutSide
 
@@ -50,6 +51,15 @@ _SCORE_FUNCTIONS: dict[int, ScoreFunction] = {
     inference_pb2.SCORE_FUNCTION_SOFTMAX: "softmax",
     inference_pb2.SCORE_FUNCTION_SIGMOID: "sigmoid",
     inference_pb2.SCORE_FUNCTION_NONE: "none",
+}
+
+_DTYPES: dict[int, VectorDtype] = {
+    inference_pb2.VECTOR_DTYPE_UNSPECIFIED: "float32",
+    inference_pb2.VECTOR_DTYPE_FLOAT32: "float32",
+    inference_pb2.VECTOR_DTYPE_INT8: "int8",
+    inference_pb2.VECTOR_DTYPE_UINT8: "uint8",
+    inference_pb2.VECTOR_DTYPE_BINARY: "binary",
+    inference_pb2.VECTOR_DTYPE_UBINARY: "ubinary",
 }
 
 
@@ -91,6 +101,24 @@ def _fit(
         )
     side = known_value("truncation_side", truncation_side, _SIDES, inference_pb2.TruncationSide)
     return Fit(policy, side, stride, second_only=second_only)
+
+
+def optional(request: Any, field: str) -> Any:
+    """The value of an optional field; None where it is absent."""
+    return getattr(request, field) if request.HasField(field) else None
+
+
+def vector_format(request: inference_pb2.EmbedRequest) -> VectorFormat:
+    """How many values of each vector, and as which numbers."""
+    dimensions = optional(request, "dimensions")
+    if dimensions is None and not request.output_dtype and not request.HasField("ranges"):
+        return AS_COMPUTED
+    return VectorFormat(
+        dimensions,
+        known_value("output_dtype", request.output_dtype, _DTYPES, inference_pb2.VectorDtype),
+        tuple(request.ranges.lowest),
+        tuple(request.ranges.highest),
+    )
 
 
 def aggregation(request: inference_pb2.TagTokensRequest) -> Aggregation:

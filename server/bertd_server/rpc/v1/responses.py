@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from bertd.bundle.arrays import Float32Array
 from bertd.v1 import inference_pb2
 from google.rpc import status_pb2
 from tokenizers import Encoding, Tokenizer
@@ -20,11 +19,15 @@ from bertd_server.tasks.ask import Reply
 from bertd_server.tasks.classification import LabelScore
 from bertd_server.tasks.embedding import TokenVectors
 from bertd_server.tasks.filling import Mask, fill
+from bertd_server.tasks.sparse import SparseVector
 from bertd_server.tasks.tagging import Entity
+from bertd_server.tasks.vectors import Vector
 from bertd_server.tokenization.reader import Input
 from bertd_server.tokenization.tokens import Offsets, Places, Token, tokens_of
 
 Result = TypeVar("Result")
+
+_NUMBERS_OF_A_MESSAGE = 50  # in a list, that take as long to write as a message
 
 
 def named(model: Model) -> dict[str, str]:
@@ -75,18 +78,30 @@ def _size(reply: Reply[Any]) -> int:
     """How many messages a reply becomes."""
     if isinstance(reply.outcome, TokenVectors):
         return len(reply.outcome.tokens)
+    if isinstance(reply.outcome, SparseVector):
+        return 1 + len(reply.outcome.indices) // _NUMBERS_OF_A_MESSAGE
     if not isinstance(reply.outcome, list):
         return 1
     return sum(len(one.candidates) if isinstance(one, Mask) else 1 for one in reply.outcome)
 
 
-def embedding(reply: Reply[Float32Array]) -> inference_pb2.EmbedResult:
+def embedding(reply: Reply[Vector]) -> inference_pb2.EmbedResult:
     """The vector of a text."""
     if isinstance(reply.outcome, RequestError):
         return inference_pb2.EmbedResult(**parts(reply))
-    return inference_pb2.EmbedResult(
-        embedding=reply.outcome.astype("<f4", copy=False).tobytes(), **parts(reply)
+    vector = reply.outcome
+    little = vector.astype(vector.dtype.newbyteorder("<"), copy=False)
+    return inference_pb2.EmbedResult(embedding=little.tobytes(), **parts(reply))
+
+
+def sparse_vector(reply: Reply[SparseVector]) -> inference_pb2.EmbedSparseResult:
+    """The weights of a text's vocabulary."""
+    if isinstance(reply.outcome, RequestError):
+        return inference_pb2.EmbedSparseResult(**parts(reply))
+    vector = inference_pb2.SparseVector(
+        indices=reply.outcome.indices.tolist(), values=reply.outcome.values.tolist()
     )
+    return inference_pb2.EmbedSparseResult(vector=vector, **parts(reply))
 
 
 def token_vectors(text: str, reply: Reply[TokenVectors]) -> inference_pb2.EmbedTokensResult:

@@ -21,9 +21,24 @@ from bertd_server.rpc.v2 import columns, parameters
 from bertd_server.rpc.v2.columns import OutputTensors
 from bertd_server.rpc.v2.inputs import Inputs
 from bertd_server.rpc.v2.parameters import RequestParameters
-from bertd_server.rpc.v2.surface import END_BYTE, INPUT_IDS, MASK, START_BYTE
+from bertd_server.rpc.v2.surface import (
+    END_BYTE,
+    INPUT_IDS,
+    MASK,
+    SPARSE_INDICES,
+    SPARSE_VALUES,
+    START_BYTE,
+)
 from bertd_server.rpc.v2.tensors import numbers, strings
-from bertd_server.tasks import answering, classification, embedding, filling, ranking, tagging
+from bertd_server.tasks import (
+    answering,
+    classification,
+    embedding,
+    filling,
+    ranking,
+    sparse,
+    tagging,
+)
 from bertd_server.tasks.ask import CallContext, Reply
 
 T = TypeVar("T")
@@ -69,7 +84,8 @@ async def _embed(asked: Asked) -> OutputTensors:
         outputs |= await offloaded(lambda: columns.padded(tokens), parts=sum(map(_length, tokens)))
         outputs |= columns.counts(replies)
     if not of_tokens or "sentence_embedding" in asked.wanted:
-        vectors = await embedding.embed(model, inputs, fit, caller, prompt_name=name)
+        form = parameters.vector_format(asked.options)
+        vectors = await embedding.embed(model, inputs, fit, caller, prompt_name=name, form=form)
         found = _values(asked, vectors)
         outputs |= {"sentence_embedding": numbers("sentence_embedding", np.stack(found))}
         outputs |= columns.counts(vectors)
@@ -120,6 +136,7 @@ async def _rank(asked: Asked) -> OutputTensors:
         parameters.fit(asked.options, second_only=True),
         asked.caller,
         score_function=asked.options.get("score_function", "default"),
+        prompt_name=asked.options.get("prompt_name"),
     )
     scores = np.array(_values(asked, replies), np.float32)[:, None]
     return {"score": numbers("score", scores), **columns.counts(replies)}
@@ -167,16 +184,34 @@ async def _find_answers(asked: Asked) -> OutputTensors:
 
 
 async def _fill(asked: Asked) -> OutputTensors:
-    count = asked.options.get("top_k", filling.CANDIDATES)
+    options, count = asked.options, asked.options.get("top_k", filling.CANDIDATES)
+    outputs: OutputTensors = {}
+    if asked.wanted & {SPARSE_INDICES, SPARSE_VALUES}:
+        weighed = await sparse.embed_sparse(
+            asked.model,
+            asked.given.inputs,
+            parameters.fit(options),
+            asked.caller,
+            prompt_name=options.get("prompt_name"),
+            max_active_dims=options.get("max_active_dims"),
+        )
+        outputs |= columns.sparse(_values(asked, weighed)) | columns.counts(weighed)
+        if "masks" not in asked.wanted:
+            return outputs
     replies = await filling.fill_masks(
-        asked.model, asked.given.inputs, parameters.fit(asked.options), asked.caller, top_k=count
+        asked.model,
+        asked.given.inputs,
+        parameters.fit(options),
+        asked.caller,
+        top_k=count,
+        targets=parameters.json_strings("targets", options.get("targets", "[]")),
     )
     found = _values(asked, replies)
     rows = await offloaded(
         lambda: list(map(columns.masks, asked.given.inputs, found)),
         parts=count * sum(map(len, found)),
     )
-    return {"masks": strings("masks", rows), **columns.counts(replies)}
+    return {**outputs, "masks": strings("masks", rows), **columns.counts(replies)}
 
 
 _BY_TASK: Mapping[Task, Callable[[Asked], Awaitable[OutputTensors]]] = {

@@ -9,19 +9,26 @@ from typing import Any
 import numpy as np
 
 from bertd_server.errors import InvalidInput
-from bertd_server.rpc.v2.surface import END_BYTE, MASK, START_BYTE
+from bertd_server.rpc.v2.surface import (
+    END_BYTE,
+    MASK,
+    SPARSE_INDICES,
+    SPARSE_VALUES,
+    START_BYTE,
+)
 from bertd_server.rpc.v2.tensors import Tensor, numbers, strings
 from bertd_server.tasks import filling
 from bertd_server.tasks.answering import Span
 from bertd_server.tasks.ask import Reply
 from bertd_server.tasks.embedding import TokenVectors
+from bertd_server.tasks.sparse import SparseVector
 from bertd_server.tasks.tagging import Entity
 from bertd_server.tokenization.reader import Input
 from bertd_server.tokenization.tokens import Places
 
 OutputTensors = dict[str, Tensor]
 
-MOST_PADDED_BYTES = 64 * 2**20  # of token_embeddings, whose rows are as long as the longest
+MOST_PADDED_BYTES = 64 * 2**20  # of an output whose rows are as long as the longest
 
 
 def counts(replies: Sequence[Reply[Any]]) -> OutputTensors:
@@ -44,15 +51,7 @@ def padded(found: Sequence[TokenVectors]) -> OutputTensors:
     """
     longest = max(len(one.tokens) for one in found)
     shape = (len(found), longest, found[0].vectors.shape[1])
-    size = 4 * int(np.prod(shape))
-    if size > MOST_PADDED_BYTES:
-        raise InvalidInput(
-            f"token_embeddings would have {size} bytes, {len(found)} rows of {longest} tokens, and "
-            f"may have {MOST_PADDED_BYTES}: send fewer texts a call, long and short ones apart",
-            field="token_embeddings",
-            reason="too_many",
-            limit=MOST_PADDED_BYTES,
-        )
+    _check_padded("token_embeddings", 4 * int(np.prod(shape)), f"{len(found)} rows of {longest}")
     vectors = np.zeros(shape, np.float32)
     ids, mask = np.zeros(shape[:2], np.int64), np.zeros(shape[:2], np.int64)
     for row, one in enumerate(found):
@@ -63,6 +62,24 @@ def padded(found: Sequence[TokenVectors]) -> OutputTensors:
         "token_embeddings": numbers("token_embeddings", vectors),
         "token_ids": numbers("token_ids", ids),
         MASK: numbers(MASK, mask),
+    }
+
+
+def sparse(found: Sequence[SparseVector]) -> OutputTensors:
+    """Sparse vectors, rows as long as the longest one, zeros after each one's entries.
+
+    Raises:
+        InvalidInput: there would be too many zeros.
+    """
+    shape = (len(found), max(1, *(len(one.indices) for one in found)))
+    _check_padded(SPARSE_INDICES, 8 * int(np.prod(shape)), f"{shape[0]} rows of {shape[1]}")
+    indices, values = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+    for row, one in enumerate(found):
+        indices[row, : len(one.indices)] = one.indices
+        values[row, : len(one.values)] = one.values
+    return {
+        SPARSE_INDICES: numbers(SPARSE_INDICES, indices),
+        SPARSE_VALUES: numbers(SPARSE_VALUES, values),
     }
 
 
@@ -134,6 +151,18 @@ def bytes_of(inputs: Sequence[Input], spans: OutputTensors) -> OutputTensors:
                 offsets = places.offsets(int(start), int(end))
                 starts[row, column], ends[row, column] = offsets.start_byte, offsets.end_byte
     return {START_BYTE: numbers(START_BYTE, starts), END_BYTE: numbers(END_BYTE, ends)}
+
+
+def _check_padded(name: str, size: int, rows: str) -> None:
+    """Refuse an output of so many bytes, if they are too many."""
+    if size > MOST_PADDED_BYTES:
+        raise InvalidInput(
+            f"{name} would have {size} bytes, {rows} tokens, and may have {MOST_PADDED_BYTES}: "
+            "send fewer texts a call, long and short ones apart",
+            field=name,
+            reason="too_many",
+            limit=MOST_PADDED_BYTES,
+        )
 
 
 def _placer(one: Input) -> Callable[[int, int], dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
+from bertd_server.rpc.v2 import parameters
 from bertd_server.rpc.v2.parameters import RequestParameters
 from bertd_server.rpc.v2.surface import FIRST, INPUT_IDS, LABELS, MASK, SECOND, TYPES
 from bertd_server.rpc.v2.tensors import Tensor
@@ -139,7 +139,7 @@ def _labels(tensors: Tensors, options: RequestParameters) -> list[str] | None:
             "labels is there as an input and as a parameter: send one of them", field=LABELS
         )
     if written is not None:
-        return _parsed(written)
+        return parameters.json_strings("labels", written)
     if given is None:
         return None
     labels = _decoded(given)
@@ -153,20 +153,6 @@ def _labels(tensors: Tensors, options: RequestParameters) -> list[str] | None:
             field=LABELS,
         )
     return labels[:columns]
-
-
-def _parsed(written: str) -> list[str]:
-    try:
-        labels = json.loads(written)
-    except (ValueError, RecursionError):
-        labels = None
-    if not isinstance(labels, list) or not all(isinstance(one, str) for one in labels):
-        raise InvalidInput(
-            f"parameter labels is {written[:50]!r}: send a JSON list of strings, as in "
-            '["sport", "politics"]',
-            field="parameters.labels",
-        )
-    return labels
 
 
 def _check_zero_shot(

@@ -5,6 +5,8 @@ A parameter that is not known is refused: whoever sends one expects it to do som
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import Any
 from bertd_server.errors import InvalidInput
 from bertd_server.scheduling.scheduler import BULK, INTERACTIVE
 from bertd_server.tasks.ask import CallContext
+from bertd_server.tasks.vectors import VectorFormat
 from bertd_server.tokenization.reader import Fit
 
 RequestParameters = Mapping[str, Any]
@@ -124,6 +127,50 @@ def fit(options: RequestParameters, *, second_only: bool = False) -> Fit:
         second_only=second_only,
         remedy="long_text = truncate",
     )
+
+
+def vector_format(options: RequestParameters) -> VectorFormat:
+    """How many values of each vector, and as which numbers."""
+    dimensions, dtype = options.get("dimensions"), options.get("output_dtype", "float32")
+    if "ranges" not in options:
+        return VectorFormat(dimensions, dtype)
+    low, high = _ranges(options["ranges"])
+    return VectorFormat(dimensions, dtype, low, high)
+
+
+def json_strings(name: str, written: str) -> list[str]:
+    """A parameter that is a JSON list of strings."""
+    found = _json(written)
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise InvalidInput(
+            f"parameter {name} is {written[:50]!r}: send a JSON list of strings, as in "
+            '["sport", "politics"]',
+            field=f"parameters.{name}",
+        )
+    return found
+
+
+def _ranges(written: str) -> tuple[list[float], list[float]]:
+    """Lowest and highest values: of all dimensions, or of each."""
+    found = _json(written)
+    if isinstance(found, list) and len(found) == 2:
+        low, high = (one if isinstance(one, list) else [one] for one in found)
+        if all(isinstance(one, int | float) for one in (*low, *high)):
+            with contextlib.suppress(OverflowError):
+                return list(map(float, low)), list(map(float, high))
+    raise InvalidInput(
+        f"parameter ranges is {written[:50]!r}: send a JSON list of the lowest and the highest "
+        "value, as in [-0.2, 0.2], or of a list of each, with a number for each dimension",
+        field="parameters.ranges",
+    )
+
+
+def _json(written: str) -> Any:
+    """What JSON says; None where it is none."""
+    try:
+        return json.loads(written)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _unknown(name: str, known: Mapping[str, Parameter]) -> str:

@@ -15,12 +15,14 @@ from bertd.bundle import Manifest, Task
 from bertd_server.rpc.v2.parameters import READING, WAITING, WINDOWS, Parameter
 from bertd_server.rpc.v2.tensors import BYTES, FP32, INT64, TEXT
 from bertd_server.rpc.v2.tensors import TOKENS as TOKEN_TYPES
+from bertd_server.tasks.vectors import DTYPES
 
 FIRST = ("text", "question", "query")
 SECOND = ("text_pair", "context", "document")
 INPUT_IDS, TYPES, MASK = "input_ids", "token_type_ids", "attention_mask"
 LABELS = "labels"
 START_BYTE, END_BYTE = "start_byte", "end_byte"
+SPARSE_INDICES, SPARSE_VALUES = "sparse_indices", "sparse_values"
 ANY = -1
 
 
@@ -94,6 +96,7 @@ _SCORES = Parameter(
     "how logits become scores; as the checkpoint says by default",
     choices=("default", "softmax", "sigmoid", "none"),
 )
+_PROMPT = {"prompt_name": Parameter(str, "a prompt of the model; empty for none")}
 _LABELLED = {
     "label": TensorSpec(BYTES, (ANY,), "the best labels, top_k of them, best first"),
     "score": TensorSpec(FP32, (ANY,), "their scores"),
@@ -116,7 +119,16 @@ def _embedding(manifest: Manifest) -> Surface:
         {
             **WAITING,
             **WINDOWS,
-            "prompt_name": Parameter(str, "a prompt of the model; empty for none"),
+            **_PROMPT,
+            "dimensions": Parameter(
+                int, "first values of sentence_embedding; all by default", least=1
+            ),
+            "output_dtype": Parameter(
+                str, "as which numbers sentence_embedding is given", choices=DTYPES
+            ),
+            "ranges": Parameter(
+                str, "of int8 and uint8, a JSON list: lowest and highest, numbers or lists of them"
+            ),
         },
     )
 
@@ -158,7 +170,7 @@ def _ranking(_manifest: Manifest) -> Surface:
         {**_TEXT, **_PAIR, **_TOKENS},
         {"score": TensorSpec(FP32, (1,), "relevance: the higher the more relevant")},
         _COUNTS,
-        {**WAITING, **WINDOWS, "score_function": function},
+        {**WAITING, **WINDOWS, **_PROMPT, "score_function": function},
     )
 
 
@@ -211,11 +223,20 @@ def _filling(_manifest: Manifest) -> Surface:
         _TEXT,
         _TOKENS,
         {"masks": TensorSpec(BYTES, (1,), "a JSON list of masks with what fits them")},
-        _COUNTS,
+        {
+            SPARSE_INDICES: TensorSpec(
+                INT64, (ANY,), "tokens that SPLADE gives weights, ascending, then zeros"
+            ),
+            SPARSE_VALUES: TensorSpec(FP32, (ANY,), "their weights, then zeros"),
+            **_COUNTS,
+        },
         {
             **WAITING,
             **READING,
+            "prompt_name": Parameter(str, "of sparse vectors, a prompt of the model"),
+            "max_active_dims": Parameter(int, "of sparse vectors, weights to keep", least=1),
             "top_k": Parameter(int, "tokens for each mask, best first; 5 by default", least=1),
+            "targets": Parameter(str, "a JSON list of single tokens to choose from"),
         },
     )
 

@@ -19,15 +19,19 @@ from numpy.typing import NDArray
 from bertd_server.errors import InvalidInput
 
 BYTES, INT32, INT64, FP32 = "BYTES", "INT32", "INT64", "FP32"
+INT8, UINT8 = "INT8", "UINT8"
 TEXT, TOKENS = (BYTES,), (INT64, INT32)  # what tensors of texts, and of tokens, may be
 
 _MOST_AXES = 4  # no input has more than 2
 _LENGTH = struct.Struct("<I")
 _NUMBERS: Mapping[str, tuple[str, str]] = {  # type on the wire, field of typed contents
+    INT8: ("<i1", "int_contents"),
+    UINT8: ("<u1", "uint_contents"),
     INT32: ("<i4", "int_contents"),
     INT64: ("<i8", "int64_contents"),
     FP32: ("<f4", "fp32_contents"),
 }
+_KINDS = {"b": INT8, "B": UINT8}  # of arrays; all other numbers are FP32 or INT64
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +55,9 @@ class Tensor:
 
 
 def numbers(name: str, array: NDArray[Any]) -> Tensor:
-    """A tensor of floats or integers, by the array's own kind."""
-    floats = np.issubdtype(array.dtype, np.floating)
-    return Tensor(name, FP32 if floats else INT64, array.shape, array)
+    """A tensor of floats, bytes or other integers, by the array's own kind."""
+    datatype = _KINDS.get(array.dtype.char) or (FP32 if array.dtype.kind == "f" else INT64)
+    return Tensor(name, datatype, array.shape, array)
 
 
 def strings(name: str, rows: Sequence[Sequence[str]]) -> Tensor:
