@@ -16,6 +16,7 @@ import tokenizers
 from bertd.bundle import (
     GRAPH_NAME,
     TOKENIZER_NAME,
+    BundleError,
     Manifest,
     Parity,
     Precision,
@@ -37,6 +38,7 @@ from bertd_export.parity.packed_batch import compared_outputs
 from bertd_export.parity.reference import eager_outputs
 from bertd_export.quantization import fp16, int8
 from bertd_export.quantization.calibration import read_sample, tokenized
+from bertd_export.verification.inspection import misfit_of
 
 _FREE = frozenset(
     {
@@ -125,12 +127,14 @@ def verify(  # noqa: PLR0913 - all but two are options by keyword
         provider: what runs the graph, in ONNX Runtime's name.
 
     Raises:
-        BundleError: the folder is no bundle, or a file in it was altered.
+        BundleError: the folder is no bundle, a file in it was altered, or its parts do not fit.
         ExportError: the checkpoint cannot be read or does not fit the bundle, or answers are not
             finite.
     """
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
+    if misfit := misfit_of(folder, manifest):
+        raise BundleError(misfit)
     if revision is None and model == manifest.source.name and not Path(model).is_dir():
         revision = manifest.source.revision
     with quiet():
