@@ -104,6 +104,23 @@ async def test_a_graph_that_fails_as_it_runs_takes_nothing_down(
         assert "Gather" in server._keeper.index()[0].reason
 
 
+async def test_a_version_whose_parts_do_not_fit_is_refused_and_the_old_one_goes_on(
+    serving: Serving, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "a/1")
+    async with serving() as server:
+        shutil.copytree(tiny_bundle, tmp_path / ".new")
+        manifest = bundle.read_manifest(tmp_path / ".new")
+        lies = manifest.model_copy(update={"max_tokens": 10**9})
+        bundle.write_manifest(tmp_path / ".new", lies)
+        (tmp_path / ".new").rename(tmp_path / "a/2")
+        await look(server)
+        assert served(server) == [("a", "1")]
+        assert server._keeper is not None
+        reasons = {entry.version: entry.reason for entry in server._keeper.index()}
+        assert "max_tokens is 1000000000" in reasons["2"]
+
+
 async def test_a_reload_keeps_the_limits_that_are_a_models_own(
     serving: Serving, tiny_bundle: Path, tmp_path: Path
 ) -> None:

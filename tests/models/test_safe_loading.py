@@ -15,14 +15,13 @@ from bertd.bundle import (
     TOKENIZER_NAME,
     WEIGHTS_NAME,
     BundleError,
-    file_record,
     read_manifest,
-    write_manifest,
 )
 from bertd.bundle.graphs import MAX_GRAPH_BYTES, check_graph
 from bertd_server.models.startup import ModelOptions
 from bertd_server.security.paths import check_name, safe_bundle, version_of
 from helpers.served import open_model
+from helpers.tampering import sign
 
 
 @pytest.fixture
@@ -32,16 +31,9 @@ def copy(tiny_bundle: Path, tmp_path: Path) -> Path:
     return tmp_path / "bundle"
 
 
-def signed(bundle: Path) -> None:
-    """Write the manifest anew, as whoever spoils a file would."""
-    manifest = read_manifest(bundle)
-    files = {name: file_record(bundle / name) for name in manifest.files}
-    write_manifest(bundle, manifest.model_copy(update={"files": files}))
-
-
 def refusal(bundle: Path) -> str:
     """Why the server does not load it, whose hashes are right."""
-    signed(bundle)
+    sign(bundle)
     with pytest.raises(BundleError) as caught:
         open_model(bundle, ModelOptions())
     return str(caught.value)

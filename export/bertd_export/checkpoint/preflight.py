@@ -102,6 +102,11 @@ def _check_config(folder: Path) -> None:
             f"{path}: hidden_size {config.hidden_size} is not a multiple of "
             f"num_attention_heads {config.num_attention_heads}"
         )
+    if getattr(config, "chunk_size_feed_forward", 0):  # transformers itself fails on other lengths
+        raise ExportError(
+            f"{path}: chunk_size_feed_forward is {config.chunk_size_feed_forward}, with which the "
+            "model reads texts of a multiple of so many tokens alone: write 0, which answers alike"
+        )
 
 
 def _model_type_of(raw: dict[str, Any]) -> str:

@@ -30,7 +30,8 @@ _BUNDLE = click.Path(exists=True, file_okay=False, path_type=Path)
 def inspect(bundle: Path, with_graph: bool, as_json: bool) -> None:
     """Show what BUNDLE is, and check its files against their hashes.
 
-    The exit code is 1 if a file is missing, altered, or a link that leaves the bundle.
+    The exit code is 1 if a file is missing, altered, or a link that leaves the bundle, or if
+    manifest, graph and tokenizer do not fit each other.
     """
     from bertd.bundle import GRAPH_NAME, BundleError
 
@@ -47,6 +48,7 @@ def inspect(bundle: Path, with_graph: bool, as_json: bool) -> None:
             "intact": found.intact,
             "manifest": found.manifest.model_dump(mode="json"),
             "problems": {name: text for name, text in found.problems.items() if text},
+            "misfit": found.misfit,
             "unlisted": found.unlisted,
         }
         if summary is not None:
@@ -59,6 +61,8 @@ def inspect(bundle: Path, with_graph: bool, as_json: bool) -> None:
     if not found.intact:
         problem = next(filter(None, found.problems.values()))
         raise click.ClickException(problem)
+    if found.misfit is not None:
+        raise click.ClickException(found.misfit)
 
 
 def _summary(graph: Path) -> GraphSummary:

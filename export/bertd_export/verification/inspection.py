@@ -1,12 +1,26 @@
 """What a bundle says of itself, and whether its files are still those that were exported.
 
+::
+
+    manifest ──hashes──> files unchanged ──bertd.bundle.fit──> parts that fit each other
+
 Needs neither onnx nor torch: the graph itself is read in :mod:`.graph_summary`.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertd.bundle import MANIFEST_NAME, Manifest, file_problem, read_manifest
+import tokenizers
+from bertd.bundle import (
+    MANIFEST_NAME,
+    TOKENIZER_NAME,
+    BundleError,
+    Manifest,
+    file_problem,
+    fit,
+    graphs,
+    read_manifest,
+)
 from pydantic import BaseModel
 
 _TABLES = frozenset({"versions", "parity", "files", "source", "prompts", "format_version"})
@@ -14,12 +28,13 @@ _TABLES = frozenset({"versions", "parity", "files", "source", "prompts", "format
 
 @dataclass(frozen=True)
 class Inspection:
-    """A bundle's manifest and the state of its files."""
+    """A bundle's manifest and the state of its files; `misfit` is what of them does not fit."""
 
     folder: Path
     manifest: Manifest
     problems: dict[str, str | None]
     unlisted: tuple[str, ...]
+    misfit: str | None
 
     @property
     def intact(self) -> bool:
@@ -37,7 +52,21 @@ def inspect_bundle(folder: Path) -> Inspection:
     problems = {name: file_problem(folder, name, want) for name, want in manifest.files.items()}
     known = {MANIFEST_NAME, *manifest.files}
     unlisted = sorted(path.name for path in folder.iterdir() if path.name not in known)
-    return Inspection(folder, manifest, problems, tuple(unlisted))
+    misfit = None if any(problems.values()) else misfit_of(folder, manifest)
+    return Inspection(folder, manifest, problems, tuple(unlisted), misfit)
+
+
+def misfit_of(folder: Path, manifest: Manifest) -> str | None:
+    """What of a bundle's unchanged files does not fit its manifest; None if all does."""
+    try:
+        graphs.check_graph(folder, manifest)
+        tokenizer = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER_NAME))
+        fit.check_fit(folder, manifest, max(tokenizer.get_vocab().values(), default=-1))
+    except BundleError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - tokenizers has no type of its own
+        return f"{folder / TOKENIZER_NAME} holds no tokenizer ({error}): export the model again"
+    return None
 
 
 def rows(found: Inspection) -> list[tuple[str, str]]:
@@ -68,6 +97,8 @@ def rows(found: Inspection) -> list[tuple[str, str]]:
         for name, problem in found.problems.items()
     ]
     lines += [(f"file {name}", "not in the manifest, not read") for name in found.unlisted]
+    if found.misfit is not None:
+        lines.append(("does not fit", found.misfit))
     return lines
 
 

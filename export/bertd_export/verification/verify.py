@@ -16,6 +16,7 @@ import tokenizers
 from bertd.bundle import (
     GRAPH_NAME,
     TOKENIZER_NAME,
+    BundleError,
     Manifest,
     Parity,
     Precision,
@@ -40,6 +41,7 @@ from bertd_export.parity.reference import eager_outputs
 from bertd_export.quantization import fp16, int8
 from bertd_export.quantization.calibration import read_sample, tokenized
 from bertd_export.text_parity.comparison import compare_texts
+from bertd_export.verification.inspection import misfit_of
 
 _FREE = frozenset(
     {
@@ -133,12 +135,14 @@ def verify(  # noqa: PLR0913 - all but two are options by keyword
         inference: of zero-shot-classification, what the labels were called at export.
 
     Raises:
-        BundleError: the folder is no bundle, or a file in it was altered.
+        BundleError: the folder is no bundle, a file in it was altered, or its parts do not fit.
         ExportError: the checkpoint cannot be read or does not fit the bundle, or answers are not
             finite, or those to raw texts differ from the reference library's.
     """
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
+    if misfit := misfit_of(folder, manifest):
+        raise BundleError(misfit)
     if revision is None and model == manifest.source.name and not Path(model).is_dir():
         revision = manifest.source.revision
     with quiet():

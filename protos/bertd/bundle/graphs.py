@@ -1,4 +1,4 @@
-"""What a graph file refers to, looked at before ONNX Runtime opens it.
+"""What a graph file refers to, and how large its tables are, before ONNX Runtime opens it.
 
 A graph may keep weights in other files, by path, offset and length. A bundle's may be in the
 files that its manifest lists, and nowhere else: not in ``../`` or at ``/``, and not past their
@@ -18,13 +18,21 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from bertd.bundle import GRAPH_NAME, BundleError, Manifest
+from bertd.bundle import (
+    GRAPH_NAME,
+    INPUT_IDS,
+    POSITION_IDS,
+    TOKEN_TYPE_IDS,
+    BundleError,
+    Manifest,
+)
 
 MAX_GRAPH_BYTES = 64 * 1024 * 1024
 """Weights are in a file of their own; the graph of 24 layers has 120 KB without them."""
 
 _REMEDY = "export the model again"
 _EXTERNAL = 1  # TensorProto.DataLocation.EXTERNAL
+_SAME_VALUES = (b"Unsqueeze", b"Squeeze", b"Reshape", b"Cast", b"Identity")
 
 # message -> (field, its number in onnx.proto, its type; a message's name, or a scalar)
 _FIELDS: dict[str, tuple[tuple[str, int, str], ...]] = {
@@ -32,7 +40,12 @@ _FIELDS: dict[str, tuple[tuple[str, int, str], ...]] = {
     "Training": (("initialization", 1, "Graph"), ("algorithm", 2, "Graph")),
     "Function": (("node", 7, "Node"), ("attribute_proto", 11, "Attribute")),
     "Graph": (("node", 1, "Node"), ("initializer", 5, "Tensor"), ("sparse", 15, "Sparse")),
-    "Node": (("attribute", 5, "Attribute"),),
+    "Node": (
+        ("input", 1, "texts"),
+        ("output", 2, "texts"),
+        ("op_type", 4, "bytes"),
+        ("attribute", 5, "Attribute"),
+    ),
     "Attribute": (
         ("t", 5, "Tensor"),
         ("g", 6, "Graph"),
@@ -42,7 +55,12 @@ _FIELDS: dict[str, tuple[tuple[str, int, str], ...]] = {
         ("sparse_tensors", 23, "Sparse"),
     ),
     "Sparse": (("values", 1, "Tensor"), ("indices", 2, "Tensor")),
-    "Tensor": (("name", 8, "bytes"), ("external_data", 13, "Entry"), ("data_location", 14, "int")),
+    "Tensor": (
+        ("dims", 1, "ints"),
+        ("name", 8, "bytes"),
+        ("external_data", 13, "Entry"),
+        ("data_location", 14, "int"),
+    ),
     "Entry": (("key", 1, "bytes"), ("value", 2, "bytes")),
 }
 
@@ -58,6 +76,37 @@ def check_graph(folder: Path, manifest: Manifest) -> None:
         BundleError: it names the tensor and the path.
     """
     path = folder / GRAPH_NAME
+    for tensor in _tensors(_read(path)):
+        if tensor.external_data or tensor.data_location == _EXTERNAL:
+            _check_tensor(tensor, path, manifest)
+
+
+def table_rows(folder: Path) -> dict[str, int]:
+    """How many rows the table has in which each input of ids is looked up, of those that are.
+
+    A model with rotary positions, for one, has no table of positions. Weights are not read.
+
+    Args:
+        folder: a bundle whose graph is checked.
+
+    Raises:
+        BundleError: the graph is none.
+    """
+    (graph, *_) = _read(folder / GRAPH_NAME).graph
+    rows = {tensor.name: tensor.dims[0] for tensor in graph.initializer if tensor.dims}
+    source = {name.encode(): name for name in (INPUT_IDS, TOKEN_TYPE_IDS, POSITION_IDS)}
+    found: dict[str, int] = {}
+    for node in graph.node:  # in an order in which each comes after what it reads
+        first = node.input[0] if node.input else b""
+        if node.op_type in _SAME_VALUES and first in source:
+            source.update(dict.fromkeys(node.output, source[first]))
+        elif node.op_type == b"Gather" and first in rows and node.input[-1] in source:
+            name = source[node.input[-1]]
+            found[name] = min(rows[first], found.get(name, rows[first]))
+    return found
+
+
+def _read(path: Path) -> Any:
     size = path.stat().st_size
     if size > MAX_GRAPH_BYTES:
         raise BundleError(
@@ -70,9 +119,7 @@ def check_graph(folder: Path, manifest: Manifest) -> None:
         raise BundleError(f"{path} is no ONNX graph: {_REMEDY}") from error
     if not model.graph:
         raise BundleError(f"{path} holds no graph: {_REMEDY}")
-    for tensor in _tensors(model):
-        if tensor.external_data or tensor.data_location == _EXTERNAL:
-            _check_tensor(tensor, path, manifest)
+    return model
 
 
 def _check_tensor(tensor: Any, path: Path, manifest: Manifest) -> None:
@@ -115,9 +162,12 @@ def _tensors(message: Any) -> Iterator[Any]:
 @cache
 def _model_class() -> Any:
     """The class of a model, in a pool of its own: the onnx package may have the real one."""
+    scalar = descriptor_pb2.FieldDescriptorProto
     kinds = {
-        "bytes": descriptor_pb2.FieldDescriptorProto.TYPE_BYTES,
-        "int": descriptor_pb2.FieldDescriptorProto.TYPE_INT32,
+        "bytes": (scalar.LABEL_OPTIONAL, scalar.TYPE_BYTES),
+        "int": (scalar.LABEL_OPTIONAL, scalar.TYPE_INT32),
+        "texts": (scalar.LABEL_REPEATED, scalar.TYPE_BYTES),
+        "ints": (scalar.LABEL_REPEATED, scalar.TYPE_INT64),
     }
     file = descriptor_pb2.FileDescriptorProto(name="graphs.proto", package="bertd.bundle.graphs")
     file.syntax = "proto2"
@@ -128,7 +178,7 @@ def _model_class() -> Any:
             # Messages are taken as repeated, so that one that comes twice is looked at twice:
             # readers of onnx.proto itself merge them.
             if kind in kinds:
-                added.label, added.type = added.LABEL_OPTIONAL, kinds[kind]
+                added.label, added.type = kinds[kind]
             else:
                 added.label, added.type = added.LABEL_REPEATED, added.TYPE_MESSAGE
                 added.type_name = f".bertd.bundle.graphs.{kind}"

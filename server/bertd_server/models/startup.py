@@ -3,9 +3,9 @@
 ::
 
     folder ──load──> manifest, files as it says, a graph of ours
-                       ├──> Reader: tokenizer.json
+                       ├──> Reader: tokenizer.json ──> bertd.bundle.fit: parts that fit
                        └──> start: Engine ─> memory.limit_batches ─> warm_up ─> calibrate
-                              └──> the folder is still the same ──> Loaded ──> models.model.Model
+                              └──> proof.probe ──> the folder is still the same ──> Loaded
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Protocol
 
 from bertd import bundle
-from bertd.bundle import graphs
+from bertd.bundle import fit, graphs
 
 from bertd_server.engine import prepacking
 from bertd_server.engine.engine import Engine, EngineOptions
-from bertd_server.models import calibration, memory, shapes
+from bertd_server.models import calibration, memory, proof, shapes
 from bertd_server.models.calibration import Calibration
 from bertd_server.scheduling.forecast import StartMeasurements
 from bertd_server.scheduling.lanes import BatchEngine
@@ -117,19 +117,21 @@ def start(
         starting: of the start.
 
     Raises:
+        bundle.BundleError: the graph fails as it runs.
         CannotServeError: the provider or the memory is not there.
     """
     begin = time.perf_counter()
     engine = Engine(folder, manifest, options)
     loaded = time.perf_counter()
-    memory.limit_batches(engine, starting.memory_limit, starting.cache_bytes)
-    warm_up(engine, starting.warmup_seconds)
-    warm = time.perf_counter()
-    measured = calibration.calibrate(
-        engine,
-        seconds=starting.calibration_seconds,
-        cache=None if starting.cache is None else starting.cache / calibration.FOLDER,
-    )
+    with proof.running(folder):
+        memory.limit_batches(engine, starting.memory_limit, starting.cache_bytes)
+        warm_up(engine, starting.warmup_seconds)
+        warm = time.perf_counter()
+        measured = calibration.calibrate(
+            engine,
+            seconds=starting.calibration_seconds,
+            cache=None if starting.cache is None else starting.cache / calibration.FOLDER,
+        )
     if starting.cache is not None:  # by now all that this start uses is held or touched
         for kind in (prepacking.FOLDER, calibration.FOLDER):
             if removed := cache_folder.sweep(starting.cache / kind):
@@ -157,14 +159,18 @@ def load(folder: Path, options: ModelOptions, start: Start = start) -> Loaded:
         start: makes the engine ready, and measures it.
 
     Raises:
-        bundle.BundleError: the folder is not a bundle, or not an intact one.
+        bundle.BundleError: the folder is not a bundle, or not an intact one, or its parts do not
+            fit each other.
         CannotServeError: the provider or the memory is not there.
     """
     manifest = bundle.read_manifest(folder)
     bundle.verify_files(folder, manifest)
     graphs.check_graph(folder, manifest)
     reader = Reader.of(folder, manifest, options.texts.max_text_characters)
+    fit.check_fit(folder, manifest, reader.largest_id)
     engine, measured = start(folder, manifest, options.engine, options.starting)
+    if isinstance(engine, Engine):  # a benchmark's own has the outputs that it measures alone
+        proof.probe(engine, reader, folder, manifest)
     prepacking.check_same(folder, manifest)
     if manifest.precision == "fp16" and engine.provider == _CPU:
         log.warning(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self
 
@@ -195,6 +196,11 @@ class Reader:
             raise bundle.BundleError(
                 f"{path} holds no tokenizer ({error}): export the model again"
             ) from error
+
+    @cached_property
+    def largest_id(self) -> int:
+        """The largest id of a token that the tokenizer makes; -1 where it makes none."""
+        return max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def sequences(self, texts: Sequence[str]) -> list[TokenSequence]:
         """The sequences of texts, none cut, for an engine without a scheduler.
