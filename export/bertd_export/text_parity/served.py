@@ -62,7 +62,7 @@ def token_ids(model: SyncModel, one: RawText) -> list[int]:
     return [token.id for token in tokens]
 
 
-Outcomes = list[Answer | RequestError]
+_Outcomes = list[Answer | RequestError]
 
 
 def _given(one: RawText) -> str | tuple[str, str]:
@@ -73,7 +73,7 @@ def _pair(one: RawText) -> tuple[str, str]:
     return one.text, one.pair or ""
 
 
-def _outcomes(replies: Sequence[Reply[T]], answer: Callable[[T], Answer]) -> Outcomes:
+def _outcomes(replies: Sequence[Reply[T]], answer: Callable[[T], Answer]) -> _Outcomes:
     """What each reply holds, as an answer."""
     return [
         reply.outcome if isinstance(reply.outcome, RequestError) else answer(reply.outcome)
@@ -85,25 +85,25 @@ def _value(score: float) -> Float32Array:
     return np.array([score], np.float32)
 
 
-def _embeddings(model: SyncModel, texts: Sequence[RawText], prompt_name: str | None) -> Outcomes:
+def _embeddings(model: SyncModel, texts: Sequence[RawText], prompt_name: str | None) -> _Outcomes:
     given = [one.text for one in texts]
     found = model.embed_each(given, prompt_name=prompt_name, long_text="truncate")
     return _outcomes(found, lambda vector: {"embedding": vector})
 
 
-def _scores(model: SyncModel, texts: Sequence[RawText], _: str | None) -> Outcomes:
+def _scores(model: SyncModel, texts: Sequence[RawText], _: str | None) -> _Outcomes:
     found: list[Reply[float]] = []
     for one in texts:
         found += model.rerank_each(one.text, [one.pair or ""], long_text="truncate")
     return _outcomes(found, lambda score: {"score": _value(score)})
 
 
-def _classes(model: SyncModel, texts: Sequence[RawText], _: str | None) -> Outcomes:
+def _classes(model: SyncModel, texts: Sequence[RawText], _: str | None) -> _Outcomes:
     found = model.classify_each([_given(one) for one in texts], long_text="truncate")
     return _outcomes(found, lambda labels: {one.label: _value(one.score) for one in labels})
 
 
-def _zero_shot(model: SyncModel, texts: Sequence[RawText], _: str | None) -> Outcomes:
+def _zero_shot(model: SyncModel, texts: Sequence[RawText], _: str | None) -> _Outcomes:
     given = [one.text for one in texts]
     found = model.classify_zero_shot_each(given, HYPOTHESES)
     together = _outcomes(found, lambda labels: {one.label: _value(one.score) for one in labels})
@@ -120,7 +120,7 @@ def _zero_shot(model: SyncModel, texts: Sequence[RawText], _: str | None) -> Out
     ]
 
 
-def _tags(model: SyncModel, texts: Sequence[RawText], _: str | None) -> Outcomes:
+def _tags(model: SyncModel, texts: Sequence[RawText], _: str | None) -> _Outcomes:
     found = model.tag_each([one.text for one in texts], aggregation="none")
     return _outcomes(
         found,
@@ -128,14 +128,14 @@ def _tags(model: SyncModel, texts: Sequence[RawText], _: str | None) -> Outcomes
     )
 
 
-def _masks(model: SyncModel, texts: Sequence[RawText], _: str | None) -> Outcomes:
+def _masks(model: SyncModel, texts: Sequence[RawText], _: str | None) -> _Outcomes:
     found = model.fill_mask_each([one.text for one in texts], top_k=CANDIDATES)
     return _outcomes(
         found, lambda masks: {str(one.id): _value(one.score) for one in masks[0].candidates}
     )
 
 
-def _spans(model: SyncModel, texts: Sequence[RawText], _: str | None) -> Outcomes:
+def _spans(model: SyncModel, texts: Sequence[RawText], _: str | None) -> _Outcomes:
     found = model.answer_each(
         [_pair(one) for one in texts], max_answer_tokens=LONGEST_ANSWER, long_text="truncate"
     )
@@ -144,7 +144,7 @@ def _spans(model: SyncModel, texts: Sequence[RawText], _: str | None) -> Outcome
     )
 
 
-_ASKED: dict[Task, Callable[[SyncModel, Sequence[RawText], str | None], Outcomes]] = {
+_ASKED: dict[Task, Callable[[SyncModel, Sequence[RawText], str | None], _Outcomes]] = {
     "feature-extraction": _embeddings,
     "text-ranking": _scores,
     "text-classification": _classes,
