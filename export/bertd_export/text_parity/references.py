@@ -2,8 +2,8 @@
 
 ::
 
-    sentence-transformers folder ──> SentenceTransformer.encode
-    text-ranking ──────────────────> CrossEncoder.predict
+    sentence-transformers folder ──> SentenceTransformer.encode, SparseEncoder.encode
+    text-ranking, cross-encoders ──> CrossEncoder.predict
     classification, tags, masks ───> transformers' pipelines
     else ──────────────────────────> AutoTokenizer and the model
 
@@ -165,7 +165,20 @@ def _by_label(found: list[dict[str, Any]]) -> Answer:
     return {one["label"]: np.array([one["score"]], np.float32) for one in found}
 
 
+def _cross_encoder_classes(checkpoint: Checkpoint) -> Reference:
+    texts = [one for one in cases.pairs(checkpoint) if one.prompt_name is None]
+    model = _opened("CrossEncoder", checkpoint)
+    labels = checkpoint.head.labels
+    answers: list[Answer] = []
+    for one in texts:
+        scores = np.reshape(model.predict((one.text, one.pair)), (-1, 1))
+        answers.append(dict(zip(labels, scores, strict=True)))
+    return _sentence_transformers("CrossEncoder.predict", texts, answers)
+
+
 def _classes(checkpoint: Checkpoint) -> Reference:
+    if checkpoint.head.activation is not None:  # a cross-encoder, whose scores are CrossEncoder's
+        return _cross_encoder_classes(checkpoint)
     pipe = _pipeline("text-classification", checkpoint)
 
     def answer(one: RawText) -> Answer:
@@ -228,7 +241,18 @@ def _tags(checkpoint: Checkpoint) -> Reference:
     return _transformers('pipeline("token-classification")', texts, answer)
 
 
+def _sparse(checkpoint: Checkpoint) -> Reference:
+    texts = cases.single(checkpoint)
+    model = _opened("SparseEncoder", checkpoint)
+    answers: list[Answer] = [
+        {"weights": model.encode(one.text, **_prompt(one)).to_dense().numpy()} for one in texts
+    ]
+    return _sentence_transformers("SparseEncoder.encode", texts, answers)
+
+
 def _masks(checkpoint: Checkpoint) -> Reference:
+    if checkpoint.sparse is not None:
+        return _sparse(checkpoint)
     pipe = _pipeline("fill-mask", checkpoint)
     mask = checkpoint.stock_tokenizer.mask_token
 

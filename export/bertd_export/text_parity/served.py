@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 from bertd.bundle import Task
-from bertd.bundle.arrays import Float32Array
+from bertd.bundle.arrays import Float32Array, Int64Array
 from bertd_server.inside import InvalidInput, Reply, RequestError, SyncModel, open_model_sync
 
 from bertd_export.errors import ExportError, shortened
@@ -91,10 +91,12 @@ def _embeddings(model: SyncModel, texts: Sequence[RawText], prompt_name: str | N
     return _outcomes(found, lambda vector: {"embedding": vector})
 
 
-def _scores(model: SyncModel, texts: Sequence[RawText], _: str | None) -> _Outcomes:
+def _scores(model: SyncModel, texts: Sequence[RawText], prompt_name: str | None) -> _Outcomes:
     found: list[Reply[float]] = []
     for one in texts:
-        found += model.rerank_each(one.text, [one.pair or ""], long_text="truncate")
+        found += model.rerank_each(
+            one.text, [one.pair or ""], prompt_name=prompt_name, long_text="truncate"
+        )
     return _outcomes(found, lambda score: {"score": _value(score)})
 
 
@@ -128,7 +130,23 @@ def _tags(model: SyncModel, texts: Sequence[RawText], _: str | None) -> _Outcome
     )
 
 
-def _masks(model: SyncModel, texts: Sequence[RawText], _: str | None) -> _Outcomes:
+def _sparse(model: SyncModel, texts: Sequence[RawText], prompt_name: str | None) -> _Outcomes:
+    given = [one.text for one in texts]
+    found = model.embed_sparse_each(given, prompt_name=prompt_name, long_text="truncate")
+
+    size = model.manifest.vocab_size
+    return _outcomes(found, lambda vector: {"weights": _dense(vector.indices, vector.values, size)})
+
+
+def _dense(indices: Int64Array, values: Float32Array, size: int) -> Float32Array:
+    weights = np.zeros(size, np.float32)
+    weights[indices] = values
+    return weights
+
+
+def _masks(model: SyncModel, texts: Sequence[RawText], prompt_name: str | None) -> _Outcomes:
+    if model.manifest.sparse is not None:
+        return _sparse(model, texts, prompt_name)
     found = model.fill_mask_each([one.text for one in texts], top_k=CANDIDATES)
     return _outcomes(
         found, lambda masks: {str(one.id): _value(one.score) for one in masks[0].candidates}
