@@ -129,9 +129,9 @@ def _tokenizer(kind: str, pad: int, alphabet: str = "") -> Any:
     )
 
 
-def kind_of_tokenizer(kind: str) -> Tokenizer:
+def kind_of_tokenizer(kind: str, alphabet: str = "") -> Tokenizer:
     """A "wordpiece", "bpe" or "unigram" tokenizer as these checkpoints have it."""
-    tokenizer: Tokenizer = _tokenizer(kind, 0).backend_tokenizer
+    tokenizer: Tokenizer = _tokenizer(kind, 0, alphabet).backend_tokenizer
     return tokenizer
 
 

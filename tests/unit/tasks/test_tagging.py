@@ -81,6 +81,34 @@ def test_a_letter_written_with_a_mark_does_not_join_or_part_words(
     ]
 
 
+def test_several_tokens_of_a_character_are_in_one_word() -> None:
+    """Uncased WordPiece takes syllables apart, and drops the mark that makes カ a ガ."""
+    text = "한국 ガ"
+    tokenizer = kind_of_tokenizer("wordpiece", text)
+    labels = ["B-LOC", *["O"] * 5, "B-PER"]
+    offsets = tokenizer.encode(text, add_special_tokens=False).offsets
+    assert offsets == [(0, 1)] * 3 + [(1, 2)] * 3 + [(3, 4)]
+    assert found(tokenizer, text, labels, "first") == [("LOC", 0, 2), ("PER", 3, 4)]
+
+
+def test_a_cased_tokenizer_has_the_mark_in_the_word() -> None:
+    text = "cafe\u0301"
+    tokenizer = kind_of_tokenizer("wordpiece", text)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)  # type: ignore[assignment,unused-ignore]
+    assert found(tokenizer, text, ["B-LOC", *["O"] * 4], "first") == [("LOC", 0, 5)]
+
+
+@pytest.mark.parametrize("begins", [3, 4])
+def test_the_mark_of_a_word_may_have_the_place_of_the_blank_or_none(begins: int) -> None:
+    """Metaspace alone gives "▁cat" the blank; behind a split at blanks, as XLM-R has it, not."""
+    tokenizer = kind_of_tokenizer("unigram")
+    if begins == 4:
+        steps = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)  # type: ignore[assignment,unused-ignore]
+    assert tokenizer.encode("the cat", add_special_tokens=False).offsets == [(0, 3), (begins, 7)]
+    assert found(tokenizer, "the cat", ["O", "B-PER"], "simple") == [("O", 0, 3), ("PER", 4, 7)]
+
+
 TEXTS = (
     "hello world",
     "\nthe cat\u00a0sat \u3000 on\n\na mat\t",
