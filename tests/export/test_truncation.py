@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from bertd.bundle import read_manifest
@@ -26,7 +27,8 @@ async def test_vectors_are_cut_after_all_modules_and_not_normalised_again(tmp_pa
     manifest = read_manifest(tmp_path / "bundle")
     assert (manifest.dimensions, manifest.normalized) == (8, False)
     model = open_model(tmp_path / "bundle", ModelOptions())
-    ours = [reply.outcome for reply in await embedding.embed(model, texts_of(TEXTS), Fit("error"))]
+    replies = await embedding.embed(model, texts_of(TEXTS), Fit("error"))
+    ours: list[Any] = [reply.outcome for reply in replies]
     await model.drain()
     theirs = SentenceTransformer(str(tmp_path / "st"), device="cpu").encode(list(TEXTS))
     assert theirs.shape == (3, 8)
