@@ -101,5 +101,5 @@ def test_sparse_vectors_are_those_of_a_sparse_encoder(
             assert indices == np.flatnonzero(row).tolist()
             np.testing.assert_allclose(result.vector.values, row[indices], rtol=0, atol=1e-4)
             assert result.tokens.read > 2
-    with pytest.raises(grpc.RpcError, match="max_active_dims is 0: ask for 1 or more"):
+    with pytest.raises(grpc.RpcError, match="max_active_dims is 0: ask for "):
         stub.EmbedSparse(pb.EmbedSparseRequest(texts=["a"], max_active_dims=0))
