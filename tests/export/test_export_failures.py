@@ -28,6 +28,8 @@ from click.testing import CliRunner
 from helpers.tiny_bert import save_tiny_bert
 from safetensors.torch import load_file, save_file
 
+MODELS = "sentence_transformers.models"
+
 WEIGHTS = "model.safetensors"
 
 
@@ -180,8 +182,8 @@ def sentence_folder(checkpoint: Path, pooling: str) -> Path:
     folder.mkdir()
     checkpoint.rename(folder / "0_Transformer")
     modules = [
-        {"idx": 0, "name": "0", "path": "0_Transformer", "type": "x.models.Transformer"},
-        {"idx": 1, "name": "1", "path": pooling, "type": "x.models.Pooling"},
+        {"idx": 0, "name": "0", "path": "0_Transformer", "type": f"{MODELS}.Transformer"},
+        {"idx": 1, "name": "1", "path": pooling, "type": f"{MODELS}.Pooling"},
     ]
     (folder / "modules.json").write_text(json.dumps(modules))
     return folder
