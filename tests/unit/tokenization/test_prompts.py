@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,8 @@ def test_a_text_of_its_prompt_alone_is_refused(tmp_path: Path) -> None:
     ids = {piece: number for number, piece in enumerate([*letters, "Ġc"])}
     bpe = Tokenizer(models.BPE(vocab=ids, merges=[("Ġ", "c")]))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment,unused-ignore]
-    of = reader(tmp_path, PreTrainedTokenizerFast(tokenizer_object=bpe), max_tokens=4)
+    fast: Any = PreTrainedTokenizerFast
+    of = reader(tmp_path, fast(tokenizer_object=bpe), max_tokens=4)
     assert left_out(of, "b: ", "cat", Fit("truncate")) == [(3, 4)]  # and "Ġc" is of the text
     (refused,) = of(texts_of(["cat"]), Fit("truncate"), prompt="abcdef")
     assert isinstance(refused, InvalidInput)
