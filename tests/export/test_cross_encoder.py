@@ -119,5 +119,7 @@ def test_the_activation_is_read_where_cross_encoder_reads_it(tmp_path: Path) -> 
     for refused in ("my.package.Swish", "torch.nn.modules.activation.Softmax"):
         top = {"activation_fn": refused}
         settings.write_text(json.dumps({**json.loads(settings.read_text()), **top}))
-        with pytest.raises(ExportError, match=f"activation {refused} of the cross-encoder"):
+        with pytest.raises(
+            ExportError, match=f"activation_fn is {refused}, which is not supported"
+        ):
             load(str(source))

@@ -265,7 +265,7 @@ def _dense(folder: Path, *, allow_pickle: bool) -> torch.nn.Module:
         f"{activation.__module__}.{activation.__name__}",
     ):
         raise ExportError(
-            f"{path}: activation {wanted} is not supported; supported, of torch.nn: "
+            f"{path}: activation_function {wanted} is not supported; supported, of torch.nn: "
             f"{', '.join(_ACTIVATIONS)}"
         )
     sizes = [config.get("in_features"), config.get("out_features")]

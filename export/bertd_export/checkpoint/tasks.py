@@ -190,7 +190,7 @@ def _activation(
     name = str(path).rpartition(".")[2]
     if not str(path).startswith("torch.nn.") or name not in (_SIGMOID, _IDENTITY):
         raise ExportError(
-            f"activation {path} of the cross-encoder is not supported; "
+            f"activation_fn is {path}, which is not supported of a cross-encoder; "
             f"supported: torch.nn.{_SIGMOID}, torch.nn.{_IDENTITY}"
         )
     return "sigmoid" if name == _SIGMOID else "identity"

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from bertd.bundle.prompts import pooled
+from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import InvalidInput
+from bertd_server.scheduling.deduplication import key_of
 from bertd_server.tokenization.reader import Fit, Reader, Reading, texts_of
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertTokenizer, PreTrainedTokenizerFast
@@ -49,12 +51,19 @@ def test_a_text_of_its_prompt_alone_is_refused(tmp_path: Path) -> None:
     ids = {piece: number for number, piece in enumerate([*letters, "Ġc"])}
     bpe = Tokenizer(models.BPE(vocab=ids, merges=[("Ġ", "c")]))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment,unused-ignore]
-    stock: Any = PreTrainedTokenizerFast
-    of = reader(tmp_path, stock(tokenizer_object=bpe), max_tokens=4)
+    fast: Any = PreTrainedTokenizerFast
+    of = reader(tmp_path, fast(tokenizer_object=bpe), max_tokens=4)
     assert left_out(of, "b: ", "cat", Fit("truncate")) == [(3, 4)]  # and "Ġc" is of the text
     (refused,) = of(texts_of(["cat"]), Fit("truncate"), prompt="abcdef")
     assert isinstance(refused, InvalidInput)
     assert "no token beside those of its prompt" in str(refused)
+
+
+def test_equal_tokens_with_another_prompt_are_another_answer() -> None:
+    """Neither computed once for both, nor taken from the cache."""
+    ids = np.arange(3)
+    assert key_of(TokenSequence(ids, ids)) == key_of(TokenSequence(ids, ids, 0))
+    assert key_of(TokenSequence(ids, ids)) != key_of(TokenSequence(ids, ids, 1))
 
 
 def test_pooled_places_are_those_behind_the_prompts() -> None:
