@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 SERVES := $(VENV)/.serves
 
-.PHONY: help install serve test test-fast robustness coverage lint format protos bench peers report footprint clean
+.PHONY: help install serve test test-fast robustness folders coverage lint format protos bench peers report footprint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -39,6 +39,9 @@ coverage: $(READY)  ## run the tests, and say which lines of each file no test r
 
 robustness: $(READY)  ## an hour of malformed requests, random traffic, model swaps, restarts and batches
 	ROBUSTNESS_SCALE=250 $(BIN)/python -m pytest tests/robustness
+
+folders: $(READY)  ## 300 checkpoint folders made at random: right from raw text on, or refused by name
+	FOLDERS=300 $(BIN)/python -m pytest -n 2 --show-capture no tests/export/test_generated_folders.py
 
 lint: $(READY)  ## check style, types, import direction
 	$(BIN)/ruff check .
