@@ -25,29 +25,6 @@ SEED = int(os.environ.get("FOLDERS_SEED", "0"))
 PART = 25  # folders of one test
 SIZES = [min(PART, FOLDERS - begin) for begin in range(0, FOLDERS, PART)]
 
-# Keys and files that are answered otherwise than by the reference until their part is merged.
-AWAITED = (
-    "adapter_config.json",
-    "config_setfit.json",
-    "default_prompt_name",
-    "extra",
-    "id2label",
-    "module.",
-    "num_labels",
-    "position_embedding_type",
-    "prompts",
-    "return_dict",
-    "truncate_dim",
-    "truncation_side",
-)
-
-
-def awaited(plan: Plan) -> bool:
-    """Whether a folder waits for a part that is not merged."""
-    several = plan.kind == "cross-encoder" and plan.labels > 1  # CrossEncoder has no softmax
-    return several or not {*AWAITED}.isdisjoint(plan.names)
-
-
 @pytest.mark.timeout(120 + 60 * PART)
 @pytest.mark.parametrize("part", range(len(SIZES)))
 def test_a_folder_is_right_or_refused(
@@ -65,7 +42,7 @@ def test_a_folder_is_right_or_refused(
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(plans().filter(lambda plan: not awaited(plan)))
+    @given(plans())
     def look(plan: Plan) -> None:
         verdict, why = judged(plan, tmp_path_factory.mktemp("folder"))
         found[verdict] += 1
