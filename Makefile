@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 SERVES := $(VENV)/.serves
 
-.PHONY: help install serve test test-fast robustness folders coverage lint format protos bench peers report footprint clean
+.PHONY: help install serve test test-all test-fast robustness folders coverage lint format protos bench peers report footprint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -29,6 +29,9 @@ serve: $(SERVES)  ## export the default model once, then serve it in the foregro
 	@exec $(BIN)/bertd serve
 
 test: $(READY)  ## run the tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+
+test-all: $(READY)  ## run the tests, the slow ones too: every family, command and document
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(READY)  ## run what needs no export and no server process, under a minute

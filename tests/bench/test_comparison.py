@@ -219,6 +219,7 @@ def test_a_peer_that_is_unknown_is_refused_and_all_are_named() -> None:
         interpreters.chosen(["Torch"], [])
 
 
+@pytest.mark.slow
 def test_eager_and_bertd_in_processes_of_their_own(tmp_path: Path) -> None:
     """The whole way on a tiny model: figures mean nothing, but all are there."""
     target = tmp_path / "compare.json"

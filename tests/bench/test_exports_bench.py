@@ -32,6 +32,7 @@ def measured(chosen: exports.ExportPlan) -> exports.ExportTable:
     return exports.measure(chosen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "task", "cases"),
     [

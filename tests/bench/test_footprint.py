@@ -86,6 +86,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_a_fresh_install_is_what_is_listed(fresh: Path, recorded: footprint.Footprint) -> None:
     """Its size too, where Python and platform are those that were measured."""
     found = footprint.packages(fresh)
@@ -170,6 +171,7 @@ def test_cold_starts_are_told_where_they_were_measured(recorded: footprint.Footp
         coldstart.check(np.ones(3, np.float32), np.eye(3, dtype=np.float32)[0])
 
 
+@pytest.mark.slow
 def test_both_cold_starts_give_the_same_answer(tiny_bundle: Path) -> None:
     """The whole way: a server and a script, each from exec."""
     model = ModelPair(str(tiny_bundle.with_name("checkpoint")), tiny_bundle)

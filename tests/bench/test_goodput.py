@@ -81,6 +81,7 @@ def test_what_was_not_answered_took_for_ever() -> None:
     assert step.goodput(60) == pytest.approx(19.7)
 
 
+@pytest.mark.slow
 def test_contestants_climb_in_turns_and_become_a_table(tiny_bundle: Path, tmp_path: Path) -> None:
     """Bertd, and eager behind its front end: figures mean nothing, but are there.
 

@@ -31,6 +31,7 @@ def found(card_file: Path) -> Card:
     return read(card_file, Card, "hardware")
 
 
+@pytest.mark.slow
 def test_a_card_has_every_part(found: Card) -> None:
     """Every shape, number of tokens and threads; every sample; and what follows from them."""
     [model] = found.models

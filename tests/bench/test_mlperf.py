@@ -135,6 +135,7 @@ def test_a_search_without_a_valid_rate_ends() -> None:
     assert tried[-1].rate < 50
 
 
+@pytest.mark.slow
 def test_bertd_answers_every_scenario(tiny_bundle: Path, tmp_path: Path) -> None:
     """Every answer bit for bit the engine's, and near eager's; runs so short may be invalid."""
     target, kept = tmp_path / "mlperf.json", tmp_path / "logs"

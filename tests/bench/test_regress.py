@@ -86,6 +86,7 @@ def written(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return path
 
 
+@pytest.mark.slow
 def test_the_command_compares_with_its_baseline(tiny_bundle: Path, written: Path) -> None:
     """Two rounds prove nothing, so that nothing is slower; a bound of any size is kept."""
     result = regress(tiny_bundle, "--baseline", written, "--bound", "50")
@@ -109,6 +110,7 @@ def test_the_command_fails_beyond_the_bound(
     assert LANE in result.output
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_said_the_command_says_so(
     tiny_bundle: Path, written: Path, tmp_path: Path
 ) -> None:

@@ -94,7 +94,15 @@ READ: dict[tuple[str, ...], Callable[[Reader, Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("names", READ, ids=" ".join)
+# They export a model each.
+SLOW = {("docs/recipes.md", "docs/recipes.ko.md"), ("docs/export.md",)}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [pytest.param(names, marks=[pytest.mark.slow] if names in SLOW else []) for names in READ],
+    ids=" ".join,
+)
 def test_documents_can_be_followed(
     names: tuple[str, ...], default_bundle: Path, tmp_path: Path
 ) -> None:

@@ -258,7 +258,7 @@ def test_an_output_that_is_a_link_or_not_ours_is_kept(sound: Path, tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "precious"]
 
 
-@pytest.mark.parametrize("limit", [1000, 60_000])
+@pytest.mark.parametrize("limit", [pytest.param(1000, marks=pytest.mark.slow), 60_000])
 def test_a_file_that_cannot_grow(limit: int, checkpoint: Path) -> None:
     """The limit on the size of files makes real writes fail: of the graph, of the weights."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -291,7 +291,10 @@ def test_a_full_disk_leaves_the_older_bundle(
     assert list(tmp_path.iterdir()) == [output]
 
 
-@pytest.mark.parametrize("precision", [{"int8": Int8Options()}, {"fp16": Fp16Options()}])
+@pytest.mark.parametrize(
+    "precision",
+    [{"int8": Int8Options()}, pytest.param({"fp16": Fp16Options()}, marks=pytest.mark.slow)],
+)
 def test_scratch_lies_beside_the_output_and_other_errors_are_not_its(
     precision: dict[str, Any], sound: Path, tmp_path: Path
 ) -> None:
@@ -319,7 +322,9 @@ def test_force_keeps_what_is_not_of_the_bundle(sound: Path, tmp_path: Path) -> N
     assert len(list(bundle.iterdir())) == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_a_signal_in_the_midst_of_an_export(
     number: signal.Signals, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -104,7 +104,17 @@ def attention_nodes(exported: Exported) -> list[onnx.NodeProto]:
     return [node for node in graph_of(exported).node if node.op_type.endswith("Attention")]
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+# One of each layout; the others are read alike.
+QUICK = {"albert", "bert", "deberta-v2", "modernbert", "mpnet"}
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(family, marks=[] if family in QUICK else [pytest.mark.slow])
+        for family in sorted(FAMILIES)
+    ],
+)
 def test_texts_agree_with_pytorch(family: str, tmp_path: Path) -> None:
     exported = export_tiny(tmp_path, family)
     reference = AutoTokenizer.from_pretrained(exported.source)

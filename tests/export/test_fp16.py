@@ -126,7 +126,14 @@ async def test_a_server_on_a_cpu_says_that_fp16_is_of_no_use(bundle: Path) -> No
     assert "export fp32 or int8" in line["remedy"]
 
 
-@pytest.mark.parametrize(("family", "calls"), [("albert", 4), ("modernbert", 2), ("deberta-v2", 2)])
+@pytest.mark.parametrize(
+    ("family", "calls"),
+    [
+        pytest.param("albert", 4, marks=pytest.mark.slow),
+        ("modernbert", 2),
+        pytest.param("deberta-v2", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_every_layout_runs_in_fp16(family: str, calls: int, tmp_path: Path) -> None:
     """ALBERT's layers share weights, ModernBERT has local attention, DeBERTa a position bias."""
     source = save_tiny(tmp_path / "source", family, max_position_embeddings=302)
@@ -173,7 +180,8 @@ def spoil(source: Path, folder: Path, name: str, factor: float) -> Path:
     ("name", "factor"),
     [
         ("encoder.layer.0.output.dense.weight", 3e4),  # values beyond the range
-        ("encoder.layer.1.output.dense.bias", 1e6),  # a weight beyond it
+        # a weight beyond it
+        pytest.param("encoder.layer.1.output.dense.bias", 1e6, marks=pytest.mark.slow),
     ],
 )
 def test_what_leaves_the_range_stays_in_fp32(

@@ -25,6 +25,7 @@ SEED = int(os.environ.get("FOLDERS_SEED", "0"))
 PART = 25  # folders of one test
 SIZES = [min(PART, FOLDERS - begin) for begin in range(0, FOLDERS, PART)]
 
+
 @pytest.mark.timeout(120 + 60 * PART)
 @pytest.mark.parametrize("part", range(len(SIZES)))
 def test_a_folder_is_right_or_refused(

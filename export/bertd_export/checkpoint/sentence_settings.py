@@ -15,8 +15,7 @@ from bertd_export.checkpoint.settings import unknown_keys
 from bertd_export.checkpoint.source import read_object
 from bertd_export.errors import ExportError
 
-# The names that sentence-transformers looks for, in its order; it reads the first that says
-# anything.
+# The names that sentence-transformers looks for, in its order; it reads the first with a key.
 _TRANSFORMER = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -83,11 +82,10 @@ def transformer_settings(folder: Path) -> tuple[Path, dict[str, Any]]:
     Raises:
         ExportError: a setting asks for what a bundle cannot do.
     """
-    paths = [folder / name for name in _TRANSFORMER if (folder / name).is_file()]
-    path = next((path for path in paths if read_object(path)), None)
+    there = (folder / name for name in _TRANSFORMER if (folder / name).is_file())
+    path, raw = next(((path, raw) for path in there if (raw := read_object(path))), (None, {}))
     if path is None:
         return folder / _TRANSFORMER[0], {}
-    raw = read_object(path)
     unknown = sorted(raw.keys() - _OF_TRANSFORMER_MODULE)
     if unknown:
         raise ExportError(

@@ -10,8 +10,12 @@
 It gets one text at a time, so that padding and its rounding play no part.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,20 +75,39 @@ def ask(checkpoint: Checkpoint) -> Reference:
             ) from error
 
 
-def _opened(kind: str, checkpoint: Checkpoint) -> Any:
+@contextmanager
+def _opened(kind: str, checkpoint: Checkpoint) -> Iterator[Any]:
     """An object of sentence-transformers, opened from the folder as a user would."""
     import sentence_transformers  # noqa: PLC0415 - takes a second, and half of the exports need none
 
     options: dict[str, Any] = {"dtype": torch.float32}
     if not checkpoint.allow_pickle:
         options["use_safetensors"] = True
-    return getattr(sentence_transformers, kind)(
-        str(checkpoint.folder),
-        device="cpu",
-        local_files_only=True,
-        trust_remote_code=False,
-        model_kwargs=options,
-    )
+    with _merged(checkpoint) as folder:
+        yield getattr(sentence_transformers, kind)(
+            str(folder),
+            device="cpu",
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs=options,
+        )
+
+
+@contextmanager
+def _merged(checkpoint: Checkpoint) -> Iterator[Path]:
+    """The folder; of one with an adapter a copy with the merged weights.
+
+    transformers would look for the adapter's base by its name, and passes over DoRA's magnitudes.
+    """
+    found = next(checkpoint.folder.rglob("adapter_config.json"), None)
+    if found is None:
+        yield checkpoint.folder
+        return
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name) / "merged"
+        shutil.copytree(checkpoint.folder, copy, ignore=shutil.ignore_patterns("adapter_*"))
+        checkpoint.model.save_pretrained(copy / found.parent.relative_to(checkpoint.folder))
+        yield copy
 
 
 def _sentence_transformers(called: str, texts: list[RawText], answers: list[Answer]) -> Reference:
@@ -108,12 +131,11 @@ def _embeddings(checkpoint: Checkpoint) -> Reference:
             texts,
             lambda one: {"embedding": _outputs(checkpoint, one).last_hidden_state[0].mean(0)},
         )
-    model = _opened("SentenceTransformer", checkpoint)
-    return _sentence_transformers(
-        "SentenceTransformer.encode",
-        texts,
-        [{"embedding": model.encode(one.text, **_prompt(one))} for one in texts],
-    )
+    with _opened("SentenceTransformer", checkpoint) as model:
+        answers: list[Answer] = [
+            {"embedding": model.encode(one.text, **_prompt(one))} for one in texts
+        ]
+    return _sentence_transformers("SentenceTransformer.encode", texts, answers)
 
 
 def _prompt(one: RawText) -> dict[str, str]:
@@ -125,15 +147,12 @@ def _prompt(one: RawText) -> dict[str, str]:
 
 def _scores(checkpoint: Checkpoint) -> Reference:
     texts = cases.pairs(checkpoint)
-    model = _opened("CrossEncoder", checkpoint)
-    return _sentence_transformers(
-        "CrossEncoder.predict",
-        texts,
-        [
+    with _opened("CrossEncoder", checkpoint) as model:
+        answers: list[Answer] = [
             {"score": np.atleast_1d(model.predict((one.text, one.pair), **_prompt(one)))}
             for one in texts
-        ],
-    )
+        ]
+    return _sentence_transformers("CrossEncoder.predict", texts, answers)
 
 
 def _inputs(checkpoint: Checkpoint, one: RawText) -> Any:
@@ -167,12 +186,12 @@ def _by_label(found: list[dict[str, Any]]) -> Answer:
 
 def _cross_encoder_classes(checkpoint: Checkpoint) -> Reference:
     texts = [one for one in cases.pairs(checkpoint) if one.prompt_name is None]
-    model = _opened("CrossEncoder", checkpoint)
     labels = checkpoint.head.labels
     answers: list[Answer] = []
-    for one in texts:
-        scores = np.reshape(model.predict((one.text, one.pair)), (-1, 1))
-        answers.append(dict(zip(labels, scores, strict=True)))
+    with _opened("CrossEncoder", checkpoint) as model:
+        for one in texts:
+            scores = np.reshape(model.predict((one.text, one.pair)), (-1, 1))
+            answers.append(dict(zip(labels, scores, strict=True)))
     return _sentence_transformers("CrossEncoder.predict", texts, answers)
 
 
@@ -243,10 +262,10 @@ def _tags(checkpoint: Checkpoint) -> Reference:
 
 def _sparse(checkpoint: Checkpoint) -> Reference:
     texts = cases.single(checkpoint)
-    model = _opened("SparseEncoder", checkpoint)
-    answers: list[Answer] = [
-        {"weights": model.encode(one.text, **_prompt(one)).to_dense().numpy()} for one in texts
-    ]
+    with _opened("SparseEncoder", checkpoint) as model:
+        answers: list[Answer] = [
+            {"weights": model.encode(one.text, **_prompt(one)).to_dense().numpy()} for one in texts
+        ]
     return _sentence_transformers("SparseEncoder.encode", texts, answers)
 
 
