@@ -117,6 +117,8 @@ def _tokenizer(kind: str, pad: int, alphabet: str = "") -> Any:
         special_tokens=[(opening, ids[opening]), (closing, ids[closing])],
     )
     fast: Any = PreTrainedTokenizerFast
+    # Capitals are in the vocabulary of some, and read as small letters all the same: that is meant.
+    stated = {"do_lower_case": True} if kind == "wordpiece" else {}
     return fast(
         tokenizer_object=tokenizer,
         pad_token=special[pad],
@@ -126,6 +128,7 @@ def _tokenizer(kind: str, pad: int, alphabet: str = "") -> Any:
         mask_token=mask,
         model_max_length=1000,
         model_input_names=["input_ids", *["token_type_ids"] * (1 - pad), "attention_mask"],
+        **stated,
     )
 
 
