@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
+import torch
 from bertd.bundle import Task
 from bertd_bench.contestants.checkpoints import save_random
 from bertd_client import Client
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from helpers.servers import Servers
 
 T = TypeVar("T")
+
+# Two workers share two cores: PyTorch's threads would wait for each other, spinning.
+torch.set_num_threads(1)
 
 # Two servers at once cannot both have the default address; a test that wants HTTP says where.
 os.environ.setdefault("BERTD_HTTP_ADDRESS", "off")

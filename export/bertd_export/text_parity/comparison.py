@@ -44,8 +44,10 @@ def compare_texts(folder: Path, checkpoint: Checkpoint, tolerance: float) -> Tex
                 largest, worst = difference, _named(one)
     if not count:
         raise ExportError(
-            f"{checkpoint.folder}: the tokenizer finds no token in any of the texts that answers "
-            f"are compared on, in eight languages: give the model's own tokenizer as tokenizer.json"
+            f"{checkpoint.folder}: of the texts that answers are compared on, in eight languages "
+            f"and in words of the vocabulary, the tokenizer finds a token in none, or none has so "
+            f"few as max_position_embeddings lets the model read ({checkpoint.max_tokens}): give "
+            f"the model's own tokenizer as tokenizer.json"
         )
     return TextParity(
         reference=reference.called,

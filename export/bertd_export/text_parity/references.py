@@ -173,6 +173,17 @@ def token_ids(checkpoint: Checkpoint, one: RawText) -> list[int]:
     return ids
 
 
+def _whole(
+    checkpoint: Checkpoint, texts: Iterable[RawText], pair: str | None = None
+) -> list[RawText]:
+    """The texts that a model reads whole, beside the second text of a pair: pipelines cut none."""
+    return [
+        one
+        for one in texts
+        if len(checkpoint.stock_tokenizer(one.text, pair).input_ids) <= checkpoint.max_tokens
+    ]
+
+
 def _pipeline(task: str, checkpoint: Checkpoint) -> Any:
     from transformers import pipeline  # noqa: PLC0415 - an embedding needs none
 
@@ -241,7 +252,8 @@ def _zero_shot(checkpoint: Checkpoint) -> Reference:
                 scores[f"{label}{' alone' * multi}"] = np.array([score], np.float32)
         return scores
 
-    texts = cases.single(checkpoint)[:4]  # each is read six times
+    longest = f"This example is {max(HYPOTHESES, key=len)}."
+    texts = _whole(checkpoint, cases.single(checkpoint), longest)[:4]  # each is read six times
     return _transformers('pipeline("zero-shot-classification")', texts, answer)
 
 
@@ -256,7 +268,7 @@ def _tags(checkpoint: Checkpoint) -> Reference:
             for found in pipe(one.text, aggregation_strategy="none")
         }
 
-    texts = [one for one in cases.single(checkpoint) if len(one.text) < _SHORT]
+    texts = _whole(checkpoint, cases.single(checkpoint))
     return _transformers('pipeline("token-classification")', texts, answer)
 
 
@@ -279,13 +291,9 @@ def _masks(checkpoint: Checkpoint) -> Reference:
         found = pipe(one.text, top_k=CANDIDATES)
         return {str(each["token"]): np.array([each["score"]], np.float32) for each in found}
 
-    texts = [
-        RawText(
-            f"{one.text[: len(one.text) // 2].rstrip()} {mask} {one.text[len(one.text) // 2 :]}"
-        )
-        for one in cases.single(checkpoint)
-        if len(one.text) < _SHORT
-    ]
+    given = [one.text for one in cases.single(checkpoint)]
+    halves = [(text[: len(text) // 2].rstrip(), text[len(text) // 2 :]) for text in given]
+    texts = _whole(checkpoint, [RawText(f"{before} {mask} {after}") for before, after in halves])
     return _transformers('pipeline("fill-mask")', texts, answer)
 
 
@@ -314,7 +322,6 @@ def _best_span(encoded: Any, start: torch.Tensor, end: torch.Tensor) -> Answer:
 
 CANDIDATES = 5
 LONGEST_ANSWER = 30
-_SHORT = 200  # characters: what pipelines read whole
 
 _REFERENCES: dict[str, Callable[[Checkpoint], Reference]] = {
     "feature-extraction": _embeddings,
