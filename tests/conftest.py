@@ -123,7 +123,7 @@ def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Task], An
 
     def start(task: Task) -> Any:
         if task not in running:
-            running[task] = Served(task, tmp_path_factory.mktemp(task))
+            running[task] = Served(task, tmp_path_factory)
         return running[task]
 
     yield start
@@ -140,7 +140,7 @@ def tei(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], An
 
         @cache
         def started(kind: str) -> Any:
-            served = Served(kind, tmp_path_factory.mktemp(kind))
+            served = Served(kind, tmp_path_factory)
             running.callback(served.stop)
             return served
 

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+import transformers
 from bertd import bundle
 from bertd_export.bundle import export_model
 from helpers.checkpoints import save_checkpoint
 from helpers.fresh_tei import Heard
+from helpers.once import once
 from helpers.running import RunningServer, quick_settings
 from transformers import AutoTokenizer
 
@@ -30,17 +33,21 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 class Served:
     """A small random model of one task, its checkpoint, and a server of it."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, factory: pytest.TempPathFactory) -> None:
         head, config = MODELS[kind]
-        self.checkpoint = folder / "checkpoint"
-        self.model = save_checkpoint(self.checkpoint, "Bert", head, **config)
-        self.bundle = folder / "bundle"
-        export_model(str(self.checkpoint), self.bundle)
+
+        def make(folder: Path) -> None:
+            save_checkpoint(folder / "checkpoint", "Bert", head, **config)
+            export_model(str(folder / "checkpoint"), folder / "bundle")
+
+        folder = once(factory, f"tei-{kind}", make)
+        self.checkpoint, self.bundle = folder / "checkpoint", folder / "bundle"
+        self.model = getattr(transformers, f"Bert{head}").from_pretrained(self.checkpoint).eval()
         self.manifest = bundle.read_manifest(self.bundle)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(self.checkpoint)
         settings = quick_settings(
             calibration_seconds=0,
-            cache_folder=folder / "cache",
+            cache_folder=factory.mktemp(kind) / "cache",
             max_texts_per_call=4,
             max_message_bytes=4_096,
         )

@@ -8,12 +8,14 @@ from typing import Any, get_args
 
 import grpc
 import numpy as np
+import pytest
 import tritonclient.grpc as triton
 from bertd.bundle import Task
 from bertd.oip import grpc_service_pb2_grpc
 from bertd.v1 import inference_pb2 as v1
 from bertd.v1 import inference_pb2_grpc
 from bertd_export.bundle import export_model
+from helpers.once import once
 from helpers.running import RunningServer, quick_settings
 from helpers.tiny import save_tiny
 from tritonclient.utils import np_to_triton_dtype
@@ -37,10 +39,14 @@ SEPARATOR = 2  # of the tiny WordPiece tokenizer
 class Served:
     """A server of one task, and the clients that ask it."""
 
-    def __init__(self, task: Task, folder: Path) -> None:
+    def __init__(self, task: Task, factory: pytest.TempPathFactory) -> None:
         head = {"max_position_embeddings": 64, **HEADS.get(task, {})}
-        source = save_tiny(folder / "source", "bert", task, **head)
-        export_model(str(source), folder / "bundle", name="tiny", task=task)
+
+        def make(folder: Path) -> None:
+            source = save_tiny(folder / "source", "bert", task, **head)
+            export_model(str(source), folder / "bundle", name="tiny", task=task)
+
+        folder = once(factory, f"v2-{task}", make)
         settings = quick_settings(max_texts_per_call=MOST, management_address="127.0.0.1:0")
         self.server = RunningServer(folder / "bundle", settings)
         self.address = self.server.address
