@@ -21,6 +21,7 @@ from helpers.once import once
 from helpers.patience import PATIENCE
 from helpers.running import LABELS, RunningServer, quick_settings
 from helpers.tiny import save_tiny
+from helpers.torchlib import read_once
 
 if TYPE_CHECKING:
     from helpers.servers import Servers
@@ -37,6 +38,14 @@ os.environ.setdefault("BERTD_HTTP_ADDRESS", "off")
 os.environ.setdefault("BERTD_MAX_QUEUE_SECONDS", str(PATIENCE))
 os.environ.setdefault("BERTD_MAX_REQUEST_SECONDS", str(PATIENCE))
 os.environ.setdefault("BERTD_LANE_NICENESS", "0")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def torchlib() -> Iterator[None]:
+    """Exports of a run share what PyTorch reads for each."""
+    with pytest.MonkeyPatch.context() as patch:
+        read_once(patch)
+        yield
 
 
 @pytest.fixture(scope="session")

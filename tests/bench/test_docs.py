@@ -50,6 +50,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_what_was_changed_by_hand_is_found_and_repaired(project: Path) -> None:
     document = project / "docs/deployment.md"
     text = document.read_text(encoding="utf-8")

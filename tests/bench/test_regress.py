@@ -60,6 +60,7 @@ def twice(call: Callable[[], object]) -> Callable[[], object]:
     return both
 
 
+@pytest.mark.slow
 def test_an_engine_that_works_twice_as_much_is_caught(tiny_bundle: Path) -> None:
     """And an equal one is not. A machine that is busy with others gets a second and third try."""
     schedule = Schedule(8, repeats=6, pause_seconds=0)

@@ -248,6 +248,7 @@ def test_fp32_records_its_own_figure(classifier: Path, tmp_path: Path) -> None:
     assert found.metrics["accuracy"].keys() == {"fp32"}
 
 
+@pytest.mark.slow
 def test_another_precision_is_compared_with_fp32(classifier: Path, tmp_path: Path) -> None:
     arguments = [str(classifier / "source"), "--precision", "fp16", "--min-cosine", "0.99"]
     arguments += ["--evaluate", str(classifier / "data.jsonl"), "--output", str(tmp_path / "b")]

@@ -198,6 +198,7 @@ def test_what_leaves_the_range_stays_in_fp32(
     assert all(np.isfinite(value) for value in halved.differences.values())
 
 
+@pytest.mark.slow
 def test_below_the_threshold_nothing_is_written(source: Path, tmp_path: Path) -> None:
     arguments = [str(source), "--output", str(tmp_path / "bundle"), "--precision", "fp16"]
     result = CliRunner().invoke(export, [*arguments, "--min-cosine", "0.99999999"])
@@ -209,6 +210,7 @@ def test_below_the_threshold_nothing_is_written(source: Path, tmp_path: Path) ->
     assert "--keep-fp32 needs --precision int8" in result.output
 
 
+@pytest.mark.slow
 def test_weights_stored_as_f16_are_exported_in_fp32(source: Path, tmp_path: Path) -> None:
     folder = spoil(source, tmp_path / "half", "pooler.dense.bias", 1.0)
     model: Any = AutoModel.from_pretrained(folder, dtype=torch.float16)

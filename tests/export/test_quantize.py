@@ -206,6 +206,7 @@ def test_a_pattern_that_cannot_be_meant(
         quantized(graph, tiny, Int8Options(texts, keep_fp32=(pattern,)))
 
 
+@pytest.mark.slow
 def test_layers_that_share_weights_share_one_rounding(tmp_path: Path, texts: Path) -> None:
     """ALBERT: two groups of weights, whatever the number of layers."""
     folder = save_tiny(tmp_path / "albert", "albert", num_hidden_layers=4)
@@ -218,7 +219,7 @@ def test_layers_that_share_weights_share_one_rounding(tmp_path: Path, texts: Pat
     assert (record.linear_layers, len(weights)) == (32, 8)
 
 
-@pytest.mark.parametrize("precise", [(), ("layer.0.ffn_up",)])
+@pytest.mark.parametrize("precise", [pytest.param((), marks=pytest.mark.slow), ("layer.0.ffn_up",)])
 def test_a_split_is_the_same_in_any_batch(
     tiny: Path, texts: Path, tmp_path: Path, precise: tuple[str, ...]
 ) -> None:
@@ -272,6 +273,7 @@ def test_the_search_keeps_few_layers(graph: Path, tiny: Path, texts: Path, bundl
         assert found.mean < least
 
 
+@pytest.mark.slow
 def test_below_the_threshold_nothing_is_written(tiny: Path, texts: Path, tmp_path: Path) -> None:
     arguments = [str(tiny), "--output", str(tmp_path / "bundle"), "--precision", "int8"]
     arguments += ["--calibration", str(texts), "--min-cosine", "0.9999999"]

@@ -116,10 +116,10 @@ async def vectors(model: Model, prompt_name: str | None) -> NDArray[np.float32]:
 @pytest.mark.parametrize(
     ("modes", "tail", "layout"),
     [
-        (["cls"], [], "new"),
+        pytest.param(["cls"], [], "new", marks=pytest.mark.slow),
         (["mean"], [Normalize], "old"),
         (["max"], [Dense], "new"),
-        (["mean_sqrt_len_tokens"], [Dense, Normalize], "old"),
+        pytest.param(["mean_sqrt_len_tokens"], [Dense, Normalize], "old", marks=pytest.mark.slow),
         (["lasttoken", "cls"], [Dropout, LayerNorm], "new"),
         (["weightedmean", "max"], ["residual"], "new"),
     ],

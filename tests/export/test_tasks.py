@@ -81,11 +81,29 @@ CASES = [
     ("Bert", "ForTokenClassification", "token-classification", {"num_labels": 5}),
     ("Bert", "ForMaskedLM", "fill-mask", {}),
     ("Bert", "Model", "feature-extraction", {}),
-    ("Roberta", "ForSequenceClassification", "text-classification", {"num_labels": 3}),
+    pytest.param(
+        "Roberta",
+        "ForSequenceClassification",
+        "text-classification",
+        {"num_labels": 3},
+        marks=pytest.mark.slow,
+    ),
     ("DistilBert", "ForSequenceClassification", "text-ranking", {"num_labels": 1}),
     ("DistilBert", "ForQuestionAnswering", "question-answering", {"num_labels": 2}),
-    ("Electra", "ForTokenClassification", "token-classification", {"num_labels": 3}),
-    ("Albert", "ForSequenceClassification", "text-classification", {"num_labels": 2}),
+    pytest.param(
+        "Electra",
+        "ForTokenClassification",
+        "token-classification",
+        {"num_labels": 3},
+        marks=pytest.mark.slow,
+    ),
+    pytest.param(
+        "Albert",
+        "ForSequenceClassification",
+        "text-classification",
+        {"num_labels": 2},
+        marks=pytest.mark.slow,
+    ),
 ]
 
 
