@@ -394,7 +394,11 @@ def test_a_folder_that_only_looks_plain(
 @pytest.mark.parametrize(
     ("number", "changes", "words"),
     [
-        (0, {"type": "custom_st.Transformer"}, "custom_st.Transformer, which is not of sentence"),
+        (
+            0,
+            {"type": "custom_st.Transformer"},
+            "custom_st.Transformer is not supported",
+        ),
         (1, {"name": "0"}, "several modules of the name 0"),
     ],
 )

@@ -9,7 +9,7 @@ The manifest is not signed, so what it claims of itself can only make the compar
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tokenizers
@@ -169,10 +169,11 @@ def verify(  # noqa: PLR0913 - all but two are options by keyword
         cosine = _cosine(graph, checkpoint, provider)
         gate = _LEAST[manifest.precision]
         least = min_cosine if min_cosine is not None else gate - _MARGIN * (1 - gate)
-    texts = None
-    if manifest.precision == "fp32" and provider == CPU:
-        texts = compare_texts(folder, checkpoint, tolerance or FP32_TOLERANCE)
-    return Verification(manifest, texts, parity, found.varying, provider, cosine, least)
+    found_so_far = Verification(manifest, None, parity, found.varying, provider, cosine, least)
+    if manifest.precision != "fp32" or provider != CPU or found_so_far.failures:
+        return found_so_far
+    texts = compare_texts(folder, checkpoint, tolerance or FP32_TOLERANCE)
+    return replace(found_so_far, texts=texts)
 
 
 def _held(manifest: Manifest, found: Mapping[str, Parity]) -> dict[str, Parity]:
