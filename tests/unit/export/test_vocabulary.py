@@ -88,3 +88,10 @@ def test_bytes_are_never_unknown() -> None:
     alphabet = {token: number for number, token in enumerate(pre_tokenizers.ByteLevel.alphabet())}
     tokenizer = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
     assert survival(tokenizer).words == []
+
+
+def test_a_tokenizer_without_a_token_for_the_unknown_is_refused() -> None:
+    tokenizer = wordpiece(LOWER)
+    tokenizer.model.unk_token = "[WHAT]"  # noqa: S105 - no password
+    with pytest.raises(ExportError, match=r"characters that it does not know .* unk_token"):
+        check_survival(FOLDER, tokenizer, None)
