@@ -205,7 +205,7 @@ async def test_pooling_leaves_out_the_tokens_of_a_prompt(encoder: Path, tmp_path
         ("modules.json", [("Router", "R")], "save the modules of one route"),
         ("modules.json", [("Pooling", "1_Pooling")], "lists Transformer, Pooling, Pooling"),
         ("config_sentence_transformers.json", {"model_type": "MultiVectorEncoder"}, "projection"),
-        ("config_sentence_transformers.json", {"model_type": "CrossEncoder"}, "says CrossEncoder, yet"),
+        ("config_sentence_transformers.json", {"model_type": "CrossEncoder"}, "yet the folder has"),
         ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "'feature-extraction' al"),
         ("1_Pooling/config.json", {"pooling_mode": "median"}, "'median' is not supported"),
         ("1_Pooling/config.json", {"pooling_mode": []}, "names no pooling mode"),
