@@ -24,4 +24,4 @@ def read_once(patch: pytest.MonkeyPatch) -> None:
         registry.functions = {name: list(found) for name, found in kept.functions.items()}
         return registry
 
-    patch.setattr(ONNXRegistry, "from_torchlib", copied)
+    patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(copied))  # also of an instance

@@ -74,7 +74,11 @@ def check_folder(folder: Path, *, allow_pickle: bool) -> None:
     _check_config(folder)
     _check_weights(folder, allow_pickle=allow_pickle)
     if not any((folder / name).is_file() for name in _TOKENIZERS):
-        raise ExportError(f"{folder} has no tokenizer: none of {', '.join(_TOKENIZERS)} is there")
+        raise ExportError(
+            f"{folder} has no tokenizer: none of {', '.join(_TOKENIZERS)} is there; put the "
+            f"model's own there, as tokenizer.json if it is of another kind (code that comes with "
+            f"it, auto_map of tokenizer_config.json, is never run)"
+        )
 
 
 def _check_config(folder: Path) -> None:

@@ -101,7 +101,8 @@ def check_survival(
     words, unknown, changed = survival(tokenizer)
     if not words:
         return ()
-    pieces = [word for word in words if word.startswith(_SPACE)]
+    whole = type(tokenizer.model).__name__ in _WORDS
+    pieces = [word for word in words if whole and word.startswith(_SPACE)]
     if len(pieces) > _LOST * len(words) and len(unknown) > _LOST * len(words):
         raise ExportError(
             f"{folder}: the vocabulary is made of SentencePiece's pieces ({_quoted(pieces)}), and "
