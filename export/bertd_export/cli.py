@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bertd_export.checkpoint.options import allow_pickle, inference_labels
+from bertd_export.checkpoint.options import FiniteRange, allow_pickle, inference_labels
 
 if TYPE_CHECKING:
     from bertd_export.bundle import ExportSummary
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     "--tolerance",
     default=1e-4,
     show_default=True,
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="Largest absolute difference from PyTorch (of int8 and fp16: of the fp32 graph they are "
     "made from).",
 )
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--min-cosine",
-    type=click.FloatRange(min=0, max=1, max_open=True),
+    type=FiniteRange(min=0, max=1, max_open=True),
     help="Least mean cosine to fp32 on texts not calibrated on (default: 0.99 for int8, 0.9999 "
     "for fp16). Of int8, the fewest linear layers that it takes, at most half, stay in fp32.",
 )
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--max-metric-drop",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     help="By how much a metric of --evaluate may be below that of fp32; if it is further below, "
     "nothing is written (default: 0.01).",
 )

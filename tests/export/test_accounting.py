@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 from bertd_export.checkpoint.loading import Checkpoint, load
+from bertd_export.checkpoint.sentence_settings import sentence_notes
+from bertd_export.checkpoint.settings import check_config
 from bertd_export.cli import export
 from bertd_export.errors import ExportError
 from click.testing import CliRunner
 from helpers.checkpoints import WORDS, save_checkpoint
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -397,7 +399,7 @@ def test_a_folder_that_only_looks_plain(
         (
             0,
             {"type": "custom_st.Transformer"},
-            "custom_st.Transformer is not supported",
+            "custom_st.Transformer is not supported: it is not of",
         ),
         (1, {"name": "0"}, "several modules of the name 0"),
     ],
@@ -410,4 +412,69 @@ def test_modules_that_sentence_transformers_would_not_read(
     modules[number].update(changes)
     (folder / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(ExportError, match=words):
+        load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        (CONFIG, "num_hidden_layers", 10**20),
+        (CONFIG, "hidden_size", 10**8),
+        (CONFIG, "num_labels", 0),
+        (CONFIG, "architectures", 5),
+        (TOKENIZER, "model_max_length", "512"),
+        (SENTENCE, "default_prompt_name", ["query"]),
+        (MODULE, "max_seq_length", True),
+        ("1_Pooling/config.json", "pooling_mode", "median"),
+    ],
+)
+def test_nonsense_is_refused_by_file_and_key(
+    file: str, key: str, value: object, copied: Callable[..., Path]
+) -> None:
+    folder = pooled(copied("Model"), prompts={"query": "w1 "})
+    edit(folder / file, **{key: value})
+    with pytest.raises(ExportError) as refused:
+        load(str(folder))
+    assert f"{file}: {key} " in str(refused.value)
+
+
+def test_a_model_type_of_null_is_none_at_all(copied: Callable[..., Path]) -> None:
+    folder = pooled(copied("Model"), model_type=None)
+    assert load(str(folder)).pooling == ("mean",)
+
+
+def test_what_the_code_of_a_model_reads_by_name_is_read(copied: Callable[..., Path]) -> None:
+    """DeBERTa asks for settings that its configuration does not declare."""
+    folder = copied("Model", "DebertaV2")
+    edit(folder / CONFIG, position_buckets=-1, share_att_key=False, norm_rel_ebd="none", gap=1)
+    raw = json.loads((folder / CONFIG).read_text())
+    notes = check_config(folder, raw, AutoConfig.from_pretrained(folder))
+    assert notes == ("config.json: nobody reads gap",)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "notes"),
+    [
+        ("SparseEncoder", ()),
+        (
+            "SentenceTransformer",
+            ("config_sentence_transformers.json: nobody reads max_active_dims",),
+        ),
+    ],
+)
+def test_max_active_dims_is_of_sparse_encoders(
+    model_type: str, notes: tuple[str, ...], tmp_path: Path
+) -> None:
+    edit(tmp_path / SENTENCE, model_type=model_type, max_active_dims=7)
+    assert sentence_notes(tmp_path) == notes
+
+
+@pytest.mark.parametrize("name", ["special_tokens_map.json", "added_tokens.json", "tokenizer.json"])
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_broken_file_of_the_tokenizer_is_named(
+    name: str, content: str, copied: Callable[..., Path]
+) -> None:
+    folder = copied()
+    (folder / name).write_text(content)
+    with pytest.raises(ExportError, match=rf"{name} (cannot be read|must hold a JSON object)"):
         load(str(folder))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from bertd_export.checkpoint.adapters import check_adapter
 from bertd_export.checkpoint.loading import load
 from bertd_export.errors import ExportError
 from helpers.tiny import save_tiny
@@ -180,3 +181,12 @@ def test_the_remedy_without_peft_is_to_install_it(
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ExportError, match=r"pip install 'bertd\[export,peft\]'; or merge it with"):
         load(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_model.bin"])
+def test_weights_of_an_adapter_without_its_settings_are_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(
+        ExportError, match=r"adapter_config\.json that says .* is missing: fetch it"
+    ):
+        check_adapter(tmp_path)

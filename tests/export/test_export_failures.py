@@ -206,7 +206,7 @@ def test_a_module_outside_the_folder(kind: str, checkpoint: Path, tmp_path: Path
         ("1_Pooling/config.json", {"pooling_mode": 3}, "pooling_mode is 3"),
         ("1_Pooling/config.json", {"pooling_mode": "median"}, "'median' is not supported"),
         ("0_Transformer/sentence_bert_config.json", {"max_seq_length": -1}, "max_seq_length is -1"),
-        ("config_sentence_transformers.json", {"prompts": ["x"]}, "prompts are ['x']"),
+        ("config_sentence_transformers.json", {"prompts": ["x"]}, "prompts is ['x']"),
         ("config_sentence_transformers.json", {"default_prompt_name": "x"}, "not among"),
     ],
 )
@@ -351,3 +351,13 @@ def test_a_signal_in_the_midst_of_an_export(
     assert rest.splitlines()[-1] == f"stopped by {number.name}: nothing was written"
     assert not re.search("Traceback", rest)
     assert list(work.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--tolerance", "--min-cosine", "--max-metric-drop"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_limits_are_finite(option: str, value: str, tmp_path: Path) -> None:
+    """No difference is larger than NaN or infinity: with them nothing would be refused."""
+    arguments = [str(tmp_path), "--output", str(tmp_path / "bundle"), option, value]
+    result = CliRunner().invoke(export, arguments)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}': {value}" in result.stderr

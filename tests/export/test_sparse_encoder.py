@@ -113,11 +113,7 @@ async def test_the_weights_are_those_of_sparse_encoder(
         ("sentence_bert_config.json", {"transformer_task": "feature-extraction"}, "'fill-mask' al"),
         ("config_sentence_transformers.json", {"max_active_dims": 0}, "positive integer"),
         ("config_sentence_transformers.json", {"model_type": "SentenceTransformer"}, "model_type"),
-        (
-            "config_sentence_transformers.json",
-            {"model_type": "ColBERT"},
-            "ColBERT, by its",
-        ),
+        ("config_sentence_transformers.json", {"model_type": "ColBERT"}, "is of ColBERT, by its"),
     ],
 )
 def test_what_a_sparse_encoder_is_not_is_refused(

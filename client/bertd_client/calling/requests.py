@@ -10,12 +10,20 @@ from typing import Any
 
 import grpc
 from bertd.v1 import inference_pb2 as pb
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from bertd_client.errors import BertdError, FieldViolation, InvalidArgument
 
 Prepared = tuple[Any, int]
 """An input as the request has it, and its bytes there."""
+
+_KINDS = {
+    FieldDescriptor.CPPTYPE_UINT32: "a whole number from 0 to 4294967295",
+    FieldDescriptor.CPPTYPE_STRING: "a string",
+    FieldDescriptor.CPPTYPE_BOOL: "True or False",
+    FieldDescriptor.CPPTYPE_FLOAT: "a number",
+}
 
 
 def texts(given: Iterable[str], field: str) -> list[Prepared | BertdError]:
@@ -97,7 +105,7 @@ def set_fields(request: Message, values: Mapping[str, object]) -> None:
     """
     fields = request.DESCRIPTOR.fields_by_name
     for name, value in values.items():
-        if isinstance(value, list):
+        if isinstance(value, list) and fields[name].is_repeated:
             getattr(request, name).extend(value)
         elif isinstance(value, Message):
             getattr(request, name).CopyFrom(value)
@@ -109,16 +117,17 @@ def _set(request: Message, field: Any, value: object) -> None:
     name = field.name
     if field.enum_type is not None:
         numbers = _words(field.enum_type)
-        if value not in numbers:
+        if not isinstance(value, str) or value not in numbers:
             words = " or ".join(map(repr, numbers))
             raise ValueError(f"{name} is {value!r}: pass {words}")
-        value = numbers[str(value)]
+        value = numbers[value]
     if isinstance(value, str) and (refused := _surrogate(value, name)):
         raise refused
     try:
         setattr(request, name, value)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{name} is {value!r}: {error}") from error
+        wanted = _KINDS.get(field.cpp_type, str(error))
+        raise type(error)(f"{name} is {value!r}: pass {wanted}") from error
 
 
 def _words(enum: Any) -> dict[str, int]:

@@ -158,7 +158,13 @@ def _ranges(given: ArrayLike | None) -> pb.VectorRanges | None:
     """
     if given is None:
         return None
-    pair = np.asarray(given, np.float64)
+    try:
+        pair = np.asarray(given, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"ranges are no numbers ({error}): pass the lowest and the highest value, or an array "
+            "of shape (2, dimensions)"
+        ) from error
     if pair.ndim not in {1, 2} or len(pair) != 2:
         raise ValueError(
             f"ranges has shape {pair.shape}: pass (2,), the lowest and the highest value, or "

@@ -21,12 +21,14 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from bertd_export.checkpoint.kinds import ADAPTER, check_kinds
 from bertd_export.checkpoint.preflight import check_safetensors
 from bertd_export.checkpoint.source import read_object
 from bertd_export.errors import ExportError
 
 _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
+_PICKLED = "adapter_model.bin"
 _MODEL = ("model.safetensors", "pytorch_model.bin")
 # Settings of LoRA that peft honours when it merges, or that say how it was trained.
 _KNOWN = frozenset(
@@ -70,7 +72,7 @@ _UNSURE = 0.25
 
 def has_adapter(folder: Path) -> bool:
     """Whether an adapter lies in a transformers folder."""
-    return (folder / _CONFIG).is_file() or (folder / _WEIGHTS).is_file()
+    return any((folder / name).is_file() for name in (_CONFIG, _WEIGHTS, _PICKLED))
 
 
 def check_adapter(folder: Path) -> None:
@@ -82,6 +84,11 @@ def check_adapter(folder: Path) -> None:
     if not has_adapter(folder):
         return
     path = folder / _CONFIG
+    if not path.is_file():
+        raise ExportError(
+            f"{folder} has the weights of an adapter, and {_CONFIG} that says what they are is "
+            f"missing: fetch it from where they come from, or remove them if they are of no use"
+        )
     config = read_object(path)
     kind = config.get("peft_type")
     if kind != "LORA":
@@ -100,8 +107,11 @@ def check_adapter(folder: Path) -> None:
         if key in _KNOWN or value in (None, False, {}, []) or value in _VALUES.get(key, ()):
             continue
         raise ExportError(f"{path}: {key} is {value!r}, which is not supported: {_MERGE}")
+    check_kinds(path, config, ADAPTER)
     if not (folder / _WEIGHTS).is_file():
-        raise ExportError(f"{folder} has {_CONFIG}, and {_WEIGHTS} is missing: save it with peft")
+        raise ExportError(
+            f"{folder} has {_CONFIG}, and {_WEIGHTS} is missing: save it with peft, as safetensors"
+        )
     check_safetensors(folder / _WEIGHTS)
     if importlib.util.find_spec("peft") is None:
         raise ExportError(
@@ -118,7 +128,7 @@ def without_adapter(folder: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as view:
         for path in folder.iterdir():
-            if path.name not in (_CONFIG, _WEIGHTS):
+            if path.name not in (_CONFIG, _WEIGHTS, _PICKLED):
                 (Path(view) / path.name).symlink_to(path.resolve())
         yield Path(view)
 

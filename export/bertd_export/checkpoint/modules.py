@@ -16,6 +16,7 @@ import torch
 from bertd.bundle import Pooling, SparseActivation, SparsePooling, SparseRules
 from safetensors.torch import load_file
 
+from bertd_export.checkpoint.kinds import COUNT, check_kinds
 from bertd_export.checkpoint.preflight import check_safetensors
 from bertd_export.checkpoint.source import read_object
 from bertd_export.errors import ExportError
@@ -161,7 +162,7 @@ def read_pooling(folder: Path) -> PoolingModule:
     for mode in modes:
         if mode not in supported:
             raise ExportError(
-                f"{path}: pooling mode {mode!r} is not supported; supported: {', '.join(supported)}"
+                f"{path}: pooling_mode {mode!r} is not supported; supported: {', '.join(supported)}"
             )
     include = config.get("include_prompt", True)
     if not isinstance(include, bool):
@@ -169,7 +170,7 @@ def read_pooling(folder: Path) -> PoolingModule:
     return PoolingModule(cast("tuple[Pooling, ...]", tuple(modes)), include)
 
 
-def read_splade(folder: Path, max_active_dims: object) -> SparseRules:
+def read_splade(folder: Path, max_active_dims: int | None) -> SparseRules:
     """Read a SpladePooling module.
 
     Args:
@@ -190,11 +191,6 @@ def read_splade(folder: Path, max_active_dims: object) -> SparseRules:
     ):
         if value not in possible:
             raise ExportError(f"{path}: {key} is {value!r}; it must be {' or '.join(possible)}")
-    if max_active_dims is not None and (type(max_active_dims) is not int or max_active_dims < 1):
-        raise ExportError(
-            f"config_sentence_transformers.json: max_active_dims is {max_active_dims!r}; it must "
-            "be a positive integer"
-        )
     return SparseRules(pooling=pooling, activation=activation, max_active_dims=max_active_dims)
 
 
@@ -255,8 +251,9 @@ def _dense(folder: Path, *, allow_pickle: bool) -> torch.nn.Module:
     names = (config.get("module_input_name"), config.get("module_output_name"))
     if any(name not in (None, _VECTOR) for name in names):
         raise ExportError(
-            f"{path}: a Dense module from {names[0]} to {names[1]} is not supported: it is on the "
-            f"{_VECTOR} that pooling makes, and nothing else"
+            f"{path}: a Dense module of module_input_name {names[0]} and module_output_name "
+            f"{names[1]} is not supported: it is on the {_VECTOR} that pooling makes, and nothing "
+            f"else"
         )
     wanted = str(config.get("activation_function", _DEFAULT_ACTIVATION))
     activation = _ACTIVATIONS.get(wanted.rpartition(".")[2])
@@ -268,10 +265,12 @@ def _dense(folder: Path, *, allow_pickle: bool) -> torch.nn.Module:
             f"{path}: activation_function {wanted} is not supported; supported, of torch.nn: "
             f"{', '.join(_ACTIVATIONS)}"
         )
-    sizes = [config.get("in_features"), config.get("out_features")]
-    width, height = (size if type(size) is int else 0 for size in sizes)
-    if min(width, height) < 1:
-        raise ExportError(f"{path}: in_features and out_features must be positive integers")
+    check_kinds(
+        path,
+        {"in_features": None, "out_features": None, **config},
+        {"in_features": COUNT, "out_features": COUNT},
+    )
+    width, height = config["in_features"], config["out_features"]
     dense = Dense(
         width,
         height,
@@ -285,10 +284,9 @@ def _dense(folder: Path, *, allow_pickle: bool) -> torch.nn.Module:
 
 def _layer_norm(folder: Path, *, allow_pickle: bool) -> torch.nn.Module:
     path = folder / "config.json"
-    width = known(path, ("dimension",)).get("dimension")
-    if type(width) is not int or width < 1:
-        raise ExportError(f"{path}: dimension is {width!r}; it must be a positive integer")
-    norm = torch.nn.LayerNorm(width)
+    config = {"dimension": None, **known(path, ("dimension",))}
+    check_kinds(path, config, {"dimension": COUNT})
+    norm = torch.nn.LayerNorm(config["dimension"])
     _take_weights(norm, folder, prefix="norm.", allow_pickle=allow_pickle)
     return norm
 

@@ -1,5 +1,6 @@
 """Options of the commands that read a checkpoint."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,19 @@ _CONTRADICTION = click.option(
     help="The label that multi_label weighs against entailment (default: the one that begins with "
     '"contra", else the one that transformers takes).',
 )
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers without NaN, which compares as nothing does, and infinity."""
+
+    name = "float range"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or a usage error that names the option."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def inference_labels(command: Callable[..., Any]) -> Callable[..., Any]:

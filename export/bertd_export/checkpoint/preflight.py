@@ -19,6 +19,7 @@ from transformers import AutoConfig
 from transformers.models.auto.auto_mappings import CONFIG_MAPPING_NAMES
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from bertd_export.checkpoint.kinds import CONFIG, check_kinds
 from bertd_export.checkpoint.source import inside, read_object
 from bertd_export.errors import ExportError
 
@@ -38,6 +39,9 @@ _CONVERT = (
     "with transformers 4: AutoModel….from_pretrained(FOLDER, {}=True).save_pretrained(NEW), with "
     "the class of the task"
 )
+_TRAINING = (
+    "a checkpoint of a training program: load the model there, and save it with save_pretrained"
+)
 _ORIGINAL = "an export cannot be exported again: use the PyTorch checkpoint that it was made from"
 # Weights in formats that transformers 5 does not read.
 _OTHER_WEIGHTS = {
@@ -52,6 +56,9 @@ _OTHER_WEIGHTS = {
     "onnx/*.onnx": _ORIGINAL,
     "openvino*.xml": _ORIGINAL,
     "*.gguf": _ORIGINAL,
+    "*.ckpt": _TRAINING,
+    "*.pt": _TRAINING,
+    "*.pth": _TRAINING,
     "*.safetensors": f"rename it to {_SAFE} if it holds the whole model",
 }
 _LFS = b"version https://git-lfs"
@@ -67,7 +74,11 @@ def check_folder(folder: Path, *, allow_pickle: bool) -> None:
     _check_config(folder)
     _check_weights(folder, allow_pickle=allow_pickle)
     if not any((folder / name).is_file() for name in _TOKENIZERS):
-        raise ExportError(f"{folder} has no tokenizer: none of {', '.join(_TOKENIZERS)} is there")
+        raise ExportError(
+            f"{folder} has no tokenizer: none of {', '.join(_TOKENIZERS)} is there; put the "
+            f"model's own there, as tokenizer.json if it is of another kind (code that comes with "
+            f"it, auto_map of tokenizer_config.json, is never run)"
+        )
 
 
 def _check_config(folder: Path) -> None:
@@ -84,6 +95,7 @@ def _check_config(folder: Path) -> None:
             else "is not known to transformers"
         )
         raise ExportError(f"{path}: model_type {kind!r} {reason}")
+    check_kinds(path, raw, CONFIG)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
@@ -151,6 +163,21 @@ def _check_weights(folder: Path, *, allow_pickle: bool) -> None:
             )
     for shard in shards:
         check_safetensors(shard)
+    _check_width(folder, shards)
+
+
+def _check_width(folder: Path, shards: Iterable[Path]) -> None:
+    """Refuse a hidden_size of which no weight is, before memory is asked for a model of it."""
+    width = AutoConfig.from_pretrained(folder, trust_remote_code=False).hidden_size
+    sizes: set[int] = set()
+    for shard in shards:
+        with safe_open(shard, framework="pt") as weights:
+            sizes.update(*(weights.get_slice(name).get_shape() for name in weights.keys()))  # noqa: SIM118 - no dict
+    if sizes and width not in sizes:
+        raise ExportError(
+            f"{folder / _CONFIG}: hidden_size is {width}, and no weight has such a size: take "
+            f"config.json from where the weights come from"
+        )
 
 
 def _instead(folder: Path) -> str:

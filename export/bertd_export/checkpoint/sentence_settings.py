@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bertd_export.checkpoint.kinds import TRANSFORMER, check_kinds
 from bertd_export.checkpoint.settings import unknown_keys
 from bertd_export.checkpoint.source import read_object
 from bertd_export.errors import ExportError
@@ -73,6 +74,7 @@ _OF_SENTENCE_TRANSFORMERS = {
     "similarity_fn_name",
     "truncate_dim",
 }
+_OF_SPARSE_ENCODERS = {"max_active_dims"}
 _OF_MODULES = {"idx", "name", "path", "type", "kwargs"}
 
 
@@ -92,6 +94,7 @@ def transformer_settings(folder: Path) -> tuple[Path, dict[str, Any]]:
             f"{path}: {', '.join(unknown)} is unknown to sentence-transformers, which fails on "
             f"it: take it out"
         )
+    check_kinds(path, raw, TRANSFORMER)
     _check_task(path, raw)
     _check_options(path, raw)
     return path, raw
@@ -151,26 +154,16 @@ def _check_options(path: Path, raw: Mapping[str, Any]) -> None:
                 )
 
 
-def truncated_to(path: Path, settings: Mapping[str, Any]) -> int | None:
-    """``truncate_dim`` of ``config_sentence_transformers.json``; None where vectors stay whole.
-
-    Raises:
-        ExportError: it is no positive integer.
-    """
-    size = settings.get("truncate_dim")
-    if size is None:
-        return None
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ExportError(f"{path}: truncate_dim is {size!r}; it must be a positive integer")
-    return size
-
-
 def sentence_notes(folder: Path) -> tuple[str, ...]:
     """Notes on keys that nobody knows of a sentence-transformers folder's own files."""
     notes: tuple[str, ...] = ()
     path = folder / "config_sentence_transformers.json"
     if path.is_file():
-        notes = unknown_keys(path, read_object(path).keys() - _OF_SENTENCE_TRANSFORMERS)
+        settings = read_object(path)
+        known = _OF_SENTENCE_TRANSFORMERS
+        if settings.get("model_type") == "SparseEncoder":
+            known = known | _OF_SPARSE_ENCODERS
+        notes = unknown_keys(path, settings.keys() - known)
     return notes
 
 

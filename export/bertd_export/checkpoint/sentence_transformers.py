@@ -17,6 +17,7 @@ import torch
 from bertd.bundle import Pooling, SparseRules, Task
 
 from bertd_export.checkpoint.foreign import check_foreign, check_names
+from bertd_export.checkpoint.kinds import SENTENCE, check_kinds
 from bertd_export.checkpoint.modules import (
     AFTER_POOLING,
     read_after,
@@ -27,7 +28,6 @@ from bertd_export.checkpoint.sentence_settings import (
     module_notes,
     sentence_notes,
     transformer_settings,
-    truncated_to,
 )
 from bertd_export.checkpoint.source import inside, read_json, read_object
 from bertd_export.errors import ExportError
@@ -123,7 +123,8 @@ def read_sentence_config(folder: Path, *, allow_pickle: bool) -> SentenceConfig:
     if not (folder / "modules.json").is_file():  # its classes then read nothing of the settings
         kept = {key: settings[key] for key in ("model_type",) if key in settings}
         return SentenceConfig(folder, settings=kept, notes=notes)
-    saved_by = str(settings.get("model_type", _DENSE))
+    check_kinds(folder / _SETTINGS, settings, SENTENCE)
+    saved_by = settings.get("model_type") or _DENSE
     modules, unread = _modules(folder, saved_by)
     kinds = [kind for kind, _ in modules]
     paths = [path for _, path in modules]
@@ -135,7 +136,7 @@ def read_sentence_config(folder: Path, *, allow_pickle: bool) -> SentenceConfig:
     elif saved_by == _DENSE:
         pooling = read_pooling(paths[1])
         sentence.pooling, sentence.include_prompt = pooling.modes, pooling.include_prompt
-        sentence.truncate_dim = truncated_to(folder / _SETTINGS, settings)
+        sentence.truncate_dim = settings.get("truncate_dim")
         for kind, path in modules[2:]:
             module = read_after(kind, path, allow_pickle=allow_pickle)
             if module is not None:
@@ -148,12 +149,14 @@ def _modules(folder: Path, saved_by: str) -> tuple[list[tuple[str, Path]], tuple
     path = folder / "modules.json"
     listed = read_json(path)
     if not isinstance(listed, list) or not all(
-        isinstance(module, dict) and {"type", "path"} <= module.keys() for module in listed
+        isinstance(module, dict)
+        and all(isinstance(module.get(key), str) for key in ("type", "path"))
+        for module in listed
     ):
-        raise ExportError(f"{path} must list modules, each with type and path")
+        raise ExportError(f"{path} must list modules, each with a string for type and for path")
     found = []
     for module in listed:
-        kind = str(module["type"])
+        kind = module["type"]
         name = kind.rpartition(".")[2]
         if not kind.startswith(_OWN):
             reason = "it is not of sentence-transformers, and a checkpoint's code is never run"
@@ -188,17 +191,13 @@ def _describe(sentence: SentenceConfig, saved_by: str, default_task: str) -> Non
             f"{path}: transformer_task is {computes!r}, and what follows the transformer in "
             f"modules.json is supported on {_COMPUTES[saved_by]!r} alone"
         )
-    limit = settings.get("max_seq_length")
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
-        raise ExportError(f"{path}: max_seq_length is {limit!r}; it must be a positive integer")
-    sentence.max_seq_length = limit
+    sentence.max_seq_length = settings.get("max_seq_length")
     sentence.lower = bool(settings.get("do_lower_case"))
     sentence.prompts = sentence.settings.get("prompts") or {}
-    if not isinstance(sentence.prompts, dict) or not all(
-        isinstance(text, str) for text in sentence.prompts.values()
-    ):
-        raise ExportError(f"prompts are {sentence.prompts!r}; they must map names to texts")
     default = sentence.settings.get("default_prompt_name")
     if default is not None and default not in sentence.prompts:
-        raise ExportError(f"default_prompt_name {default!r} is not among the prompts")
+        raise ExportError(
+            f"{_SETTINGS}: default_prompt_name {default!r} is not among the prompts "
+            f"({', '.join(sentence.prompts) or 'there are none'}): name one of them, or null"
+        )
     sentence.default_prompt_name = default

@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import MODEL_MAPPING, GenerationConfig, PreTrainedTokenizerBase
 
 from bertd_export.checkpoint.source import read_object
 from bertd_export.errors import ExportError
@@ -107,8 +107,7 @@ def check_config(folder: Path, raw: Mapping[str, Any], config: Any) -> tuple[str
     known = {field.name for field in fields(kind)} | set(kind.attribute_map) | _OF_ANY_MODEL
     known |= {name for name, value in inspect.getmembers(kind) if isinstance(value, property)}
     known |= set(GenerationConfig._get_default_generation_params())  # noqa: SLF001 - no public name
-    source = inspect.getsource(inspect.getmodule(kind) or kind)
-    known |= {key for key in raw if f'"{key}"' in source}  # read by hand
+    known |= {key for key in raw if f'"{key}"' in _source(kind)}  # read by hand
     if hasattr(config, "rope_parameters"):
         known |= _ROTARY
     if raw.get("quantization_config"):
@@ -132,6 +131,16 @@ def check_config(folder: Path, raw: Mapping[str, Any], config: Any) -> tuple[str
             f"run: the model is transformers' own {config.model_type}"
         )
     return (*notes, *_labels(path, raw, config), *unknown_keys(path, raw.keys() - known))
+
+
+def _source(kind: type[Any]) -> str:
+    """Code that reads a configuration of this class: its own module, and that of its model.
+
+    DeBERTa's model asks for some settings that its configuration does not declare.
+    """
+    models: Any = MODEL_MAPPING.get(kind, ())
+    readers = [kind, *(models if isinstance(models, tuple) else (models,))]
+    return "".join(inspect.getsource(inspect.getmodule(reader) or reader) for reader in readers)
 
 
 def _labels(path: Path, raw: Mapping[str, Any], config: Any) -> tuple[str, ...]:

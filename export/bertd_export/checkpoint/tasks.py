@@ -60,6 +60,7 @@ _TOKEN_OUTPUTS: dict[Task, dict[str, FirstAxis]] = {
 _PROBLEM_TYPES: tuple[ProblemType, ...] = get_args(ProblemType)
 _SIGMOID = "Sigmoid"
 _IDENTITY = "Identity"
+_OLD_ACTIVATION = "sbert_ce_default_activation_function"
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def is_cross_encoder(config: Mapping[str, Any], sentence: Mapping[str, Any]) -> 
     return (
         sentence.get("model_type") == "CrossEncoder"
         or "sentence_transformers" in config
-        or "sbert_ce_default_activation_function" in config
+        or _OLD_ACTIVATION in config
     )
 
 
@@ -162,7 +163,10 @@ def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
     except (AttributeError, ValueError) as error:
         raise ExportError(f"id2label in config.json cannot be read: {error}") from error
     if sorted(by_id) != list(range(len(by_id))):
-        raise ExportError(f"id2label in config.json does not number its labels from 0: {by_id}")
+        raise ExportError(
+            f"id2label in config.json does not number its labels from 0: {by_id}; "
+            f"number them 0 to {len(by_id) - 1}, one for each logit"
+        )
     return tuple(by_id[index] for index in range(len(by_id)))
 
 
@@ -181,17 +185,19 @@ def _activation(
 ) -> RankingActivation:
     """The activation that sentence-transformers' CrossEncoder applies to its logits."""
     inner = config.get("sentence_transformers") or {}
-    path = (
-        sentence.get("activation_fn")
-        or inner.get("activation_fn")
-        or config.get("sbert_ce_default_activation_function")
-        or f"torch.nn.{_SIGMOID if len(labels) == 1 else _IDENTITY}"
-    )
+    stated = {
+        "config_sentence_transformers.json: activation_fn": sentence.get("activation_fn"),
+        "config.json: sentence_transformers.activation_fn": inner.get("activation_fn"),
+        f"config.json: {_OLD_ACTIVATION}": config.get(_OLD_ACTIVATION),
+    }
+    default = f"torch.nn.{_SIGMOID if len(labels) == 1 else _IDENTITY}"
+    key, path = next(((key, path) for key, path in stated.items() if path), ("", default))
     name = str(path).rpartition(".")[2]
     if not str(path).startswith("torch.nn.") or name not in (_SIGMOID, _IDENTITY):
         raise ExportError(
-            f"activation_fn is {path}, which is not supported of a cross-encoder; "
-            f"supported: torch.nn.{_SIGMOID}, torch.nn.{_IDENTITY}"
+            f"{key} is {path}, which is not supported of a cross-encoder: a bundle gives "
+            f"torch.nn.{_SIGMOID} or torch.nn.{_IDENTITY} (the logits, of which a request may ask "
+            f"for the softmax)"
         )
     return "sigmoid" if name == _SIGMOID else "identity"
 

@@ -10,12 +10,14 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 from transformers.tokenization_utils_base import LARGE_INTEGER
 
+from bertd_export.checkpoint.kinds import TOKENIZER, check_kinds
 from bertd_export.checkpoint.settings import check_tokenizer_config
 from bertd_export.checkpoint.source import read_object
 from bertd_export.checkpoint.vocabulary import check_survival
 from bertd_export.errors import ExportError
 
 _VOCABULARIES = ("vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model")
+_OBJECTS = ("tokenizer.json", "special_tokens_map.json", "added_tokens.json")
 # What reads SentencePiece models; later versions need a newer protobuf than grpcio-tools does.
 _SENTENCEPIECE = "sentencepiece==0.2.1"
 # Tokenizers that gave token types in transformers 4 and do not in 5.
@@ -82,9 +84,15 @@ class _Warnings(logging.Handler):
 
 
 def _stated(folder: Path) -> dict[str, Any]:
-    """What tokenizer_config.json says; nothing where there is none."""
+    """What tokenizer_config.json says; nothing where there is none.
+
+    Raises:
+        ExportError: a key has a value that it cannot have.
+    """
     path = folder / "tokenizer_config.json"
-    return read_object(path) if path.is_file() else {}
+    stated = read_object(path) if path.is_file() else {}
+    check_kinds(path, stated, TOKENIZER)
+    return stated
 
 
 def _check_kind(folder: Path, stated: dict[str, Any]) -> None:
@@ -134,9 +142,17 @@ def _load(folder: Path) -> Any:
     try:
         return loader.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
+        for name in _OBJECTS:
+            if (folder / name).is_file():
+                read_object(folder / name)  # names the file that is no JSON object
         pieces = next((line for line in heard.lines if "SentencePiece" in line), None)
         if pieces is None:
-            raise ExportError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
+            names = ("tokenizer_config.json", *_OBJECTS, *_VOCABULARIES)
+            found = [name for name in names if (folder / name).is_file()]
+            raise ExportError(
+                f"the tokenizer in {folder} cannot be loaded: {error}; its files are "
+                f"{', '.join(found) or 'missing'}: take them from where the model comes from"
+            ) from error
         cause = pieces.partition("due to")[2].rpartition("Falling back")[0].strip(" .\n") or pieces
         raise ExportError(
             f"the tokenizer in {folder} is a SentencePiece model that cannot be read: {cause}. It "

@@ -23,6 +23,7 @@ from bertd_export.errors import ExportError
 _LOST = 0.1
 _SAMPLE = 2000
 _SHOWN = 5
+_UNHEARD_OF = "\U000e0fff \ufdd0"  # code points that no vocabulary has
 _WORDS = ("WordPiece", "WordLevel")  # models whose tokens are words of texts, as they stand
 _SPACE = "▁"
 
@@ -94,12 +95,14 @@ def check_survival(
 
     Raises:
         ExportError: more than a tenth of the words become unknown; or become other words, and no
-            setting asks for that.
+            setting asks for that; or the tokenizer fails on what it does not know.
     """
+    _check_unknown(folder, tokenizer)
     words, unknown, changed = survival(tokenizer)
     if not words:
         return ()
-    pieces = [word for word in words if word.startswith(_SPACE)]
+    whole = type(tokenizer.model).__name__ in _WORDS
+    pieces = [word for word in words if whole and word.startswith(_SPACE)]
     if len(pieces) > _LOST * len(words) and len(unknown) > _LOST * len(words):
         raise ExportError(
             f"{folder}: the vocabulary is made of SentencePiece's pieces ({_quoted(pieces)}), and "
@@ -120,6 +123,17 @@ def check_survival(
             )
         return (f"of the tokenizer's own vocabulary {lost}",)
     return ()
+
+
+def _check_unknown(folder: Path, tokenizer: tokenizers.Tokenizer) -> None:
+    """Refuse a tokenizer without a token for what it does not know, which fails on such texts."""
+    try:
+        tokenizer.encode(_UNHEARD_OF)
+    except Exception as error:  # of tokenizers, which has no class of its own
+        raise ExportError(
+            f"{folder}: the tokenizer fails on characters that it does not know ({error}): name in "
+            f"unk_token, of tokenizer.json's model too, a token that its vocabulary has"
+        ) from error
 
 
 def _share(part: list[str], words: list[str]) -> str:

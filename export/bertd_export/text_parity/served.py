@@ -52,7 +52,10 @@ def answer(model: SyncModel, texts: Sequence[RawText]) -> list[Answer | None]:
                 answers[place] = outcome
             elif not isinstance(outcome, InvalidInput) or outcome.reason != "empty":
                 text = shortened(texts[place].text)
-                raise ExportError(f"the bundle gives {text} no answer: {outcome}") from outcome
+                hint = _LIMITS if outcome.reason == "too_long" else ""
+                raise ExportError(
+                    f"the bundle gives {text} no answer: {outcome}{hint}"
+                ) from outcome
     return answers
 
 
@@ -62,6 +65,11 @@ def token_ids(model: SyncModel, one: RawText) -> list[int]:
     return [token.id for token in tokens]
 
 
+# Where the limit of a text comes from.
+_LIMITS = (
+    "; the checkpoint's limit is the least of max_seq_length in sentence_bert_config.json, "
+    "model_max_length in tokenizer_config.json and max_position_embeddings in config.json: raise it"
+)
 _Outcomes = list[Answer | RequestError]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bertd_export.checkpoint.options import allow_pickle, inference_labels
+from bertd_export.checkpoint.options import FiniteRange, allow_pickle, inference_labels
 
 if TYPE_CHECKING:
     from bertd_export.verification.graph_summary import GraphSummary, Value
@@ -124,13 +124,13 @@ def _print(title: str, lines: list[tuple[str, str]]) -> None:
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="Largest absolute difference from PyTorch.  [default: what the export was held to; for "
     "fp32 at most 1e-4]",
 )
 @click.option(
     "--min-cosine",
-    type=click.FloatRange(max=1),
+    type=FiniteRange(max=1),
     help="Least mean cosine of int8 and fp16 to PyTorch, on the built-in texts.  [default: what "
     "an export needs by default, 0.99 and 0.9999, with a tenth more distance from 1]",
 )

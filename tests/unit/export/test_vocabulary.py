@@ -88,3 +88,21 @@ def test_bytes_are_never_unknown() -> None:
     alphabet = {token: number for number, token in enumerate(pre_tokenizers.ByteLevel.alphabet())}
     tokenizer = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
     assert survival(tokenizer).words == []
+
+
+def test_a_tokenizer_without_a_token_for_the_unknown_is_refused() -> None:
+    tokenizer = wordpiece(LOWER)
+    tokenizer.model.unk_token = "[WHAT]"  # noqa: S105 - no password
+    with pytest.raises(ExportError, match=r"characters that it does not know .* unk_token"):
+        check_survival(FOLDER, tokenizer, None)
+
+
+def test_pieces_of_a_sentencepiece_model_are_not_called_misplaced() -> None:
+    """It reads them; what it loses, an AlbertTokenizer's Korean for instance, is another matter."""
+    pieces = [("<unk>", 0.0), *((piece.upper(), -1.0) for piece in ("▁cat", "▁dog", "▁sea"))]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
+    lower = normalizers.Lowercase()
+    tokenizer.normalizer = lower  # type: ignore[assignment,unused-ignore]
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()  # type: ignore[assignment,unused-ignore]
+    with pytest.raises(ExportError, match=r"3 of 3 words become unknown tokens .* do_lower_case"):
+        check_survival(FOLDER, tokenizer, None)
