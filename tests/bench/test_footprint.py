@@ -103,6 +103,7 @@ def test_a_fresh_install_is_what_is_listed(fresh: Path, recorded: footprint.Foot
     assert ratio == pytest.approx(1, rel=0.02), "measure again: make footprint"
 
 
+@pytest.mark.slow
 def test_a_fresh_install_serves_and_asks(fresh: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     """With the image's variables, from another folder; its own client gets an answer."""
     command = str(fresh.parent / "bertd")
