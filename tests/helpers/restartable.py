@@ -80,6 +80,16 @@ class RestartableServer:
         """Memory of the process."""
         return int(psutil.Process(self.pid).memory_info().rss)
 
+    def connections(self) -> int:
+        """Clients that are connected to it."""
+        port = int(self.address.rpartition(":")[2])
+        return sum(
+            found.status == psutil.CONN_ESTABLISHED
+            and bool(found.laddr)
+            and found.laddr.port == port
+            for found in psutil.Process(self.pid).net_connections("tcp")
+        )
+
     def end(self, number: signal.Signals) -> int:
         """End it with a signal, and wait for that; returns its exit code."""
         assert self._process is not None

@@ -13,16 +13,19 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from helpers.patience import PATIENCE
 from helpers.restartable import RestartableServer, quick
 from robustness.callers import LIBRARY, UNARY, Callers
 from robustness.scale import LARGE, patient
 from robustness.timeline import KnownModel, ServedVersion, Timeline, known
 
-DELAY_SECONDS, WAIT_SECONDS = (0.5, 1.5) if LARGE else (0.3, 1.0)  # clients connect meanwhile
+DELAY_SECONDS, WAIT_SECONDS = (0.5, 1.5) if LARGE else (0.3, 1.0)
+POLL_SECONDS = 0.05
 BEFORE = 1_000 if LARGE else 10  # calls answered before the first restart
 
 
@@ -59,12 +62,18 @@ async def restart(
     timeline = Timeline([ServedVersion(model, "1")])
     async with Callers(addresses, timeline, (LIBRARY, LIBRARY, UNARY, UNARY)) as callers:
         await callers.answers(BEFORE)
+        # Both had to be reached by now: a call goes to each in turn.
+        reached = [server.connections() for server in servers]
         for number in range(1, times + 1):
             server = servers[number % len(servers)]
             codes.add(await asyncio.to_thread(server.end, how))
             stopped = [one for one in server.events() if one.get("event") == "stopped"]
             answered += [one["answered"] for one in stopped]
             await asyncio.to_thread(server.start)
-            await asyncio.sleep(WAIT_SECONDS)
+            end = time.monotonic() + PATIENCE
+            while server.connections() < reached[number % len(servers)]:
+                assert time.monotonic() < end
+                await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(WAIT_SECONDS)  # health is asked for once a client is connected
     assert callers.wrong == []
     return codes, answered
