@@ -95,6 +95,7 @@ def test_the_command_compares_with_its_baseline(tiny_bundle: Path, written: Path
     assert LANE in result.output
 
 
+@pytest.mark.slow
 def test_the_command_fails_beyond_the_bound(
     tiny_bundle: Path, written: Path, tmp_path: Path
 ) -> None:

@@ -237,6 +237,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_fp32_records_its_own_figure(classifier: Path, tmp_path: Path) -> None:
     summary = export_model(
         str(classifier / "source"), tmp_path / "bundle", evaluate=classifier / "data.jsonl"

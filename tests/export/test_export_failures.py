@@ -291,6 +291,7 @@ def test_a_full_disk_leaves_the_older_bundle(
     assert list(tmp_path.iterdir()) == [output]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "precision",
     [{"int8": Int8Options()}, pytest.param({"fp16": Fp16Options()}, marks=pytest.mark.slow)],

@@ -145,6 +145,7 @@ def test_texts_agree_with_pytorch(family: str, tmp_path: Path) -> None:
         assert not verify(exported.folder, str(exported.source)).failures
 
 
+@pytest.mark.slow
 def test_deberta_with_projections_of_its_own_and_without_buckets(tmp_path: Path) -> None:
     exported = export_tiny(
         tmp_path, "deberta-v2", share_att_key=False, pos_att_type=["c2p"], position_buckets=-1

@@ -176,6 +176,7 @@ def spoil(source: Path, folder: Path, name: str, factor: float) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "factor"),
     [

@@ -156,6 +156,7 @@ def graph(tiny: Path, texts: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return path
 
 
+@pytest.mark.slow
 def test_folding_balances_rows_and_changes_no_answer(
     graph: Path, tiny: Path, texts: Path, tmp_path: Path
 ) -> None:
@@ -298,6 +299,7 @@ def test_int8_options_without_int8_are_an_error(tiny: Path, tmp_path: Path) -> N
     assert "--precision int8" in result.output
 
 
+@pytest.mark.slow
 def test_a_real_model_agrees_with_fp32(
     checkpoint: Path, bundle_folder: Path, tmp_path: Path
 ) -> None:
