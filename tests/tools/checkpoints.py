@@ -266,7 +266,9 @@ def masks(folder: Path, texts: Sequence[str], reads: str) -> Answers:
     """Probabilities of the whole vocabulary for the one mask of each text."""
     pipe = _pipeline("fill-mask", folder, reads)
     answers = pipe(list(texts), top_k=MOST)
-    return _size(pipe.model), [_scores({a["token"]: a["score"] for a in one}) for one in answers]
+    width = int(pipe.model.config.vocab_size)
+    rows = [_row({a["token"]: a["score"] for a in one}, width) for one in answers]
+    return _size(pipe.model), rows
 
 
 MOST = 500
@@ -275,6 +277,13 @@ MOST = 500
 
 def _scores(given: Mapping[Any, float]) -> np.ndarray[Any, Any]:
     return np.array([given[key] for key in sorted(given)], dtype=np.float32)
+
+
+def _row(given: Mapping[int, float], width: int) -> np.ndarray[Any, Any]:
+    """A place for each token; of those that are not among the most probable, 0."""
+    row = np.zeros(width, dtype=np.float32)
+    row[list(given)] = list(given.values())
+    return row
 
 
 def _weights(vector: Any, width: int) -> np.ndarray[Any, Any]:
@@ -306,7 +315,8 @@ def answers_of(bundle: Path, reference: str, texts: Sequence[str]) -> list[np.nd
                 return [_scores({a.label: a.score for a in one}) for one in model.classify(texts)]
             case _:
                 found = model.fill_mask(texts, top_k=MOST)
-                return [_scores({a.id: a.score for a in m.candidates}) for (m,) in found]
+                width = model.manifest.vocab_size
+                return [_row({a.id: a.score for a in m.candidates}, width) for (m,) in found]
 
 
 def largest(ours: Sequence[np.ndarray[Any, Any]], theirs: Sequence[np.ndarray[Any, Any]]) -> float:
