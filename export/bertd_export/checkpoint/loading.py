@@ -9,7 +9,6 @@ import tokenizers
 import torch
 import transformers
 from bertd.bundle import FirstAxis, Pooling, SparseRules, Task, TokenizerRules
-from transformers import AutoConfig
 
 from bertd_export.checkpoint import tasks
 from bertd_export.checkpoint.adapters import check_adapter, merge_adapter, without_adapter
@@ -83,14 +82,6 @@ class Checkpoint:
     def inputs(self) -> set[str]:
         """Names that the model's forward accepts."""
         return set(inspect.signature(type(self.model).forward).parameters)
-
-
-def _config(folder: Path) -> Any:
-    loader: Any = AutoConfig
-    try:
-        return loader.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ExportError(f"{folder} cannot be loaded: {error}") from error
 
 
 def _model(folder: Path, task: Task, *, allow_pickle: bool) -> tuple[Any, bool, tuple[str, ...]]:
@@ -183,8 +174,7 @@ def load(
     folder, name, commit = locate(model, revision=revision, allow_pickle=allow_pickle)
     sentence = read_sentence_config(folder, allow_pickle=allow_pickle)
     check_adapter(sentence.transformer)
-    check_folder(sentence.transformer, allow_pickle=allow_pickle)
-    stated_config = _config(sentence.transformer)
+    stated_config = check_folder(sentence.transformer, allow_pickle=allow_pickle)
     check_family(stated_config)
     raw = read_object(sentence.transformer / "config.json")
     notes = sentence.notes + check_config(sentence.transformer, raw, stated_config)

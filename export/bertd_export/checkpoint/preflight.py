@@ -65,23 +65,27 @@ _LFS = b"version https://git-lfs"
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
 
-def check_folder(folder: Path, *, allow_pickle: bool) -> None:
+def check_folder(folder: Path, *, allow_pickle: bool) -> Any:
     """Check what can be known of a transformers folder without building the model.
+
+    Returns:
+        The configuration that transformers makes of ``config.json``.
 
     Raises:
         ExportError: a file is missing, broken or unsafe, or a size is nonsense.
     """
-    _check_config(folder)
-    _check_weights(folder, allow_pickle=allow_pickle)
+    config = _check_config(folder)
+    _check_weights(folder, config.hidden_size, allow_pickle=allow_pickle)
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         raise ExportError(
             f"{folder} has no tokenizer: none of {', '.join(_TOKENIZERS)} is there; put the "
             f"model's own there, as tokenizer.json if it is of another kind (code that comes with "
             f"it, auto_map of tokenizer_config.json, is never run)"
         )
+    return config
 
 
-def _check_config(folder: Path) -> None:
+def _check_config(folder: Path) -> Any:
     path = folder / _CONFIG
     raw = read_object(path)
     kind = raw.get("model_type")
@@ -119,6 +123,7 @@ def _check_config(folder: Path) -> None:
             f"{path}: chunk_size_feed_forward is {config.chunk_size_feed_forward}, with which the "
             "model reads texts of a multiple of so many tokens alone: write 0, which answers alike"
         )
+    return config
 
 
 def _model_type_of(raw: dict[str, Any]) -> str:
@@ -151,7 +156,7 @@ def _shards(folder: Path, name: str) -> list[Path]:
     return sorted(paths)
 
 
-def _check_weights(folder: Path, *, allow_pickle: bool) -> None:
+def _check_weights(folder: Path, width: int, *, allow_pickle: bool) -> None:
     shards = _shards(folder, _SAFE)
     if not shards:
         if not _shards(folder, _PICKLED):
@@ -163,12 +168,11 @@ def _check_weights(folder: Path, *, allow_pickle: bool) -> None:
             )
     for shard in shards:
         check_safetensors(shard)
-    _check_width(folder, shards)
+    _check_width(folder, width, shards)
 
 
-def _check_width(folder: Path, shards: Iterable[Path]) -> None:
+def _check_width(folder: Path, width: int, shards: Iterable[Path]) -> None:
     """Refuse a hidden_size of which no weight is, before memory is asked for a model of it."""
-    width = AutoConfig.from_pretrained(folder, trust_remote_code=False).hidden_size
     sizes: set[int] = set()
     for shard in shards:
         with safe_open(shard, framework="pt") as weights:

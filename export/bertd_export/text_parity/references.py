@@ -32,6 +32,7 @@ Answer = Mapping[str, Float32Array]
 """Values by what they belong to: an embedding, the scores of labels, the score of each span."""
 
 HYPOTHESES = ("travel", "animals", "money")
+_TEMPLATE = "This example is {}."
 
 
 @dataclass(frozen=True)
@@ -246,13 +247,13 @@ def _zero_shot(checkpoint: Checkpoint) -> Reference:
                 one.text,
                 list(HYPOTHESES),
                 multi_label=multi,
-                hypothesis_template="This example is {}.",
+                hypothesis_template=_TEMPLATE,
             )
             for label, score in zip(found["labels"], found["scores"], strict=True):
                 scores[f"{label}{' alone' * multi}"] = np.array([score], np.float32)
         return scores
 
-    longest = f"This example is {max(HYPOTHESES, key=len)}."
+    longest = _TEMPLATE.format(max(HYPOTHESES, key=len))
     texts = _whole(checkpoint, cases.single(checkpoint), longest)[:4]  # each is read six times
     return _transformers('pipeline("zero-shot-classification")', texts, answer)
 
@@ -299,10 +300,8 @@ def _masks(checkpoint: Checkpoint) -> Reference:
 
 def _spans(checkpoint: Checkpoint) -> Reference:
     def answer(one: RawText) -> Answer:
-        outputs = _outputs(checkpoint, one)
-        encoded = checkpoint.stock_tokenizer(
-            one.text, one.pair, truncation=True, max_length=checkpoint.max_tokens
-        )
+        encoded = _inputs(checkpoint, one)
+        outputs = checkpoint.model(**encoded)
         return _best_span(encoded, outputs.start_logits[0], outputs.end_logits[0])
 
     # A letter of several tokens is one stretch of text in more ways than one: plain letters alone.
