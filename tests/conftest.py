@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
@@ -31,6 +32,9 @@ T = TypeVar("T")
 
 # Two workers share two cores: PyTorch's threads would wait for each other, spinning.
 torch.set_num_threads(1)
+
+# A background job of a shell ignores SIGINT, and so would every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Two servers at once cannot both have the default address; a test that wants HTTP says where.
 os.environ.setdefault("BERTD_HTTP_ADDRESS", "off")
