@@ -119,7 +119,10 @@ def docs(check: bool, root: Path) -> None:
     """
     try:
         found = rewritten(root, root / RESULTS, sections())
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        where = f"{root.resolve()} is no checkout of bertd: it has no {error.filename}"
+        raise click.ClickException(f"{where}; name one with --root") from error
+    except ValueError as error:
         raise click.ClickException(str(error)) from error
     stale = [path.relative_to(root) for path, (before, after) in found.items() if before != after]
     if check:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import click
 
 from bertd_bench import options
-
-if TYPE_CHECKING:
-    from bertd_bench.exports.exports import ExportSubject
 
 _Name = TypeVar("_Name", bound=str)
 
@@ -57,10 +54,10 @@ def exports(  # noqa: PLR0913, PLR0917 - click's parameters
     from bertd_bench.exports import exports as table
     from bertd_bench.harness import results
 
-    subjects = [_own(folder) for folder in folders]
+    subjects = [table.ExportSubject(name, None, path) for name, path in map(_own, folders)]
     if default_model:
         try:
-            subjects.append(_own(f"all-MiniLM-L6-v2={checkpoint_folder()}"))
+            subjects.append(table.ExportSubject("all-MiniLM-L6-v2", None, checkpoint_folder()))
         except NoDefaultModelError as error:
             raise click.ClickException(str(error)) from error
     if families or tasks or not subjects:
@@ -86,6 +83,8 @@ def exports(  # noqa: PLR0913, PLR0917 - click's parameters
     except (BenchError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(document.to_markdown(result))
+    if all(row.refused for row in result.rows):
+        raise click.ClickException("nothing could be exported: the table says why")
 
 
 def _chosen(option: str, values: tuple[str, ...], known: tuple[_Name, ...]) -> tuple[_Name, ...]:
@@ -96,11 +95,9 @@ def _chosen(option: str, values: tuple[str, ...], known: tuple[_Name, ...]) -> t
     return tuple(name for name in known if name in values) if values else known
 
 
-def _own(argument: str) -> ExportSubject:
-    from bertd_bench.exports.exports import ExportSubject
-
+def _own(argument: str) -> tuple[str, Path]:
     name, given, path = argument.rpartition("=")
     folder = Path(path)
     if not folder.is_dir():
         raise click.UsageError(f"--checkpoint {argument}: {path} is not a folder")
-    return ExportSubject(name if given else folder.resolve().name, None, folder)
+    return name if given else folder.resolve().name, folder
