@@ -57,6 +57,7 @@ FAMILIES = (
     "modernbert",
     "nomic_bert",
 )
+_UNKNOWN = {("reader", "nomic_bert")}  # transformers has no class for it
 # Letters as an uncased tokenizer leaves them, in five scripts.
 ALPHABET = "".join(
     sorted(
@@ -216,4 +217,5 @@ def plans(draw: st.DrawFn) -> Plan:
     changes = draw(
         st.lists(st.sampled_from(possible), max_size=3, unique_by=lambda change: change.slot)
     )
-    return Plan(kind, draw(st.sampled_from(FAMILIES)), labels, tuple(modules), tuple(changes))
+    families = [family for family in FAMILIES if (kind, family) not in _UNKNOWN]
+    return Plan(kind, draw(st.sampled_from(families)), labels, tuple(modules), tuple(changes))

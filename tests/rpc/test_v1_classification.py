@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bertd_server.errors import InvalidInput
+from bertd_server.inside import open_model_sync
 from bertd_server.tasks import classification, filling, ranking
 from bertd_server.tasks.classification import LabelScore
 from bertd_server.tokenization.reader import Fit, Input, texts_of
@@ -257,6 +258,19 @@ def test_a_prompt_goes_before_the_query_alone(ranker: Served) -> None:
             np.testing.assert_allclose(ours, theirs, **TOLERANCE)
     finally:
         model.manifest = plain
+
+
+def test_of_a_long_query_and_document_the_longer_one_is_cut(ranker: Served) -> None:
+    """As CrossEncoder does, also where the query alone has more tokens than the model reads."""
+    short, long = PAIRS[0][0], long_enough(ranker, 3_000)[0]
+    half = long_enough(ranker, ranker.model.manifest.max_tokens // 2 + 9)[0]
+    expected = cross_encoder(ranker.source).predict([(short, long), (half, long), (long, short)])
+    with open_model_sync(ranker.bundle, lanes=1, warmup_seconds=0, calibration_seconds=0) as model:
+        ours = [
+            model.rerank_each(query, [document], long_text="truncate")[0].outcome
+            for query, document in ((short, long), (half, long), (long, short))
+        ]
+    np.testing.assert_allclose(np.array(ours, np.float32), expected, **TOLERANCE)
 
 
 def test_a_long_document_scores_as_its_best_window(ranker: Served) -> None:

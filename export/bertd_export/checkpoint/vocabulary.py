@@ -119,7 +119,7 @@ def check_survival(
         if lower_case is None:
             raise ExportError(
                 f"{folder}: of the tokenizer's own vocabulary {lost}; "
-                f"{_remedy(tokenizer, changed)}, or to true if that is meant"
+                f"{_remedy(tokenizer, changed)}; if that is meant, set do_lower_case to true"
             )
         return (f"of the tokenizer's own vocabulary {lost}",)
     return ()
@@ -150,7 +150,8 @@ def _remedy(tokenizer: tokenizers.Tokenizer, lost: list[str]) -> str:
     if cased == lower and any(word != word.lower() for word in lost):
         return (
             "it puts texts into lower case: if the model was trained on cased texts, set "
-            "do_lower_case in tokenizer_config.json to false"
+            "do_lower_case in tokenizer_config.json to false, or tokenizer_class to the tokenizer "
+            "that it was trained with"
         )
     return (
         "use the tokenizer that the model was trained with, or set do_lower_case, strip_accents "

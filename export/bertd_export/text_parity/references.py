@@ -91,6 +91,7 @@ def _opened(kind: str, checkpoint: Checkpoint) -> Iterator[Any]:
             local_files_only=True,
             trust_remote_code=False,
             model_kwargs=options,
+            config_kwargs={"return_dict": True},  # CrossEncoder fails on a folder that says false
         )
 
 
@@ -157,9 +158,10 @@ def _scores(checkpoint: Checkpoint) -> Reference:
 
 
 def _inputs(checkpoint: Checkpoint, one: RawText) -> Any:
-    """What transformers' tokenizer gives of a text or pair."""
+    """What transformers' tokenizer gives of a text or pair; of a question the context is cut."""
+    cut = "only_second" if checkpoint.task == "question-answering" else "longest_first"
     return checkpoint.stock_tokenizer(
-        one.text, one.pair, truncation=True, max_length=checkpoint.max_tokens, return_tensors="pt"
+        one.text, one.pair, truncation=cut, max_length=checkpoint.max_tokens, return_tensors="pt"
     )
 
 
@@ -304,19 +306,25 @@ def _spans(checkpoint: Checkpoint) -> Reference:
         outputs = checkpoint.model(**encoded)
         return _best_span(encoded, outputs.start_logits[0], outputs.end_logits[0])
 
-    # A letter of several tokens is one stretch of text in more ways than one: plain letters alone.
-    texts = [one for one in cases.pairs(checkpoint) if (one.text + (one.pair or "")).isascii()]
-    return _transformers("AutoTokenizer and the model", texts, answer)
+    return _transformers("AutoTokenizer and the model", cases.pairs(checkpoint), answer)
 
 
 def _best_span(encoded: Any, start: torch.Tensor, end: torch.Tensor) -> Answer:
-    """The best span within the second text, and its share of all spans of up to 30 tokens."""
+    """The best stretch of the second text, and its share of all of up to 30 tokens.
+
+    Several tokens may stand for one character: of equal stretches the best counts.
+    """
     own = [place for place, part in enumerate(encoded.sequence_ids(0)) if part == 1]
-    spans = [(a, b) for a in own for b in own if a <= b < a + LONGEST_ANSWER]
-    shares = torch.softmax(torch.stack([start[a] + end[b] for a, b in spans]), 0)
-    best = int(shares.argmax())
-    (first, _), (_, last) = (encoded.token_to_chars(0, place) for place in spans[best])
-    return {f"{first}-{last}": np.array([float(shares[best])], np.float32)}
+    stretches = {place: encoded.token_to_chars(0, place) for place in own}
+    scores: dict[tuple[int, int], float] = {}
+    for a in own:
+        for b in own:
+            if a <= b < a + LONGEST_ANSWER:
+                stretch = stretches[a].start, stretches[b].end
+                scores[stretch] = max(scores.get(stretch, -np.inf), float(start[a] + end[b]))
+    first, last = max(scores, key=scores.__getitem__)
+    share = torch.softmax(torch.tensor(list(scores.values())), 0).max()
+    return {f"{first}-{last}": np.array([float(share)], np.float32)}
 
 
 CANDIDATES = 5

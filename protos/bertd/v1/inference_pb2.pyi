@@ -38,8 +38,8 @@ class _LongTextPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LongTe
     """Refuse the input with INVALID_ARGUMENT, and say its count and the limit."""
     LONG_TEXT_POLICY_TRUNCATE: _LongTextPolicy.ValueType  # 2
     """Read as many tokens as fit and say how many were cut. truncation_side says from which
-    end. Of a pair the longer text is cut until both fit; of a question with its context, and of a
-    query with its document, the second alone.
+    end. Of a pair the longer text is cut until both fit; of a question with its context, the
+    context alone.
     """
     LONG_TEXT_POLICY_WINDOW: _LongTextPolicy.ValueType  # 3
     """Read the input in windows that overlap by stride tokens, and merge what they say:
@@ -63,8 +63,8 @@ LONG_TEXT_POLICY_ERROR: LongTextPolicy.ValueType  # 1
 """Refuse the input with INVALID_ARGUMENT, and say its count and the limit."""
 LONG_TEXT_POLICY_TRUNCATE: LongTextPolicy.ValueType  # 2
 """Read as many tokens as fit and say how many were cut. truncation_side says from which
-end. Of a pair the longer text is cut until both fit; of a question with its context, and of a
-query with its document, the second alone.
+end. Of a pair the longer text is cut until both fit; of a question with its context, the
+context alone.
 """
 LONG_TEXT_POLICY_WINDOW: LongTextPolicy.ValueType  # 3
 """Read the input in windows that overlap by stride tokens, and merge what they say:
@@ -1305,7 +1305,7 @@ class RerankRequest(_message.Message):
     priority: Global___Priority.ValueType
     """Which calls it goes before. Default: INTERACTIVE."""
     truncation_side: Global___TruncationSide.ValueType
-    """From which end TRUNCATE cuts the document. Default: RIGHT."""
+    """From which end TRUNCATE cuts. Default: RIGHT."""
     stride: _builtins.int
     """Tokens that neighbouring windows of WINDOW share. Default: 0."""
     top_n: _builtins.int

@@ -178,7 +178,7 @@ async def _score_documents(
     return await ranking.score_pairs(
         model,
         pairs,
-        fit(how, windows=True, second_only=True),
+        fit(how, windows=True),
         caller(how),
         score_function=score_function,
         prompt_name=prompt_name,

@@ -295,7 +295,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         replies = await ranking.score_pairs(
             model,
             requests.documents(request.query, request.documents),
-            requests.fit(request, windows=True, second_only=True),
+            requests.fit(request, windows=True),
             requests.caller(request, context),
             score_function=requests.score_function(request, softmax=False),
             prompt_name=requests.optional(request, "prompt_name"),

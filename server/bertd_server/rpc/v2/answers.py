@@ -133,7 +133,7 @@ async def _rank(asked: Asked) -> OutputTensors:
     replies = await ranking.score_pairs(
         asked.model,
         asked.given.inputs,
-        parameters.fit(asked.options, second_only=True),
+        parameters.fit(asked.options),
         asked.caller,
         score_function=asked.options.get("score_function", "default"),
         prompt_name=asked.options.get("prompt_name"),
