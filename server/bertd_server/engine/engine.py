@@ -28,7 +28,7 @@ from bertd.bundle.prompts import pooled
 from bertd_server.engine import sessions
 from bertd_server.engine.packing import PackedBatch, TokenSequence, pack
 from bertd_server.engine.prepacking import prepacked
-from bertd_server.engine.sessions import SessionOptions
+from bertd_server.engine.sessions import Interrupt, SessionOptions
 from bertd_server.system import cpu
 from bertd_server.system.logs import get_logger
 from bertd_server.system.setting_types import Profile, Provider
@@ -150,6 +150,7 @@ class Engine:
         outputs: Sequence[str] | None = None,
         *,
         wide: bool = False,
+        interrupt: Interrupt | None = None,
     ) -> list[dict[str, Float32Array]]:
         """Compute outputs of the graph for sequences, as one packed batch.
 
@@ -158,6 +159,7 @@ class Engine:
             outputs: names from the manifest's ``outputs``; None for :attr:`outputs`. Of fill-mask
                 ``sparse_embedding`` too, which costs logits at all tokens of the whole batch.
             wide: run on all threads, where there is a session for it.
+            interrupt: may end the run before it is done.
 
         Returns:
             For each sequence, in the order given, its rows of each output: float32 `[rows, …]`
@@ -172,7 +174,8 @@ class Engine:
         if bundle.SPARSE_EMBEDDING in names:
             arrays = self._pooled(batch, names, masks, wide=wide)
         else:
-            arrays = dict(zip(names, self._run(batch, names, masks, wide=wide), strict=True))
+            found = self._run(batch, names, masks, wide=wide, interrupt=interrupt)
+            arrays = dict(zip(names, found, strict=True))
         if len(sequences) == 1:  # every row is of the one
             return [arrays]
         edges = {
@@ -214,7 +217,13 @@ class Engine:
         return found
 
     def _run(
-        self, batch: PackedBatch, outputs: list[str], masks: Int64Array, *, wide: bool
+        self,
+        batch: PackedBatch,
+        outputs: list[str],
+        masks: Int64Array,
+        *,
+        wide: bool,
+        interrupt: Interrupt | None = None,
     ) -> list[Float32Array]:
         feeds = batch.feeds()
         feeds[bundle.MASK_POSITIONS] = masks
@@ -225,5 +234,6 @@ class Engine:
         for name in self._unread:
             feeds.pop(name, None)
         session = self._wide if wide else self._narrow
-        arrays: list[Float32Array] = session.run(outputs, feeds)
+        options = interrupt.options if interrupt is not None else None
+        arrays: list[Float32Array] = session.run(outputs, feeds, options)
         return arrays

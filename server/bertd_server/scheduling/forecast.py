@@ -53,7 +53,6 @@ class Forecast:
         self.policy = policy
         self.costs = Costs(self._lane.model)
         self._renew()
-        self._at_start = self.costs
 
     @property
     def error(self) -> float:
@@ -69,6 +68,17 @@ class Forecast:
     def refits(self) -> int:
         """How often live batches have changed a model."""
         return sum(tracker.refits for tracker in self._trackers)
+
+    def rebase(self, measured: StartMeasurements) -> None:
+        """Put better measurements in the place of the first; live batches set the pace as before.
+
+        Args:
+            measured: of the same engine, with a wide session where there was one.
+        """
+        self._lane.rebase(measured.lane)
+        if self._wide and measured.wide:
+            self._wide.rebase(measured.wide)
+        self._renew()
 
     def observe(
         self, shape: Shape, seconds: float, now: float, *, wide: bool, way: float = 0.0
@@ -91,15 +101,15 @@ class Forecast:
                 self._renew()
 
     def idle(self, now: float) -> None:
-        """Nothing runs and nothing waits: after a while, return to the measurements of the start.
+        """Nothing runs and nothing waits: after a while, forget what had slowed batches down.
 
         A model that had become too slow would refuse the very batches that could correct it.
         """
-        if self.costs != self._at_start and self._forget_stale(now):
+        if self._forget_stale(now):
             self._renew()
 
     def _forget_stale(self, now: float) -> bool:
-        """Return models to the start that have seen no batch for a while; True if any has.
+        """Let models forget that have seen no batch for a while; True if any has.
 
         A wide session that was slow while all lanes were busy would never be tried again.
         """

@@ -200,9 +200,18 @@ class Scheduler:
             self._pool.close(wait=finished)
         return finished
 
+    def rebase(self, measured: StartMeasurements) -> None:
+        """Predict from better measurements of the same engine than those of the start."""
+        self._forecast.rebase(measured)
+
     def running(self) -> frozenset[Batch]:
         """The batches that run, with their starts on the scheduler's clock."""
         return self._dispatcher.running
+
+    @property
+    def pool(self) -> Pool:
+        """The lanes that it uses."""
+        return self._pool
 
     def relimit(self, *, max_queue_tokens: int, max_queue_seconds: float) -> None:
         """Change how much may wait; calls that were taken stay."""
