@@ -150,7 +150,6 @@ class Engine:
         outputs: Sequence[str] | None = None,
         *,
         wide: bool = False,
-        interrupt: Interrupt | None = None,
     ) -> list[dict[str, Float32Array]]:
         """Compute outputs of the graph for sequences, as one packed batch.
 
@@ -159,7 +158,6 @@ class Engine:
             outputs: names from the manifest's ``outputs``; None for :attr:`outputs`. Of fill-mask
                 ``sparse_embedding`` too, which costs logits at all tokens of the whole batch.
             wide: run on all threads, where there is a session for it.
-            interrupt: may end the run before it is done.
 
         Returns:
             For each sequence, in the order given, its rows of each output: float32 `[rows, …]`
@@ -168,14 +166,11 @@ class Engine:
         """
         names = list(self.outputs if outputs is None else outputs)
         batch = self._pack(sequences)
-        masks = _NOWHERE
-        if self.manifest.mask_token_id is not None:
-            masks = np.flatnonzero(batch.input_ids == self.manifest.mask_token_id)
+        masks = self._masks(batch)
         if bundle.SPARSE_EMBEDDING in names:
             arrays = self._pooled(batch, names, masks, wide=wide)
         else:
-            found = self._run(batch, names, masks, wide=wide, interrupt=interrupt)
-            arrays = dict(zip(names, found, strict=True))
+            arrays = dict(zip(names, self._run(batch, names, masks, wide=wide), strict=True))
         if len(sequences) == 1:  # every row is of the one
             return [arrays]
         edges = {
@@ -189,6 +184,23 @@ class Engine:
             for place in batch.arrangement.order.argsort().tolist()
         ]
 
+    def rehearse(
+        self,
+        sequences: Sequence[TokenSequence],
+        *,
+        wide: bool = False,
+        interrupt: Interrupt | None = None,
+    ) -> None:
+        """Run a batch whose answers nobody wants.
+
+        Args:
+            sequences: at least one, none empty.
+            wide: run on all threads, where there is a session for it.
+            interrupt: may end the run before it is done; it then raises what ONNX Runtime does.
+        """
+        batch = self._pack(sequences)
+        self._run(batch, list(self.outputs), self._masks(batch), wide=wide, interrupt=interrupt)
+
     def embed(self, sequences: Sequence[TokenSequence], *, wide: bool = False) -> Float32Array:
         """Compute one vector per sequence: float32 `[sequences, dimensions]`."""
         batch = self._pack(sequences)
@@ -198,6 +210,12 @@ class Engine:
         restored = np.empty_like(vectors)
         restored[batch.arrangement.order] = vectors
         return restored
+
+    def _masks(self, batch: PackedBatch) -> Int64Array:
+        """Places of mask tokens, where the graph asks for them."""
+        if self.manifest.mask_token_id is None:
+            return _NOWHERE
+        return np.flatnonzero(batch.input_ids == self.manifest.mask_token_id)
 
     def _pooled(
         self, batch: PackedBatch, names: list[str], masks: Int64Array, *, wide: bool

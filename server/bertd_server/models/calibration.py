@@ -158,7 +158,7 @@ class Grid:
         threads = engine.options.threads if trial.wide else 1
         beside = engine.options.threads if trial.wide else engine.lanes
         return sampling.timed(
-            lambda: engine.answer(trial.batch, wide=trial.wide, interrupt=interrupt),
+            lambda: engine.rehearse(trial.batch, wide=trial.wide, interrupt=interrupt),
             threads=threads,
             possible=min(1.0, cpu.usable_cores() / beside),
         )

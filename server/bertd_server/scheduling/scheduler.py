@@ -252,11 +252,12 @@ class Scheduler:
         backlog = self._queue.backlog
         if math.isinf(call.deadline) and not (self._queue and backlog.tokens(call.priority)):
             return None  # nothing goes before it, and it has time
-        shapes = [one.shape for one in self._in_flight.new([request for _, request in wanted])]
+        requests = self._in_flight.new([request for _, request in wanted])
+        shapes = [one.shape for one in requests]
         if not shapes:
             return None
         costs = self._forecast.costs
-        longest = max(shapes, key=lambda shape: shape.tokens)
+        longest = _longest(shapes)
         demand = admission.Demand(
             priority=call.priority,
             deadline=call.deadline,
@@ -266,7 +267,22 @@ class Scheduler:
             soonest=costs.soonest(longest),
             texts=len(shapes),
         )
-        return admission.refusal(demand, self._outlook(now), self._bounds)
+        refused = admission.refusal(demand, self._outlook(now), self._bounds)
+        if refused is not None and self._is_worth_a_probe(demand, shapes, now):
+            for request in requests:
+                request.probe = True
+            return None
+        return refused
+
+    def _is_worth_a_probe(
+        self, demand: admission.Demand, shapes: Sequence[Shape], now: float
+    ) -> bool:
+        """Whether a call that an idle server would refuse is to correct the prediction, or not."""
+        if not self._dispatcher.idle.is_set() or not admission.might_do(demand, now):
+            return False
+        most = max(self.options.max_batch_tokens, _longest(shapes).tokens)
+        tokens = min(most, sum(shape.tokens for shape in shapes))
+        return self._forecast.probe(Shape.single(tokens), now)
 
     def _outlook(self, now: float) -> admission.Outlook:
         return admission.Outlook(
@@ -277,3 +293,8 @@ class Scheduler:
             self._forecast.overrun,
             self._pool.rivals(self._dispatcher),
         )
+
+
+def _longest(shapes: Sequence[Shape]) -> Shape:
+    """The largest text."""
+    return max(shapes, key=lambda shape: shape.tokens)
