@@ -92,14 +92,14 @@ class Costs:
         lane_factors: what batches that had all lanes for themselves took on one of them, over what
             is predicted, by :func:`.classes.size_class`; 1 where nothing is known.
         wide_factors: the same, on the wide session.
-        due: classes whose slower session is to be tried again, where that costs little.
+        due: classes of which a session was not tried for long, and whether it is the wide one.
     """
 
     lane: CostModel
     wide: CostModel | None = None
     lane_factors: Mapping[int, float] = field(default_factory=dict)
     wide_factors: Mapping[int, float] = field(default_factory=dict)
-    due: frozenset[int] = frozenset()
+    due: Mapping[int, bool] = field(default_factory=dict)
 
     def on_lane(self, shape: Shape) -> float:
         """Seconds that texts take on a lane, with every lane idle."""
@@ -215,8 +215,8 @@ def _fastest(
     faster, slower = (wide, lane) if alone < shared else (lane, wide)
     most = max(alone, shared)
     in_time = now + most + policy.margin < first.deadline
-    is_due = single and in_time and size_class(everything) in costs.due
-    if is_due and most < _LITTLE * min(alone, shared):
+    is_due = costs.due.get(size_class(everything)) is (slower is wide)
+    if single and is_due and in_time and most < _LITTLE * min(alone, shared):
         return slower
     return faster
 

@@ -83,6 +83,6 @@ class Turns:
         row = self._wide.get(kind, 0)
         self._wide[kind] = max(0, row) + 1 if wide else min(0, row) - 1
 
-    def due(self) -> frozenset[int]:
-        """Classes whose other session is to be tried, where that costs little."""
-        return frozenset(kind for kind, row in self._wide.items() if abs(row) >= _AGAIN)
+    def due(self) -> dict[int, bool]:
+        """Classes whose other session is to be tried, where that costs little: whether the wide."""
+        return {kind: row < 0 for kind, row in self._wide.items() if abs(row) >= _AGAIN}

@@ -154,10 +154,14 @@ class Pool:
         self._charge(member, batch, seconds - batch.seconds)
         self._rested = self._clock()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody uses or wants a lane, but for guests, who give way."""
+        return not self._running and not any(member.waits for member in self._accounts)
+
     def quiet_seconds(self) -> float:
         """How long no lane has been used or wanted; 0 while one is."""
-        waits = any(member.waits for member in self._accounts)
-        if self._running or self._guests or waits or not self._lanes.alive:
+        if not self.is_idle or self._guests or not self._lanes.alive:
             return 0.0
         return self._clock() - self._rested
 

@@ -278,7 +278,7 @@ class Scheduler:
         self, demand: admission.Demand, shapes: Sequence[Shape], now: float
     ) -> bool:
         """Whether a call that an idle server would refuse is to correct the prediction, or not."""
-        if not self._dispatcher.idle.is_set() or not admission.might_do(demand, now):
+        if not self._pool.is_idle or not admission.might_do(demand, now):
             return False
         most = max(self.options.max_batch_tokens, _longest(shapes).tokens)
         tokens = min(most, sum(shape.tokens for shape in shapes))
