@@ -30,14 +30,20 @@ log = get_logger("bertd")
 
 _QUIET_SECONDS = 0.25  # without a batch, before a trial
 _PAUSE_SECONDS = 0.05  # between trials
-_LONGEST_PAUSE = 5.0  # while there is traffic, or others have the cores
+_LONGEST_PAUSE = 5.0
 
 
 class Background:
     """Runs what is left of a grid. Construct and use it on the event loop of the pool."""
 
     def __init__(
-        self, grid: Grid, pool: Pool, changed: Callable[[Calibration], None], name: str
+        self,
+        grid: Grid,
+        pool: Pool,
+        changed: Callable[[Calibration], None],
+        name: str,
+        *,
+        longest_pause: float = _LONGEST_PAUSE,
     ) -> None:
         """Begin.
 
@@ -46,11 +52,14 @@ class Background:
             pool: of the lanes.
             changed: told when it is known better how long batches take.
             name: of the model, for the log.
+            longest_pause: seconds, while there is traffic or others have the cores.
         """
         self._grid = grid
         self._pool = pool
         self._changed = changed
         self._name = name
+        self._longest_pause = longest_pause
+        self._quiet = min(_QUIET_SECONDS, longest_pause)
         self._interrupt: Interrupt | None = None
         self._task = asyncio.get_running_loop().create_task(self._go_on())
 
@@ -61,7 +70,8 @@ class Background:
             self._interrupt.set()
 
     async def _go_on(self) -> None:
-        grid, pause, covered = self._grid, _PAUSE_SECONDS, False
+        grid, covered = self._grid, False
+        pause = shortest = min(_PAUSE_SECONDS, self._longest_pause)
         while True:
             trial = grid.following()
             if trial is None:
@@ -70,11 +80,11 @@ class Background:
             if trial is None:
                 break
             await asyncio.sleep(pause)
-            if self._pool.quiet_seconds() < _QUIET_SECONDS:
-                pause = min(2 * pause, _LONGEST_PAUSE)
+            if self._pool.quiet_seconds() < self._quiet:
+                pause = min(2 * pause, self._longest_pause)
                 continue
             clean = await self._run(trial)
-            pause = _PAUSE_SECONDS if clean else min(2 * pause, _LONGEST_PAUSE)
+            pause = shortest if clean else min(2 * pause, self._longest_pause)
             if not covered and grid.covered:
                 covered = True
                 self._changed(grid.measured())

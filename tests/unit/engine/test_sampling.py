@@ -115,7 +115,7 @@ def test_more_work_that_took_less_time_is_a_contradiction_and_is_run_again() -> 
         for _ in range(3):
             taken = 0.001 if shape is MANY else seconds(shape)
             samples.add(shape, Sample(taken, disturbed=False))
-    assert "8 tokens took 0.0018 s and 2048, in as many texts or more, 0.001 s" == samples.flaw()
+    assert samples.flaw() == "8 tokens took 0.0018 s and 2048, in as many texts or more, 0.001 s"
     samples.drop()
     assert not len(samples)  # all of them took longer than what is the most work
     assert clean(samples).flaw() is None
