@@ -31,7 +31,7 @@ _KNEE = 1.05  # at the knee a token costs at most this multiple of the cheapest
 _SMOOTHNESS = 0.1  # error, as a share, for which a token's cost may double at a bend
 _FEW = 8  # live batches that say how fast the machine is, and as many more that say it anew
 _AT_ONCE = 0.75  # of the prediction: a batch that took less says at once that it was too slow
-_PAIRS_A_TOKEN = 64  # a pair costs at most this part of a token, unless long texts were measured
+_PAIRS_A_TOKEN = 512  # a pair costs at most this part of a token, unless long texts were measured
 _LONG = 128  # tokens of a text whose pairs weigh enough to be measured
 _FLOOR = 1e-7  # seconds; nothing is predicted to be free
 
@@ -194,7 +194,7 @@ def fit(measurements: Sequence[Measurement]) -> CostModel:
 
     What was not measured is bounded by what was: beyond the most tokens of any measured batch a
     token costs at most what one cost in the batch in which they were cheapest, and a pair at most
-    a 64th of that where no text of 128 tokens was measured. Few and slow measurements of small
+    a 512th of that where no text of 128 tokens was measured. Few and slow measurements of small
     batches so never make a large one slower than as many small ones.
 
     Raises:
