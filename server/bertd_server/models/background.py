@@ -22,6 +22,7 @@ from bertd_server.engine.packing import TokenSequence
 from bertd_server.engine.sessions import Interrupt
 from bertd_server.models.calibration import Calibration, Grid, Trial
 from bertd_server.models.sampling import Sample
+from bertd_server.scheduling.deduplication import Batch
 from bertd_server.scheduling.lanes import BatchJob, BatchResult
 from bertd_server.scheduling.pool import Pool
 from bertd_server.system.logs import get_logger
@@ -61,6 +62,7 @@ class Background:
         self._longest_pause = longest_pause
         self._quiet = min(_QUIET_SECONDS, longest_pause)
         self._interrupt: Interrupt | None = None
+        self._batch: Batch | None = None
         self._task = asyncio.get_running_loop().create_task(self._go_on())
 
     def stop(self) -> None:
@@ -68,6 +70,10 @@ class Background:
         self._task.cancel()
         if self._interrupt is not None:
             self._interrupt.set()
+
+    def running(self) -> frozenset[Batch]:
+        """The trial that runs, as a batch of nobody's: a lane may be stuck in one too."""
+        return frozenset() if self._batch is None else frozenset([self._batch])
 
     async def _go_on(self) -> None:
         grid, covered = self._grid, False
@@ -109,9 +115,10 @@ class Background:
 
         job = BatchJob(runner, trial.batch, None, trial.wide, done)
         begin = loop.time()
+        self._batch = Batch([], trial.shape, trial.wide, trial.seconds, begin)
         self._pool.lend([job] * lanes, self._interrupt.set)
         await ended
-        self._interrupt = None
+        self._interrupt = self._batch = None
         whole = len(runner.samples) == lanes
         self._grid.add(trial, runner.samples if whole else [], loop.time() - begin)
         return whole and not any(sample.disturbed for sample in runner.samples)

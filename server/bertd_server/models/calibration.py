@@ -70,12 +70,21 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A batch of the grid that is to be run, on every lane at once or on the wide session."""
+    """A batch of the grid that is to be run, on every lane at once or on the wide session.
+
+    Attributes:
+        shape: of it.
+        batch: its texts.
+        wide: whether it runs on the wide session.
+        warm: whether it has run before; only then it counts.
+        seconds: that it takes, at most; 0 where nothing is known.
+    """
 
     shape: Shape
     batch: Sequence[TokenSequence]
     wide: bool
-    warm: bool  # it has run before
+    warm: bool
+    seconds: float = 0.0
 
 
 class _Row(BaseModel, extra="forbid", frozen=True):
@@ -146,10 +155,12 @@ class Grid:
         """
         within = min(within, self.left)
         for wide in sorted(self._sessions, key=lambda wide: self._sessions[wide].runs):
-            shape = self._sessions[wide].following(within)
+            samples = self._sessions[wide]
+            shape = samples.following(within)
             if shape is not None:
                 batch = shapes.texts(self._lengths[shape], self.engine.manifest)
-                return Trial(shape, batch, wide, warm=(wide, shape) in self._warm)
+                warm = (wide, shape) in self._warm
+                return Trial(shape, batch, wide, warm, samples.expected(shape))
         return None
 
     def run(self, trial: Trial, interrupt: Interrupt | None = None) -> Sample:
@@ -157,10 +168,13 @@ class Grid:
         engine = self.engine
         threads = engine.options.threads if trial.wide else 1
         beside = engine.options.threads if trial.wide else engine.lanes
+        possible = min(1.0, cpu.usable_cores() / beside)
+        if engine.options.provider != "cpu":
+            possible = 0.0  # a thread that waits for an accelerator needs no core
         return sampling.timed(
             lambda: engine.rehearse(trial.batch, wide=trial.wide, interrupt=interrupt),
             threads=threads,
-            possible=min(1.0, cpu.usable_cores() / beside),
+            possible=possible,
         )
 
     def add(self, trial: Trial, samples: Sequence[Sample], spent: float) -> None:

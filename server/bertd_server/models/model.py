@@ -213,7 +213,8 @@ class Model:
 
     def running(self) -> frozenset[Batch]:
         """The batches that run, with their starts on the monotonic clock."""
-        return self._scheduler.running()
+        running = self._scheduler.running()
+        return running if self._calibrating is None else running | self._calibrating.running()
 
     def relimit(
         self, *, max_queue_tokens: int, max_queue_seconds: float, max_queue_characters: int

@@ -49,7 +49,7 @@ def timed(run: Callable[[], object], *, threads: int, possible: float) -> Sample
         threads: that it computes on, this one included.
         possible: part of the time that each of them can have a core, whatever others do: below 1
             where threads or lanes are more than there are cores. They then disturb each other, as
-            they always will, and that counts as clean.
+            they always will, and that counts as clean. 0 where a thread needs no core.
     """
     before = cpu.waited_for_cores() if threads > 1 else None
     own, begin = time.thread_time(), time.perf_counter()

@@ -4,7 +4,7 @@
 
     folder ──load──> manifest, files as it says, a graph of ours
                        ├──> Reader: tokenizer.json ──> bertd.bundle.fit: parts that fit
-                       └──> start: Engine ─> memory.limit_batches ─> warm_up ─> calibrate
+                       └──> start: Engine ─> memory.limit_batches ─> warm_up ─> calibrate a little
                               └──> proof.probe ──> the folder is still the same ──> Loaded
 """
 
