@@ -113,7 +113,7 @@ class Background:
             if not left and not ended.done():
                 ended.set_result(None)
 
-        job = BatchJob(runner, trial.batch, None, trial.wide, done)
+        job = BatchJob(runner, [], None, trial.wide, done)
         begin = loop.time()
         self._batch = Batch([], trial.shape, trial.wide, trial.seconds, begin)
         self._pool.lend([job] * lanes, self._interrupt.set)
@@ -135,11 +135,11 @@ class _Runner:
 
     def answer(
         self,
-        sequences: Sequence[TokenSequence],
-        outputs: Sequence[str] | None = None,  # noqa: ARG002 - as engines have it
+        sequences: Sequence[TokenSequence],  # noqa: ARG002 - as engines have it
+        outputs: Sequence[str] | None = None,  # noqa: ARG002
         *,
         wide: bool = False,  # noqa: ARG002 - the trial knows
     ) -> list[dict[str, Float32Array]]:
-        """Run the trial; nothing of its answers is kept."""
+        """Run the trial, whose texts the grid has; nothing of its answers is kept."""
         self.samples.append(self._grid.run(self._trial, self._interrupt))
-        return [{} for _ in sequences]
+        return []

@@ -74,14 +74,12 @@ class Trial:
 
     Attributes:
         shape: of it.
-        batch: its texts.
         wide: whether it runs on the wide session.
         warm: whether it has run before; only then it counts.
         seconds: that it takes, at most; 0 where nothing is known.
     """
 
     shape: Shape
-    batch: Sequence[TokenSequence]
     wide: bool
     warm: bool
     seconds: float = 0.0
@@ -123,6 +121,7 @@ class Grid:
         self._identity = _identity(engine, lengths)
         self._path = None if cache is None else cache / f"{_digest(self._identity)}.json"
         self._warm: set[tuple[bool, Shape]] = set()
+        self._texts: dict[Shape, list[TokenSequence]] = {}
 
     def kept(self) -> Calibration | None:
         """What an earlier start measured; None if it is damaged, foreign or contradicts itself."""
@@ -142,10 +141,9 @@ class Grid:
     def smallest(self) -> Iterator[Trial]:
         """The least that is to be run: the smallest batch on each session, warmed up."""
         shape = next(iter(self._lengths))
-        batch = shapes.texts(self._lengths[shape], self.engine.manifest)
         for wide in self._sessions:
-            yield Trial(shape, batch, wide, warm=False)
-            yield Trial(shape, batch, wide, warm=True)
+            yield Trial(shape, wide, warm=False)
+            yield Trial(shape, wide, warm=True)
 
     def following(self, within: float = float("inf")) -> Trial | None:
         """What to run next: on the session of which less is known. None if nothing is left to.
@@ -158,21 +156,23 @@ class Grid:
             samples = self._sessions[wide]
             shape = samples.following(within)
             if shape is not None:
-                batch = shapes.texts(self._lengths[shape], self.engine.manifest)
                 warm = (wide, shape) in self._warm
-                return Trial(shape, batch, wide, warm, samples.expected(shape))
+                return Trial(shape, wide, warm, samples.expected(shape))
         return None
 
     def run(self, trial: Trial, interrupt: Interrupt | None = None) -> Sample:
         """Run a trial on this thread; a lane calls this beside the others."""
-        engine = self.engine
+        engine, batch = self.engine, self._texts.get(trial.shape)
+        if batch is None:
+            batch = shapes.texts(self._lengths[trial.shape], engine.manifest)
+            self._texts[trial.shape] = batch
         threads = engine.options.threads if trial.wide else 1
         beside = engine.options.threads if trial.wide else engine.lanes
         possible = min(1.0, cpu.usable_cores() / beside)
         if engine.options.provider != "cpu":
             possible = 0.0  # a thread that waits for an accelerator needs no core
         return sampling.timed(
-            lambda: engine.rehearse(trial.batch, wide=trial.wide, interrupt=interrupt),
+            lambda: engine.rehearse(batch, wide=trial.wide, interrupt=interrupt),
             threads=threads,
             possible=possible,
         )

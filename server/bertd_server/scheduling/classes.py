@@ -32,7 +32,7 @@ def size_class(shape: Shape) -> int:
     return shape.tokens.bit_length()
 
 
-class Classes:
+class SizeClasses:
     """Live batches of one session, by class."""
 
     def __init__(self) -> None:
@@ -84,5 +84,5 @@ class Turns:
         self._wide[kind] = max(0, row) + 1 if wide else min(0, row) - 1
 
     def due(self) -> dict[int, bool]:
-        """Classes whose other session is to be tried, where that costs little: whether the wide."""
+        """Classes whose other session is to be tried where that costs little: the wide one?"""
         return {kind: row < 0 for kind, row in self._wide.items() if abs(row) >= _AGAIN}
