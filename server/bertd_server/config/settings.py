@@ -125,7 +125,13 @@ class Settings(BaseSettings):
     )
     warmup_seconds: float = Field(0.5, ge=0, description="seconds of warm-up before it listens")
     calibration_seconds: float = Field(
-        5.0, ge=0, description="seconds to time batches on a machine that is new to the server"
+        5.0,
+        ge=0,
+        description="seconds to time batches on a machine that is new to the server; most of it, "
+        "and up to four times as long, goes on while nothing else runs",
+    )
+    first_calibration_seconds: float = Field(
+        0.4, ge=0, description="of these, seconds before it listens"
     )
     max_batch_tokens: int = Field(2_048, ge=1, description="tokens in one batch")
     max_batch_sequences: int = Field(256, ge=1, description="texts in one batch")

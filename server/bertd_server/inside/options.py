@@ -90,6 +90,7 @@ class OpenOptions(TypedDict, total=False):
     cache_folder: str | Path
     warmup_seconds: float
     calibration_seconds: float
+    first_calibration_seconds: float
     max_batch_tokens: int
     max_batch_sequences: int
     max_queue_tokens: int

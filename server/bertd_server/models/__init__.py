@@ -8,8 +8,9 @@
         │
     loading     one bundle after the other, with the settings of the server and the model's own
     startup     a bundle made ready: verified, loaded, within its memory, warm, measured
-                (memory, shapes, calibration; default_model is the bundle where none is named)
+                (memory, shapes, sampling, calibration; default_model where no bundle is named)
         │
+    background  goes on measuring while lanes rest
     model       answers; whoever uses it holds it
     catalogue   finds a model by name, alias and version
 """

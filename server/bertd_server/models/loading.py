@@ -150,6 +150,7 @@ class Loader:
                 cache_bytes=scheduling.cache_bytes,
                 warmup_seconds=settings.warmup_seconds,
                 calibration_seconds=settings.calibration_seconds,
+                first_calibration_seconds=settings.first_calibration_seconds,
                 cache=settings.cache_folder,
             ),
         )

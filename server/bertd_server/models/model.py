@@ -20,6 +20,7 @@ from tokenizers import Encoding, Tokenizer
 
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import InvalidInput
+from bertd_server.models.background import Background
 from bertd_server.models.startup import Loaded, ModelOptions
 from bertd_server.scheduling.deduplication import Batch, Completion
 from bertd_server.scheduling.lanes import unheard
@@ -78,6 +79,11 @@ class Model:
         self._scheduler = Scheduler(
             engine, loaded.measured, scheduling, on_lanes=on_lanes, pool=pool, share=share
         )
+        grid, self._calibrating = loaded.measured.grid, None
+        if grid is not None:
+            self._calibrating = Background(
+                grid, self._scheduler.pool, self._scheduler.rebase, self.name
+            )
         self.statistics: Statistics = self._scheduler.statistics
         self._texts = TextQueue(options.texts, self.statistics.refused)
         self._holders = 0
@@ -207,7 +213,8 @@ class Model:
 
     def running(self) -> frozenset[Batch]:
         """The batches that run, with their starts on the monotonic clock."""
-        return self._scheduler.running()
+        running = self._scheduler.running()
+        return running if self._calibrating is None else running | self._calibrating.running()
 
     def relimit(
         self, *, max_queue_tokens: int, max_queue_seconds: float, max_queue_characters: int
@@ -220,6 +227,9 @@ class Model:
 
     async def drain(self, within: float = math.inf) -> bool:
         """Finish what was taken and stop; False if that took longer than `within` seconds."""
+        if self._calibrating is not None:
+            self._calibrating.stop()
+            self._calibrating = None
         finished = await self._scheduler.drain(within)
         self._texts.close()
         return finished

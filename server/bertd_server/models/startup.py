@@ -4,7 +4,7 @@
 
     folder ──load──> manifest, files as it says, a graph of ours
                        ├──> Reader: tokenizer.json ──> bertd.bundle.fit: parts that fit
-                       └──> start: Engine ─> memory.limit_batches ─> warm_up ─> calibrate
+                       └──> start: Engine ─> memory.limit_batches ─> warm_up ─> calibrate a little
                               └──> proof.probe ──> the folder is still the same ──> Loaded
 """
 
@@ -23,7 +23,6 @@ from bertd_server.engine import prepacking
 from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.models import calibration, memory, proof, shapes
 from bertd_server.models.calibration import Calibration
-from bertd_server.scheduling.forecast import StartMeasurements
 from bertd_server.scheduling.lanes import BatchEngine
 from bertd_server.scheduling.scheduler import SchedulerOptions
 from bertd_server.system import cache_folder
@@ -46,6 +45,7 @@ class StartOptions:
         cache_bytes: of these, for results that are kept.
         warmup_seconds: to run batches of all shapes for.
         calibration_seconds: to time them for, where no earlier start did.
+        first_calibration_seconds: of these, before it answers; the rest while lanes rest.
         cache: folder of what earlier starts left; None keeps nothing.
     """
 
@@ -53,6 +53,7 @@ class StartOptions:
     cache_bytes: int = 0
     warmup_seconds: float = 0.5
     calibration_seconds: float = 5.0
+    first_calibration_seconds: float = 0.4
     cache: Path | None = None
 
 
@@ -90,7 +91,7 @@ class ReadyEngine(BatchEngine, Protocol):
 
 
 Start = Callable[
-    [Path, bundle.Manifest, EngineOptions, StartOptions], tuple[ReadyEngine, StartMeasurements]
+    [Path, bundle.Manifest, EngineOptions, StartOptions], tuple[ReadyEngine, Calibration]
 ]
 """Makes an engine ready and measures it: :func:`start`, or a benchmark's own with another one."""
 
@@ -102,7 +103,7 @@ class Loaded:
     manifest: bundle.Manifest
     reader: Reader
     engine: ReadyEngine
-    measured: StartMeasurements
+    measured: Calibration
 
 
 def start(
@@ -130,6 +131,7 @@ def start(
         measured = calibration.calibrate(
             engine,
             seconds=starting.calibration_seconds,
+            first=starting.first_calibration_seconds,
             cache=None if starting.cache is None else starting.cache / calibration.FOLDER,
         )
     if starting.cache is not None:  # by now all that this start uses is held or touched

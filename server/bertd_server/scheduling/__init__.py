@@ -8,7 +8,7 @@
       cache          outputs of earlier requests
     request_queue  WHICH: what waits, in order, and how much work it is
       batching       the next batch and where it runs; pure
-      cost, forecast   what a batch takes, here and now
+      cost, classes, forecast   what a batch takes, here and now
     dispatcher     WHEN: a lane that is free takes the best batch that exists
       pool, lanes    lanes that models share by weight; threads that run batches
     completion     every waiter is told, once; failures are counted, results cached

@@ -89,6 +89,7 @@ class InFlightRequest:
         outputs: of the graph, that are wanted.
         waiters: submissions, each with the index of its text.
         deaths: lanes that died of a batch with it.
+        probe: it runs though it is predicted to be late.
     """
 
     key: bytes
@@ -101,6 +102,7 @@ class InFlightRequest:
     deadline: float = math.inf
     passed_over: int = 0
     deaths: int = 0
+    probe: bool = False
 
     def join(self, submission: Submission, index: int) -> None:
         """Let a text of a submission wait for it too."""
@@ -135,7 +137,8 @@ class InFlightRequest:
 class Batch:
     """Requests that run together; `seconds` are predicted, `started` is on the scheduler's clock.
 
-    `span` belongs to whatever traces its calls; None where nothing does.
+    `lone` says that every lane was free for it and nothing else waited. `span` belongs to whatever
+    traces its calls; None where nothing does.
     """
 
     requests: list[InFlightRequest]
@@ -143,6 +146,7 @@ class Batch:
     wide: bool
     seconds: float
     started: float
+    lone: bool = False
     span: Any = None
 
     @property

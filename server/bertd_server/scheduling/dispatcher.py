@@ -141,7 +141,9 @@ class Dispatcher:
             if self._completer.expire(request, now + usable.soonest(request.shape)):
                 self._queue.add(request, costs, now)
         if decision.batch:
-            self._start(Batch(decision.batch, decision.shape, decision.wide, decision.seconds, now))
+            lone = alone and lanes.idle == lanes.total and not self._queue
+            wide, seconds = decision.wide, decision.seconds
+            self._start(Batch(decision.batch, decision.shape, wide, seconds, now, lone))
         return True
 
     def rest(self) -> None:
@@ -186,7 +188,9 @@ class Dispatcher:
             way = max(0.0, now - batch.started - result.seconds)  # calls wait for that too
             self._completer.count(batch, result, way)
             if result.error is None:
-                self._forecast.observe(batch.shape, result.seconds, now, wide=batch.wide, way=way)
+                self._forecast.observe(
+                    batch.shape, result.seconds, now, wide=batch.wide, way=way, lone=batch.lone
+                )
                 self._pool.dispatch()  # the lane goes on while the answers are handed out
                 self._completer.answer(batch, result)
             else:

@@ -200,9 +200,18 @@ class Scheduler:
             self._pool.close(wait=finished)
         return finished
 
+    def rebase(self, measured: StartMeasurements) -> None:
+        """Predict from better measurements of the same engine than those of the start."""
+        self._forecast.rebase(measured)
+
     def running(self) -> frozenset[Batch]:
         """The batches that run, with their starts on the scheduler's clock."""
         return self._dispatcher.running
+
+    @property
+    def pool(self) -> Pool:
+        """The lanes that it uses."""
+        return self._pool
 
     def relimit(self, *, max_queue_tokens: int, max_queue_seconds: float) -> None:
         """Change how much may wait; calls that were taken stay."""
@@ -243,11 +252,12 @@ class Scheduler:
         backlog = self._queue.backlog
         if math.isinf(call.deadline) and not (self._queue and backlog.tokens(call.priority)):
             return None  # nothing goes before it, and it has time
-        shapes = [one.shape for one in self._in_flight.new([request for _, request in wanted])]
+        requests = self._in_flight.new([request for _, request in wanted])
+        shapes = [one.shape for one in requests]
         if not shapes:
             return None
         costs = self._forecast.costs
-        longest = max(shapes, key=lambda shape: shape.tokens)
+        longest = _longest(shapes)
         demand = admission.Demand(
             priority=call.priority,
             deadline=call.deadline,
@@ -257,7 +267,22 @@ class Scheduler:
             soonest=costs.soonest(longest),
             texts=len(shapes),
         )
-        return admission.refusal(demand, self._outlook(now), self._bounds)
+        refused = admission.refusal(demand, self._outlook(now), self._bounds)
+        if refused is not None and self._is_worth_a_probe(demand, shapes, now):
+            for request in requests:
+                request.probe = True
+            return None
+        return refused
+
+    def _is_worth_a_probe(
+        self, demand: admission.Demand, shapes: Sequence[Shape], now: float
+    ) -> bool:
+        """Whether a call that an idle server would refuse is to correct the prediction, or not."""
+        if not self._pool.is_idle or not admission.might_do(demand, now):
+            return False
+        most = max(self.options.max_batch_tokens, _longest(shapes).tokens)
+        tokens = min(most, sum(shape.tokens for shape in shapes))
+        return self._forecast.probe(Shape.single(tokens), now)
 
     def _outlook(self, now: float) -> admission.Outlook:
         return admission.Outlook(
@@ -268,3 +293,8 @@ class Scheduler:
             self._forecast.overrun,
             self._pool.rivals(self._dispatcher),
         )
+
+
+def _longest(shapes: Sequence[Shape]) -> Shape:
+    """The largest text."""
+    return max(shapes, key=lambda shape: shape.tokens)

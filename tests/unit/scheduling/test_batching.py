@@ -28,6 +28,7 @@ class Text:
     priority: int = 0
     virtual_arrival: float = 0.0
     passed_over: int = 0
+    probe: bool = False
     shape: Shape = field(init=False)
 
     def __post_init__(self) -> None:

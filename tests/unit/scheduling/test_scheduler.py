@@ -159,18 +159,63 @@ async def test_a_call_that_cannot_be_in_time_is_refused_at_once() -> None:
     """With what is in its way: its own size, or what runs and waits before it."""
     engine, clock = HeldEngine(), Clock()
     it = scheduler(engine, clock)
-    with pytest.raises(DeadlineMissed, match="even on an idle server"):
-        await it.submit(sequences(40), clock.now + LANE.seconds(Shape.of([40])) / 2)
     running = start(it.submit(sequences(40)))
     await engine.started()
     with pytest.raises(Overloaded, match="the answer would take") as caught:
         await it.submit(sequences(30), clock.now + 1.1 * LANE.seconds(Shape.of([30])))
     assert caught.value.in_vain
+    clock.now += LANE.seconds(Shape.of([40]))
     engine.let_go()
     assert values(await running) == [40]
+    with pytest.raises(DeadlineMissed, match="even on an idle server"):
+        await it.submit(sequences(40), clock.now + LANE.seconds(Shape.of([40])) / 2)
     await it.drain()
     assert engine.runs == [[40]]
     assert it.statistics.refused == {"impossible": 1, "deadline": 1}
+
+
+@pytest.mark.parametrize("wide", [False, True])
+async def test_what_no_batch_has_confirmed_is_tried_before_it_is_refused(wide: bool) -> None:
+    """The grid may be of a bad minute. The batch's own time then decides, in both ways."""
+    engine, clock = HeldEngine(), Clock()
+    it = scheduler(engine, clock, wide=wide)
+    predicted = LANE.seconds(Shape.of([40])) / (1 + wide)
+    taken = 1.5 * predicted  # the first call finds the machine slow, a later one finds it fast
+    for _ in range(2):
+        probe = start(it.submit(sequences(40), clock.now + predicted / 2))
+        await engine.started()
+        clock.now += taken
+        engine.let_go(1)
+        assert values(await probe) == [40]
+        if taken > predicted:
+            for _ in range(5):  # measured, so refused
+                with pytest.raises(DeadlineMissed, match="even on an idle server"):
+                    await it.submit(sequences(40), clock.now + predicted / 2)
+            clock.now += 11.0  # nobody knows any more
+            taken = predicted / 4
+    for _ in range(20):
+        call = start(it.submit(sequences(40), clock.now + predicted / 2))
+        await engine.started()
+        clock.now += taken
+        engine.let_go(1)
+        assert values(await call) == [40]
+    with pytest.raises(DeadlineMissed):  # no machine is so wrong
+        await it.submit(sequences(39), clock.now + predicted / 1000)
+    await it.drain()
+    assert it.statistics.refused == {"impossible": 6}
+
+
+async def test_a_probe_is_made_by_an_idle_server_alone() -> None:
+    """Behind other calls it would cost them, and prove nothing."""
+    engine, clock = HeldEngine(), Clock()
+    it = scheduler(engine, clock)
+    running = start(it.submit(sequences(1)))
+    await engine.started()
+    with pytest.raises(DeadlineMissed):
+        await it.submit(sequences(40), clock.now + LANE.seconds(Shape.of([40])) / 2)
+    engine.let_go()
+    await running
+    await it.drain()
 
 
 async def test_a_batch_that_is_overdue_is_taken_to_need_as_long_again() -> None:
