@@ -208,7 +208,7 @@ def test_a_provider_that_is_not_here_is_refused_with_what_is(small: Path) -> Non
     with pytest.raises(CannotServeError, match=r"tensorrt is not in .* which has cpu: choose"):
         engine(small, EngineOptions(provider="tensorrt"))
     result = CliRunner().invoke(serve, [str(small), "--provider", "cuda"])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "--provider, or install onnxruntime-gpu" in result.output
     assert CliRunner().invoke(serve, [str(small), "--provider", "abacus"]).exit_code == 2
 

@@ -32,11 +32,12 @@ ON: Switch = "on"
 OFF: Switch = "off"
 AUTO = "auto"
 MAX_PORT = 65_535
+MOST_NAME_CHARACTERS = 128
 MOST_THREADS = 1_024  # of lanes, and of a run: beyond all machines, and below what a system gives
 
 GROUPS = {
     "address": "Listening",
-    "repository": "Models",
+    "name": "Models",
     "lanes": "Computing",
     "cache_folder": "Starting",
     "max_batch_tokens": "Batches and queue",
@@ -75,6 +76,9 @@ class Settings(BaseSettings):
     )
 
     address: str = Field("127.0.0.1:8001", description="host:port to listen on")
+    name: str = Field(
+        "", description="what the bundle is called, in the place of the name that it brings"
+    )
     repository: Path | None = Field(
         None, description="folder of models, as ROOT/MODEL/VERSION, in the place of one bundle"
     )
@@ -280,6 +284,16 @@ class Settings(BaseSettings):
                 f"(0 takes a free one), or {OFF}"
             )
         return address
+
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, name: str) -> str:
+        if len(name) > MOST_NAME_CHARACTERS or not name.isprintable():
+            raise ValueError(
+                f"it cannot be shown or is too long: give at most {MOST_NAME_CHARACTERS} printable "
+                "characters"
+            )
+        return name
 
     @field_validator("tracing_endpoint")
     @classmethod

@@ -32,7 +32,7 @@ class Guard:
         """Read certificates and keys.
 
         Raises:
-            CannotServeError: they are not there, or the settings would serve strangers.
+            MisusedError: they are not there, or the settings would serve strangers.
         """
         exposure.check(settings)
         self._certificates: Certificates | None = None
