@@ -1,0 +1,48 @@
+"""`bertd serve` many times a second: forked from a process that has imported what it needs.
+
+Run as a program: a line of JSON (arguments, log, environment) on its input forks a server, whose
+pid it prints; once it has ended, its exit code. It starts no thread and no event loop, so that
+what it forks is as good as new.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+CODE = Path(__file__)
+
+
+def main(checkpoint: str) -> None:
+    """Fork a server for each line; each takes `checkpoint` for that of the default model."""
+    import bertd_client.cli
+    from bertd import command
+    from bertd_server.models import default_model
+    from bertd_server.observability import endpoint, metrics, pages  # noqa: F401 - imported late
+    from bertd_server.process import app, runtime  # noqa: F401 - likewise
+
+    default_model.checkpoint_folder = lambda: Path(checkpoint)
+    for line in sys.stdin:
+        arguments, log, environment = json.loads(line)
+        pid = os.fork()
+        if pid:
+            print(pid, flush=True)
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+            continue
+        os.setpgid(0, 0)
+        sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for mine, theirs in ((nothing, 0), (sink, 1), (sink, 2)):
+            os.dup2(mine, theirs)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.environ.update(environment)
+        sys.argv = ["bertd", *arguments]
+        command.begin(arguments[:1])
+        bertd_client.cli.main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
