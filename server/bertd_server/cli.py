@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from bertd import command
 
 from bertd_server.config.flags import SettingsCommand, given
 from bertd_server.system.exits import Exit
@@ -28,7 +27,6 @@ from bertd_server.system.exits import Exit
 @click.option("--print-config", is_flag=True, help="print the effective settings as TOML, and end")
 def serve(bundle: Path | None, config: Path | None, *, print_config: bool, **values: Any) -> None:
     """Serve BUNDLE over gRPC, or the models of --repository; else, the embedded default model."""
-    command.end_early()
     from bertd_server.config import configuration
 
     context = click.get_current_context()

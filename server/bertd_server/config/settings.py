@@ -238,6 +238,17 @@ class Settings(BaseSettings):
     max_connections: int = Field(
         1_000, ge=0, description="connections to one address; 0 for no limit"
     )
+    handshake_seconds: float = Field(
+        5.0,
+        gt=0,
+        description="seconds for a new connection to say what it is; then it is closed",
+    )
+    max_connection_idle_seconds: float = Field(
+        900.0,
+        ge=0,
+        description="seconds without a call after which a connection is closed; its client opens "
+        "another with its next call; 0 for never",
+    )
     max_health_watches: int = Field(
         4_096, ge=0, description="calls of Health.Watch at once, of all clients; 0 for no limit"
     )

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 
 from bertd.command import STOPS
@@ -54,9 +55,9 @@ class Lifecycle:
         self._taking = False
         self._undo: list[Callable[[], None]] = []
         on_signals(lambda number: self._end_early(signal.Signals(number).name))
-        hangup = getattr(signal, "SIGHUP", None)
-        if hangup is not None:
-            asyncio.get_running_loop().add_signal_handler(hangup, self._on_hangup)
+        if sys.platform != "win32":
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._on_hangup)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
 
     def if_ended_early(self, undo: Callable[[], None]) -> None:
         """Have this done first where the process ends before it :meth:`takes_calls`."""
@@ -143,6 +144,8 @@ def _on_signals(what: Callable[[int], object]) -> None:
     # Not the loop's own handlers: it takes them away as it closes, before the process has ended.
     for number in STOPS:
         signal.signal(number, lambda number, _: what(number))
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # a supervisor holds them back so far
 
 
 def _end_now(number: int) -> None:
