@@ -1,8 +1,8 @@
 """`bertd serve` many times a second: forked from a process that has imported what it needs.
 
 Run as a program: a line of JSON (arguments, log, environment) on its input forks a server, whose
-pid it prints; an empty line asks for its exit code, once it has ended. It starts no thread and no event loop, so that
-what it forks is as good as new.
+pid it prints; an empty line asks for its exit code, once it has ended. It starts no thread and no
+event loop, so that what it forks is as good as new.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _IMPORTED = (app, pages)  # which a server would import once it is forked
 
 def main(checkpoint: str) -> None:
     """Fork a server for each line; each takes `checkpoint` for that of the default model."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, command.STOPS)  # until the command takes them
     default_model.checkpoint_folder = lambda: Path(checkpoint)
     for line in sys.stdin:
         arguments, log, environment = json.loads(line)

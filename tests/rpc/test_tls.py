@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -127,10 +128,29 @@ async def test_a_client_with_the_right_certificate_is_answered(world: World) -> 
 
 def test_who_lacks_it_cannot_connect(world: World) -> None:
     """No certificate, another CA's, an expired one, and no TLS at all."""
-    world.refused(Security(ca=world.ca))
-    world.refused(world.someone(world.strangers))
-    world.refused(world.someone(world.clients, not_after=PAST))
-    world.refused(Security())
+    for security in (
+        Security(ca=world.ca),
+        world.someone(world.strangers),
+        world.someone(world.clients, not_after=PAST),
+        Security(),
+    ):
+        assert re.search("certificate.*--cert", world.refused(security))
+    assert "speaks TLS (tls or ca; --tls, --ca)" in world.refused(Security())
+
+
+def test_the_command_says_what_the_two_disagree_on(world: World, tiny_bundle: Path) -> None:
+    """A server is there, so that nobody looks for one that is not."""
+    address = ["--address", world.server.address]
+    assert "speaks TLS" in CliRunner().invoke(models, address).output
+    unknown = CliRunner().invoke(models, [*address, "--tls"]).output
+    assert "not of a CA that this client trusts: give the file of its CA" in unknown
+    plain = RunningServer(tiny_bundle, quick_settings())
+    try:
+        result = CliRunner().invoke(models, ["--address", plain.address, "--tls"])
+    finally:
+        plain.stop()
+    assert "speaks no TLS" in result.output
+    assert "is `bertd serve` running" not in result.output
 
 
 def test_a_client_refuses_a_server_that_is_another(world: World) -> None:
