@@ -165,15 +165,15 @@ _CONNECTIONS: tuple[tuple[str, str], ...] = (
     (
         "CERTIFICATE_VERIFY_FAILED",
         (
-            "the server's certificate is not of a CA that this client trusts: give the file of its CA "
-            "(ca, --ca)"
+            "the server's certificate is not of a CA that this client trusts: give the file of "
+            "its CA (ca, --ca)"
         ),
     ),
     (
         "Hostname Verification Check failed",
         (
-            "the server's certificate is for another name than the address: connect by the name that "
-            "it has"
+            "the server's certificate is for another name than the address: connect by the name "
+            "that it has"
         ),
     ),
     (
@@ -186,16 +186,16 @@ _CONNECTIONS: tuple[tuple[str, str], ...] = (
     (
         r"CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE_ON_CLIENT_HELLO|UNKNOWN_CA|CERTIFICATE_EXPIRED",
         (
-            "the server wants a certificate of this client, of a CA that it trusts: give certificate "
-            "and key (--cert, --key)"
+            "the server wants a certificate of this client, of a CA that it trusts: give "
+            "certificate and key (--cert, --key)"
         ),
     ),
     (
         "failed to connect to all addresses.*(Socket closed|Connection reset|Broken pipe)",
         (
-            "the server ended the connection before any call: it speaks TLS (tls or ca; --tls, --ca), "
-            "wants a certificate (certificate, key; --cert, --key), or has as many connections as it "
-            "takes (--max-connections)"
+            "the server ended the connection before any call: it speaks TLS (tls or ca; --tls, "
+            "--ca), wants a certificate (certificate, key; --cert, --key), or has as many "
+            "connections as it takes (--max-connections)"
         ),
     ),
 )

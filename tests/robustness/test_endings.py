@@ -116,7 +116,10 @@ class Point:
         """Exit codes that docs/operations.md allows."""
         if signal.SIGKILL in self.signals:
             return {-signal.SIGKILL, 0}  # 0 of the first signal
-        return {0} if len(self.signals) == 1 else {0, 128 + self.signals[1]}
+        if len(self.signals) == 1:
+            return {0}
+        second = self.signals[1]
+        return {0, 128 + second, -second}  # the last is what a shell calls by the one before
 
 
 def random_point(seed: random.Random, longest: float) -> Point:
