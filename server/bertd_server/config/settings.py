@@ -127,7 +127,7 @@ class Settings(BaseSettings):
         description="what a start leaves for the next one: exported default model, prepacked "
         "weights, measurements",
     )
-    warmup_seconds: float = Field(0.5, ge=0, description="seconds of warm-up before it listens")
+    warmup_seconds: float = Field(0.5, ge=0, description="seconds of warm-up before it answers")
     calibration_seconds: float = Field(
         5.0, ge=0, description="seconds to time batches on a machine that is new to the server"
     )
