@@ -69,7 +69,7 @@ class Endpoint:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="bertd-http", daemon=True)
         self._connections: set[asyncio.Task[None]] = set()
-        self._waited_for: dict[asyncio.Task[None], asyncio.Transport] = {}  # the oldest first
+        self._waited_for: dict[asyncio.Task[None], asyncio.WriteTransport] = {}  # the oldest first
         self._listening: socket.socket | None = None
 
     def start(self, host: str, port: int) -> int:
