@@ -232,6 +232,7 @@ async def test_nothing_is_lost_and_nothing_is_left(
         cache_bytes=CACHE_BYTES,
     )
     server = Server(tiny_bundle, settings)
+    await server.load()
     monkeypatch.setattr(FaultyEngine, "armed", True)
     monkeypatch.setattr(FaultyEngine, "let_go", threading.Event())
     running = asyncio.create_task(

@@ -4,6 +4,7 @@
 
     layout      what a repository's folder holds, and which of it is to be served; nothing is loaded
     keeper      makes what is served equal to that, one model after the other
+    said        what a look at the folder has to say, once
     repository  what there is, and the calls that change it
         │
     loading     one bundle after the other, with the settings of the server and the model's own

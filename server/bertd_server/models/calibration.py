@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import platform
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -336,12 +334,4 @@ def _write(path: Path, identity: list[str], measured: Calibration) -> None:
         lane=rows(measured.lane),
         wide=rows(measured.wide),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, scratch = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(content.model_dump_json())
-        Path(scratch).replace(path)
-    except OSError:
-        Path(scratch).unlink(missing_ok=True)
-        raise
+    cache_folder.write(path, content.model_dump_json())

@@ -18,7 +18,6 @@ from bertd_server.models.startup import Loaded, ModelOptions, Start, StartOption
 from bertd_server.scheduling.lanes import unheard
 from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.scheduler import SchedulerOptions
-from bertd_server.security.paths import version_of
 from bertd_server.tokenization.text_queue import TextOptions
 
 _SERVERS = ModelSettings()
@@ -52,19 +51,6 @@ class Loader:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bertd-load")
         self._reading: set[Future[Loaded]] = set()
 
-    def load(self, folder: Path) -> Model:
-        """Load the only bundle of a server, on the event loop, which waits for it.
-
-        Its version is the folder's name, if that is a number.
-
-        Raises:
-            bundle.BundleError: the folder is not a bundle, or not an intact one.
-            CannotServeError: the provider or the memory is not there.
-        """
-        version = version_of(folder)
-        options = self._options(_SERVERS)
-        return self._model(startup.load(folder, options, self._start), options, version=version)
-
     async def load_aside(
         self, folder: Path, name: str, version: str, own: ModelSettings = _SERVERS
     ) -> Model:
@@ -72,7 +58,7 @@ class Loader:
 
         Args:
             folder: the bundle.
-            name: by which it will be served.
+            name: by which it will be served; empty for its own.
             version: of that name.
             own: settings of the model.
 

@@ -37,7 +37,7 @@ from pydantic import (
     model_validator,
 )
 
-from bertd_server.errors import CannotServeError, PermissionDenied, Unauthenticated
+from bertd_server.errors import MisusedError, PermissionDenied, Unauthenticated
 from bertd_server.security.allowance import Allowance, KeyLimits
 from bertd_server.security.files import stamp
 from bertd_server.security.scopes import Scope
@@ -135,7 +135,7 @@ class KeyRing:
             now: seconds since 1970, UTC.
 
         Raises:
-            CannotServeError: it holds no keys, or somebody else may write it.
+            MisusedError: it holds no keys, or somebody else may write it.
         """
         self._path = path
         self._clock, self._now = clock, now
@@ -144,7 +144,7 @@ class KeyRing:
         try:
             self._callers = self._read({})
         except (OSError, ValueError) as error:
-            raise CannotServeError(f"--api-keys: {error}") from error
+            raise MisusedError(f"--api-keys: {error}") from error
 
     def reload(self) -> bool:
         """Read the file now, changed or not; a bad one leaves the keys as they are.

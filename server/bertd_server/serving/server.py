@@ -7,6 +7,8 @@
              ──> observability: metrics, spans  ─┘
              ──> loader, keeper ──> catalogue of models
 
+listen ──> NOT_SERVING, calls are refused as UNAVAILABLE ──> load ──> SERVING ──> drain
+
 It takes no signals and ends no process: :mod:`bertd_server.process.app` does.
 """
 
@@ -30,6 +32,7 @@ from bertd_server.rpc.health import HealthService
 from bertd_server.rpc.limits import CallLimits
 from bertd_server.rpc.services import METHODS, SERVICE_NAMES, Services
 from bertd_server.security.management import Management
+from bertd_server.security.paths import version_of
 from bertd_server.serving.assembly import Observability, add_channelz
 from bertd_server.serving.guard import Guard
 from bertd_server.system.exits import Exit
@@ -59,14 +62,19 @@ class Server:
     management_port = 0
 
     def __init__(self, folder: Path | None, settings: Settings, start: Start = start) -> None:
-        """Load a bundle; a repository is loaded by :meth:`start`.
+        """Read certificates and keys; nothing listens or is loaded yet.
 
         Args:
             folder: the bundle; None for the repository of the settings.
             settings: of the server.
             start: makes the engine; a measurement of all else gives one that answers at once.
+
+        Raises:
+            MisusedError: a file that the settings name, or what they say together, is wrong.
         """
         self._settings = settings
+        self._folder = folder
+        self._sockets: list[Path] = []
         self.reloading = Reloading(settings)
         self.reloading.on_settings(self._relimit)
         self.guard = Guard(settings)
@@ -87,12 +95,12 @@ class Server:
             settings, on_lanes=lambda alive: self._health.report(serving=alive > 0), start=start
         )
         self._keeper: Keeper | None = None
-        if folder is not None:
-            self.catalogue.put(self._loader.load(folder))
-        elif settings.repository is not None:
-            self._keep(settings.repository)
-        else:
+        if folder is None and settings.repository is None:
             raise CannotServeError("nothing to serve: give a bundle, or --repository")
+        if folder is None and settings.repository is not None:
+            self._keep(settings.repository)
+        self.catalogue.starts()
+        self._health.starts()
         self.observability = Observability(
             settings,
             self._health,
@@ -160,38 +168,96 @@ class Server:
         return self._loader.busy
 
     async def start(self) -> int:
-        """Load the repository, if there is one, and listen; returns the port.
+        """Listen, then load; returns the port.
 
         Raises:
             CannotListenError: an address is taken, or not one of this machine.
-            CannotServeError: the repository has nothing to serve.
+            bundle.BundleError: the folder is not a bundle, or not an intact one.
+            CannotServeError: the provider, the memory or a model to serve is not there.
         """
-        if self._keeper is not None:
-            names = self._settings.load_models
-            await self._keeper.start(filter(None, map(str.strip, names.split(","))))
-        port = self._listen(self._grpc, self._settings.address, "--address")
-        if self._managed is not None:
-            address = self._settings.management_address
-            self.management_port = self._listen(self._managed, address, "--management-address")
-            await self._managed.start()
-            log.info("management", address=listening(address, self.management_port))
+        port = await self.listen()
+        await self.load()
+        return port
+
+    async def listen(self) -> int:
+        """Take all addresses; returns the port of the main one.
+
+        Until :meth:`load` has ended, health says NOT_SERVING and calls are refused as UNAVAILABLE.
+
+        Raises:
+            CannotListenError: one is taken, or not one of this machine.
+        """
+        settings = self._settings
+        port = self._listen(self._grpc, settings.address, "--address")
         try:
-            self.observability.listen()
-        except OSError as error:
-            raise CannotListenError(
-                f"cannot listen on {self._settings.http_address}: {error.strerror or error}; "
-                "choose another with --http-address, or off"
-            ) from error
+            if self._managed is not None:
+                address = settings.management_address
+                self.management_port = self._listen(self._managed, address, "--management-address")
+            try:
+                self.observability.listen()
+            except OSError as error:
+                raise CannotListenError(
+                    f"cannot listen on {settings.http_address}: {error.strerror or error}; "
+                    "choose another with --http-address, or off"
+                ) from error
+        except CannotListenError:
+            self.leave_sockets()
+            raise
+        if self._managed is not None:
+            await self._managed.start()
+            log.info(
+                "management", address=listening(settings.management_address, self.management_port)
+            )
         await self._grpc.start()
         return port
 
+    async def load(self) -> None:
+        """Load the bundle, or the repository's models, and answer calls from then on.
+
+        Raises:
+            bundle.BundleError: the folder is not a bundle, or not an intact one.
+            CannotServeError: the provider, the memory or a model to serve is not there.
+        """
+        if self._folder is not None:
+            version = version_of(self._folder)
+            name = self._settings.name
+            self.catalogue.put(await self._loader.load_aside(self._folder, name, version))
+        if self._keeper is not None:
+            names = self._settings.load_models
+            await self._keeper.start(filter(None, map(str.strip, names.split(","))))
+        self.catalogue.starts(starting=False)
+        self._health.starts(starting=False)
+
     def _listen(self, server: grpc.aio.Server, address: str, flag: str) -> int:
-        try:
-            return self.guard.listen(server, address)
-        except RuntimeError as error:
+        path = Path(address.removeprefix(UNIX)) if address.startswith(UNIX) else None
+        # gRPC would take a socket's file away from whoever listens there.
+        port = 0 if path is not None and _answers(path) else self._port(server, address)
+        if not port:
             raise CannotListenError(
                 f"cannot listen on {address}: {_obstacle(address)}; choose another with {flag}"
-            ) from error
+            )
+        if path is not None:
+            self._sockets.append(path)
+        return port
+
+    def _port(self, server: grpc.aio.Server, address: str) -> int:
+        """The port that is taken; 0 where none can be."""
+        try:
+            return self.guard.listen(server, address)
+        except RuntimeError:
+            return 0
+
+    async def abandon(self) -> None:
+        """Stop listening, as nothing can be served."""
+        servers = [self._grpc] if self._managed is None else [self._grpc, self._managed]
+        await asyncio.gather(*(server.stop(None) for server in servers))
+        self._loader.close()
+        await self.observability.stop()
+
+    def leave_sockets(self) -> None:
+        """Remove the files of Unix sockets, where the process ends without a drain."""
+        for path in self._sockets:
+            path.unlink(missing_ok=True)
 
     async def drain(self) -> Exit:
         """Report NOT_SERVING, wait for balancers, finish in-flight calls, stop.
@@ -243,6 +309,16 @@ class Server:
 def listening(address: str, port: int) -> str:
     """The address with the port that was taken where 0 was asked for."""
     return address if address.startswith(UNIX) else f"{address.rpartition(':')[0]}:{port}"
+
+
+def _answers(path: Path) -> bool:
+    """Whether somebody listens on a Unix socket; the file of one that was killed is not enough."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _obstacle(address: str) -> str:
