@@ -107,7 +107,7 @@ def merge(
     allow_no_answer: bool,
 ) -> list[Span]:
     """The best spans of all windows of one context."""
-    of_context = np.array([which == 1 for which in reading.encoding.sequence_ids])
+    of_context = reading.encoding.texts == 1
     starts, ends, scores, absences = [], [], [], []
     for window, each in zip(reading.windows, outputs, strict=True):
         spans = heads.scored_spans(
@@ -120,7 +120,7 @@ def merge(
         ends.append(window.places[spans.ends])
         scores.append(spans.scores)
         absences.append(spans.absence)
-    points = np.array(reading.encoding.offsets, np.int64)
+    points = reading.encoding.offsets.astype(np.int64)
     first, last = points[np.concatenate(starts), 0], points[np.concatenate(ends), 1]
     score: Float32Array = np.concatenate(scores)
     # Several windows may have read a stretch, or several tokens stand for parts of a character.

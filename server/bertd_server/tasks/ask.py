@@ -21,6 +21,8 @@ from bertd_server.models.model import Model
 from bertd_server.scheduling.deduplication import Completion, Computed
 from bertd_server.scheduling.scheduler import INTERACTIVE
 from bertd_server.system.call_metrics import CURRENT, Stages
+from bertd_server.system.turns import Turns
+from bertd_server.tokenization.budget import answer_budget
 from bertd_server.tokenization.reader import Fit, Input, Reading
 
 T = TypeVar("T")
@@ -32,6 +34,7 @@ T_co = TypeVar("T_co", covariant=True)
 _INLINE_BYTES = 262_144
 _TOKEN_BYTES = 512
 _SORTED = 4
+_INPUTS_A_TURN = 32  # that are checked; each takes some tens of µs
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +47,22 @@ class CallContext:
         deadline: on the monotonic clock; then the answers are no longer wanted.
         priority: class of the call: lower ones go first.
         arrived: when the request came, on the same clock; infinite where nobody has noted it.
+        answer_bytes: that the answers to the request may have in all; infinite where they go into
+            no message.
     """
 
     deadline: float = math.inf
     priority: int = INTERACTIVE
     arrived: float = math.inf
+    answer_bytes: float = math.inf
 
     @classmethod
-    def within(cls, seconds: float, priority: int = INTERACTIVE) -> CallContext:
+    def within(
+        cls, seconds: float, priority: int = INTERACTIVE, answer_bytes: float = math.inf
+    ) -> CallContext:
         """One who waits so many seconds from now."""
         now = time.monotonic()
-        return cls(now + seconds, priority, now)
+        return cls(now + seconds, priority, now, answer_bytes)
 
 
 NO_DEADLINE = CallContext()
@@ -99,6 +107,10 @@ class Reply(Generic[T]):
     trace: Timings | None = None
 
 
+def _small(_: Reading) -> int:
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class TaskQuery(Generic[T_co]):
     """What a task wants to know of each input.
@@ -109,6 +121,9 @@ class TaskQuery(Generic[T_co]):
         offsets: whether readings need the offsets of tokens.
         prompt: put before each text.
         check: why an input, called by that field, cannot be asked about; None if it can.
+        answer_bytes: that the answer to an input will have, at least about; 0 where it is small
+            beside the request.
+        padded: whether all answers are as long as the longest.
     """
 
     outputs: tuple[str, ...]
@@ -116,6 +131,8 @@ class TaskQuery(Generic[T_co]):
     offsets: bool = False
     prompt: str = ""
     check: Callable[[Reading, str], InvalidInput | None] | None = None
+    answer_bytes: Callable[[Reading], int] = _small
+    padded: bool = False
 
 
 def require(model: Model, call: str, *tasks: str) -> None:
@@ -186,11 +203,7 @@ async def _ask(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it
     readings = await model.read(
         inputs, fit, caller.deadline, prompt=query.prompt, offsets=query.offsets
     )
-    if query.check is not None:
-        readings = [
-            (isinstance(reading, Reading) and query.check(reading, one.field)) or reading
-            for reading, one in zip(readings, inputs, strict=True)
-        ]
+    readings = await _checked(readings, inputs, caller, query)
     tokenize_ns = time.perf_counter_ns() - begin
     sequences = [w.sequence for r in readings if isinstance(r, Reading) for w in r.windows]
     completions: Sequence[Completion] = ()
@@ -209,6 +222,35 @@ async def _ask(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it
     if stages is not None:
         stages.end(tokenize_ns, total_ns)
     return replies
+
+
+async def _checked(
+    readings: Sequence[Reading | InvalidInput],
+    inputs: Sequence[Input],
+    caller: CallContext,
+    query: TaskQuery[T],
+) -> list[Reading | InvalidInput]:
+    """The readings; those that cannot be asked about, or answered in a message, refused.
+
+    Raises:
+        InvalidInput: the answers are too large together.
+    """
+    turns, budget = Turns(_INPUTS_A_TURN), answer_budget(caller.answer_bytes)
+    found: list[Reading | InvalidInput] = []
+    longest = 0
+    if query.padded:
+        sizes = (query.answer_bytes(one) for one in readings if isinstance(one, Reading))
+        longest = max((size for size in sizes if size <= caller.answer_bytes), default=0)
+    for reading, one in zip(readings, inputs, strict=True):
+        refused = None
+        if isinstance(reading, Reading):
+            refused = query.check and query.check(reading, one.field)
+            size = query.answer_bytes(reading)
+            refused = refused or budget.spend(max(size, longest), one)
+        found.append(refused or reading)
+        if turns.over():
+            await asyncio.sleep(0)
+    return found
 
 
 def _work(

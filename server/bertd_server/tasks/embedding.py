@@ -102,7 +102,7 @@ async def embed_tokens(
     def conclude(reading: Reading, outputs: Sequence[GraphOutputs]) -> TokenVectors:
         vectors = np.concatenate([each[bundle.TOKEN_EMBEDDINGS] for each in outputs])
         places, rows = owners(reading)
-        tokens = tokens_of(reading.encoding, shift=len(prompt), vocabulary=model.tokenizer)
+        tokens = tokens_of(reading.encoding, model.tokenizer, shift=len(prompt))
         return TokenVectors(vectors[rows], [tokens[place] for place in places.tolist()])
 
     query = TaskQuery((bundle.TOKEN_EMBEDDINGS,), conclude, offsets=True, prompt=prompt)

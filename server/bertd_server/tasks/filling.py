@@ -83,7 +83,7 @@ async def fill_masks(  # noqa: PLR0913 - options by keyword
         return budget.refusal(reading, masks, field) if masks else lacking(reading, field)
 
     def lacking(reading: Reading, field: str) -> InvalidInput:
-        cut = mask_id in reading.encoding.ids
+        cut = reading.read < reading.tokens and model.mask_token in reading.source
         return InvalidInput(
             f"{field} has its mask in the part that was cut: shorten the text"
             if cut
@@ -96,7 +96,7 @@ async def fill_masks(  # noqa: PLR0913 - options by keyword
         window = reading.windows[0]
         places = window.places[window.sequence.input_ids == mask_id]
         ids, scores = heads.top_tokens(outputs[0][bundle.LOGITS], count, chosen)
-        offsets = reading.encoding.offsets
+        offsets = reading.encoding.offsets.tolist()
         return [
             Mask(
                 *_trimmed(reading.source, *offsets[place]),

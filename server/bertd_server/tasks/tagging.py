@@ -29,6 +29,7 @@ from bertd_server.engine.engine import GraphOutputs
 from bertd_server.models.model import Model
 from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
 from bertd_server.tasks.windows import owners
+from bertd_server.tokenization.details import NONE
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 Aggregation = Literal["none", "simple", "first", "average", "max"]
@@ -146,10 +147,10 @@ def _pieces(
     """The tokens that the text itself has."""
     encoding = reading.encoding
     text = reading.source
-    special, offsets, ids = encoding.special_tokens_mask, encoding.offsets, encoding.ids
-    words = encoding.word_ids
+    special, offsets = encoding.special.tolist(), encoding.offsets.tolist()
+    ids, words = encoding.ids.tolist(), encoding.words.tolist()
     unknown = _unknown(tokenizer)
-    word: int | None = None  # that the last token belongs to
+    word = NONE  # that the last token belongs to
     written, last = False, 0  # whether it has a character yet, and after its last one
     torn = False  # whether a mark on a letter was taken for a word
     for row, place in enumerate(places):

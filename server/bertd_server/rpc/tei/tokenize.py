@@ -72,7 +72,7 @@ class TokenizeService(TeiService, tei_pb2_grpc.TokenizeServicer):
             raise encoding
         places = Places(text)
         return pb.EncodeResponse(
-            tokens=[_token(token, text, places) for token in tokens_of(encoding)]
+            tokens=[_token(token, text, places) for token in tokens_of(encoding, model.tokenizer)]
         )
 
     @holding
