@@ -174,6 +174,10 @@ class Model:
         """Count the tokens of inputs, special tokens included; as :meth:`encode`, but keep none."""
         return await self._texts.run(inputs, self._reader.counts)
 
+    def written_bytes(self, ids: Sequence[int]) -> int:
+        """Bytes of UTF-8 that token ids of the vocabulary are as a text, about."""
+        return self._reader.written_bytes(ids)
+
     async def compute(
         self,
         sequences: Sequence[TokenSequence],

@@ -14,12 +14,14 @@ from bertd_server.engine.engine import GraphOutputs
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
 from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
+from bertd_server.tokenization.budget import Budget
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 MOST_ANSWERS = 20
 ANSWER_TOKENS = 15
-# Every span is scored: of a context of 50,000 tokens this many times as many.
 MOST_ANSWER_TOKENS = 128
+# Every stretch is scored: of each window's tokens, `max_answer_tokens` times as many.
+MOST_SPANS = 16_777_216
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,30 @@ async def answer(  # noqa: PLR0913 - the choices of one call
             allow_no_answer=allow_no_answer,
         )
 
-    outputs = (bundle.START_LOGITS, bundle.END_LOGITS)
-    return await ask(model, pairs, fit, caller, TaskQuery(outputs, conclude, offsets=True))
+    scored = Budget(MOST_SPANS, "stretches to score", "make max_answer_tokens smaller")
+
+    def affordable(reading: Reading, one: Input) -> InvalidInput | None:
+        tokens = sum(len(window.sequence) for window in reading.windows)
+        return scored.spend(tokens * max_answer_tokens, one)
+
+    query = TaskQuery(
+        (bundle.START_LOGITS, bundle.END_LOGITS),
+        conclude,
+        offsets=True,
+        check=affordable,
+        answer_bytes=lambda reading: top_k * _longest_answer(reading, max_answer_tokens),
+    )
+    return await ask(model, pairs, fit, caller, query)
+
+
+def _longest_answer(reading: Reading, max_answer_tokens: int) -> int:
+    """Characters that an answer may have: its tokens may stand for long stretches."""
+    points = reading.encoding.offsets[reading.encoding.texts == 1]
+    if not len(points):
+        return 0
+    longest = int((points[:, 1] - points[:, 0]).max())
+    whole = int(points[:, 1].max() - points[:, 0].min())
+    return min(whole, max_answer_tokens * (longest + 1))
 
 
 def merge(

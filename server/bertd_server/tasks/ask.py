@@ -22,10 +22,12 @@ from bertd_server.scheduling.deduplication import Completion, Computed
 from bertd_server.scheduling.scheduler import INTERACTIVE
 from bertd_server.system.call_metrics import CURRENT, Stages
 from bertd_server.system.turns import Turns
-from bertd_server.tokenization.budget import answer_budget
+from bertd_server.tokenization.budget import answer_budget, field_of
 from bertd_server.tokenization.reader import Fit, Input, Reading
 
 T = TypeVar("T")
+MOST_REPEATED = 4_000_000  # characters; some seconds of tokenising, from a short request
+
 T_co = TypeVar("T_co", covariant=True)
 
 # What a task does with the outputs of a call holds the event loop up for some ms if it is worth
@@ -120,7 +122,7 @@ class TaskQuery(Generic[T_co]):
         conclude: the value, from the reading and the outputs of each of its windows.
         offsets: whether readings need the offsets of tokens.
         prompt: put before each text.
-        check: why an input, called by that field, cannot be asked about; None if it can.
+        check: why an input, by its reading, cannot be asked about; None if it can.
         answer_bytes: that the answer to an input will have, at least about; 0 where it is small
             beside the request.
         padded: whether all answers are as long as the longest.
@@ -130,7 +132,7 @@ class TaskQuery(Generic[T_co]):
     conclude: Callable[[Reading, Sequence[GraphOutputs]], T_co]
     offsets: bool = False
     prompt: str = ""
-    check: Callable[[Reading, str], InvalidInput | None] | None = None
+    check: Callable[[Reading, Input], InvalidInput | None] | None = None
     answer_bytes: Callable[[Reading], int] = _small
     padded: bool = False
 
@@ -156,6 +158,7 @@ async def ask(
     Raises:
         RequestError: the call as a whole cannot be answered.
     """
+    check_repeated(inputs)
     watched, in_flight = CURRENT.get(), model.statistics.in_flight
     stages = watched.asking(model.name, model.version, inputs) if watched else None
     in_flight.calls += 1
@@ -175,6 +178,28 @@ async def ask(
     if watched is not None:
         watched.tokens += sum(reply.read for reply in replies)
     return replies
+
+
+def check_repeated(inputs: Sequence[Input]) -> None:
+    """Refuse a text that is to be read again and again, as a long query is with each document.
+
+    Raises:
+        InvalidInput: that would be too much beside what the request has brought.
+    """
+    characters = sum(len(one.text) for one in inputs)
+    if characters <= MOST_REPEATED:
+        return
+    repeated = characters - sum(map(len, {id(one.text): one.text for one in inputs}.values()))
+    if repeated > MOST_REPEATED:
+        field = field_of(inputs[0])
+        raise InvalidInput(
+            f"{inputs[0].field} is read with each of {len(inputs)} {field}, {repeated} characters "
+            f"in all, and a request may have {MOST_REPEATED} of texts that are there already: "
+            f"shorten it, or send fewer {field}",
+            field=field,
+            reason="too_many",
+            limit=MOST_REPEATED,
+        )
 
 
 def _seconds_left(model: Model, caller: CallContext) -> float | None:
@@ -244,7 +269,7 @@ async def _checked(
     for reading, one in zip(readings, inputs, strict=True):
         refused = None
         if isinstance(reading, Reading):
-            refused = query.check and query.check(reading, one.field)
+            refused = query.check and query.check(reading, one)
             size = query.answer_bytes(reading)
             refused = refused or budget.spend(max(size, longest), one)
         found.append(refused or reading)

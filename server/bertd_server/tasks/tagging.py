@@ -34,6 +34,8 @@ from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 Aggregation = Literal["none", "simple", "first", "average", "max"]
 
+_ENTITY_BYTES = 36  # of a token with its label, score and offsets
+
 _METASPACE = "▁"
 _JOINERS = "\u200c\u200d"  # zero width, inside words and emoji
 # With those that SentencePiece's normalisation makes spaces of.
@@ -137,7 +139,14 @@ async def tag(  # noqa: PLR0913 - the choices of one call
         pieces = _pieces(model.tokenizer, reading, places.tolist(), heads.softmax(logits[rows]))
         return _entities(model.tokenizer, pieces, labels, aggregation, outside=include_outside)
 
-    query = TaskQuery((bundle.LOGITS,), conclude, offsets=True)
+    # Where each token is given, so many are known; else there are fewer.
+    each = _ENTITY_BYTES if include_outside and aggregation == "none" else 0
+    query = TaskQuery(
+        (bundle.LOGITS,),
+        conclude,
+        offsets=True,
+        answer_bytes=lambda reading: each * reading.read,
+    )
     return await ask(model, texts, fit, caller, query)
 
 

@@ -17,6 +17,16 @@ from typing import TYPE_CHECKING
 
 from bertd_server.errors import InvalidInput
 
+# Of messages of bertd.v1, in most answers.
+TOKEN_BYTES = 28
+"""Of a token: its id and text, and where it is, in two units."""
+RESULT_BYTES = 60
+"""Of what is said of each input beside its answer."""
+SCORE_BYTES = 9
+"""Of a label and its score, beside the label."""
+
+_LABELS = "labels["  # each goes with every text
+
 if TYPE_CHECKING:
     from bertd_server.tokenization.reader import Input
 
@@ -83,8 +93,9 @@ def answer_budget(limit: float) -> Budget:
 
 
 def place_of(one: Input) -> str:
-    """What an input is called in its request; a pair by the part that tells it from others."""
-    return one.pair_field if one.pair is not None and "[" not in one.field else one.field
+    """What an input is called in its request: a pair by its second text, unless that is a label."""
+    second = one.pair is not None and not one.pair_field.startswith(_LABELS)
+    return one.pair_field if second else one.field
 
 
 def field_of(one: Input) -> str:

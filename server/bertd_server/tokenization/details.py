@@ -15,9 +15,6 @@ from tokenizers import Encoding
 NONE = -1
 """Of a token that no text, or no word, has."""
 
-TOKEN_BYTES = 28
-"""Of a message for a token: its id and text, and where it is, in two units; in most texts."""
-
 _NOWHERE = (0, 0)
 
 

@@ -21,13 +21,14 @@ from typing import Literal, Self, TypeVar
 import numpy as np
 from bertd import bundle
 from bertd.bundle.arrays import Int64Array
+from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import InvalidInput
 from bertd_server.tokenization import prompts, windows
-from bertd_server.tokenization.budget import Budget, token_budget
-from bertd_server.tokenization.details import TOKEN_BYTES, Details, details_of
+from bertd_server.tokenization.budget import TOKEN_BYTES, Budget, token_budget
+from bertd_server.tokenization.details import Details, details_of
 from bertd_server.tokenization.pretokenized import Pretokenized
 from bertd_server.tokenization.refusals import empty, unreadable
 from bertd_server.tokenization.truncation import CutSide
@@ -197,7 +198,21 @@ class Reader:
     @cached_property
     def largest_id(self) -> int:
         """The largest id of a token that the tokenizer makes; -1 where it makes none."""
-        return max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        return len(self._sizes) - 1
+
+    @cached_property
+    def _sizes(self) -> NDArray[np.int32]:
+        """Bytes of each token as the vocabulary writes it, int32 `[largest id + 1]`."""
+        vocabulary = self.tokenizer.get_vocab(with_added_tokens=True)
+        sizes = np.zeros(max(vocabulary.values(), default=-1) + 1, np.int32)
+        for token, id_ in vocabulary.items():
+            sizes[id_] = len(token.encode(errors="replace"))
+        return sizes
+
+    def written_bytes(self, ids: Sequence[int]) -> int:
+        """Bytes of UTF-8 that token ids are as a text, about; those that no token has are none."""
+        known = np.array(ids, np.int64)
+        return int(self._sizes[known[known < len(self._sizes)]].sum())
 
     def sequences(self, texts: Sequence[str]) -> list[TokenSequence]:
         """The sequences of texts, none cut, for an engine without a scheduler.

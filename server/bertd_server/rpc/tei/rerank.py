@@ -55,7 +55,7 @@ class RerankService(TeiService, tei_pb2_grpc.RerankServicer):
             model,
             pairs,
             requests.fit(request),
-            requests.caller(context),
+            requests.caller(context, self._limits.max_message_bytes),
             score_function="none" if request.raw_scores else "sigmoid",
         )
         ranks = [
@@ -91,7 +91,7 @@ class RerankService(TeiService, tei_pb2_grpc.RerankServicer):
                 model,
                 [pair],
                 requests.fit(request),
-                requests.caller(context),
+                requests.caller(context, self._limits.max_message_bytes),
                 score_function="none" if first.raw_scores else "sigmoid",
             )
             return reply, pair

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -10,17 +11,20 @@ from typing import Any, Protocol
 from bertd.v1 import inference_pb2
 
 from bertd_server.errors import InvalidInput
+from bertd_server.models.model import Model
 from bertd_server.rpc.checks import known_value
 from bertd_server.scheduling.scheduler import BULK, INTERACTIVE
 from bertd_server.tasks.ask import CallContext
 from bertd_server.tasks.classification import ScoreFunction
 from bertd_server.tasks.tagging import Aggregation
 from bertd_server.tasks.vectors import AS_COMPUTED, VectorDtype, VectorFormat
+from bertd_server.tokenization.budget import answer_budget
 from bertd_server.tokenization.reader import Fit, Input, LongText
 from bertd_server.tokenization.truncation import CutSide
 
 # Of Tokenize and Detokenize, which hold something for each character, or id, of a call.
 MOST_CHARACTERS = 1_000_000
+_IDS_A_TURN = 20_000  # that are checked on the event loop before others have their turn
 
 _PRIORITIES: dict[int, int] = {
     inference_pb2.PRIORITY_UNSPECIFIED: INTERACTIVE,
@@ -67,12 +71,12 @@ class _Context(Protocol):
     def time_remaining(self) -> float | None: ...
 
 
-def caller(request: Any, context: _Context) -> CallContext:
-    """How long the caller waits, and how urgently."""
+def caller(request: Any, context: _Context, answer_bytes: float = math.inf) -> CallContext:
+    """How long the caller waits, how urgently, and for how large an answer."""
     remaining = context.time_remaining()
     within = math.inf if remaining is None else remaining
     priority = known_value("priority", request.priority, _PRIORITIES, inference_pb2.Priority)
-    return CallContext.within(within, priority)
+    return CallContext.within(within, priority, answer_bytes)
 
 
 def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
@@ -186,10 +190,14 @@ def check_characters(given: Sequence[Input], field: str) -> None:
         )
 
 
-def token_ids(
-    given: Sequence[inference_pb2.TokenIds], vocabulary: int
+async def token_ids(
+    given: Sequence[inference_pb2.TokenIds], model: Model, answer_bytes: float
 ) -> list[list[int] | InvalidInput]:
-    """Token ids of a request, of which there are `vocabulary`, each sequence with its outcome."""
+    """Token ids of a request, each sequence with its outcome.
+
+    Raises:
+        InvalidInput: there are too many, or their texts would be too large for an answer.
+    """
     total = sum(len(one.ids) for one in given)
     if total > MOST_CHARACTERS:
         raise InvalidInput(
@@ -199,17 +207,32 @@ def token_ids(
             reason="too_many",
             limit=MOST_CHARACTERS,
         )
-    return [_ids(list(one.ids), vocabulary, number) for number, one in enumerate(given)]
+    budget = answer_budget(answer_bytes)
+    found: list[list[int] | InvalidInput] = []
+    for number, one in enumerate(given):
+        ids = await _ids(one.ids, model.manifest.vocab_size, f"sequences[{number}]")
+        if not isinstance(ids, InvalidInput):
+            named = Input("", field=f"sequences[{number}]")
+            ids = budget.spend(model.written_bytes(ids), named) or ids
+        found.append(ids)
+    return found
 
 
-def _ids(ids: list[int], vocabulary: int, number: int) -> list[int] | InvalidInput:
-    largest = max(ids, default=0)
-    if largest < vocabulary:
-        return ids
-    field = f"sequences[{number}].ids[{ids.index(largest)}]"
-    return InvalidInput(
-        f"{field} is {largest}: the vocabulary has ids below {vocabulary}",
-        field=field,
-        reason="out_of_range",
-        limit=vocabulary - 1,
-    )
+async def _ids(given: Sequence[int], vocabulary: int, field: str) -> list[int] | InvalidInput:
+    """Ids of a sequence, a part at a time."""
+    ids: list[int] = []
+    for begin in range(0, len(given), _IDS_A_TURN):
+        part = list(given[begin : begin + _IDS_A_TURN])
+        largest = max(part)
+        if largest >= vocabulary:
+            place = f"{field}.ids[{begin + part.index(largest)}]"
+            return InvalidInput(
+                f"{place} is {largest}: the vocabulary has ids below {vocabulary}",
+                field=place,
+                reason="out_of_range",
+                limit=vocabulary - 1,
+            )
+        ids += part
+        if len(part) == _IDS_A_TURN:
+            await asyncio.sleep(0)
+    return ids
