@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from collections.abc import Callable
 
 import pytest
 from bertd_server.errors import DeadlineMissed, Draining, EngineFailure, NoLane, Overloaded
@@ -20,6 +21,15 @@ from helpers.held import LANE, Clock, HeldEngine, scheduler, sequences, values
 def start(work: object) -> asyncio.Task[list[Completion]]:
     """Begin a call; it is submitted when the loop has turned once."""
     return asyncio.create_task(work)  # type: ignore[arg-type]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until a condition holds, which needs nothing but turns."""
+    for _ in range(1_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never holds")
 
 
 async def test_the_count_of_waiting_tokens_is_their_sum() -> None:
@@ -516,8 +526,7 @@ async def test_a_drain_waits_for_calls_that_join_in_turns() -> None:
     it = scheduler(engine)
     engine.let_go()
     many = start(it.submit([sequences(3, token=token)[0] for token in range(2, 302)]))
-    while not it.gauges().waiting:
-        await asyncio.sleep(0)
+    await until(lambda: it.gauges().waiting > 0)
     assert await it.drain()
     assert values(await many) == [3] * 300
 
@@ -530,8 +539,7 @@ async def test_many_late_texts_end_in_turns() -> None:
     await engine.started()
     many = [sequences(39, token=token)[0] for token in range(2, 302)]
     late = start(it.submit(many, clock.now + 100))
-    while it.gauges().waiting < len(many):
-        await asyncio.sleep(0)
+    await until(lambda: it.gauges().waiting == len(many))
     clock.now += 200
     engine.let_go()
     seen = set()

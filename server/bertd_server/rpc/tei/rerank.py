@@ -47,9 +47,9 @@ class RerankService(TeiService, tei_pb2_grpc.RerankServicer):
         require(model, "Rerank", "text-ranking")
         tally = Tally()
         check_count(len(request.texts), self._limits.max_texts, "texts")
+        query = request.query  # one text for all pairs
         pairs = [
-            _pair(request.query, text, f"texts[{number}]")
-            for number, text in enumerate(request.texts)
+            _pair(query, text, f"texts[{number}]") for number, text in enumerate(request.texts)
         ]
         replies = await ranking.score_pairs(
             model,
