@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
 from bertd_server.engine.engine import GraphOutputs
+from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import DeadlineMissed, InvalidInput, RequestError, WrongTask
 from bertd_server.models.model import Model
 from bertd_server.scheduling.deduplication import Completion, Computed
 from bertd_server.scheduling.scheduler import INTERACTIVE
+from bertd_server.security.allowance import ALLOWANCE
 from bertd_server.system.call_metrics import CURRENT, Stages
 from bertd_server.system.turns import Turns
 from bertd_server.tokenization.budget import answer_budget, field_of
@@ -233,9 +236,10 @@ async def _ask(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it
     sequences = [w.sequence for r in readings if isinstance(r, Reading) for w in r.windows]
     completions: Sequence[Completion] = ()
     if sequences:
-        completions = await model.compute(
-            sequences, caller.deadline, caller.priority, query.outputs, stages
-        )
+        with _charged(sequences):
+            completions = await model.compute(
+                sequences, caller.deadline, caller.priority, query.outputs, stages
+            )
     total_ns = time.perf_counter_ns() - begin
     statistics = model.statistics
     statistics.tokenize.observe(tokenize_ns / 1e9)
@@ -247,6 +251,22 @@ async def _ask(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it
     if stages is not None:
         stages.end(tokenize_ns, total_ns)
     return replies
+
+
+@contextmanager
+def _charged(sequences: Sequence[TokenSequence]) -> Iterator[None]:
+    """Charge the key of the call with what is read for it, unless it is refused."""
+    allowance = ALLOWANCE.get()
+    if allowance is None:
+        yield
+        return
+    tokens = sum(map(len, sequences))
+    allowance.charge(tokens)
+    try:
+        yield
+    except RequestError:
+        allowance.charge(-tokens)
+        raise
 
 
 async def _checked(
