@@ -183,7 +183,7 @@ class OpenInferenceService(RepositoryCalls):
         found = tensors.read(request, surface.takes, self._max_texts)
         asked = answers.Asked(
             model,
-            inputs_of(model, found, options, self._max_texts),
+            await inputs_of(model, found, options, self._max_texts),
             options,
             caller,
             frozenset(wanted),
