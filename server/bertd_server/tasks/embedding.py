@@ -129,10 +129,9 @@ async def embed_tokens(  # noqa: PLR0913 - options by keyword
 
 def _news(reading: Reading) -> Int64Array:
     """How many tokens each window reads that no earlier one has read."""
-    seen: set[int] = set()
+    unseen = np.ones(reading.tokens, np.bool_)
     counts = []
     for window in reading.windows:
-        places = set(window.places.tolist())
-        counts.append(len(places - seen))
-        seen |= places
+        counts.append(np.count_nonzero(unseen[window.places]))
+        unseen[window.places] = False
     return np.array(counts, np.int64)

@@ -112,7 +112,7 @@ class Reading:
         windows: at least one.
         tokens: of the whole input.
         details: of the tokens that are read, by place, where offsets were asked for.
-        source: the text, of a pair the first one, with its prompt.
+        source: the text, of a pair the first one, with its prompt, where offsets were asked for.
     """
 
     windows: tuple[Window, ...]
@@ -354,7 +354,8 @@ class Reader:
                 kept, places = places, np.arange(len(places))  # noqa: PLW2901 - what is cut has none
             found.append(Window(sequence, places))
         details = details_of(encoding, kept) if asked.offsets else None
-        return Reading(tuple(found), total, details, asked.prompt + one.text)
+        source = asked.prompt + one.text if asked.offsets else ""
+        return Reading(tuple(found), total, details, source)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,6 @@ from bertd_server.tasks import (
     tagging,
 )
 from bertd_server.tasks.ask import Reply
-from bertd_server.tokenization.reader import texts_of
 
 
 class _Asks(Protocol):
@@ -211,7 +210,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         form = requests.vector_format(request)
         replies = await embedding.embed(
             model,
-            texts_of(request.texts),
+            await requests.texts(request.texts),
             requests.fit(request, windows=True),
             requests.caller(request, context, self._answer_bytes),
             prompt_name=requests.optional(request, "prompt_name"),
@@ -231,7 +230,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         check_count(len(request.texts), self._max_texts, "texts")
         replies = await sparse.embed_sparse(
             model,
-            texts_of(request.texts),
+            await requests.texts(request.texts),
             requests.fit(request, windows=False),
             requests.caller(request, context, self._answer_bytes),
             prompt_name=requests.optional(request, "prompt_name"),
@@ -247,7 +246,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         check_count(len(request.texts), self._max_texts, "texts")
         replies = await embedding.embed_tokens(
             model,
-            texts_of(request.texts),
+            await requests.texts(request.texts),
             requests.fit(request, windows=True),
             requests.caller(request, context, self._answer_bytes),
             prompt_name=requests.optional(request, "prompt_name"),
@@ -262,7 +261,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         check_count(len(request.inputs), self._max_texts, "inputs")
         replies = await classification.classify(
             model,
-            requests.inputs(request.inputs),
+            await requests.inputs(request.inputs),
             requests.fit(request, windows=False),
             requests.caller(request, context, self._answer_bytes),
             top_k=request.top_k,
@@ -280,7 +279,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             check_count(pairs, self._max_texts, "texts", "pairs with the labels")
         replies = await classification.classify_zero_shot(
             model,
-            texts_of(request.texts),
+            await requests.texts(request.texts),
             request.labels,
             requests.fit(request, windows=False),
             requests.caller(request, context, self._answer_bytes),
@@ -296,7 +295,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         check_count(len(request.documents), self._max_texts, "documents")
         replies = await ranking.score_pairs(
             model,
-            requests.documents(request.query, request.documents),
+            await requests.documents(request.query, request.documents),
             requests.fit(request, windows=True, second_only=True),
             requests.caller(request, context, self._answer_bytes),
             score_function=requests.score_function(request, softmax=False),
@@ -311,7 +310,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         check_count(len(request.texts), self._max_texts, "texts")
         replies = await tagging.tag(
             model,
-            texts_of(request.texts),
+            await requests.texts(request.texts),
             requests.fit(request, windows=True),
             requests.caller(request, context, self._answer_bytes),
             aggregation=requests.aggregation(request),
@@ -326,7 +325,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         check_count(len(request.inputs), self._max_texts, "inputs")
         replies = await answering.answer(
             model,
-            requests.questions(request.inputs),
+            await requests.questions(request.inputs),
             requests.fit(request, windows=True, second_only=True),
             requests.caller(request, context, self._answer_bytes),
             top_k=request.top_k or 1,
@@ -344,7 +343,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         check_count(len(request.texts), self._max_texts, "texts")
         replies = await filling.fill_masks(
             model,
-            texts_of(request.texts),
+            await requests.texts(request.texts),
             requests.fit(request, windows=False),
             requests.caller(request, context, self._answer_bytes),
             top_k=request.top_k or filling.CANDIDATES,
@@ -360,7 +359,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         context: Context[Any, Any],  # noqa: ARG002 - as the rest
     ) -> tuple[pb.TokenizeResponse, Replies]:
         check_count(len(request.inputs), self._max_texts, "inputs")
-        inputs = requests.inputs(request.inputs)
+        inputs = await requests.inputs(request.inputs)
         requests.check_characters(inputs, "inputs")
         encodings = await model.encode(
             inputs,
@@ -394,7 +393,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         context: Context[Any, Any],  # noqa: ARG002 - as the rest
     ) -> tuple[pb.CountTokensResponse, Replies]:
         check_count(len(request.inputs), self._max_texts, "inputs")
-        counts = await model.count(requests.inputs(request.inputs))
+        counts = await model.count(await requests.inputs(request.inputs))
         response = pb.CountTokensResponse(
             **responses.named(model),
             counts=[one if isinstance(one, int) else 0 for one in counts],

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from bertd.v1 import inference_pb2
 
@@ -14,6 +14,7 @@ from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
 from bertd_server.rpc.checks import known_value
 from bertd_server.scheduling.scheduler import BULK, INTERACTIVE
+from bertd_server.system.turns import Turns
 from bertd_server.tasks.ask import CallContext
 from bertd_server.tasks.classification import ScoreFunction
 from bertd_server.tasks.tagging import Aggregation
@@ -24,7 +25,9 @@ from bertd_server.tokenization.truncation import CutSide
 
 # Of Tokenize and Detokenize, which hold something for each character, or id, of a call.
 MOST_CHARACTERS = 1_000_000
-_IDS_A_TURN = 20_000  # that are checked on the event loop before others have their turn
+# What the event loop reads of a message before others have their turn: 1 to 2 ms.
+_IDS_A_TURN = 20_000
+_CHARACTERS_A_TURN = 400_000
 
 _PRIORITIES: dict[int, int] = {
     inference_pb2.PRIORITY_UNSPECIFIED: INTERACTIVE,
@@ -65,6 +68,9 @@ _DTYPES: dict[int, VectorDtype] = {
     inference_pb2.VECTOR_DTYPE_BINARY: "binary",
     inference_pb2.VECTOR_DTYPE_UBINARY: "ubinary",
 }
+
+
+T = TypeVar("T")
 
 
 class _Context(Protocol):
@@ -148,33 +154,46 @@ def score_function(request: Any, *, softmax: bool) -> ScoreFunction:
     return function
 
 
-def inputs(given: Sequence[inference_pb2.TextInput]) -> list[Input]:
+async def texts(given: Sequence[str]) -> list[Input]:
+    """Texts of a request."""
+    return await _made(given, lambda one, number: Input(one, field=f"texts[{number}]"))
+
+
+async def inputs(given: Sequence[inference_pb2.TextInput]) -> list[Input]:
     """Texts and pairs of a request."""
-    return [
-        Input(
-            one.text,
-            one.text_pair if one.HasField("text_pair") else None,
-            f"inputs[{number}].text",
-            f"inputs[{number}].text_pair",
-        )
-        for number, one in enumerate(given)
-    ]
+
+    def made(one: inference_pb2.TextInput, number: int) -> Input:
+        pair = one.text_pair if one.HasField("text_pair") else None
+        return Input(one.text, pair, f"inputs[{number}].text", f"inputs[{number}].text_pair")
+
+    return await _made(given, made)
 
 
-def questions(given: Sequence[inference_pb2.QuestionInput]) -> list[Input]:
+async def questions(given: Sequence[inference_pb2.QuestionInput]) -> list[Input]:
     """Questions of a request, each with its context."""
-    return [
-        Input(one.question, one.context, f"inputs[{number}].question", f"inputs[{number}].context")
-        for number, one in enumerate(given)
-    ]
+
+    def made(one: inference_pb2.QuestionInput, number: int) -> Input:
+        field = f"inputs[{number}]"
+        return Input(one.question, one.context, f"{field}.question", f"{field}.context")
+
+    return await _made(given, made)
 
 
-def documents(query: str, given: Sequence[str]) -> list[Input]:
+async def documents(query: str, given: Sequence[str]) -> list[Input]:
     """Pairs of the query with each document."""
-    return [
-        Input(query, document, "query", f"documents[{number}]")
-        for number, document in enumerate(given)
-    ]
+    return await _made(
+        given, lambda one, number: Input(query, one, "query", f"documents[{number}]")
+    )
+
+
+async def _made(given: Sequence[T], make: Callable[[T, int], Input]) -> list[Input]:
+    """Inputs of a request: a message's text is copied and decoded as it is read, in turns."""
+    found, turns = list[Input](), Turns(_CHARACTERS_A_TURN)
+    for number, one in enumerate(given):
+        found.append(make(one, number))
+        if turns.over(found[-1].characters):
+            await asyncio.sleep(0)
+    return found
 
 
 def check_characters(given: Sequence[Input], field: str) -> None:
@@ -210,29 +229,32 @@ async def token_ids(
     budget = answer_budget(answer_bytes)
     found: list[list[int] | InvalidInput] = []
     for number, one in enumerate(given):
-        ids = await _ids(one.ids, model.manifest.vocab_size, f"sequences[{number}]")
+        ids, size = await _ids(one.ids, model, f"sequences[{number}]")
         if not isinstance(ids, InvalidInput):
-            named = Input("", field=f"sequences[{number}]")
-            ids = budget.spend(model.written_bytes(ids), named) or ids
+            ids = budget.spend(size, Input("", field=f"sequences[{number}]")) or ids
         found.append(ids)
     return found
 
 
-async def _ids(given: Sequence[int], vocabulary: int, field: str) -> list[int] | InvalidInput:
-    """Ids of a sequence, a part at a time."""
-    ids: list[int] = []
+async def _ids(
+    given: Sequence[int], model: Model, field: str
+) -> tuple[list[int] | InvalidInput, int]:
+    """Ids of a sequence, and the bytes of their text, a part at a time."""
+    ids, size, vocabulary = list[int](), 0, model.manifest.vocab_size
     for begin in range(0, len(given), _IDS_A_TURN):
         part = list(given[begin : begin + _IDS_A_TURN])
         largest = max(part)
         if largest >= vocabulary:
             place = f"{field}.ids[{begin + part.index(largest)}]"
-            return InvalidInput(
+            refused = InvalidInput(
                 f"{place} is {largest}: the vocabulary has ids below {vocabulary}",
                 field=place,
                 reason="out_of_range",
                 limit=vocabulary - 1,
             )
+            return refused, 0
         ids += part
+        size += model.written_bytes(part)
         if len(part) == _IDS_A_TURN:
             await asyncio.sleep(0)
-    return ids
+    return ids, size
