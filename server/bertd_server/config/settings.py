@@ -166,6 +166,13 @@ class Settings(BaseSettings):
         ge=1,
         description="characters that may wait for the tokeniser before a call is refused",
     )
+    # 32 texts of 8,192 tokens, 512 of 512: some seconds of work for a small model on two cores.
+    max_request_tokens: int = Field(
+        262_144,
+        ge=0,
+        description="tokens that one request may have the model read, those of each window "
+        "counted; 0 for no limit",
+    )
     max_texts_per_call: int = Field(256, ge=1, description="texts in one call")
     max_message_bytes: Bytes = Field(
         16 * 1024 * 1024, ge=1024, le=2**31 - 1, description="bytes in one message, such as 16MiB"

@@ -272,7 +272,7 @@ async def _tokenize(
         return [
             Reply(one, one.tokens)
             if isinstance(one, RequestError)
-            else Reply(tokens_of(one, vocabulary=model.tokenizer), len(one))
+            else Reply(tokens_of(one, model.tokenizer), len(one))
             for one in encodings
         ]
 

@@ -76,9 +76,10 @@ class VectorOptions(Windowed, total=False):
 
 
 class OpenOptions(TypedDict, total=False):
-    """How models are run: settings of docs/configuration.md, with its defaults but for two.
+    """How models are run: settings of docs/configuration.md, with its defaults but for three.
 
-    `max_request_seconds` is 0, no limit, and nothing is read from the environment.
+    `max_request_seconds` and `max_request_tokens` are 0, no limit, and nothing is read from the
+    environment.
     """
 
     lanes: int
@@ -101,6 +102,7 @@ class OpenOptions(TypedDict, total=False):
     max_text_characters: int
     max_queue_characters: int
     max_request_seconds: float
+    max_request_tokens: int
     drain_seconds: float
     default_model: str
 

@@ -130,7 +130,11 @@ class Loader:
                 cache=settings.cache_folder,
             ),
             scheduling=scheduling,
-            texts=TextOptions(settings.max_text_characters, settings.max_queue_characters),
+            texts=TextOptions(
+                settings.max_text_characters,
+                settings.max_queue_characters,
+                settings.max_request_tokens,
+            ),
             starting=StartOptions(
                 memory_limit=settings.memory_limit,
                 cache_bytes=scheduling.cache_bytes,

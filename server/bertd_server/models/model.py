@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Self, TypeVar
+from typing import Self
 
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import InvalidInput
@@ -28,10 +28,10 @@ from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.scheduler import Scheduler, SchedulerOptions
 from bertd_server.scheduling.statistics import Gauges, Statistics
 from bertd_server.system.call_metrics import Stages
+from bertd_server.tokenization.budget import answer_budget, token_budget
+from bertd_server.tokenization.details import Details
 from bertd_server.tokenization.reader import Fit, Input, Reading
 from bertd_server.tokenization.text_queue import TextQueue
-
-T = TypeVar("T")
 
 
 class Model:
@@ -144,46 +144,45 @@ class Model:
             fit: what to do with long ones.
             deadline: on the monotonic clock.
             prompt: put before each text.
-            offsets: whether the encodings shall have them.
+            offsets: whether readings shall have details.
+
+        Raises:
+            RequestError: the call as a whole cannot be answered.
         """
+        budget = token_budget(self._texts.options.max_request_tokens)
         return await self._texts.run(
             inputs,
-            partial(self._reader, fit=fit, prompt=prompt, offsets=offsets),
+            partial(self._reader, fit=fit, prompt=prompt, offsets=offsets, budget=budget),
             extra=len(prompt),
             deadline=deadline,
         )
 
     async def encode(
-        self, inputs: Sequence[Input], *, offsets: bool = True, special: bool = True
-    ) -> list[Encoding | InvalidInput]:
+        self, inputs: Sequence[Input], *, special: bool = True, answer_bytes: float = math.inf
+    ) -> list[Details | InvalidInput]:
         """Tokenise inputs, none cut, each with its own outcome, in order.
 
         Args:
             inputs: texts and pairs.
-            offsets: whether the encodings shall have them.
             special: whether the tokenizer adds its special tokens.
+            answer_bytes: that an answer with a message for each token may have.
 
         Raises:
+            InvalidInput: there are too many tokens for an answer.
             Overloaded: too many characters wait for the tokenizer.
         """
-        return await self._each(
-            inputs, lambda part: self._reader.encode(part, offsets=offsets, special=special)
+        budget = answer_budget(answer_bytes)
+        return await self._texts.run(
+            inputs, partial(self._reader.details, special=special, budget=budget)
         )
 
     async def count(self, inputs: Sequence[Input]) -> list[int | InvalidInput]:
         """Count the tokens of inputs, special tokens included; as :meth:`encode`, but keep none."""
-        return await self._each(
-            inputs, lambda part: list(map(len, self._reader.encode(part, offsets=False)))
-        )
+        return await self._texts.run(inputs, self._reader.counts)
 
-    async def _each(
-        self, inputs: Sequence[Input], work: Callable[[Sequence[Input]], list[T]]
-    ) -> list[T | InvalidInput]:
-        """What the tokeniser makes of each input that it can encode, and why not of the others."""
-        refused = list(map(self._reader.refusal, inputs))
-        good = [one for one, why in zip(inputs, refused, strict=True) if why is None]
-        found = iter(await self._texts.run(good, work))
-        return [next(found) if why is None else why for why in refused]
+    def written_bytes(self, ids: Sequence[int]) -> int:
+        """Bytes of UTF-8 that token ids of the vocabulary are as a text, about."""
+        return self._reader.written_bytes(ids)
 
     async def compute(
         self,

@@ -73,7 +73,7 @@ class Services:
         """Serve bertd.v1, tei.v1 and the Open Inference Protocol."""
         limits = self.limits
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(
-            InferenceService(self.models, max_texts=limits.max_texts, closing=self.closing), server
+            InferenceService(self.models, limits, closing=self.closing), server
         )
         models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self.models), server)
         tei.add_services(self.models, limits, server, self.closing)
@@ -85,8 +85,7 @@ class Services:
             self.models,
             self.repository,
             management,
-            max_texts=self.limits.max_texts,
-            caches=self.limits.caches,
+            limits=self.limits,
             serving=lambda: self.health.serving,
             closing=self.closing,
         )

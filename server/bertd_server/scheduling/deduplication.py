@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple
 
 from bertd_server.engine.engine import GraphOutputs
@@ -60,7 +61,7 @@ class Submission:
         missing: how many have none yet.
         done: set when none is missing.
         stages: told of each text that was computed; None where nothing traces the call.
-        requests: that it waits for.
+        requests: that it waits for, the first ones first.
     """
 
     deadline: float
@@ -70,7 +71,7 @@ class Submission:
     missing: int
     done: asyncio.Future[None]
     stages: Stages | None = None
-    requests: set[InFlightRequest] = field(default_factory=set)
+    requests: dict[InFlightRequest, None] = field(default_factory=dict)
 
     def complete(self, index: int, completion: Completion) -> None:
         """Complete a text; the last one ends the wait."""
@@ -112,7 +113,7 @@ class InFlightRequest:
             self.priority = min(self.priority, submission.priority)
             self.deadline = min(self.deadline, submission.deadline)
         self.waiters.append((submission, index))
-        submission.requests.add(self)
+        submission.requests[self] = None
 
     def leave(self, submission: Submission) -> None:
         """Let nothing of a submission wait any more."""
@@ -166,7 +167,7 @@ class InFlightRequests:
     def __len__(self) -> int:
         return len(self._by_key)
 
-    def new(self, requests: Sequence[InFlightRequest]) -> list[InFlightRequest]:
+    def new(self, requests: Iterable[InFlightRequest]) -> list[InFlightRequest]:
         """Those whose like is not in flight, each sequence once."""
         return list({r.key: r for r in requests if r.key not in self._by_key}.values())
 
@@ -176,7 +177,8 @@ class InFlightRequests:
         requests: Sequence[tuple[int, InFlightRequest]],
         costs: Costs,
         now: float,
-    ) -> int:
+        arrival: float,
+    ) -> tuple[int, float]:
         """Let texts wait for requests: for their like in flight, else for these.
 
         Each request's virtual arrival comes after the work of those before it, as if they arrived
@@ -187,11 +189,12 @@ class InFlightRequests:
             requests: one for each text, with the text's index.
             costs: predicts work.
             now: on the scheduler's clock.
+            arrival: virtual, of the first of them.
 
         Returns:
-            how many found their like.
+            how many found their like, and the virtual arrival of what comes after them.
         """
-        arrival, found = now, 0
+        found = 0
         for index, request in requests:
             like = self._by_key.setdefault(request.key, request)
             if like is request:
@@ -207,11 +210,15 @@ class InFlightRequests:
             like.join(submission, index)
             if waits:
                 self._queue.add(like, costs, now)
-        return found
+        return found, arrival
 
-    def leave(self, submission: Submission, costs: Costs, now: float) -> None:
-        """Forget a submission; a request in the queue that nobody else waits for is withdrawn."""
-        for request in submission.requests:
+    def leave(self, submission: Submission, costs: Costs, now: float, most: int) -> bool:
+        """Let a submission leave so many of its requests; whether it waits for others still.
+
+        A request in the queue that nobody else waits for is withdrawn.
+        """
+        for request in list(islice(submission.requests, most)):
+            del submission.requests[request]
             waits = request in self._queue
             if waits:
                 self._queue.remove(request)
@@ -220,6 +227,7 @@ class InFlightRequests:
                 self._queue.add(request, costs, now)
             elif waits:
                 self.complete(request)
+        return bool(submission.requests)
 
     def complete(self, request: InFlightRequest) -> list[tuple[Submission, int]]:
         """A request is over: nobody can join it any more. Returns its waiters, the first time."""

@@ -25,8 +25,9 @@ from bertd_server.scheduling.deduplication import Batch, InFlightRequest
 from bertd_server.scheduling.forecast import Forecast
 from bertd_server.scheduling.lanes import BatchEngine, BatchJob, BatchResult
 from bertd_server.scheduling.pool import Pool
-from bertd_server.scheduling.request_queue import RequestQueue
+from bertd_server.scheduling.request_queue import LATE_AT_ONCE, RequestQueue
 from bertd_server.system.logs import get_logger
+from bertd_server.system.turns import Turns
 
 log = get_logger("bertd")
 
@@ -74,6 +75,7 @@ class Dispatcher:
         self._running: set[Batch] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._closed = False
+        self._expirations = Turns(LATE_AT_ONCE)
         self.idle = asyncio.Event()
         self.idle.set()
         pool.join(self, share)
@@ -144,6 +146,9 @@ class Dispatcher:
             lone = alone and lanes.idle == lanes.total and not self._queue
             wide, seconds = decision.wide, decision.seconds
             self._start(Batch(decision.batch, decision.shape, wide, seconds, now, lone))
+        elif self._expirations.over(len(decision.late)):  # others have their turn before the rest
+            self.schedule()
+            return False
         return True
 
     def rest(self) -> None:

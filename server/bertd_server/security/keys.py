@@ -66,6 +66,7 @@ class KeyEntry(BaseModel):
     requests_per_second: float | None = Field(None, gt=0)
     burst: int | None = Field(None, ge=1)
     concurrent_calls: int | None = Field(None, ge=1)
+    tokens_per_second: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
     def _a_burst_is_of_a_rate(self) -> Self:
@@ -76,10 +77,13 @@ class KeyEntry(BaseModel):
     @property
     def limits(self) -> KeyLimits:
         """What it may use; a burst is a second's worth where it is not given."""
-        rate = self.requests_per_second
-        if rate is None:
-            return KeyLimits(concurrent=self.concurrent_calls or math.inf)
-        return KeyLimits(rate, self.burst or max(1.0, rate), self.concurrent_calls or math.inf)
+        rate = self.requests_per_second or math.inf
+        return KeyLimits(
+            rate,
+            self.burst or max(1.0, rate),
+            self.concurrent_calls or math.inf,
+            self.tokens_per_second or math.inf,
+        )
 
 
 class _File(BaseModel):

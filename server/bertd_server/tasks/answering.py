@@ -14,12 +14,14 @@ from bertd_server.engine.engine import GraphOutputs
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
 from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
+from bertd_server.tokenization.budget import Budget
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 MOST_ANSWERS = 20
 ANSWER_TOKENS = 15
-# Every span is scored: of a context of 50,000 tokens this many times as many.
 MOST_ANSWER_TOKENS = 128
+# Every stretch is scored: of each window's tokens, `max_answer_tokens` times as many.
+MOST_SPANS = 16_777_216
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,30 @@ async def answer(  # noqa: PLR0913 - the choices of one call
             allow_no_answer=allow_no_answer,
         )
 
-    outputs = (bundle.START_LOGITS, bundle.END_LOGITS)
-    return await ask(model, pairs, fit, caller, TaskQuery(outputs, conclude, offsets=True))
+    scored = Budget(MOST_SPANS, "stretches to score", "make max_answer_tokens smaller")
+
+    def affordable(reading: Reading, one: Input) -> InvalidInput | None:
+        tokens = sum(len(window.sequence) for window in reading.windows)
+        return scored.spend(tokens * max_answer_tokens, one)
+
+    query = TaskQuery(
+        (bundle.START_LOGITS, bundle.END_LOGITS),
+        conclude,
+        offsets=True,
+        check=affordable,
+        answer_bytes=lambda reading: top_k * _longest_answer(reading, max_answer_tokens),
+    )
+    return await ask(model, pairs, fit, caller, query)
+
+
+def _longest_answer(reading: Reading, max_answer_tokens: int) -> int:
+    """Characters that an answer may have: its tokens may stand for long stretches."""
+    points = reading.encoding.offsets[reading.encoding.texts == 1]
+    if not len(points):
+        return 0
+    longest = int((points[:, 1] - points[:, 0]).max())
+    whole = int(points[:, 1].max() - points[:, 0].min())
+    return min(whole, max_answer_tokens * (longest + 1))
 
 
 def merge(
@@ -107,7 +131,7 @@ def merge(
     allow_no_answer: bool,
 ) -> list[Span]:
     """The best spans of all windows of one context."""
-    of_context = np.array([which == 1 for which in reading.encoding.sequence_ids])
+    of_context = reading.encoding.texts == 1
     starts, ends, scores, absences = [], [], [], []
     for window, each in zip(reading.windows, outputs, strict=True):
         spans = heads.scored_spans(
@@ -120,7 +144,7 @@ def merge(
         ends.append(window.places[spans.ends])
         scores.append(spans.scores)
         absences.append(spans.absence)
-    points = np.array(reading.encoding.offsets, np.int64)
+    points = reading.encoding.offsets.astype(np.int64)
     first, last = points[np.concatenate(starts), 0], points[np.concatenate(ends), 1]
     score: Float32Array = np.concatenate(scores)
     # Several windows may have read a stretch, or several tokens stand for parts of a character.

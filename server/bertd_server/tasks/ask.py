@@ -9,21 +9,28 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
 from bertd_server.engine.engine import GraphOutputs
+from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import DeadlineMissed, InvalidInput, RequestError, WrongTask
 from bertd_server.models.model import Model
 from bertd_server.scheduling.deduplication import Completion, Computed
 from bertd_server.scheduling.scheduler import INTERACTIVE
+from bertd_server.security.allowance import ALLOWANCE
 from bertd_server.system.call_metrics import CURRENT, Stages
+from bertd_server.system.turns import Turns
+from bertd_server.tokenization.budget import answer_budget, field_of
 from bertd_server.tokenization.reader import Fit, Input, Reading
 
 T = TypeVar("T")
+MOST_REPEATED = 4_000_000  # characters; some seconds of tokenising, from a short request
+
 T_co = TypeVar("T_co", covariant=True)
 
 # What a task does with the outputs of a call holds the event loop up for some ms if it is worth
@@ -32,6 +39,7 @@ T_co = TypeVar("T_co", covariant=True)
 _INLINE_BYTES = 262_144
 _TOKEN_BYTES = 512
 _SORTED = 4
+_INPUTS_A_TURN = 32  # that are checked; each takes some tens of µs
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +52,22 @@ class CallContext:
         deadline: on the monotonic clock; then the answers are no longer wanted.
         priority: class of the call: lower ones go first.
         arrived: when the request came, on the same clock; infinite where nobody has noted it.
+        answer_bytes: that the answers to the request may have in all; infinite where they go into
+            no message.
     """
 
     deadline: float = math.inf
     priority: int = INTERACTIVE
     arrived: float = math.inf
+    answer_bytes: float = math.inf
 
     @classmethod
-    def within(cls, seconds: float, priority: int = INTERACTIVE) -> CallContext:
+    def within(
+        cls, seconds: float, priority: int = INTERACTIVE, answer_bytes: float = math.inf
+    ) -> CallContext:
         """One who waits so many seconds from now."""
         now = time.monotonic()
-        return cls(now + seconds, priority, now)
+        return cls(now + seconds, priority, now, answer_bytes)
 
 
 NO_DEADLINE = CallContext()
@@ -99,6 +112,10 @@ class Reply(Generic[T]):
     trace: Timings | None = None
 
 
+def _small(_: Reading) -> int:
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class TaskQuery(Generic[T_co]):
     """What a task wants to know of each input.
@@ -108,14 +125,19 @@ class TaskQuery(Generic[T_co]):
         conclude: the value, from the reading and the outputs of each of its windows.
         offsets: whether readings need the offsets of tokens.
         prompt: put before each text.
-        check: why an input, called by that field, cannot be asked about; None if it can.
+        check: why an input, by its reading, cannot be asked about; None if it can.
+        answer_bytes: that the answer to an input will have, at least about; 0 where it is small
+            beside the request.
+        padded: whether all answers are as long as the longest.
     """
 
     outputs: tuple[str, ...]
     conclude: Callable[[Reading, Sequence[GraphOutputs]], T_co]
     offsets: bool = False
     prompt: str = ""
-    check: Callable[[Reading, str], InvalidInput | None] | None = None
+    check: Callable[[Reading, Input], InvalidInput | None] | None = None
+    answer_bytes: Callable[[Reading], int] = _small
+    padded: bool = False
 
 
 def require(model: Model, call: str, *tasks: str) -> None:
@@ -139,6 +161,7 @@ async def ask(
     Raises:
         RequestError: the call as a whole cannot be answered.
     """
+    check_repeated(inputs)
     watched, in_flight = CURRENT.get(), model.statistics.in_flight
     stages = watched.asking(model.name, model.version, inputs) if watched else None
     in_flight.calls += 1
@@ -158,6 +181,28 @@ async def ask(
     if watched is not None:
         watched.tokens += sum(reply.read for reply in replies)
     return replies
+
+
+def check_repeated(inputs: Sequence[Input]) -> None:
+    """Refuse a text that is to be read again and again, as a long query is with each document.
+
+    Raises:
+        InvalidInput: that would be too much beside what the request has brought.
+    """
+    characters = sum(len(one.text) for one in inputs)
+    if characters <= MOST_REPEATED:
+        return
+    repeated = characters - sum(map(len, {id(one.text): one.text for one in inputs}.values()))
+    if repeated > MOST_REPEATED:
+        field = field_of(inputs[0])
+        raise InvalidInput(
+            f"{inputs[0].field} is read with each of {len(inputs)} {field}, {repeated} characters "
+            f"in all, and a request may have {MOST_REPEATED} of texts that are there already: "
+            f"shorten it, or send fewer {field}",
+            field=field,
+            reason="too_many",
+            limit=MOST_REPEATED,
+        )
 
 
 def _seconds_left(model: Model, caller: CallContext) -> float | None:
@@ -186,18 +231,15 @@ async def _ask(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it
     readings = await model.read(
         inputs, fit, caller.deadline, prompt=query.prompt, offsets=query.offsets
     )
-    if query.check is not None:
-        readings = [
-            (isinstance(reading, Reading) and query.check(reading, one.field)) or reading
-            for reading, one in zip(readings, inputs, strict=True)
-        ]
+    readings = await _checked(readings, inputs, caller, query)
     tokenize_ns = time.perf_counter_ns() - begin
     sequences = [w.sequence for r in readings if isinstance(r, Reading) for w in r.windows]
     completions: Sequence[Completion] = ()
     if sequences:
-        completions = await model.compute(
-            sequences, caller.deadline, caller.priority, query.outputs, stages
-        )
+        with _charged(sequences):
+            completions = await model.compute(
+                sequences, caller.deadline, caller.priority, query.outputs, stages
+            )
     total_ns = time.perf_counter_ns() - begin
     statistics = model.statistics
     statistics.tokenize.observe(tokenize_ns / 1e9)
@@ -209,6 +251,51 @@ async def _ask(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it
     if stages is not None:
         stages.end(tokenize_ns, total_ns)
     return replies
+
+
+@contextmanager
+def _charged(sequences: Sequence[TokenSequence]) -> Iterator[None]:
+    """Charge the key of the call with what is read for it, unless it is refused."""
+    allowance = ALLOWANCE.get()
+    if allowance is None:
+        yield
+        return
+    tokens = sum(map(len, sequences))
+    allowance.charge(tokens)
+    try:
+        yield
+    except RequestError:
+        allowance.charge(-tokens)
+        raise
+
+
+async def _checked(
+    readings: Sequence[Reading | InvalidInput],
+    inputs: Sequence[Input],
+    caller: CallContext,
+    query: TaskQuery[T],
+) -> list[Reading | InvalidInput]:
+    """The readings; those that cannot be asked about, or answered in a message, refused.
+
+    Raises:
+        InvalidInput: the answers are too large together.
+    """
+    turns, budget = Turns(_INPUTS_A_TURN), answer_budget(caller.answer_bytes)
+    found: list[Reading | InvalidInput] = []
+    longest = 0
+    if query.padded:
+        sizes = (query.answer_bytes(one) for one in readings if isinstance(one, Reading))
+        longest = max((size for size in sizes if size <= caller.answer_bytes), default=0)
+    for reading, one in zip(readings, inputs, strict=True):
+        refused = None
+        if isinstance(reading, Reading):
+            refused = query.check and query.check(reading, one)
+            size = query.answer_bytes(reading)
+            refused = refused or budget.spend(max(size, longest), one)
+        found.append(refused or reading)
+        if turns.over():
+            await asyncio.sleep(0)
+    return found
 
 
 def _work(

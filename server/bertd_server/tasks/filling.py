@@ -20,8 +20,7 @@ CANDIDATES = 5
 # A call holds the logits of all its masks: so many values, 4 bytes each; for a vocabulary of
 # 30,000 some 2,000 masks.
 MOST_LOGITS = 64_000_000
-# Each candidate is given with its whole text: so many characters in a call.
-MOST_CHARACTERS = 16_000_000
+_CANDIDATE_BYTES = 24  # of a candidate in an answer, beside its whole text
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +75,14 @@ async def fill_masks(  # noqa: PLR0913 - options by keyword
     chosen = await target_ids(model.tokenizer, targets)
     count = top_k if chosen is None else min(top_k, len(chosen))
     mask_id = model.manifest.mask_token_id
-    budget = _Budget(model.manifest.vocab_size, count)
+    budget = _Budget(model.manifest.vocab_size, count, caller.answer_bytes)
 
-    def problem(reading: Reading, field: str) -> InvalidInput | None:
+    def problem(reading: Reading, one: Input) -> InvalidInput | None:
         masks = int((reading.windows[0].sequence.input_ids == mask_id).sum())
-        return budget.refusal(reading, masks, field) if masks else lacking(reading, field)
+        return budget.refusal(reading, masks, one.field) if masks else lacking(reading, one.field)
 
     def lacking(reading: Reading, field: str) -> InvalidInput:
-        cut = mask_id in reading.encoding.ids
+        cut = reading.read < reading.tokens and model.mask_token in reading.source
         return InvalidInput(
             f"{field} has its mask in the part that was cut: shorten the text"
             if cut
@@ -96,7 +95,7 @@ async def fill_masks(  # noqa: PLR0913 - options by keyword
         window = reading.windows[0]
         places = window.places[window.sequence.input_ids == mask_id]
         ids, scores = heads.top_tokens(outputs[0][bundle.LOGITS], count, chosen)
-        offsets = reading.encoding.offsets
+        offsets = reading.encoding.offsets.tolist()
         return [
             Mask(
                 *_trimmed(reading.source, *offsets[place]),
@@ -119,29 +118,32 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 class _Budget:
-    """What the masks of a call may cost."""
+    """What the masks of a call may cost: logits, and bytes of the answer."""
 
-    def __init__(self, vocabulary: int, top_k: int) -> None:
+    def __init__(self, vocabulary: int, top_k: int, answer_bytes: float) -> None:
         self._vocabulary = vocabulary
         self._top_k = top_k
+        self._answer_bytes = answer_bytes
         self._logits = 0
-        self._characters = 0
+        self._written = 0
 
     def refusal(self, reading: Reading, masks: int, field: str) -> InvalidInput | None:
         """Why so many masks of a text cannot be filled too; None, and they count, if they can."""
         logits = self._logits + masks * self._vocabulary
-        characters = self._characters + masks * self._top_k * len(reading.source)
+        each = _CANDIDATE_BYTES + len(reading.source.encode())
+        written = self._written + masks * self._top_k * each
         if logits > MOST_LOGITS:
             limit = MOST_LOGITS // self._vocabulary
             why = f"a call may have {limit} masks: send fewer texts a call, or fewer masks"
-        elif characters > MOST_CHARACTERS:
-            limit = MOST_CHARACTERS
+        elif written > self._answer_bytes:
+            limit = int(self._answer_bytes)
             why = (
-                f"the whole text comes with each candidate, and a call gives at most {limit} "
-                "characters of them: make top_k smaller, or send fewer texts a call"
+                f"the whole text comes with each candidate, {written} bytes with those before, and "
+                f"an answer has at most {limit}: make top_k smaller, send fewer texts a call, or "
+                "have the server started with a larger --max-message-bytes"
             )
         else:
-            self._logits, self._characters = logits, characters
+            self._logits, self._written = logits, written
             return None
         return InvalidInput(
             f"{field} has {masks} masks, which are too many for this call: {why}",

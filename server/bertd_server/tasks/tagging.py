@@ -29,9 +29,12 @@ from bertd_server.engine.engine import GraphOutputs
 from bertd_server.models.model import Model
 from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
 from bertd_server.tasks.windows import owners
+from bertd_server.tokenization.details import NONE
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 Aggregation = Literal["none", "simple", "first", "average", "max"]
+
+_ENTITY_BYTES = 36  # of a token with its label, score and offsets
 
 _METASPACE = "▁"
 _JOINERS = "\u200c\u200d"  # zero width, inside words and emoji
@@ -136,7 +139,14 @@ async def tag(  # noqa: PLR0913 - the choices of one call
         pieces = _pieces(model.tokenizer, reading, places.tolist(), heads.softmax(logits[rows]))
         return _entities(model.tokenizer, pieces, labels, aggregation, outside=include_outside)
 
-    query = TaskQuery((bundle.LOGITS,), conclude, offsets=True)
+    # Where each token is given, so many are known; else there are fewer.
+    each = _ENTITY_BYTES if include_outside and aggregation == "none" else 0
+    query = TaskQuery(
+        (bundle.LOGITS,),
+        conclude,
+        offsets=True,
+        answer_bytes=lambda reading: each * reading.read,
+    )
     return await ask(model, texts, fit, caller, query)
 
 
@@ -146,10 +156,10 @@ def _pieces(
     """The tokens that the text itself has."""
     encoding = reading.encoding
     text = reading.source
-    special, offsets, ids = encoding.special_tokens_mask, encoding.offsets, encoding.ids
-    words = encoding.word_ids
+    special, offsets = encoding.special.tolist(), encoding.offsets.tolist()
+    ids, words = encoding.ids.tolist(), encoding.words.tolist()
     unknown = _unknown(tokenizer)
-    word: int | None = None  # that the last token belongs to
+    word = NONE  # that the last token belongs to
     written, last = False, 0  # whether it has a character yet, and after its last one
     torn = False  # whether a mark on a letter was taken for a word
     for row, place in enumerate(places):

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from bertd.bundle.arrays import Int64Array
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
-from bertd_server.tokenization.pretokenized import Pretokenized
+from bertd_server.tokenization.details import Details
+
+_SECOND = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +44,22 @@ class Token:
     second: bool = False
 
 
-def tokens_of(
-    encoding: Encoding | Pretokenized, *, shift: int = 0, vocabulary: Tokenizer | None = None
-) -> list[Token]:
-    """The tokens of an encoding with offsets.
+def tokens_of(details: Details, vocabulary: Tokenizer, *, shift: int = 0) -> list[Token]:
+    """Tokens, as the vocabulary writes them.
 
     Args:
-        encoding: of a text or a pair.
+        details: of a text or a pair.
+        vocabulary: writes each token.
         shift: code points of a prompt before the text; its tokens have no place in the text.
-        vocabulary: writes each token; without it, an unknown one may be as the text has it.
     """
-    written = (
-        encoding.tokens
-        if vocabulary is None
-        else [vocabulary.id_to_token(id_) or "" for id_ in encoding.ids]
-    )
+    write = vocabulary.id_to_token
     return [
-        Token(id_, token, max(0, start - shift), max(0, end - shift), bool(special), which == 1)
-        for id_, token, (start, end), special, which in zip(
-            encoding.ids,
-            written,
-            encoding.offsets,
-            encoding.special_tokens_mask,
-            encoding.sequence_ids,
+        Token(id_, write(id_) or "", start, end, special, which == _SECOND)
+        for id_, (start, end), special, which in zip(
+            details.ids.tolist(),
+            np.maximum(details.offsets - shift, 0).tolist(),
+            details.special.tolist(),
+            details.texts.tolist(),
             strict=True,
         )
     ]

@@ -12,6 +12,7 @@ from bertd.bundle import tags
 from bertd_export.checkpoint.labels import label_scheme
 from bertd_server.tasks import tagging
 from bertd_server.tasks.tagging import Aggregation, Entity
+from bertd_server.tokenization.details import details_of
 from bertd_server.tokenization.reader import Reading
 from helpers.tiny import kind_of_tokenizer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
@@ -35,7 +36,7 @@ def entities(
     known = tagging._Labels(labels, [tags.read(one, label_scheme(labels)) for one in labels])
     pieces = tagging._pieces(
         tokenizer,
-        Reading((), len(encoding), encoding, text),
+        Reading((), len(encoding), details_of(encoding), text),
         range(len(encoding)),
         np.array(scores, np.float32),
     )

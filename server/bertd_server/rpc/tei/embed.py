@@ -82,7 +82,7 @@ class EmbedService(TeiService, tei_pb2_grpc.EmbedServicer):
             model,
             [_text(request)],
             requests.fit(request),
-            requests.caller(context),
+            requests.caller(context, self._limits.max_message_bytes),
             prompt_name=_prompt(request),
         )
         vector = tally.add(reply, len(request.inputs))
@@ -103,7 +103,7 @@ class EmbedService(TeiService, tei_pb2_grpc.EmbedServicer):
             model,
             [_text(request)],
             requests.fit(request),
-            requests.caller(context),
+            requests.caller(context, self._limits.max_message_bytes),
             prompt_name=_prompt(request),
         )
         found = tally.add(reply, len(request.inputs))
@@ -125,7 +125,7 @@ class EmbedService(TeiService, tei_pb2_grpc.EmbedServicer):
             model,
             [_text(request)],
             requests.fit(request),
-            requests.caller(context),
+            requests.caller(context, self._limits.max_message_bytes),
             prompt_name=_prompt(request),
         )
         found = tally.add(reply, len(request.inputs))

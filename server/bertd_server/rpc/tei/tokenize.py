@@ -15,6 +15,7 @@ from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
 from bertd_server.rpc.tei import requests
 from bertd_server.rpc.tei.service import TeiService, answered, holding, streamed
+from bertd_server.tokenization.budget import answer_budget
 from bertd_server.tokenization.reader import Input
 from bertd_server.tokenization.tokens import Places, Token, tokens_of
 
@@ -66,13 +67,15 @@ class TokenizeService(TeiService, tei_pb2_grpc.TokenizeServicer):
         prompt = model.prompt(request.prompt_name if request.HasField("prompt_name") else None)
         text = prompt + request.inputs
         (encoding,) = await model.encode(
-            [Input(text, field="inputs")], special=request.add_special_tokens
+            [Input(text, field="inputs")],
+            special=request.add_special_tokens,
+            answer_bytes=self._limits.max_message_bytes,
         )
         if isinstance(encoding, InvalidInput):
             raise encoding
         places = Places(text)
         return pb.EncodeResponse(
-            tokens=[_token(token, text, places) for token in tokens_of(encoding)]
+            tokens=[_token(token, text, places) for token in tokens_of(encoding, model.tokenizer)]
         )
 
     @holding
@@ -82,18 +85,20 @@ class TokenizeService(TeiService, tei_pb2_grpc.TokenizeServicer):
         request: pb.DecodeRequest,
         context: Context[Any, Any],  # noqa: ARG002 - as the rest
     ) -> pb.DecodeResponse:
-        ids = list(request.ids)
-        if not 1 <= len(ids) <= MOST_IDS:
+        if not 1 <= len(request.ids) <= MOST_IDS:
             raise InvalidInput(
-                f"ids has {len(ids)} entries: send 1 to {MOST_IDS:,} token ids", field="ids"
+                f"ids has {len(request.ids)} entries: send 1 to {MOST_IDS:,} token ids", field="ids"
             )
-        size = model.manifest.vocab_size
-        for place, id_ in enumerate(ids):
-            if id_ >= size:
-                raise InvalidInput(
-                    f"ids[{place}] is {id_}: the vocabulary has ids below {size}",
-                    field=f"ids[{place}]",
-                )
+        ids, size = list(request.ids), model.manifest.vocab_size
+        if (largest := max(ids)) >= size:
+            field = f"ids[{ids.index(largest)}]"
+            raise InvalidInput(
+                f"{field} is {largest}: the vocabulary has ids below {size}", field=field
+            )
+        budget = answer_budget(self._limits.max_message_bytes)
+        refused = budget.spend(model.written_bytes(ids), Input("", field="ids"))
+        if refused is not None:
+            raise refused
         decode = partial(
             model.tokenizer.decode, ids, skip_special_tokens=request.skip_special_tokens
         )

@@ -14,6 +14,7 @@ from bertd_server.errors import RequestError
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.models.model import Model
 from bertd_server.rpc.checks import check_count
+from bertd_server.rpc.limits import CallLimits
 from bertd_server.rpc.status import abort
 from bertd_server.rpc.streams import closed_after_use, in_order
 from bertd_server.rpc.v1 import requests, responses
@@ -27,7 +28,6 @@ from bertd_server.tasks import (
     tagging,
 )
 from bertd_server.tasks.ask import Reply
-from bertd_server.tokenization.reader import texts_of
 
 
 class _Asks(Protocol):
@@ -42,16 +42,17 @@ Replies = Sequence[Reply[Any]]
 class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     """Answers texts."""
 
-    def __init__(self, models: Catalogue, *, max_texts: int, closing: asyncio.Event) -> None:
+    def __init__(self, models: Catalogue, limits: CallLimits, *, closing: asyncio.Event) -> None:
         """Serve models.
 
         Args:
             models: looked up anew for each call.
-            max_texts: inputs that a call may have.
+            limits: of calls.
             closing: once it is set, streams end with what they have sent.
         """
         self._models = models
-        self._max_texts = max_texts
+        self._max_texts = limits.max_texts
+        self._answer_bytes = limits.max_message_bytes
         self._closing = closing
 
     async def Embed(  # noqa: N802 - the RPC's name
@@ -209,9 +210,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         form = requests.vector_format(request)
         replies = await embedding.embed(
             model,
-            texts_of(request.texts),
+            await requests.texts(request.texts),
             requests.fit(request, windows=True),
-            requests.caller(request, context),
+            requests.caller(request, context, self._answer_bytes),
             prompt_name=requests.optional(request, "prompt_name"),
             form=form,
         )
@@ -229,9 +230,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         check_count(len(request.texts), self._max_texts, "texts")
         replies = await sparse.embed_sparse(
             model,
-            texts_of(request.texts),
+            await requests.texts(request.texts),
             requests.fit(request, windows=False),
-            requests.caller(request, context),
+            requests.caller(request, context, self._answer_bytes),
             prompt_name=requests.optional(request, "prompt_name"),
             max_active_dims=requests.optional(request, "max_active_dims"),
         )
@@ -245,9 +246,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         check_count(len(request.texts), self._max_texts, "texts")
         replies = await embedding.embed_tokens(
             model,
-            texts_of(request.texts),
+            await requests.texts(request.texts),
             requests.fit(request, windows=True),
-            requests.caller(request, context),
+            requests.caller(request, context, self._answer_bytes),
             prompt_name=requests.optional(request, "prompt_name"),
         )
         results = await responses.made(responses.token_vectors, request.texts, replies)
@@ -260,9 +261,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         check_count(len(request.inputs), self._max_texts, "inputs")
         replies = await classification.classify(
             model,
-            requests.inputs(request.inputs),
+            await requests.inputs(request.inputs),
             requests.fit(request, windows=False),
-            requests.caller(request, context),
+            requests.caller(request, context, self._answer_bytes),
             top_k=request.top_k,
             score_function=requests.score_function(request, softmax=True),
         )
@@ -278,10 +279,10 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             check_count(pairs, self._max_texts, "texts", "pairs with the labels")
         replies = await classification.classify_zero_shot(
             model,
-            texts_of(request.texts),
+            await requests.texts(request.texts),
             request.labels,
             requests.fit(request, windows=False),
-            requests.caller(request, context),
+            requests.caller(request, context, self._answer_bytes),
             hypothesis_template=request.hypothesis_template or classification.HYPOTHESIS,
             multi_label=request.multi_label,
         )
@@ -294,9 +295,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         check_count(len(request.documents), self._max_texts, "documents")
         replies = await ranking.score_pairs(
             model,
-            requests.documents(request.query, request.documents),
+            await requests.documents(request.query, request.documents),
             requests.fit(request, windows=True),
-            requests.caller(request, context),
+            requests.caller(request, context, self._answer_bytes),
             score_function=requests.score_function(request, softmax=False),
             prompt_name=requests.optional(request, "prompt_name"),
         )
@@ -309,9 +310,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         check_count(len(request.texts), self._max_texts, "texts")
         replies = await tagging.tag(
             model,
-            texts_of(request.texts),
+            await requests.texts(request.texts),
             requests.fit(request, windows=True),
-            requests.caller(request, context),
+            requests.caller(request, context, self._answer_bytes),
             aggregation=requests.aggregation(request),
             include_outside=request.include_outside,
         )
@@ -324,9 +325,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         check_count(len(request.inputs), self._max_texts, "inputs")
         replies = await answering.answer(
             model,
-            requests.questions(request.inputs),
+            await requests.questions(request.inputs),
             requests.fit(request, windows=True, second_only=True),
-            requests.caller(request, context),
+            requests.caller(request, context, self._answer_bytes),
             top_k=request.top_k or 1,
             max_answer_tokens=request.max_answer_tokens or answering.ANSWER_TOKENS,
             allow_no_answer=request.allow_no_answer,
@@ -342,9 +343,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         check_count(len(request.texts), self._max_texts, "texts")
         replies = await filling.fill_masks(
             model,
-            texts_of(request.texts),
+            await requests.texts(request.texts),
             requests.fit(request, windows=False),
-            requests.caller(request, context),
+            requests.caller(request, context, self._answer_bytes),
             top_k=request.top_k or filling.CANDIDATES,
             targets=request.targets,
         )
@@ -358,9 +359,13 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         context: Context[Any, Any],  # noqa: ARG002 - as the rest
     ) -> tuple[pb.TokenizeResponse, Replies]:
         check_count(len(request.inputs), self._max_texts, "inputs")
-        inputs = requests.inputs(request.inputs)
+        inputs = await requests.inputs(request.inputs)
         requests.check_characters(inputs, "inputs")
-        encodings = await model.encode(inputs, special=not request.without_special_tokens)
+        encodings = await model.encode(
+            inputs,
+            special=not request.without_special_tokens,
+            answer_bytes=self._answer_bytes,
+        )
         results = await responses.tokenized(model.tokenizer, inputs, encodings)
         response = pb.TokenizeResponse(**responses.named(model), results=results)
         return response, list(map(Reply, encodings))
@@ -372,7 +377,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         context: Context[Any, Any],  # noqa: ARG002 - as the rest
     ) -> tuple[pb.DetokenizeResponse, Replies]:
         check_count(len(request.sequences), self._max_texts, "sequences")
-        ids = requests.token_ids(request.sequences, model.manifest.vocab_size)
+        ids = await requests.token_ids(request.sequences, model, self._answer_bytes)
         texts = await responses.decoded(
             model.tokenizer, ids, skip_special_tokens=not request.with_special_tokens
         )
@@ -388,7 +393,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         context: Context[Any, Any],  # noqa: ARG002 - as the rest
     ) -> tuple[pb.CountTokensResponse, Replies]:
         check_count(len(request.inputs), self._max_texts, "inputs")
-        counts = await model.count(requests.inputs(request.inputs))
+        counts = await model.count(await requests.inputs(request.inputs))
         response = pb.CountTokensResponse(
             **responses.named(model),
             counts=[one if isinstance(one, int) else 0 for one in counts],

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from bertd.v1 import inference_pb2
 from google.rpc import status_pb2
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 from bertd_server.errors import RequestError
 from bertd_server.models.model import Model
@@ -22,6 +22,7 @@ from bertd_server.tasks.filling import Mask, fill
 from bertd_server.tasks.sparse import SparseVector
 from bertd_server.tasks.tagging import Entity
 from bertd_server.tasks.vectors import Vector
+from bertd_server.tokenization.details import Details
 from bertd_server.tokenization.reader import Input
 from bertd_server.tokenization.tokens import Offsets, Places, Token, tokens_of
 
@@ -205,14 +206,14 @@ def masks(text: str, reply: Reply[list[Mask]]) -> inference_pb2.FillMaskResult:
 
 
 async def tokenized(
-    vocabulary: Tokenizer, inputs: Sequence[Input], encodings: Sequence[Encoding | RequestError]
+    vocabulary: Tokenizer, inputs: Sequence[Input], encodings: Sequence[Details | RequestError]
 ) -> list[inference_pb2.TokenizeResult]:
     """The tokens of texts and pairs."""
 
-    def describe(one: Input, encoding: Encoding | RequestError) -> inference_pb2.TokenizeResult:
+    def describe(one: Input, encoding: Details | RequestError) -> inference_pb2.TokenizeResult:
         if isinstance(encoding, RequestError):
             return inference_pb2.TokenizeResult(error=error(encoding))
-        found = tokens_of(encoding, vocabulary=vocabulary)
+        found = tokens_of(encoding, vocabulary)
         return inference_pb2.TokenizeResult(tokens=tokens(found, one.text, one.pair or ""))
 
     return await offloaded(

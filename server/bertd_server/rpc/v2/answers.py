@@ -43,6 +43,8 @@ from bertd_server.tasks.ask import CallContext, Reply
 
 T = TypeVar("T")
 
+_ID_BYTES = 8  # of a token's id, and of its mask
+
 
 class InputsFailed(RequestError):
     """Inputs have no answer; `errors` says why, the first one's code is that of the call."""
@@ -79,7 +81,12 @@ async def _embed(asked: Asked) -> OutputTensors:
     model, inputs, caller = asked.model, asked.given.inputs, asked.caller
     of_tokens = asked.wanted & {"token_embeddings", "token_ids", MASK}
     if of_tokens:
-        replies = await embedding.embed_tokens(model, inputs, fit, caller, prompt_name=name)
+        width = _ID_BYTES * len(of_tokens - {"token_embeddings"})
+        if "token_embeddings" in of_tokens:
+            width += 4 * model.manifest.hidden_size
+        replies = await embedding.embed_tokens(
+            model, inputs, fit, caller, prompt_name=name, padded=width
+        )
         tokens = _values(asked, replies)
         outputs |= await offloaded(lambda: columns.padded(tokens), parts=sum(map(_length, tokens)))
         outputs |= columns.counts(replies)

@@ -15,6 +15,7 @@ from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.models.model import Model
 from bertd_server.models.repository import Repository
+from bertd_server.rpc.limits import CallLimits
 from bertd_server.rpc.status import abort
 from bertd_server.rpc.streams import closed_after_use, in_order
 from bertd_server.rpc.v2 import answers, describe, parameters, tensors
@@ -38,8 +39,7 @@ class OpenInferenceService(RepositoryCalls):
         repository: Repository,
         management: Management,
         *,
-        max_texts: int,
-        caches: bool,
+        limits: CallLimits,
         serving: Callable[[], bool],
         closing: asyncio.Event,
     ) -> None:
@@ -49,15 +49,15 @@ class OpenInferenceService(RepositoryCalls):
             models: looked up anew for each call.
             repository: what can change them.
             management: whether calls here may.
-            max_texts: inputs that a call may have.
-            caches: whether results are kept.
+            limits: of calls.
             serving: tells whether calls can be answered now.
             closing: once it is set, streams end with what they have sent.
         """
         super().__init__(repository, management, serving)
         self._models = models
-        self._max_texts = max_texts
-        self._caches = caches
+        self._max_texts = limits.max_texts
+        self._caches = limits.caches
+        self._answer_bytes = limits.max_message_bytes
         self._closing = closing
 
     async def ServerLive(  # noqa: N802 - the RPC's name
@@ -179,11 +179,11 @@ class OpenInferenceService(RepositoryCalls):
         surface = surface_of(model.manifest)
         wanted = _wanted(request, surface)
         options = parameters.options(request.parameters, surface.parameters, stream=stream)
-        caller = parameters.caller(options, context.time_remaining())
+        caller = parameters.caller(options, context.time_remaining(), self._answer_bytes)
         found = tensors.read(request, surface.takes, self._max_texts)
         asked = answers.Asked(
             model,
-            inputs_of(model, found, options, self._max_texts),
+            await inputs_of(model, found, options, self._max_texts),
             options,
             caller,
             frozenset(wanted),
