@@ -48,6 +48,7 @@ async def test_until_it_has_its_model_a_server_says_so(tiny_bundle: Path) -> Non
             return error.code
 
     def seen() -> tuple[Any, ...]:
+        channel: Any  # its stubs cannot say what bytes are
         with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_retries", 0)]) as channel:
             health = channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=PATIENCE)
         return health, asked("/healthz"), asked("/readyz")
