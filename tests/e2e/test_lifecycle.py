@@ -138,7 +138,7 @@ async def test_every_reloadable_setting_takes_effect(tiny_bundle: Path) -> None:
     assert outcome.needs_restart == outcome.reloaded == []
     limits = server.model.limits
     assert (limits.max_queue_tokens, limits.max_queue_seconds) == (7, 7.0)
-    assert server.model._texts._options.max_queue_characters == 7
+    assert server.model._texts.options.max_queue_characters == 7
     assert await server.drain() is Exit.FINISHED
 
 
