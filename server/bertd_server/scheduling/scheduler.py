@@ -124,13 +124,14 @@ class Scheduler:
         self._loop = asyncio.get_running_loop()
         self._draining = False
 
-    async def submit(
+    async def submit(  # noqa: PLR0913, PLR0917 - what a call is
         self,
         sequences: Sequence[TokenSequence],
         deadline: float = math.inf,
         priority: int = INTERACTIVE,
         outputs: Sequence[str] = (),
         stages: Stages | None = None,
+        hear: Callable[[int, Completion], None] | None = None,
     ) -> list[Completion]:
         """Answer sequences, each with its own outcome, in order.
 
@@ -143,6 +144,8 @@ class Scheduler:
             outputs: of the graph. Either all calls name some, or none does: then the engine
                 computes what it computes unless told otherwise.
             stages: told of each text that was computed.
+            hear: told of each outcome as it comes, by the sequence's index; nothing is then kept
+                here, and nothing of use returned. It must not raise.
 
         Raises:
             Draining: the scheduler takes no new work.
@@ -156,7 +159,7 @@ class Scheduler:
             raise Draining("the server is shutting down: send the request to another one")
         count = len(sequences)
         call = Submission(
-            deadline, priority, now, [None] * count, count, self._loop.create_future(), stages
+            deadline, priority, now, [None] * count, count, self._loop.create_future(), stages, hear
         )
         wanted: list[tuple[int, InFlightRequest]] = []
         names = tuple(outputs)

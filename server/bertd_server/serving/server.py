@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 import grpc
@@ -206,7 +207,7 @@ class Server:
         if self._keeper is not None:
             self._keeper.stop_looking()
         models = self.models()
-        cancelled = sum(model.statistics.cancelled for model in models)
+        cancelled = _cut_short(models)
         limit = settings.drain_seconds
         end = loop.time() + limit
         self._health.drain()
@@ -222,7 +223,7 @@ class Server:
         finished = all(ended)
         self._loader.close(wait=finished)
         await self.observability.stop()
-        cut = sum(model.statistics.cancelled for model in models) - cancelled
+        cut = _cut_short(models) - cancelled
         if late and cut:
             log.warning(
                 "calls were cancelled",
@@ -238,6 +239,11 @@ class Server:
         """Put reloaded limits into effect."""
         self._loader.settings = settings
         self._loader.relimit(self.catalogue.models())
+
+
+def _cut_short(models: Iterable[Model]) -> int:
+    """Texts, and what was to be made of answers, whose calls went away."""
+    return sum(model.statistics.cancelled + model.statistics.dropped for model in models)
 
 
 def listening(address: str, port: int) -> str:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from bertd import bundle
-from bertd.bundle.arrays import Float32Array, Int64Array
+from bertd.bundle.arrays import Float32Array
 
 from bertd_server.engine.engine import GraphOutputs
 from bertd_server.models.model import Model
+from bertd_server.scheduling.executor import Steps
 from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
 from bertd_server.tasks.vectors import (
     AS_COMPUTED,
@@ -19,9 +20,10 @@ from bertd_server.tasks.vectors import (
     VectorFormatter,
     of_length_one,
 )
-from bertd_server.tasks.windows import owners
+from bertd_server.tasks.windows import merged, news
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
-from bertd_server.tokenization.tokens import Token, tokens_of
+from bertd_server.tokenization.token_list import TokenList
+from bertd_server.tokenization.tokens import Token
 
 _TASK = "feature-extraction"
 
@@ -31,7 +33,7 @@ class TokenVectors:
     """Float32 `[tokens, dimensions]`, and the tokens, special ones included."""
 
     vectors: Float32Array
-    tokens: list[Token]
+    tokens: Sequence[Token]
 
 
 async def embed(  # noqa: PLR0913 - options by keyword
@@ -63,11 +65,12 @@ async def embed(  # noqa: PLR0913 - options by keyword
     normalized = model.manifest.normalized
     formatter = VectorFormatter.of(form, model.manifest.dimensions, normalize=normalized)
 
-    def conclude(reading: Reading, outputs: Sequence[GraphOutputs]) -> Vector:
+    def conclude(reading: Reading, outputs: list[GraphOutputs]) -> Steps[Vector]:
         if len(outputs) == 1:
             return formatter(outputs[0][bundle.SENTENCE_EMBEDDING][0])
         vectors = np.concatenate([each[bundle.SENTENCE_EMBEDDING] for each in outputs])
-        mean: Float32Array = np.average(vectors, axis=0, weights=_news(reading)).astype(np.float32)
+        weights = yield from news(reading)
+        mean: Float32Array = np.average(vectors, axis=0, weights=weights).astype(np.float32)
         return formatter(of_length_one(mean) if normalized else mean)
 
     query = TaskQuery((bundle.SENTENCE_EMBEDDING,), conclude, prompt=model.prompt(prompt_name))
@@ -99,22 +102,13 @@ async def embed_tokens(
     require(model, "EmbedTokens", _TASK)
     prompt = model.prompt(prompt_name)
 
-    def conclude(reading: Reading, outputs: Sequence[GraphOutputs]) -> TokenVectors:
-        vectors = np.concatenate([each[bundle.TOKEN_EMBEDDINGS] for each in outputs])
-        places, rows = owners(reading)
-        tokens = tokens_of(reading.encoding, shift=len(prompt), vocabulary=model.tokenizer)
-        return TokenVectors(vectors[rows], [tokens[place] for place in places.tolist()])
+    def conclude(reading: Reading, outputs: list[GraphOutputs]) -> Steps[TokenVectors]:
+        places, vectors = yield from merged(reading, outputs, bundle.TOKEN_EMBEDDINGS)
+        yield
+        tokens = TokenList.of(
+            reading.encoding, model.tokenizer, shift=len(prompt), places=places
+        )
+        return TokenVectors(vectors, tokens)
 
     query = TaskQuery((bundle.TOKEN_EMBEDDINGS,), conclude, offsets=True, prompt=prompt)
     return await ask(model, texts, fit, caller, query)
-
-
-def _news(reading: Reading) -> Int64Array:
-    """How many tokens each window reads that no earlier one has read."""
-    seen: set[int] = set()
-    counts = []
-    for window in reading.windows:
-        places = set(window.places.tolist())
-        counts.append(len(places - seen))
-        seen |= places
-    return np.array(counts, np.int64)
