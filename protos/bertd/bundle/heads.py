@@ -61,7 +61,7 @@ def largest(values: Float32Array, count: int) -> Int64Array:
     if count < len(values):
         least = np.partition(values, -count)[-count]
         above = np.flatnonzero(values > least)
-        chosen = np.r_[above, np.flatnonzero(values == least)[: count - len(above)]]
+        chosen: Int64Array = np.r_[above, np.flatnonzero(values == least)[: count - len(above)]]
         if len(chosen) == count:  # fewer only where there are values that are no numbers
             return chosen[np.argsort(-values[chosen], kind="stable")]
     return np.argsort(-values, kind="stable")[:count]

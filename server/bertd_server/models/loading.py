@@ -15,8 +15,8 @@ from bertd_server.models import startup
 from bertd_server.models.layout import ModelSettings
 from bertd_server.models.model import Model
 from bertd_server.models.startup import Loaded, ModelOptions, Start, StartOptions
-from bertd_server.scheduling.lanes import unheard
 from bertd_server.scheduling.executor import SlicedExecutor
+from bertd_server.scheduling.lanes import unheard
 from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.scheduler import SchedulerOptions
 from bertd_server.security.paths import version_of

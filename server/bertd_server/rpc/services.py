@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.models.repository import Repository, SingleBundle
 from bertd_server.rpc import tei, v2
+from bertd_server.rpc.encoding import EncodingServer
 from bertd_server.rpc.health import HealthService
 from bertd_server.rpc.interceptors.decoding import DecodingInterceptor, request_classes
 from bertd_server.rpc.limits import CallLimits
@@ -71,9 +72,10 @@ class Services:
 
     def add_to(self, server: grpc.aio.Server, management: Management) -> None:
         """Serve bertd.v1, tei.v1 and the Open Inference Protocol."""
-        limits = self.limits
+        limits, encoding = self.limits, cast("grpc.aio.Server", EncodingServer(server))
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(
-            InferenceService(self.models, max_texts=limits.max_texts, closing=self.closing), server
+            InferenceService(self.models, max_texts=limits.max_texts, closing=self.closing),
+            encoding,
         )
         models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self.models), server)
         tei.add_services(self.models, limits, server, self.closing)

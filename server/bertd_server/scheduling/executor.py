@@ -30,8 +30,10 @@ from bertd_server.errors import DeadlineMissed, Draining
 from bertd_server.scheduling.statistics import Statistics
 
 T = TypeVar("T")
-Steps = Generator[None, None, T]
-"""Work that yields after each part of it that takes about a ms, and returns its value."""
+Steps = Generator[Any, None, T]
+"""Work that yields after each part of it that takes some tenths of a ms, and returns its value.
+Before a part that takes longer, and cannot be divided, it yields :data:`LONG`."""
+LONG = "long"
 
 SLICE_SECONDS = 0.002
 # Most jobs are done sooner than a thread would begin them.
@@ -196,7 +198,8 @@ class JobQueue:
         begin = time.perf_counter()
         try:
             while time.perf_counter() - begin < self._executor.inline_seconds:
-                next(steps)
+                if next(steps) is LONG:
+                    break
         except StopIteration as ended:
             value: T = ended.value
             return value
@@ -211,8 +214,8 @@ class JobQueue:
 
 def at_once(value: T) -> Steps[T]:
     """Steps of which none is left, for work that is too small to be divided."""
+    yield from ()
     return value
-    yield
 
 
 def _slice(steps: Steps[Any], seconds: float) -> _SliceResult:

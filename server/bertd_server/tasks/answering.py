@@ -110,6 +110,7 @@ def merge(
     """The best spans of all windows of one context."""
     places, points = _context(reading)
     windows = []
+    yield
     for window, each in zip(reading.windows, outputs, strict=True):
         # Its tokens are in their order: where they would stand in the context, and whether they do.
         found = np.searchsorted(places, window.places)
@@ -117,12 +118,10 @@ def merge(
         if len(read):
             starts, ends = each[bundle.START_LOGITS][read], each[bundle.END_LOGITS][read]
             windows.append(WindowLogits(found[read], starts, ends))
-    yield
+        yield
     best = yield from best_stretches(windows, points, count=count, max_tokens=max_tokens)
     if allow_no_answer:
-        absence = min(
-            each[bundle.START_LOGITS][0] + each[bundle.END_LOGITS][0] for each in outputs
-        )
+        absence = min(each[bundle.START_LOGITS][0] + each[bundle.END_LOGITS][0] for each in outputs)
         none = np.array([-1], np.int64)
         best.add(none, none, np.array([absence], np.float32))
     stretches = zip(best.first.tolist(), best.last.tolist(), best.probabilities(), strict=True)
@@ -133,7 +132,7 @@ def merge(
 
 
 def _context(reading: Reading) -> tuple[Int64Array, Int64Array]:
-    """The context's tokens: their places in the whole input, and their code points `[tokens, 2]`."""
+    """The context's tokens: their places in the whole input, and code points `[tokens, 2]`."""
     encoding = reading.encoding
     places = np.flatnonzero([which == 1 for which in encoding.sequence_ids])
     return places, np.array(encoding.offsets, np.int64)[places]

@@ -17,11 +17,12 @@ from bertd_server.errors import DeadlineMissed, InvalidInput, RequestError, Wron
 from bertd_server.models.model import Model
 from bertd_server.scheduling.scheduler import INTERACTIVE
 from bertd_server.system.call_metrics import CURRENT, Stages
-from bertd_server.tasks.concluding import ConcludedInput, Conclude, Conclusions
+from bertd_server.tasks.concluding import Conclude, ConcludedInput, Conclusions
 from bertd_server.tokenization.reader import Fit, Input, Reading
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
 
 @dataclass(frozen=True, slots=True)
 class CallContext:

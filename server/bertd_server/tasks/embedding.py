@@ -23,7 +23,6 @@ from bertd_server.tasks.vectors import (
 from bertd_server.tasks.windows import merged, news
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 from bertd_server.tokenization.token_list import TokenList
-from bertd_server.tokenization.tokens import Token
 
 _TASK = "feature-extraction"
 
@@ -33,7 +32,7 @@ class TokenVectors:
     """Float32 `[tokens, dimensions]`, and the tokens, special ones included."""
 
     vectors: Float32Array
-    tokens: Sequence[Token]
+    tokens: TokenList
 
 
 async def embed(  # noqa: PLR0913 - options by keyword
@@ -105,9 +104,7 @@ async def embed_tokens(
     def conclude(reading: Reading, outputs: list[GraphOutputs]) -> Steps[TokenVectors]:
         places, vectors = yield from merged(reading, outputs, bundle.TOKEN_EMBEDDINGS)
         yield
-        tokens = TokenList.of(
-            reading.encoding, model.tokenizer, shift=len(prompt), places=places
-        )
+        tokens = TokenList.of(reading.encoding, model.tokenizer, shift=len(prompt), places=places)
         return TokenVectors(vectors, tokens)
 
     query = TaskQuery((bundle.TOKEN_EMBEDDINGS,), conclude, offsets=True, prompt=prompt)

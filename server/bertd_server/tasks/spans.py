@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from bertd.bundle import heads
@@ -113,7 +114,7 @@ def _blocks(starts: Int64Array, size: int) -> Sequence[tuple[int, int]]:
     allowed = np.r_[0, 1 + np.flatnonzero(np.diff(starts)), len(starts)]
     bounds = allowed[np.searchsorted(allowed, np.arange(0, len(starts), size))]
     bounds = np.unique(np.r_[bounds, len(starts)]).tolist()
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+    return list(pairwise(bounds))
 
 
 def _score(band: Float32Array, begin: int, window: WindowLogits) -> None:

@@ -141,9 +141,7 @@ async def tag(  # noqa: PLR0913 - the choices of one call
         places, logits = yield from merged(reading, outputs, bundle.LOGITS)
         pieces = _pieces(model.tokenizer, reading, places, logits)
         found: list[Entity] = []
-        for one in _entities(
-            model.tokenizer, pieces, labels, aggregation, outside=include_outside
-        ):
+        for one in _entities(model.tokenizer, pieces, labels, aggregation, outside=include_outside):
             if one is None:
                 yield
             else:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 from bertd.tei.v1 import tei_pb2 as pb
 from bertd.tei.v1 import tei_pb2_grpc
 from grpc.aio import ServicerContext as Context
+from tokenizers import Encoding, Tokenizer
 
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
+from bertd_server.rpc.encoding import LONG_IDS, PARTS
 from bertd_server.rpc.tei import requests
 from bertd_server.rpc.tei.service import TeiService, answered, holding, streamed
+from bertd_server.scheduling.executor import LONG, Steps
 from bertd_server.tokenization.reader import Input
 from bertd_server.tokenization.tokens import Places, Token, tokens_of
 
 MOST_IDS = 100_000
-_INLINE_IDS = 2_000  # more would hold the event loop up
 
 
 class TokenizeService(TeiService, tei_pb2_grpc.TokenizeServicer):
@@ -70,10 +70,7 @@ class TokenizeService(TeiService, tei_pb2_grpc.TokenizeServicer):
         )
         if isinstance(encoding, InvalidInput):
             raise encoding
-        places = Places(text)
-        return pb.EncodeResponse(
-            tokens=[_token(token, text, places) for token in tokens_of(encoding)]
-        )
+        return await model.jobs.run(_described(encoding, text))
 
     @holding
     async def _decode(
@@ -94,11 +91,30 @@ class TokenizeService(TeiService, tei_pb2_grpc.TokenizeServicer):
                     f"ids[{place}] is {id_}: the vocabulary has ids below {size}",
                     field=f"ids[{place}]",
                 )
-        decode = partial(
-            model.tokenizer.decode, ids, skip_special_tokens=request.skip_special_tokens
+        skip = request.skip_special_tokens
+        return await model.jobs.run(_written(model.tokenizer, ids, skip_special_tokens=skip))
+
+
+def _described(encoding: Encoding, text: str) -> Steps[pb.EncodeResponse]:
+    """The tokens of a text."""
+    places, response, found = Places(text), pb.EncodeResponse(), tokens_of(encoding)
+    yield
+    for start in range(0, len(found), PARTS):
+        response.tokens.extend(
+            [_token(token, text, places) for token in found[start : start + PARTS]]
         )
-        text: str = decode() if len(ids) <= _INLINE_IDS else await asyncio.to_thread(decode)
-        return pb.DecodeResponse(text=text)
+        yield
+    return response
+
+
+def _written(
+    vocabulary: Tokenizer, ids: list[int], *, skip_special_tokens: bool
+) -> Steps[pb.DecodeResponse]:
+    """Token ids as a text: at once, since one may change how its neighbours are written."""
+    if len(ids) > LONG_IDS:
+        yield LONG
+    (text,) = vocabulary.decode_batch([ids], skip_special_tokens=skip_special_tokens)
+    return pb.DecodeResponse(text=text)
 
 
 def _token(token: Token, text: str, places: Places) -> pb.SimpleToken:

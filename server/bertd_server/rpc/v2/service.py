@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from functools import partial
 from typing import Any
 
 import bertd
@@ -24,9 +23,6 @@ from bertd_server.rpc.v2.surface import Surface, surface_of
 from bertd_server.security.management import Management
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
-
-# Beyond so many elements of outputs, writing them would hold the event loop up for some ms.
-_RAW_ELEMENTS, _TYPED_ELEMENTS = 1_000_000, 50_000
 
 
 class OpenInferenceService(RepositoryCalls):
@@ -192,11 +188,9 @@ class OpenInferenceService(RepositoryCalls):
         response = pb.ModelInferResponse(
             model_name=model.name, model_version=model.version, id=request.id
         )
-        chosen, raw = [outputs[name] for name in wanted], tensors.is_raw(request)
-        elements = sum(len(one.strings) + one.numbers.size for one in chosen)
-        heavy = elements > (_RAW_ELEMENTS if raw else _TYPED_ELEMENTS)
-        write = partial(tensors.write, chosen, response, raw=raw)
-        await asyncio.to_thread(write) if heavy else write()
+        chosen = [outputs.pop(name) for name in wanted]
+        writing = tensors.write(chosen, response, raw=tensors.is_raw(request))
+        await model.jobs.run(writing, caller.deadline)
         return response
 
     async def _found(self, request: Any, context: Context[Any, Any]) -> Model:
