@@ -66,9 +66,13 @@ class Services:
         self.models.when_changed(self._tell_health)
 
     @staticmethod
-    def interceptor() -> grpc.aio.ServerInterceptor:
-        """Put it last among a server's interceptors: it answers what is no valid message."""
-        return DecodingInterceptor(_REQUESTS)
+    def interceptor(max_texts: int | None = None) -> grpc.aio.ServerInterceptor:
+        """Put it last among a server's interceptors: it answers what is no valid message.
+
+        Args:
+            max_texts: of one call; None where that is not known.
+        """
+        return DecodingInterceptor(_REQUESTS, max_texts)
 
     def add_to(self, server: grpc.aio.Server, management: Management) -> None:
         """Serve bertd.v1, tei.v1 and the Open Inference Protocol."""

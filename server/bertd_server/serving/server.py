@@ -131,7 +131,7 @@ class Server:
             interceptors=[
                 *self.observability.interceptors,
                 *self.guard.interceptors,
-                self._services.interceptor(),
+                self._services.interceptor(self._services.limits.max_texts),
             ],
             options=[
                 ("grpc.max_receive_message_length", self._settings.max_message_bytes),
