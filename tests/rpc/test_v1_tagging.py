@@ -212,4 +212,4 @@ def test_many_tokens_are_divided_into_small_parts(
             include_outside=outside,
         )
         tagger.ask(asked)
-    assert min(parts) > len(encoding["input_ids"]) / 128
+    assert min(parts) > len(encoding["input_ids"]) / 64

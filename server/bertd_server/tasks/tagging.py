@@ -36,7 +36,7 @@ from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 Aggregation = Literal["none", "simple", "first", "average", "max"]
 
-_TOKENS = 128  # between two pauses: some tenths of a ms
+_TOKENS = 64  # between two pauses: some tenths of a ms
 _METASPACE = "▁"
 _JOINERS = "\u200c\u200d"  # zero width, inside words and emoji
 # With those that SentencePiece's normalisation makes spaces of.
