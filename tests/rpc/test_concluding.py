@@ -51,9 +51,9 @@ async def asked(server: Server) -> AsyncIterator[Any]:
 
 
 async def until(met: Any) -> None:
-    """Wait for what nothing tells of."""
+    """Wait until it is so."""
     async with asyncio.timeout(PATIENCE):
-        while not met():
+        while not met():  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.001)
 
 

@@ -58,7 +58,7 @@ def largest(values: Float32Array, count: int) -> Int64Array:
 
     Not all values are sorted: some thousands of many are found in the time of a pass or two.
     """
-    if count < len(values):
+    if 0 < count < len(values):
         least = np.partition(values, -count)[-count]
         above = np.flatnonzero(values > least)
         chosen: Int64Array = np.r_[above, np.flatnonzero(values == least)[: count - len(above)]]
