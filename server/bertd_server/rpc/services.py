@@ -96,7 +96,8 @@ class Services:
             serving=lambda: self.health.serving,
             closing=self.closing,
         )
-        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, server)
+        encoding = cast("grpc.aio.Server", EncodingServer(server))
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, encoding)
 
     def add_health_to(self, server: grpc.aio.Server) -> None:
         """Serve grpc.health.v1."""

@@ -74,8 +74,10 @@ class BestStretches:
         self.first, self.last, self.scores = first[kept], last[kept], scores[kept]
 
     def probabilities(self) -> list[float]:
-        """Of the kept ones, among all."""
-        return [math.exp(float(score) - self._highest) / self._sum for score in self.scores]
+        """Of the kept ones, among all, as float32 has them."""
+        powers = np.exp(self.scores.astype(np.float64) - self._highest)
+        found: list[float] = (powers / self._sum).astype(np.float32).tolist()
+        return found
 
 
 def best_stretches(

@@ -14,12 +14,14 @@ from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.models.model import Model
 from bertd_server.models.repository import Repository
+from bertd_server.rpc.encoding import Pieces, within
 from bertd_server.rpc.status import abort
 from bertd_server.rpc.streams import closed_after_use, in_order
 from bertd_server.rpc.v2 import answers, describe, parameters, tensors
 from bertd_server.rpc.v2.inputs import inputs_of
 from bertd_server.rpc.v2.repository import RepositoryCalls
 from bertd_server.rpc.v2.surface import Surface, surface_of
+from bertd_server.scheduling.executor import Steps
 from bertd_server.security.management import Management
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -122,8 +124,8 @@ class OpenInferenceService(RepositoryCalls):
         self,
         request: pb.ModelInferRequest,
         context: Context[pb.ModelInferRequest, pb.ModelInferResponse],
-    ) -> pb.ModelInferResponse:
-        """Answer a request."""
+    ) -> Any:
+        """Answer a request, with the bytes of the response."""
         try:
             return await self._infer(request, context, stream=False)
         except answers.InputsFailed as failed:
@@ -138,9 +140,9 @@ class OpenInferenceService(RepositoryCalls):
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         """Answer requests, each with one response, in order."""
 
-        async def work(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+        async def work(request: pb.ModelInferRequest) -> Any:
             try:
-                response = await self._infer(request, context, stream=True)
+                return await self._infer(request, context, stream=True)
             except RequestError as error:
                 named = pb.ModelInferResponse(
                     id=request.id,
@@ -150,7 +152,6 @@ class OpenInferenceService(RepositoryCalls):
                 return pb.ModelStreamInferResponse(
                     error_message=error.message, infer_response=_final(named)
                 )
-            return pb.ModelStreamInferResponse(infer_response=_final(response))
 
         stream = in_order(request_iterator, work, self._closing)
         async with closed_after_use(stream) as responses:
@@ -159,7 +160,7 @@ class OpenInferenceService(RepositoryCalls):
 
     async def _infer(
         self, request: pb.ModelInferRequest, context: Context[Any, Any], *, stream: bool
-    ) -> pb.ModelInferResponse:
+    ) -> bytes:
         model_name, version = request.model_name, request.model_version
         with self._models.find(model_name, version, "model_name") as model:
             return await self._ask(model, request, context, stream=stream)
@@ -171,7 +172,7 @@ class OpenInferenceService(RepositoryCalls):
         context: Context[Any, Any],
         *,
         stream: bool,
-    ) -> pb.ModelInferResponse:
+    ) -> bytes:
         surface = surface_of(model.manifest)
         wanted = _wanted(request, surface)
         options = parameters.options(request.parameters, surface.parameters, stream=stream)
@@ -189,9 +190,9 @@ class OpenInferenceService(RepositoryCalls):
             model_name=model.name, model_version=model.version, id=request.id
         )
         chosen = [outputs.pop(name) for name in wanted]
-        writing = tensors.write(chosen, response, raw=tensors.is_raw(request))
-        await model.jobs.run(writing, caller.deadline)
-        return response
+        pieces = tensors.write(chosen, response, raw=tensors.is_raw(request))
+        made = _streamed(pieces, response) if stream else _joined(pieces)
+        return await model.jobs.run(made, caller.deadline)
 
     async def _found(self, request: Any, context: Context[Any, Any]) -> Model:
         try:
@@ -227,6 +228,18 @@ def _wanted(request: pb.ModelInferRequest, surface: Surface) -> list[str]:
             )
         wanted.append(output.name)
     return wanted or list(surface.outputs)
+
+
+def _joined(writing: Steps[Pieces]) -> Steps[bytes]:
+    """A response in bytes."""
+    return b"".join((yield from writing))
+
+
+def _streamed(writing: Steps[Pieces], response: pb.ModelInferResponse) -> Steps[bytes]:
+    """The same as a stream's, and the only one of its request."""
+    _final(response)
+    pieces = yield from writing
+    return b"".join(within(pb.ModelStreamInferResponse, "infer_response", pieces))
 
 
 def _final(response: pb.ModelInferResponse) -> pb.ModelInferResponse:
