@@ -15,6 +15,7 @@ from bertd_server.models import startup
 from bertd_server.models.layout import ModelSettings
 from bertd_server.models.model import Model
 from bertd_server.models.startup import Loaded, ModelOptions, Start, StartOptions
+from bertd_server.scheduling.executor import SlicedExecutor
 from bertd_server.scheduling.lanes import unheard
 from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.scheduler import SchedulerOptions
@@ -47,6 +48,7 @@ class Loader:
         self._on_lanes = on_lanes
         self._start = start
         self._pool: Pool | None = None
+        self._executor: SlicedExecutor | None = None
         self._own: WeakKeyDictionary[Model, ModelSettings] = WeakKeyDictionary()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bertd-load")
         self._reading: set[Future[Loaded]] = set()
@@ -79,10 +81,12 @@ class Loader:
         return bool(self._reading)
 
     def close(self, *, wait: bool = True) -> None:
-        """End the lanes; without `wait`, one that never comes back is left behind."""
+        """End all threads; without `wait`, a lane that never comes back is left behind."""
         self._thread.shutdown(wait=False)
         if self._pool is not None:
             self._pool.close(wait=wait)
+        if self._executor is not None:
+            self._executor.close()
 
     def _model(
         self,
@@ -93,13 +97,23 @@ class Loader:
         version: str,
         own: ModelSettings = _SERVERS,
     ) -> Model:
+        if self._executor is None:
+            self._executor = SlicedExecutor()
         if self._pool is None:
             self._pool = Pool(
                 loaded.engine.lanes,
                 niceness=self.settings.lane_niceness,
                 on_lanes=self._on_lanes,
             )
-        model = Model(loaded, options, name=name, version=version, pool=self._pool, share=own.share)
+        model = Model(
+            loaded,
+            options,
+            name=name,
+            version=version,
+            pool=self._pool,
+            executor=self._executor,
+            share=own.share,
+        )
         self._own[model] = own
         self.relimit([model])  # the settings may have changed while the bundle was read
         return model

@@ -23,6 +23,7 @@ from bertd_server.errors import InvalidInput
 from bertd_server.models.background import Background
 from bertd_server.models.startup import Loaded, ModelOptions
 from bertd_server.scheduling.deduplication import Batch, Completion
+from bertd_server.scheduling.executor import JobQueue, SlicedExecutor
 from bertd_server.scheduling.lanes import unheard
 from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.scheduler import Scheduler, SchedulerOptions
@@ -42,6 +43,7 @@ class Model:
         version: of that name, a whole number.
         manifest: what the export says of it.
         statistics: what has happened so far.
+        jobs: what follows the model's run, and what describes texts, is done there.
     """
 
     def __init__(  # noqa: PLR0913 - by keyword
@@ -52,6 +54,7 @@ class Model:
         name: str = "",
         version: str = "1",
         pool: Pool | None = None,
+        executor: SlicedExecutor | None = None,
         share: float = 1.0,
         on_lanes: Callable[[int], None] = unheard,
     ) -> None:
@@ -63,6 +66,7 @@ class Model:
             name: by which it is served; empty for its own.
             version: a whole number.
             pool: lanes to share with other models; None starts its own.
+            executor: to share with other models; None starts its own.
             share: of the pool, beside those of the others.
             on_lanes: told how many lanes of its own are alive, whenever that changes.
         """
@@ -86,6 +90,9 @@ class Model:
             )
         self.statistics: Statistics = self._scheduler.statistics
         self._texts = TextQueue(options.texts, self.statistics.refused)
+        self._own_executor = executor is None
+        self._executor = executor or SlicedExecutor()
+        self.jobs = JobQueue(self._executor, self.statistics)
         self._holders = 0
         self._unheld = asyncio.Event()
         self._unheld.set()
@@ -184,31 +191,37 @@ class Model:
         """Bytes of UTF-8 that token ids of the vocabulary are as a text, about."""
         return self._reader.written_bytes(ids)
 
-    async def compute(
+    async def compute(  # noqa: PLR0913, PLR0917 - what a call is
         self,
         sequences: Sequence[TokenSequence],
         deadline: float,
         priority: int,
         outputs: Sequence[str],
+        hear: Callable[[int, Completion], None],
         stages: Stages | None = None,
-    ) -> list[Completion]:
-        """Compute outputs of the graph for sequences, each with its own completion, in order.
+    ) -> None:
+        """Compute outputs of the graph for sequences, each with its own completion.
 
         Args:
             sequences: at least one.
             deadline: on the monotonic clock.
             priority: class of the call: lower ones go first.
             outputs: names from the manifest's `outputs`.
+            hear: told of each completion as it comes, by the sequence's index; it must not raise.
             stages: told of each text that was computed.
 
         Raises:
             RequestError: the call as a whole cannot be answered.
         """
-        return await self._scheduler.submit(sequences, deadline, priority, outputs, stages)
+        await self._scheduler.submit(sequences, deadline, priority, outputs, stages, hear)
 
     def gauges(self) -> Gauges:
         """How things are at this moment."""
-        return replace(self._scheduler.gauges(), waiting_characters=self._texts.waiting)
+        return replace(
+            self._scheduler.gauges(),
+            waiting_characters=self._texts.waiting,
+            waiting_jobs=len(self.jobs.waiting),
+        )
 
     def running(self) -> frozenset[Batch]:
         """The batches that run, with their starts on the monotonic clock."""
@@ -231,6 +244,8 @@ class Model:
             self._calibrating = None
         finished = await self._scheduler.drain(within)
         self._texts.close()
+        if self._own_executor:
+            self._executor.close()
         return finished
 
     def prompt(self, name: str | None) -> str:

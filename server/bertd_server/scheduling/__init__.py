@@ -11,8 +11,9 @@
       cost, classes, forecast   what a batch takes, here and now
     dispatcher     WHEN: a lane that is free takes the best batch that exists
       pool, lanes    lanes that models share by weight; threads that run batches
+    executor       what follows a batch: one thread, which calls share in slices
     completion     every waiter is told, once; failures are counted, results cached
     statistics     what happened, as plain numbers
 
-All of it but the lanes belongs to the event loop: no locks.
+All of it but what threads compute belongs to the event loop: no locks.
 """

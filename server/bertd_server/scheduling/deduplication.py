@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
@@ -60,6 +60,7 @@ class Submission:
         completions: of its texts, in order; None for those that have none yet.
         missing: how many have none yet.
         done: set when none is missing.
+        hear: told of each completion in the place of `completions`, which then keep none.
         stages: told of each text that was computed; None where nothing traces the call.
         requests: that it waits for, the first ones first.
     """
@@ -71,11 +72,15 @@ class Submission:
     missing: int
     done: asyncio.Future[None]
     stages: Stages | None = None
+    hear: Callable[[int, Completion], None] | None = None
     requests: dict[InFlightRequest, None] = field(default_factory=dict)
 
     def complete(self, index: int, completion: Completion) -> None:
         """Complete a text; the last one ends the wait."""
-        self.completions[index] = completion
+        if self.hear is None:
+            self.completions[index] = completion
+        else:
+            self.hear(index, completion)
         self.missing -= 1
         if not self.missing and not self.done.done():
             self.done.set_result(None)

@@ -128,13 +128,14 @@ class Scheduler:
         self._draining = False
         self._joining = 0  # calls that were taken, and are not in the queue as a whole yet
 
-    async def submit(
+    async def submit(  # noqa: PLR0913, PLR0917 - what a call is
         self,
         sequences: Sequence[TokenSequence],
         deadline: float = math.inf,
         priority: int = INTERACTIVE,
         outputs: Sequence[str] = (),
         stages: Stages | None = None,
+        hear: Callable[[int, Completion], None] | None = None,
     ) -> list[Completion]:
         """Answer sequences, each with its own outcome, in order.
 
@@ -147,6 +148,8 @@ class Scheduler:
             outputs: of the graph. Either all calls name some, or none does: then the engine
                 computes what it computes unless told otherwise.
             stages: told of each text that was computed.
+            hear: told of each outcome as it comes, by the sequence's index; nothing is then kept
+                here, and nothing of use returned. It must not raise.
 
         Raises:
             Draining: the scheduler takes no new work.
@@ -160,7 +163,7 @@ class Scheduler:
             raise Draining("the server is shutting down: send the request to another one")
         count = len(sequences)
         call = Submission(
-            deadline, priority, now, [None] * count, count, self._loop.create_future(), stages
+            deadline, priority, now, [None] * count, count, self._loop.create_future(), stages, hear
         )
         wanted = await self._wanted(call, sequences, tuple(outputs))
         if wanted and (refused := self._refusal(call, wanted, self._clock())) is not None:

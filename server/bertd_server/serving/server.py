@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 import grpc
@@ -138,7 +139,7 @@ class Server:
             interceptors=[
                 *self.observability.interceptors,
                 *self.guard.interceptors,
-                self._services.interceptor(),
+                self._services.interceptor(self._services.limits.max_texts),
             ],
             options=[
                 ("grpc.max_receive_message_length", self._settings.max_message_bytes),
@@ -272,7 +273,7 @@ class Server:
         if self._keeper is not None:
             self._keeper.stop_looking()
         models = self.models()
-        cancelled = sum(model.statistics.cancelled for model in models)
+        cancelled = _cut_short(models)
         limit = settings.drain_seconds
         end = loop.time() + limit
         self._health.drain()
@@ -288,7 +289,7 @@ class Server:
         finished = all(ended)
         self._loader.close(wait=finished)
         await self.observability.stop()
-        cut = sum(model.statistics.cancelled for model in models) - cancelled
+        cut = _cut_short(models) - cancelled
         if late and cut:
             log.warning(
                 "calls were cancelled",
@@ -304,6 +305,11 @@ class Server:
         """Put reloaded limits into effect."""
         self._loader.settings = settings
         self._loader.relimit(self.catalogue.models())
+
+
+def _cut_short(models: Iterable[Model]) -> int:
+    """Texts, and what was to be made of answers, whose calls went away."""
+    return sum(model.statistics.cancelled + model.statistics.dropped for model in models)
 
 
 def listening(address: str, port: int) -> str:

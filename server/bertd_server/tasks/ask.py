@@ -12,19 +12,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar, cast
 
-from bertd_server.engine.engine import GraphOutputs
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import DeadlineMissed, InvalidInput, RequestError, WrongTask
 from bertd_server.models.model import Model
-from bertd_server.scheduling.deduplication import Completion, Computed
 from bertd_server.scheduling.scheduler import INTERACTIVE
 from bertd_server.security.allowance import ALLOWANCE
 from bertd_server.system.call_metrics import CURRENT, Stages
 from bertd_server.system.turns import Turns
+from bertd_server.tasks.concluding import Conclude, ConcludedInput, Conclusions
 from bertd_server.tokenization.budget import answer_budget, field_of
 from bertd_server.tokenization.reader import Fit, Input, Reading
 
@@ -33,12 +30,6 @@ MOST_REPEATED = 4_000_000  # characters; some seconds of tokenising, from a shor
 
 T_co = TypeVar("T_co", covariant=True)
 
-# What a task does with the outputs of a call holds the event loop up for some ms if it is worth
-# more than this: bytes of outputs where they are merely copied. What looks at each token, or sorts
-# a vocabulary, costs more: so many bytes for each token, and each byte so many times.
-_INLINE_BYTES = 262_144
-_TOKEN_BYTES = 512
-_SORTED = 4
 _INPUTS_A_TURN = 32  # that are checked; each takes some tens of µs
 
 
@@ -122,7 +113,7 @@ class TaskQuery(Generic[T_co]):
 
     Attributes:
         outputs: of the graph.
-        conclude: the value, from the reading and the outputs of each of its windows.
+        conclude: makes of them what is given for an input.
         offsets: whether readings need the offsets of tokens.
         prompt: put before each text.
         check: why an input, by its reading, cannot be asked about; None if it can.
@@ -132,7 +123,7 @@ class TaskQuery(Generic[T_co]):
     """
 
     outputs: tuple[str, ...]
-    conclude: Callable[[Reading, Sequence[GraphOutputs]], T_co]
+    conclude: Conclude[T_co]
     offsets: bool = False
     prompt: str = ""
     check: Callable[[Reading, Input], InvalidInput | None] | None = None
@@ -234,23 +225,44 @@ async def _ask(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it
     readings = await _checked(readings, inputs, caller, query)
     tokenize_ns = time.perf_counter_ns() - begin
     sequences = [w.sequence for r in readings if isinstance(r, Reading) for w in r.windows]
-    completions: Sequence[Completion] = ()
-    if sequences:
-        with _charged(sequences):
-            completions = await model.compute(
-                sequences, caller.deadline, caller.priority, query.outputs, stages
-            )
-    total_ns = time.perf_counter_ns() - begin
-    statistics = model.statistics
-    statistics.tokenize.observe(tokenize_ns / 1e9)
-    statistics.total.observe(total_ns / 1e9)
-    statistics.last_answer = time.time()
-    conclude = partial(_replies, query, readings, completions, tokenize_ns, total_ns)
-    heavy = _work(query, readings, completions) > _INLINE_BYTES
-    replies = await asyncio.to_thread(conclude) if heavy else conclude()
+    concluded = Conclusions.of(readings, query.conclude, model.jobs, caller.deadline)
+    try:
+        if sequences:
+            with _charged(sequences):
+                await model.compute(
+                    sequences,
+                    caller.deadline,
+                    caller.priority,
+                    query.outputs,
+                    concluded.hear,
+                    stages,
+                )
+        total_ns = time.perf_counter_ns() - begin
+        statistics = model.statistics
+        statistics.tokenize.observe(tokenize_ns / 1e9)
+        statistics.total.observe(total_ns / 1e9)
+        statistics.last_answer = time.time()
+        await concluded.rest()
+    finally:
+        concluded.leave()
     if stages is not None:
         stages.end(tokenize_ns, total_ns)
-    return replies
+    inputs_read = iter(concluded.inputs)
+    return [
+        Reply(reading, reading.tokens)
+        if isinstance(reading, InvalidInput)
+        else _reply(next(inputs_read), tokenize_ns, total_ns)
+        for reading in readings
+    ]
+
+
+def _reply(one: ConcludedInput[T], tokenize_ns: int, total_ns: int) -> Reply[T]:
+    """What the task makes of an input, or the first error that it has met."""
+    reading = one.reading
+    if one.error is not None:
+        return Reply(one.error, reading.tokens)
+    timings = Timings(tokenize_ns, one.queue_ns, one.compute_ns, total_ns, *one.batch)
+    return Reply(cast("T", one.value), reading.tokens, reading.read, len(reading.windows), timings)
 
 
 @contextmanager
@@ -296,60 +308,3 @@ async def _checked(
         if turns.over():
             await asyncio.sleep(0)
     return found
-
-
-def _work(
-    query: TaskQuery[T],
-    readings: Sequence[Reading | InvalidInput],
-    completions: Sequence[Completion],
-) -> int:
-    """How much there is to conclude, in bytes of outputs that are merely copied."""
-    size = tokens = 0
-    for completion in completions:
-        if isinstance(completion, Computed):
-            for array in completion.outputs.values():
-                size += array.nbytes
-    if not query.offsets:
-        return size
-    for reading in readings:
-        if isinstance(reading, Reading):
-            tokens += reading.tokens
-    return _SORTED * size + _TOKEN_BYTES * tokens
-
-
-def _replies(
-    query: TaskQuery[T],
-    readings: Sequence[Reading | InvalidInput],
-    completions: Sequence[Completion],
-    tokenize_ns: int,
-    total_ns: int,
-) -> list[Reply[T]]:
-    """What a task makes of each input, or the first error that the input has met."""
-    replies: list[Reply[T]] = []
-    rest = iter(completions)
-    for reading in readings:
-        if isinstance(reading, InvalidInput):
-            replies.append(Reply(reading, reading.tokens))
-            continue
-        queue_ns = compute_ns = sequences = tokens = 0
-        outputs: list[GraphOutputs] = []
-        error: RequestError | None = None
-        for completion in islice(rest, len(reading.windows)):
-            if isinstance(completion, RequestError):
-                error = error or completion
-                continue
-            outputs.append(completion.outputs)
-            queue_ns = max(queue_ns, completion.queue_ns)
-            compute_ns = max(compute_ns, completion.compute_ns)
-            sequences, tokens = completion.batch_sequences, completion.batch_tokens
-        if error is None:
-            try:
-                value = query.conclude(reading, outputs)
-            except RequestError as refused:
-                error = refused
-        if error is not None:
-            replies.append(Reply(error, reading.tokens))
-            continue
-        timings = Timings(tokenize_ns, queue_ns, compute_ns, total_ns, sequences, tokens)
-        replies.append(Reply(value, reading.tokens, reading.read, len(outputs), timings))
-    return replies

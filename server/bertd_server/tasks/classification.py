@@ -14,6 +14,7 @@ from bertd.bundle.arrays import Float32Array
 from bertd_server.engine.engine import GraphOutputs
 from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.models.model import Model
+from bertd_server.scheduling.executor import Steps, at_once
 from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
 from bertd_server.tokenization.budget import RESULT_BYTES, SCORE_BYTES, answer_budget
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
@@ -60,14 +61,14 @@ async def classify(  # noqa: PLR0913 - the choices of one call
     require(model, "Classify", "text-classification", "zero-shot-classification")
     problem = model.manifest.problem_type or "single_label_classification"
 
-    def conclude(_reading: Reading, outputs: Sequence[GraphOutputs]) -> list[LabelScore]:
+    def conclude(_reading: Reading, outputs: list[GraphOutputs]) -> Steps[list[LabelScore]]:
         logits = outputs[0][bundle.LOGITS]
         scores = (
             heads.class_scores(logits, problem, model.manifest.activation)
             if score_function == "default"
             else scored(logits, score_function)
         )[0]
-        return _best(model.manifest.labels, scores, top_k)
+        return at_once(_best(model.manifest.labels, scores, top_k))
 
     sizes = sorted(
         (SCORE_BYTES + len(label.encode()) for label in model.manifest.labels), reverse=True
@@ -119,9 +120,8 @@ async def classify_zero_shot(  # noqa: PLR0913 - the choices of one call
         for number, label in enumerate(labels)
     ]
 
-    def conclude(_reading: Reading, outputs: Sequence[GraphOutputs]) -> Float32Array:
-        logits: Float32Array = outputs[0][bundle.LOGITS][0]
-        return logits
+    def conclude(_reading: Reading, outputs: list[GraphOutputs]) -> Steps[Float32Array]:
+        return at_once(outputs[0][bundle.LOGITS][0])
 
     fit = replace(fit, first_only=True, second_only=False)
     replies = await ask(model, pairs, fit, caller, TaskQuery((bundle.LOGITS,), conclude))
@@ -230,5 +230,5 @@ def _together(
 
 
 def _best(labels: Sequence[str], scores: Float32Array, top_k: int = 0) -> list[LabelScore]:
-    order = np.argsort(-scores, kind="stable")[: top_k or None]
+    order = heads.largest(scores, top_k or len(scores))
     return [LabelScore(labels[place], float(scores[place])) for place in order]

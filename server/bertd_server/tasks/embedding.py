@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from bertd import bundle
-from bertd.bundle.arrays import Float32Array, Int64Array
+from bertd.bundle.arrays import Float32Array
 
 from bertd_server.engine.engine import GraphOutputs
 from bertd_server.models.model import Model
+from bertd_server.scheduling.executor import Steps
 from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
 from bertd_server.tasks.vectors import (
     AS_COMPUTED,
@@ -19,10 +20,10 @@ from bertd_server.tasks.vectors import (
     VectorFormatter,
     of_length_one,
 )
-from bertd_server.tasks.windows import owners
+from bertd_server.tasks.windows import merged, news
 from bertd_server.tokenization.budget import RESULT_BYTES, TOKEN_BYTES
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
-from bertd_server.tokenization.tokens import Token, tokens_of
+from bertd_server.tokenization.token_list import TokenList
 
 _TASK = "feature-extraction"
 
@@ -32,7 +33,7 @@ class TokenVectors:
     """Float32 `[tokens, dimensions]`, and the tokens, special ones included."""
 
     vectors: Float32Array
-    tokens: list[Token]
+    tokens: TokenList
 
 
 async def embed(  # noqa: PLR0913 - options by keyword
@@ -65,11 +66,12 @@ async def embed(  # noqa: PLR0913 - options by keyword
     formatter = VectorFormatter.of(form, model.manifest.dimensions, normalize=normalized)
     size = RESULT_BYTES + formatter.bytes
 
-    def conclude(reading: Reading, outputs: Sequence[GraphOutputs]) -> Vector:
+    def conclude(reading: Reading, outputs: list[GraphOutputs]) -> Steps[Vector]:
         if len(outputs) == 1:
             return formatter(outputs[0][bundle.SENTENCE_EMBEDDING][0])
         vectors = np.concatenate([each[bundle.SENTENCE_EMBEDDING] for each in outputs])
-        mean: Float32Array = np.average(vectors, axis=0, weights=_news(reading)).astype(np.float32)
+        weights = yield from news(reading)
+        mean: Float32Array = np.average(vectors, axis=0, weights=weights).astype(np.float32)
         return formatter(of_length_one(mean) if normalized else mean)
 
     query = TaskQuery(
@@ -110,11 +112,11 @@ async def embed_tokens(  # noqa: PLR0913 - options by keyword
     prompt = model.prompt(prompt_name)
     size = padded or TOKEN_BYTES + 4 * model.manifest.hidden_size
 
-    def conclude(reading: Reading, outputs: Sequence[GraphOutputs]) -> TokenVectors:
-        vectors = np.concatenate([each[bundle.TOKEN_EMBEDDINGS] for each in outputs])
-        places, rows = owners(reading)
-        tokens = tokens_of(reading.encoding, model.tokenizer, shift=len(prompt))
-        return TokenVectors(vectors[rows], [tokens[place] for place in places.tolist()])
+    def conclude(reading: Reading, outputs: list[GraphOutputs]) -> Steps[TokenVectors]:
+        places, vectors = yield from merged(reading, outputs, bundle.TOKEN_EMBEDDINGS)
+        yield
+        tokens = TokenList.of(reading.encoding, model.tokenizer, shift=len(prompt), places=places)
+        return TokenVectors(vectors, tokens)
 
     query = TaskQuery(
         (bundle.TOKEN_EMBEDDINGS,),
@@ -125,13 +127,3 @@ async def embed_tokens(  # noqa: PLR0913 - options by keyword
         padded=padded > 0,
     )
     return await ask(model, texts, fit, caller, query)
-
-
-def _news(reading: Reading) -> Int64Array:
-    """How many tokens each window reads that no earlier one has read."""
-    unseen = np.ones(reading.tokens, np.bool_)
-    counts = []
-    for window in reading.windows:
-        counts.append(np.count_nonzero(unseen[window.places]))
-        unseen[window.places] = False
-    return np.array(counts, np.int64)

@@ -11,6 +11,7 @@ from bertd.bundle import heads
 from bertd_server.engine.engine import GraphOutputs
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
+from bertd_server.scheduling.executor import Steps
 from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
 from bertd_server.tasks.targets import target_ids
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
@@ -21,6 +22,7 @@ CANDIDATES = 5
 # 30,000 some 2,000 masks.
 MOST_LOGITS = 64_000_000
 _CANDIDATE_BYTES = 24  # of a candidate in an answer, beside its whole text
+_DECODED = 256  # candidates in a step: some tenths of a ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ async def fill_masks(  # noqa: PLR0913 - options by keyword
             reason="out_of_range",
             limit=MOST_CANDIDATES,
         )
-    chosen = await target_ids(model.tokenizer, targets)
+    chosen = await model.jobs.run(target_ids(model.tokenizer, targets), caller.deadline)
     count = top_k if chosen is None else min(top_k, len(chosen))
     mask_id = model.manifest.mask_token_id
     budget = _Budget(model.manifest.vocab_size, count, caller.answer_bytes)
@@ -91,24 +93,30 @@ async def fill_masks(  # noqa: PLR0913 - options by keyword
             tokens=reading.tokens,
         )
 
-    def conclude(reading: Reading, outputs: Sequence[GraphOutputs]) -> list[Mask]:
-        window = reading.windows[0]
-        places = window.places[window.sequence.input_ids == mask_id]
-        ids, scores = heads.top_tokens(outputs[0][bundle.LOGITS], count, chosen)
-        offsets = reading.encoding.offsets.tolist()
-        return [
-            Mask(
-                *_trimmed(reading.source, *offsets[place]),
-                [
-                    Candidate(id_, model.tokenizer.decode([id_], skip_special_tokens=False), score)
-                    for id_, score in zip(mine.tolist(), values.tolist(), strict=True)
-                ],
-            )
-            for place, mine, values in zip(places.tolist(), ids, scores, strict=True)
-        ]
+    def conclude(reading: Reading, outputs: list[GraphOutputs]) -> Steps[list[Mask]]:
+        logits = outputs[0][bundle.LOGITS]
+        masks = []
+        for number, stretch in enumerate(_stretches(reading, mask_id)):
+            (ids,), (scores,) = heads.top_tokens(logits[number : number + 1], count, chosen)
+            yield
+            mask = Mask(*stretch, [])
+            for id_, score in zip(ids.tolist(), scores.tolist(), strict=True):
+                text = model.tokenizer.decode([id_], skip_special_tokens=False)
+                mask.candidates.append(Candidate(id_, text, score))
+                if not len(mask.candidates) % _DECODED:
+                    yield
+            masks.append(mask)
+        return masks
 
     query = TaskQuery((bundle.LOGITS,), conclude, offsets=True, check=problem)
     return await ask(model, texts, fit, caller, query)
+
+
+def _stretches(reading: Reading, mask_id: int | None) -> list[tuple[int, int]]:
+    """The code points of each mask that is read."""
+    window = reading.windows[0]
+    places = window.places[window.sequence.input_ids == mask_id]
+    return [_trimmed(reading.source, *pair) for pair in reading.encoding.offsets[places].tolist()]
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:

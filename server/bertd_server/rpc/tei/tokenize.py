@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 from bertd.tei.v1 import tei_pb2 as pb
 from bertd.tei.v1 import tei_pb2_grpc
 from grpc.aio import ServicerContext as Context
+from tokenizers import Tokenizer
 
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
+from bertd_server.rpc.encoding import LONG_IDS, PARTS
 from bertd_server.rpc.tei import requests
 from bertd_server.rpc.tei.service import TeiService, answered, holding, streamed
+from bertd_server.scheduling.executor import LONG, Steps
 from bertd_server.tokenization.budget import answer_budget
+from bertd_server.tokenization.details import Details
 from bertd_server.tokenization.reader import Input
-from bertd_server.tokenization.tokens import Places, Token, tokens_of
+from bertd_server.tokenization.token_list import TokenList
+from bertd_server.tokenization.tokens import Places, Token
 
 MOST_IDS = 100_000
-_INLINE_IDS = 2_000  # more would hold the event loop up
 
 
 class TokenizeService(TeiService, tei_pb2_grpc.TokenizeServicer):
@@ -73,10 +75,7 @@ class TokenizeService(TeiService, tei_pb2_grpc.TokenizeServicer):
         )
         if isinstance(encoding, InvalidInput):
             raise encoding
-        places = Places(text)
-        return pb.EncodeResponse(
-            tokens=[_token(token, text, places) for token in tokens_of(encoding, model.tokenizer)]
-        )
+        return await model.jobs.run(_described(encoding, text, model.tokenizer))
 
     @holding
     async def _decode(
@@ -99,11 +98,30 @@ class TokenizeService(TeiService, tei_pb2_grpc.TokenizeServicer):
         refused = budget.spend(model.written_bytes(ids), Input("", field="ids"))
         if refused is not None:
             raise refused
-        decode = partial(
-            model.tokenizer.decode, ids, skip_special_tokens=request.skip_special_tokens
+        skip = request.skip_special_tokens
+        return await model.jobs.run(_written(model.tokenizer, ids, skip_special_tokens=skip))
+
+
+def _described(encoding: Details, text: str, vocabulary: Tokenizer) -> Steps[pb.EncodeResponse]:
+    """The tokens of a text."""
+    places, response, found = Places(text), pb.EncodeResponse(), TokenList.of(encoding, vocabulary)
+    yield
+    for start in range(0, len(found), PARTS):
+        response.tokens.extend(
+            [_token(token, text, places) for token in found[start : start + PARTS]]
         )
-        text: str = decode() if len(ids) <= _INLINE_IDS else await asyncio.to_thread(decode)
-        return pb.DecodeResponse(text=text)
+        yield
+    return response
+
+
+def _written(
+    vocabulary: Tokenizer, ids: list[int], *, skip_special_tokens: bool
+) -> Steps[pb.DecodeResponse]:
+    """Token ids as a text: at once, since one may change how its neighbours are written."""
+    if len(ids) > LONG_IDS:
+        yield LONG
+    (text,) = vocabulary.decode_batch([ids], skip_special_tokens=skip_special_tokens)
+    return pb.DecodeResponse(text=text)
 
 
 def _token(token: Token, text: str, places: Places) -> pb.SimpleToken:
