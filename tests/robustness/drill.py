@@ -40,8 +40,11 @@ MOST_END_SECONDS = DRAIN_SECONDS + 2
 ENDS = {0, 3, 4}  # finished; calls were cancelled; a batch still ran
 _PERCENT = 0.99
 _MINILM = {
-    **{"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12},
-    **{"intermediate_size": 1_536, "initializer_range": 0.02},
+    "hidden_size": 384,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 12,
+    "intermediate_size": 1_536,
+    "initializer_range": 0.02,
 }
 
 

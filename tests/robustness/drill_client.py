@@ -142,9 +142,14 @@ def main() -> None:
         order = json.loads(line)
         steps = orders[order.pop("ask")](**order)
         next(steps)
-        print("ready", flush=True)
+        _say("ready")
         sys.stdin.readline()
-        print(json.dumps(next(steps)), flush=True)
+        _say(json.dumps(next(steps)))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

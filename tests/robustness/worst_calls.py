@@ -32,7 +32,9 @@ MESSAGE_BYTES = 16 * 2**20
 SHARE = MESSAGE_BYTES // MOST_TEXTS - 64  # characters of a text where a call has most of them
 STRIDE = POSITIONS - 3  # of windows over a single text; of pairs the first one takes room too
 PAIR_STRIDE = POSITIONS - 10
-WINDOWS = 1_200  # tokens that give nearly as many windows, with such a stride: a server allows 1,000
+WINDOWS = (
+    1_200  # tokens that give nearly as many windows, with such a stride: a server allows 1,000
+)
 STREAMED = 8  # requests of a stream
 
 MODELS: dict[str, Task] = {
@@ -198,16 +200,16 @@ def _v1() -> Iterator[WorstCall]:
         "Rerank",
         "windows",
         "ranks",
-        lambda m: [
-            pb.RerankRequest(model=m, query="a b", documents=windowed(64), **pair_stride)
-        ],
+        lambda m: [pb.RerankRequest(model=m, query="a b", documents=windowed(64), **pair_stride)],
     )
     yield row(
         "RerankStream",
         "windows",
         "ranks",
-        lambda m: [pb.RerankRequest(model=m, query="a b", documents=windowed(8), **pair_stride)]
-        * STREAMED,
+        lambda m: (
+            [pb.RerankRequest(model=m, query="a b", documents=windowed(8), **pair_stride)]
+            * STREAMED
+        ),
     )
     yield row(
         "TagTokens",
@@ -221,7 +223,10 @@ def _v1() -> Iterator[WorstCall]:
         "entities",
         lambda m: [
             pb.TagTokensRequest(
-                model=m, texts=windowed(64), include_outside=True, **stride,
+                model=m,
+                texts=windowed(64),
+                include_outside=True,
+                **stride,
                 aggregation=pb.AGGREGATION_NONE,
             )
         ],
@@ -252,7 +257,7 @@ def _v1() -> Iterator[WorstCall]:
         "vectors",
         lambda m: [
             pb.TokenizeRequest(
-                model=m, inputs=[pb.TextInput(text=each) for each in several(160, MOST_CHARACTERS)]
+                model=m, inputs=[pb.TextInput(text=each) for each in several(10, MOST_CHARACTERS)]
             )
         ],
     )
@@ -272,7 +277,7 @@ def _v1() -> Iterator[WorstCall]:
         "vectors",
         lambda m: [
             pb.DetokenizeRequest(
-                model=m, sequences=[pb.TokenIds(ids=[5 + n % 20] * 40_000) for n in range(256)]
+                model=m, sequences=[pb.TokenIds(ids=[5 + n % 20] * 3_900) for n in range(256)]
             )
         ],
     )
@@ -297,9 +302,7 @@ def _tei() -> Iterator[WorstCall]:
     yield from both(
         "Embed", "EmbedAll", "vectors", lambda: tei.EmbedAllRequest(inputs=long, **each)
     )
-    yield from both(
-        "Predict", "Predict", "labels", lambda: tei.PredictRequest(inputs=long, **each)
-    )
+    yield from both("Predict", "Predict", "labels", lambda: tei.PredictRequest(inputs=long, **each))
     yield from both(
         "Predict",
         "PredictPair",
@@ -322,7 +325,7 @@ def _tei() -> Iterator[WorstCall]:
         ],
     )
     yield from both("Tokenize", "Tokenize", "vectors", lambda: tei.EncodeRequest(inputs=long))
-    ids = [5 + place % 20 for place in range(MESSAGE_BYTES // 2)]
+    ids = [5 + place % 20 for place in range(100_000)]
     yield WorstCall(
         f"{TEI}.Tokenize/Decode", "ids", "vectors", lambda _: [tei.DecodeRequest(ids=ids)]
     )
@@ -330,7 +333,7 @@ def _tei() -> Iterator[WorstCall]:
         f"{TEI}.Tokenize/DecodeStream",
         "ids",
         "vectors",
-        lambda _: [tei.DecodeRequest(ids=ids[:1_000_000])] * STREAMED,
+        lambda _: [tei.DecodeRequest(ids=ids)] * 256,
     )
 
 
@@ -359,9 +362,7 @@ def _oip() -> Iterator[WorstCall]:
         infer,
         "answer",
         "vectors",
-        lambda m: _infer(
-            m, several(20, MOST_CHARACTERS), ["token_embeddings"], long_text="window"
-        ),
+        lambda m: _infer(m, several(20, MOST_CHARACTERS), ["token_embeddings"], long_text="window"),
     )
     yield WorstCall(
         infer,

@@ -54,7 +54,9 @@ def table(saved: Saved, earlier: Saved) -> list[str]:
             cells = _cells(results[row.name], idle)
             beside = _cells(old, idle_before) if old else [""] * len(cells)
             marks = "; ".join(drill.faults(results[row.name], idle)) or "held"
-            both = [f"{new} ({was})" if was else new for new, was in zip(cells, beside, strict=True)]
+            both = [
+                f"{new} ({was})" if was else new for new, was in zip(cells, beside, strict=True)
+            ]
             lines.append(f"| {row.name} | {' | '.join(both)} | {marks} |")
     return lines
 

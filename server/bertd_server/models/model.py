@@ -23,6 +23,7 @@ from bertd_server.errors import InvalidInput
 from bertd_server.models.startup import Loaded, ModelOptions
 from bertd_server.scheduling.deduplication import Batch, Completion
 from bertd_server.scheduling.lanes import unheard
+from bertd_server.scheduling.memory_budget import MemoryBudget, Reservation
 from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.scheduler import Scheduler, SchedulerOptions
 from bertd_server.scheduling.statistics import Gauges, Statistics
@@ -41,6 +42,7 @@ class Model:
         version: of that name, a whole number.
         manifest: what the export says of it.
         statistics: what has happened so far.
+        memory: of requests in flight, those of other models of the server included.
     """
 
     def __init__(  # noqa: PLR0913 - by keyword
@@ -53,6 +55,7 @@ class Model:
         pool: Pool | None = None,
         share: float = 1.0,
         on_lanes: Callable[[int], None] = unheard,
+        memory: MemoryBudget | None = None,
     ) -> None:
         """Be ready to answer; construct this on the event loop that uses it.
 
@@ -64,6 +67,7 @@ class Model:
             pool: lanes to share with other models; None starts its own.
             share: of the pool, beside those of the others.
             on_lanes: told how many lanes of its own are alive, whenever that changes.
+            memory: of requests in flight; None for no limit.
         """
         self.manifest = loaded.manifest
         self.name = name or loaded.manifest.name
@@ -79,6 +83,7 @@ class Model:
             engine, loaded.measured, scheduling, on_lanes=on_lanes, pool=pool, share=share
         )
         self.statistics: Statistics = self._scheduler.statistics
+        self.memory = memory or MemoryBudget()
         self._texts = TextQueue(options.texts, self.statistics.refused)
         self._holders = 0
         self._unheld = asyncio.Event()
@@ -121,6 +126,25 @@ class Model:
         """How the tokenizer writes a mask; empty where the task has none."""
         id_ = self.manifest.mask_token_id
         return "" if id_ is None else self.tokenizer.id_to_token(id_) or ""
+
+    async def reserve(
+        self, size: int, request: int = 0, *, deadline: float = math.inf, field: str = "texts"
+    ) -> Reservation:
+        """Have memory for a call, before anything is made of it.
+
+        Args:
+            size: bytes, as :mod:`bertd_server.tasks.footprint` says.
+            request: of these, what the request takes while it waits.
+            deadline: on the monotonic clock.
+            field: of the request, that makes it large.
+
+        Raises:
+            Overloaded: there are not so many, or too much waits.
+            DeadlineMissed: the deadline passed before there was room.
+        """
+        return await self.memory.reserve(
+            size, request=request, deadline=deadline, field=field, refused=self.statistics.refused
+        )
 
     async def read(
         self,

@@ -11,6 +11,7 @@
       cost, forecast   what a batch takes, here and now
     dispatcher     WHEN: a lane that is free takes the best batch that exists
       pool, lanes    lanes that models share by weight; threads that run batches
+    memory_budget  bytes that requests in flight may take, before they take them
     completion     every waiter is told, once; failures are counted, results cached
     statistics     what happened, as plain numbers
 

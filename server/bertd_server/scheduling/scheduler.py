@@ -170,7 +170,10 @@ class Scheduler:
                 call.complete(index, Computed(found, 0, 0, 0, 0))
         if wanted and (refused := self._refusal(call, wanted, now)) is not None:
             self.statistics.refused[refused.reason] += 1
-            raise refused
+            try:
+                raise refused
+            finally:  # its traceback has this frame: the call would stay until a collection
+                del refused
         self.statistics.answered += count - len(wanted)  # once the call is taken
         if wanted:
             costs = self._forecast.costs

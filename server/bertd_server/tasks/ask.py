@@ -13,14 +13,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from bertd_server.engine.engine import GraphOutputs
 from bertd_server.errors import DeadlineMissed, InvalidInput, RequestError, WrongTask
 from bertd_server.models.model import Model
 from bertd_server.scheduling.deduplication import Completion, Computed
+from bertd_server.scheduling.memory_budget import Reservation
 from bertd_server.scheduling.scheduler import INTERACTIVE
 from bertd_server.system.call_metrics import CURRENT, Stages
+from bertd_server.tasks import footprint
 from bertd_server.tokenization.reader import Fit, Input, Reading
 
 T = TypeVar("T")
@@ -44,17 +46,22 @@ class CallContext:
         deadline: on the monotonic clock; then the answers are no longer wanted.
         priority: class of the call: lower ones go first.
         arrived: when the request came, on the same clock; infinite where nobody has noted it.
+        task: that ends once its answer is sent, and no more memory is taken for it; None where an
+            answer is the caller's own.
     """
 
     deadline: float = math.inf
     priority: int = INTERACTIVE
     arrived: float = math.inf
+    task: asyncio.Task[Any] | None = None
 
     @classmethod
-    def within(cls, seconds: float, priority: int = INTERACTIVE) -> CallContext:
+    def within(
+        cls, seconds: float, priority: int = INTERACTIVE, task: asyncio.Task[Any] | None = None
+    ) -> CallContext:
         """One who waits so many seconds from now."""
         now = time.monotonic()
-        return cls(now + seconds, priority, now)
+        return cls(now + seconds, priority, now, task)
 
 
 NO_DEADLINE = CallContext()
@@ -145,7 +152,13 @@ async def ask(
     in_flight.texts += len(inputs)
     try:
         async with asyncio.timeout(_seconds_left(model, caller)):
-            replies = await _ask(model, inputs, fit, caller, query, stages)
+            needs = footprint.of_inputs(
+                inputs, fit, model.manifest, query.outputs, query.prompt, details=query.offsets
+            )
+            field = inputs[0].field.partition("[")[0] if inputs else ""
+            with await model.reserve(*needs, deadline=caller.deadline, field=field) as memory:
+                replies = await _ask(model, inputs, fit, caller, query, stages, memory)
+                memory.release_after(caller.task)
     except TimeoutError:
         raise DeadlineMissed(
             f"the server gives a request {model.limits.max_request_seconds:g} s, and they are "
@@ -181,6 +194,7 @@ async def _ask(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it
     caller: CallContext,
     query: TaskQuery[T],
     stages: Stages | None,
+    memory: Reservation,
 ) -> list[Reply[T]]:
     begin = time.perf_counter_ns()
     readings = await model.read(
@@ -195,6 +209,9 @@ async def _ask(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it
     sequences = [w.sequence for r in readings if isinstance(r, Reading) for w in r.windows]
     completions: Sequence[Completion] = ()
     if sequences:
+        read = [one for one in readings if isinstance(one, Reading)]
+        size = footprint.of_readings(read, model.manifest, query.outputs)
+        await memory.resize(size, caller.deadline)
         completions = await model.compute(
             sequences, caller.deadline, caller.priority, query.outputs, stages
         )

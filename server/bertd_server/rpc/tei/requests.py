@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import Any
 
@@ -39,7 +40,8 @@ def fit(request: Any) -> Fit:
 def caller(context: Context[Any, Any]) -> CallContext:
     """How long the caller waits."""
     remaining = seconds_left(context)
-    return CallContext.within(math.inf if remaining is None else remaining)
+    within = math.inf if remaining is None else remaining
+    return CallContext.within(within, task=asyncio.current_task())
 
 
 def seconds_left(context: Context[Any, Any]) -> float | None:

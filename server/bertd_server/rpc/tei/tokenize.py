@@ -13,8 +13,10 @@ from grpc.aio import ServicerContext as Context
 
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
+from bertd_server.rpc import memory
 from bertd_server.rpc.tei import requests
 from bertd_server.rpc.tei.service import TeiService, answered, holding, streamed
+from bertd_server.tasks import footprint
 from bertd_server.tokenization.reader import Input
 from bertd_server.tokenization.tokens import Places, Token, tokens_of
 
@@ -60,14 +62,14 @@ class TokenizeService(TeiService, tei_pb2_grpc.TokenizeServicer):
         self,
         model: Model,
         request: pb.EncodeRequest,
-        context: Context[Any, Any],  # noqa: ARG002 - as the rest
+        context: Context[Any, Any],
     ) -> pb.EncodeResponse:
         requests.check_text(request.inputs)
         prompt = model.prompt(request.prompt_name if request.HasField("prompt_name") else None)
         text = prompt + request.inputs
-        (encoding,) = await model.encode(
-            [Input(text, field="inputs")], special=request.add_special_tokens
-        )
+        inputs = [Input(text, field="inputs")]
+        await memory.reserve(model, *footprint.of_tokens(inputs), context, "inputs")
+        (encoding,) = await model.encode(inputs, special=request.add_special_tokens)
         if isinstance(encoding, InvalidInput):
             raise encoding
         places = Places(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -72,7 +73,7 @@ def caller(request: Any, context: _Context) -> CallContext:
     remaining = context.time_remaining()
     within = math.inf if remaining is None else remaining
     priority = known_value("priority", request.priority, _PRIORITIES, inference_pb2.Priority)
-    return CallContext.within(within, priority)
+    return CallContext.within(within, priority, asyncio.current_task())
 
 
 def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
