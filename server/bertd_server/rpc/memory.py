@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from typing import Any
-
-from grpc.aio import ServicerContext as Context
+from typing import Protocol
 
 from bertd_server.models.model import Model
 
 
-async def reserve(
-    model: Model, size: int, request: int, context: Context[Any, Any], field: str
-) -> None:
+class _Context(Protocol):
+    def time_remaining(self) -> float | None: ...
+
+
+async def reserve(model: Model, size: int, request: int, context: _Context, field: str) -> None:
     """Have bytes for a call until its task ends, with its answer sent.
 
     Args:

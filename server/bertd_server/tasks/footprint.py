@@ -80,7 +80,7 @@ def of_readings(
         outputs: of the graph, that are wanted.
     """
     windows = tokens = read = masks = 0
-    counts_masks = "masks" in (manifest.outputs[name] for name in outputs)
+    counts_masks = any(_axis(manifest, name) == "masks" for name in outputs)
     characters = 0
     for reading in readings:
         characters += len(reading.source)
@@ -133,5 +133,11 @@ def _outputs(
     values = 0
     for name in outputs:
         width, _ = width_of(manifest, name)
-        values += rows[manifest.outputs[name]] * (width or 1)
+        values += rows[_axis(manifest, name)] * (width or 1)
     return _COPIES * _FLOAT * values
+
+
+def _axis(manifest: bundle.Manifest, output: str) -> str:
+    """What the rows of an output are of."""
+    # The server makes this one itself, of the logits of all tokens.
+    return "sequences" if output == bundle.SPARSE_EMBEDDING else manifest.outputs[output]
