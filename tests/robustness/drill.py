@@ -216,6 +216,13 @@ class Drill:
         found.after, found.back_seconds = self._recovery(found.before)
         return found
 
+    def peak(self, row: WorstCall) -> int:
+        """What one call takes at most, in bytes beyond what the idle server has."""
+        before = self.server.resident_bytes()
+        _forget_peak(self.server.pid)
+        self._attack(row, 1, once=True)
+        return _peak(self.server.pid) - before
+
     def end(self, row: WorstCall, found: Result) -> None:
         """Send SIGTERM in the middle of eight calls, note how it ends, and start again."""
         self._prepare(row, CALLERS)

@@ -114,6 +114,13 @@ def several(count: int, size: int = SHARE) -> list[str]:
     return [characters(size, seed) for seed in range(count)]
 
 
+def long_words(count: int) -> list[str]:
+    """Texts as long as they may be, every second word unknown: a token each twenty characters."""
+    unknown = "가" * 37
+    letters = [words(MOST_CHARACTERS // 40, seed).split() for seed in range(count)]
+    return [" ".join(f"{unknown} {letter}" for letter in each) for each in letters]
+
+
 def windowed(count: int) -> list[str]:
     """Texts of which windows with the largest stride make about a thousand each."""
     return [words(WINDOWS, seed) for seed in range(count)]
@@ -160,7 +167,7 @@ def _v1() -> Iterator[WorstCall]:
         "EmbedTokens",
         "answer",
         "vectors",
-        lambda m: [pb.EmbedTokensRequest(model=m, texts=several(20, MOST_CHARACTERS), **_WINDOW)],
+        lambda m: [pb.EmbedTokensRequest(model=m, texts=long_words(20), **_WINDOW)],
     )
     yield row(
         "EmbedTokens",

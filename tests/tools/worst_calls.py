@@ -6,7 +6,8 @@
 
 All rows take about a quarter of an hour; ``-k WORD`` drills those whose name has it, and leaves the
 others as they were. ``--tree FOLDER --as before`` drills the server of another checkout, for the
-column to compare with. ``--document`` only writes the document anew.
+column to compare with. ``--document`` only writes the document anew. ``--against FOLDER`` drills
+nothing, and prints how much memory the largest calls alone take of both checkouts, in turns.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,11 +28,18 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from robustness import drill  # noqa: E402 - found through the line above
 from robustness.drill import Drill, Result, Waits  # noqa: E402
-from robustness.worst_calls import ROWS  # noqa: E402
+from robustness.worst_calls import BY_NAME, ROWS  # noqa: E402
 
 DOCUMENT = ROOT / "docs/load.md"
 RESULTS = Path(__file__).with_suffix(".json")
 BEGIN, END = "<!-- made by tests/tools/worst_calls.py -->", "<!-- /made -->"
+LARGEST = (  # D1, D5 and D6 of the cases
+    "InferenceService/Embed: windows",
+    "InferenceService/EmbedTokens: answer",
+    "InferenceService/TagTokens: characters",
+)
+PEAK_SECONDS = 15.0  # that a call may take, then it is cancelled
+QUICK = ("--warmup-seconds", "0.1", "--calibration-seconds", "1")
 NOW, BEFORE = "now", "before"
 SECONDS = 3.0  # of each part of a drill
 HEADER = (
@@ -111,6 +120,29 @@ def drilled(names: Sequence[str], models: Path | None, flags: Sequence[str]) -> 
             return {"idle": list(map(asdict, running.idle)), "rows": results}
 
 
+def peaks(tree: Path, models: Path, turns: int = 3) -> None:
+    """Print what the largest calls take at most beyond an idle server, of two trees in turns."""
+    found: dict[tuple[str, Path], list[int]] = {}
+    for _ in range(turns):
+        for name in LARGEST:
+            for each in (tree, ROOT):
+                _serve_from(each)
+                with (
+                    tempfile.TemporaryDirectory() as scratch,
+                    Drill(models, Path(scratch), *QUICK, seconds=PEAK_SECONDS) as running,
+                ):
+                    found.setdefault((name, each), []).append(running.peak(BY_NAME[name]))
+    for (name, each), sizes in found.items():
+        middle = statistics.median(sizes) / 2**20
+        print(f"{name}, {each}: +{middle:.0f} MiB of {[size >> 20 for size in sizes]}")
+
+
+def _serve_from(tree: Path) -> None:
+    """Have servers that are started from now on run the code of a checkout."""
+    paths = [str(tree.resolve() / each) for each in _PACKAGES]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+
+
 def merged(saved: Saved, more: Saved) -> Saved:
     """Rows of both, the newer one's where both have one."""
     return {
@@ -126,15 +158,21 @@ def main() -> None:
     parser.add_argument("--tree", type=Path, help="another checkout whose server is drilled")
     parser.add_argument("--as", dest="column", choices=[NOW, BEFORE], default=NOW)
     parser.add_argument("--models", type=Path, help="a folder for the models, kept for next time")
+    parser.add_argument("--against", type=Path, help="another checkout to compare peaks with")
     parser.add_argument("--document", action="store_true", help="drill nothing")
     parser.add_argument("flags", nargs="*", help="of the server, after --")
     given = parser.parse_args()
+    if given.against:
+        if not given.models:
+            parser.error("--against needs --models, a folder for the models that both serve")
+        if not given.models.exists():
+            drill.make_models(given.models, minilm=True)
+        peaks(given.against, given.models)
+        return
     saved: Mapping[str, Saved] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     if not given.document:
         if given.tree:
-            os.environ["PYTHONPATH"] = os.pathsep.join(
-                str(given.tree.resolve() / each) for each in _PACKAGES
-            )
+            _serve_from(given.tree)
         more = drilled(given.k, given.models, given.flags)
         saved = {**saved, given.column: merged(saved.get(given.column, {}), more)}
         RESULTS.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
