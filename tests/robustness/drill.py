@@ -96,30 +96,24 @@ class Result:
     end_code: int = 0
 
 
-def make_models(
-    root: Path, names: Sequence[str] = tuple(MODELS), *, minilm: bool = False
-) -> list[Path]:
+def make_models(root: Path, *, minilm: bool = False) -> None:
     """A repository of random models: those of the table and the neighbour's.
 
     Args:
         root: does not exist yet.
-        names: of the table's models, that for vectors among them.
         minilm: whether models for vectors have MiniLM's shape; else all are tiny.
     """
-    made = []
-    for name in names:
-        task = MODELS[name]
+    for name, task in MODELS.items():
         shape = _MINILM if minilm and task == "feature-extraction" else {}
         # A vocabulary of real size, since masks are filled and sparse vectors made from all of it.
         vocabulary = {"vocab_size": 30_522} if minilm and task == "fill-mask" else {}
         changes: dict[str, Any] = {"max_position_embeddings": POSITIONS}
         source = root.with_name(f"{root.name}-sources") / name
         save_tiny(source, "bert", task, **changes | OF_TASK[task] | shape | vocabulary)
-        made.append(root / name / "1")
-        made[-1].parent.mkdir(parents=True)
-        export_model(str(source), made[-1], name=name, task=task)
+        bundle = root / name / "1"
+        bundle.parent.mkdir(parents=True)
+        export_model(str(source), bundle, name=name, task=task)
     shutil.copytree(root / VECTORS / "1", root / NEIGHBOUR / "1")
-    return made
 
 
 class _Client:
