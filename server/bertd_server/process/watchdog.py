@@ -40,7 +40,7 @@ class WatchedModel(Protocol):
         """The batches that run, with their starts on the monotonic clock."""
 
 
-class RequestMemory(Protocol):
+class WatchedRequests(Protocol):
     """What the watchdog needs of a :class:`bertd_server.scheduling.memory_budget.MemoryBudget`."""
 
     @property
@@ -68,7 +68,7 @@ class Watchdog:
         *,
         seconds: float,
         memory_limit: int,
-        requests: RequestMemory | None = None,
+        requests: WatchedRequests | None = None,
         clock: Callable[[], float] = time.monotonic,
         resident: Callable[[], int] | None = None,
     ) -> None:
