@@ -52,7 +52,7 @@ def neighbour(address: str, model: str, seconds: float) -> Iterator[Any]:
     """
     waits: list[float] = []
     with grpc.insecure_channel(address) as channel:
-        call = channel.unary_unary(f"/{V1}/Embed")
+        call: Any = channel.unary_unary(f"/{V1}/Embed")
         request = pb.EmbedRequest(model=model, texts=["the cat sat"]).SerializeToString()
         for _ in range(_WARM):
             call(request, timeout=_PATIENCE)
@@ -116,11 +116,12 @@ def _called(
             sent = time.monotonic()
 
     size = 0
+    open_channel: Any = channel
     # All RPCs of the table that take a stream give one, but for one; grpc's core does not mind.
     call: Any = (
-        channel.stream_stream(path)(sending(), metadata=row.metadata())
+        open_channel.stream_stream(path)(sending(), metadata=row.metadata())
         if streams
-        else channel.unary_stream(path)(messages[0], metadata=row.metadata())
+        else open_channel.unary_stream(path)(messages[0], metadata=row.metadata())
     )
     timer = threading.Timer(max(0.0, end - time.monotonic()), call.cancel)
     timer.start()
@@ -137,7 +138,7 @@ def _called(
 
 def main() -> None:
     """Take orders until stdin ends."""
-    orders = {"neighbour": neighbour, "attack": attack}
+    orders: dict[str, Any] = {"neighbour": neighbour, "attack": attack}
     for line in sys.stdin:
         order = json.loads(line)
         steps = orders[order.pop("ask")](**order)

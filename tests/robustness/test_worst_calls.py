@@ -90,7 +90,7 @@ def test_calls_whose_callers_have_left_leave_nothing(running: Drill) -> None:
     row = BY_NAME["InferenceService/Answer: spans"]
     (message,) = row.make(row.model)
     with grpc.insecure_channel(running.server.address) as channel:
-        call = channel.unary_unary(f"/{row.rpc}")
+        call: Any = channel.unary_unary(f"/{row.rpc}")
         _abandon(call, message.SerializeToString(), 8)  # what a server keeps of its first ones
         time.sleep(ABANDONED_SECONDS if LARGE else 0)
         before = running.server.resident_bytes()

@@ -21,8 +21,10 @@ def manifest(tiny_bundle: Path) -> bundle.Manifest:
     return found.model_copy(update={"max_tokens": 256, "dimensions": 384})
 
 
-def of(inputs: list[Input], fit: Fit, manifest: bundle.Manifest, **how: bool) -> int:
-    return footprint.of_inputs(inputs, fit, manifest, (bundle.SENTENCE_EMBEDDING,), **how)[0]
+def of(inputs: list[Input], fit: Fit, manifest: bundle.Manifest, *, details: bool = False) -> int:
+    return footprint.of_inputs(
+        inputs, fit, manifest, (bundle.SENTENCE_EMBEDDING,), details=details
+    )[0]
 
 
 def test_windows_count_and_not_the_request(manifest: bundle.Manifest) -> None:
@@ -63,7 +65,9 @@ def test_readings_say_what_their_characters_could_not(manifest: bundle.Manifest)
 
 def test_calls_that_only_tokenise_count_too() -> None:
     inputs = [Input("a " * 50_000)] * 10
-    (kept, request), (counted, _) = (footprint.of_tokens(inputs, kept=kept) for kept in (1, 0))
+    (kept, request), (counted, _) = (
+        footprint.of_tokens(inputs, kept=kept) for kept in (True, False)
+    )
     assert request == 3_000_000
     assert kept > 200 * 10**6 > 20 * 10**6 > counted
     assert footprint.of_ids(10**6) > 10**7
