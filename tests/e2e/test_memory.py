@@ -52,9 +52,9 @@ print(sum(type(each) is Overloaded for each in gc.get_objects()))
 
 @pytest.fixture
 def running(tiny_bundle: Path) -> Iterator[RunningServer]:
-    """A server whose requests may take 1 MiB."""
+    """A server whose requests may take 256 KiB."""
     it = RunningServer(tiny_bundle, quick_settings())
-    it.server.memory.relimit(MIB)
+    it.server.memory.relimit(MIB // 4)
     yield it
     it.stop()
 

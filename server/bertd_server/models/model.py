@@ -143,7 +143,11 @@ class Model:
             DeadlineMissed: the deadline passed before there was room.
         """
         return await self.memory.reserve(
-            size, request=request, deadline=deadline, field=field, refused=self.statistics.refused
+            self.memory.within(size),
+            request=request,
+            deadline=deadline,
+            field=field,
+            refused=self.statistics.refused,
         )
 
     async def read(

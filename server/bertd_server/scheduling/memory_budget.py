@@ -29,6 +29,7 @@ NO_LIMIT = 2**62
 _SMALL = 1 / 256  # of the budget: a call that needs no more is small
 _FOR_SMALL = 1 / 8  # of the budget, for small calls alone
 _WAITING = 1 / 4  # of the budget, that requests which wait may take themselves
+_UNSURE = 4  # times: an estimate from characters may be as much too large, and no more
 _FIRST_SECONDS = 1.0  # that a large call takes, until one was timed
 _WEIGHT = 0.2  # of the newest call in that
 
@@ -181,6 +182,14 @@ class MemoryBudget:
     def held(self) -> int:
         """Bytes that calls have."""
         return self._small.held + self._large.held
+
+    def within(self, estimate: int) -> int:
+        """What to reserve for an estimate from characters; all there is if it may be too large."""
+        return (
+            min(estimate, self._large.limit)
+            if estimate <= _UNSURE * self._large.limit
+            else estimate
+        )
 
     @property
     def busy(self) -> bool:
