@@ -73,6 +73,7 @@ class Engine:
         has_wide: whether there is a session that uses all threads for one run.
         outputs: names that :meth:`answer` computes unless told otherwise.
         max_batch_tokens: the largest batch that the memory limit allows.
+        request_bytes: what the memory limit leaves to requests in flight; 0 without one.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Engine:
         self.lanes = self.options.lanes or self.options.threads
         self.has_wide = self.options.provider == "cpu" and self.options.threads > 1
         self.max_batch_tokens = NO_LIMIT
+        self.request_bytes = 0
         self._pack = partial(
             pack,
             position_offset=manifest.position_offset,

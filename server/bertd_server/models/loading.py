@@ -17,6 +17,7 @@ from bertd_server.models.model import Model
 from bertd_server.models.startup import Loaded, ModelOptions, Start, StartOptions
 from bertd_server.scheduling.executor import SlicedExecutor
 from bertd_server.scheduling.lanes import unheard
+from bertd_server.scheduling.memory_budget import MemoryBudget
 from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.scheduler import SchedulerOptions
 from bertd_server.tokenization.text_queue import TextOptions
@@ -29,6 +30,7 @@ class Loader:
 
     Attributes:
         settings: of models that are loaded from now on.
+        memory: of requests in flight, of all models together.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Loader:
         settings: Settings,
         on_lanes: Callable[[int], None] = unheard,
         start: Start = startup.start,
+        memory: MemoryBudget | None = None,
     ) -> None:
         """Load nothing yet.
 
@@ -43,8 +46,10 @@ class Loader:
             settings: of the server.
             on_lanes: told how many lanes are alive, whenever that changes.
             start: makes the engine ready, and measures it.
+            memory: of requests in flight; each load under a memory limit sets how much there is.
         """
         self.settings = settings
+        self.memory = memory or MemoryBudget()
         self._on_lanes = on_lanes
         self._start = start
         self._pool: Pool | None = None
@@ -105,6 +110,8 @@ class Loader:
                 niceness=self.settings.lane_niceness,
                 on_lanes=self._on_lanes,
             )
+        if loaded.request_bytes:  # what calls had while it was measured was counted as lost
+            self.memory.relimit(loaded.request_bytes + self.memory.held)
         model = Model(
             loaded,
             options,
@@ -113,6 +120,7 @@ class Loader:
             pool=self._pool,
             executor=self._executor,
             share=own.share,
+            memory=self.memory,
         )
         self._own[model] = own
         self.relimit([model])  # the settings may have changed while the bundle was read
@@ -152,6 +160,7 @@ class Loader:
             starting=StartOptions(
                 memory_limit=settings.memory_limit,
                 cache_bytes=scheduling.cache_bytes,
+                batch_tokens=scheduling.max_batch_tokens,
                 warmup_seconds=settings.warmup_seconds,
                 calibration_seconds=settings.calibration_seconds,
                 first_calibration_seconds=settings.first_calibration_seconds,

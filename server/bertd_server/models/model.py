@@ -25,6 +25,7 @@ from bertd_server.models.startup import Loaded, ModelOptions
 from bertd_server.scheduling.deduplication import Batch, Completion
 from bertd_server.scheduling.executor import JobQueue, SlicedExecutor
 from bertd_server.scheduling.lanes import unheard
+from bertd_server.scheduling.memory_budget import MemoryBudget, Reservation
 from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.scheduler import Scheduler, SchedulerOptions
 from bertd_server.scheduling.statistics import Gauges, Statistics
@@ -44,6 +45,7 @@ class Model:
         manifest: what the export says of it.
         statistics: what has happened so far.
         jobs: what follows the model's run, and what describes texts, is done there.
+        memory: of requests in flight, those of other models of the server included.
     """
 
     def __init__(  # noqa: PLR0913 - by keyword
@@ -57,6 +59,7 @@ class Model:
         executor: SlicedExecutor | None = None,
         share: float = 1.0,
         on_lanes: Callable[[int], None] = unheard,
+        memory: MemoryBudget | None = None,
     ) -> None:
         """Be ready to answer; construct this on the event loop that uses it.
 
@@ -69,6 +72,7 @@ class Model:
             executor: to share with other models; None starts its own.
             share: of the pool, beside those of the others.
             on_lanes: told how many lanes of its own are alive, whenever that changes.
+            memory: of requests in flight; None for no limit.
         """
         self.manifest = loaded.manifest
         self.name = name or loaded.manifest.name
@@ -89,6 +93,7 @@ class Model:
                 grid, self._scheduler.pool, self._scheduler.rebase, self.name
             )
         self.statistics: Statistics = self._scheduler.statistics
+        self.memory = memory or MemoryBudget()
         self._texts = TextQueue(options.texts, self.statistics.refused)
         self._own_executor = executor is None
         self._executor = executor or SlicedExecutor()
@@ -134,6 +139,29 @@ class Model:
         """How the tokenizer writes a mask; empty where the task has none."""
         id_ = self.manifest.mask_token_id
         return "" if id_ is None else self.tokenizer.id_to_token(id_) or ""
+
+    async def reserve(
+        self, size: int, request: int = 0, *, deadline: float = math.inf, field: str = "texts"
+    ) -> Reservation:
+        """Have memory for a call, before anything is made of it.
+
+        Args:
+            size: bytes, as :mod:`bertd_server.tasks.footprint` says.
+            request: of these, what the request takes while it waits.
+            deadline: on the monotonic clock.
+            field: of the request, that makes it large.
+
+        Raises:
+            Overloaded: there are not so many, or too much waits.
+            DeadlineMissed: the deadline passed before there was room.
+        """
+        return await self.memory.reserve(
+            self.memory.within(size),
+            request=request,
+            deadline=deadline,
+            field=field,
+            refused=self.statistics.refused,
+        )
 
     async def read(
         self,

@@ -267,6 +267,12 @@ OF_SERVER: dict[str, tuple[MetricKind, str, tuple[str, ...]]] = {
         ("kind",),
     ),
     "bertd_memory_limit_bytes": ("gauge", "what --memory-limit allows; 0 for no limit", ()),
+    "bertd_request_memory_bytes": (
+        "gauge",
+        "of requests in flight, as estimated: held, and the limit of all of them",
+        ("kind",),
+    ),
+    "bertd_calls_waiting_for_memory": ("gauge", "large calls that wait until others end", ()),
 }
 """Of the server as a whole."""
 

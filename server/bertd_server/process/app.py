@@ -19,6 +19,7 @@ from bertd_server.config.settings import Settings
 from bertd_server.models.default_model import Export
 from bertd_server.models.model import Model
 from bertd_server.process.lifecycle import Lifecycle
+from bertd_server.process.trimming import Trimmer
 from bertd_server.process.watchdog import Watchdog
 from bertd_server.serving.server import Server, listening
 from bertd_server.system import cpu, logs
@@ -98,15 +99,19 @@ async def _serve(
         request=_request(models[0], settings, port, named=len(models) > 1) if models else None,
     )
     lifecycle.ready(f"serving {', '.join(names)}", lambda: server.serving, server.reloading.reload)
+    trimmer = Trimmer()
+    server.memory.when_freed(trimmer.soon)
     Watchdog(
         server.models,
         seconds=settings.watchdog_seconds,
         memory_limit=settings.memory_limit,
+        requests=server.memory,
     ).start(lifecycle.trouble)
     await lifecycle.ending.wait()
     lifecycle.drains(lambda number: _end(number, server.models()))
     log.info("draining", limit_seconds=server.reloading.settings.drain_seconds)
     drained = await server.drain()
+    trimmer.close()
     for model in server.catalogue.models():
         log.info("stopped", model=model.name, **model.statistics.counts())
     code = lifecycle.exit(drained)

@@ -12,6 +12,7 @@
     dispatcher     WHEN: a lane that is free takes the best batch that exists
       pool, lanes    lanes that models share by weight; threads that run batches
     executor       what follows a batch: one thread, which calls share in slices
+    memory_budget  bytes that requests in flight may take, before they take them
     completion     every waiter is told, once; failures are counted, results cached
     statistics     what happened, as plain numbers
 

@@ -168,7 +168,10 @@ class Scheduler:
         wanted = await self._wanted(call, sequences, tuple(outputs))
         if wanted and (refused := self._refusal(call, wanted, self._clock())) is not None:
             self.statistics.refused[refused.reason] += 1
-            raise refused
+            try:
+                raise refused
+            finally:  # its traceback has this frame: the call would stay until a collection
+                del refused
         self.statistics.answered += count - len(wanted)  # once the call is taken
         if wanted:
             try:

@@ -87,9 +87,9 @@ class Statistics:
             that were predicted for it.
         in_flight: what is being answered now.
         answered: texts with an answer, cached ones included.
-        refused: calls that were not taken, by reason: `call_characters`, `call_tokens`, `deadline`,
-            `draining`, `impossible`, `no_lane`, `promises`, `queue_characters`, `queue_seconds`,
-            `queue_tokens`.
+        refused: calls that were not taken, by reason: `call_characters`, `call_memory`,
+            `call_tokens`, `deadline`, `draining`, `impossible`, `memory`, `no_lane`, `promises`,
+            `queue_characters`, `queue_seconds`, `queue_tokens`.
         expired: texts that were taken and whose deadline then could not be kept.
         started_late: texts whose batch started after their deadline; there should be none.
         cancelled: texts whose call went away before they had an answer.

@@ -19,6 +19,7 @@ from bertd_server.models.model import Model
 from bertd_server.observability.access import AccessLog
 from bertd_server.observability.families import ModelSnapshot
 from bertd_server.rpc.interceptors.monitoring import MonitoringInterceptor
+from bertd_server.scheduling.memory_budget import MemoryBudget
 from bertd_server.system.call_metrics import RpcCounts
 from bertd_server.system.logs import get_logger
 
@@ -48,6 +49,7 @@ class Observability:
         health: HealthService,
         models: Callable[[], Iterable[Model]],
         methods: frozenset[str],
+        memory: MemoryBudget,
     ) -> None:
         """Prepare; nothing listens yet.
 
@@ -56,6 +58,7 @@ class Observability:
             health: says whether it is ready.
             models: gives all that are served.
             methods: paths of all that its services have.
+            memory: of requests in flight.
 
         Raises:
             MisusedError: traces or channelz are asked for, and their packages are not there.
@@ -63,6 +66,7 @@ class Observability:
         self._settings = settings
         self._health = health
         self._models = models
+        self._memory = memory
         self._endpoint: Endpoint | None = None
         self._tracing = _tracing(settings.tracing_endpoint)
         self.counts = RpcCounts()
@@ -96,6 +100,9 @@ class Observability:
                 self.counts,
                 ready=self._health.serving,
                 draining=self._health.draining,
+                requests=metrics.RequestMemory(
+                    self._memory.held, self._memory.limit, self._memory.waiting
+                ),
             ),
             self._settings.memory_limit,
         )

@@ -32,6 +32,7 @@ from bertd_server.models.startup import Start, start
 from bertd_server.rpc.health import HealthService
 from bertd_server.rpc.limits import CallLimits
 from bertd_server.rpc.services import METHODS, SERVICE_NAMES, Services
+from bertd_server.scheduling.memory_budget import MemoryBudget
 from bertd_server.security.management import Management
 from bertd_server.security.paths import version_of
 from bertd_server.serving.assembly import Observability, add_channelz
@@ -43,6 +44,7 @@ log = get_logger("bertd")
 
 # A batch that still runs when the calls' time is up may take so long to end.
 LAST_BATCH_SECONDS = 1.0
+_REQUEST_BYTES = 2**30  # that requests in flight may take where no memory limit says
 
 
 class CannotListenError(RuntimeError):
@@ -57,6 +59,7 @@ class Server:
         guard: its certificates and keys; `guard.reload()` reads them anew.
         reloading: what SIGHUP reads again; parts of the server register there.
         observability: metrics, traces and the access log.
+        memory: of requests in flight.
         management_port: of the management address, once it listens.
     """
 
@@ -92,8 +95,12 @@ class Server:
             HealthService(SERVICE_NAMES, settings.max_health_watches),
         )
         self._health = self._services.health
+        self.memory = MemoryBudget(_REQUEST_BYTES)
         self._loader = Loader(
-            settings, on_lanes=lambda alive: self._health.report(serving=alive > 0), start=start
+            settings,
+            on_lanes=lambda alive: self._health.report(serving=alive > 0),
+            start=start,
+            memory=self.memory,
         )
         self._keeper: Keeper | None = None
         if folder is None and settings.repository is None:
@@ -107,6 +114,7 @@ class Server:
             self._health,
             self.catalogue.models,
             METHODS,
+            self.memory,
         )
         self._grpc = self._grpc_server()
         self._services.add_to(self._grpc, self.guard.management)

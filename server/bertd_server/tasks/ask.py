@@ -12,15 +12,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import DeadlineMissed, InvalidInput, RequestError, WrongTask
 from bertd_server.models.model import Model
+from bertd_server.scheduling.memory_budget import Reservation
 from bertd_server.scheduling.scheduler import INTERACTIVE
 from bertd_server.security.allowance import ALLOWANCE
 from bertd_server.system.call_metrics import CURRENT, Stages
 from bertd_server.system.turns import Turns
+from bertd_server.tasks import footprint
 from bertd_server.tasks.concluding import Conclude, ConcludedInput, Conclusions
 from bertd_server.tokenization.budget import answer_budget, field_of
 from bertd_server.tokenization.reader import Fit, Input, Reading
@@ -45,20 +47,27 @@ class CallContext:
         arrived: when the request came, on the same clock; infinite where nobody has noted it.
         answer_bytes: that the answers to the request may have in all; infinite where they go into
             no message.
+        task: that ends once its answer is sent, and no more memory is taken for it; None where an
+            answer is the caller's own.
     """
 
     deadline: float = math.inf
     priority: int = INTERACTIVE
     arrived: float = math.inf
     answer_bytes: float = math.inf
+    task: asyncio.Task[Any] | None = None
 
     @classmethod
     def within(
-        cls, seconds: float, priority: int = INTERACTIVE, answer_bytes: float = math.inf
+        cls,
+        seconds: float,
+        priority: int = INTERACTIVE,
+        answer_bytes: float = math.inf,
+        task: asyncio.Task[Any] | None = None,
     ) -> CallContext:
         """One who waits so many seconds from now."""
         now = time.monotonic()
-        return cls(now + seconds, priority, now, answer_bytes)
+        return cls(now + seconds, priority, now, answer_bytes, task)
 
 
 NO_DEADLINE = CallContext()
@@ -159,7 +168,13 @@ async def ask(
     in_flight.texts += len(inputs)
     try:
         async with asyncio.timeout(_seconds_left(model, caller)):
-            replies = await _ask(model, inputs, fit, caller, query, stages)
+            needs = footprint.of_inputs(
+                inputs, fit, model.manifest, query.outputs, query.prompt, details=query.offsets
+            )
+            field = inputs[0].field.partition("[")[0] if inputs else ""
+            with await model.reserve(*needs, deadline=caller.deadline, field=field) as memory:
+                replies = await _ask(model, inputs, fit, caller, query, stages, memory)
+                memory.release_after(caller.task)
     except TimeoutError:
         raise DeadlineMissed(
             f"the server gives a request {model.limits.max_request_seconds:g} s, and they are "
@@ -217,6 +232,7 @@ async def _ask(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it
     caller: CallContext,
     query: TaskQuery[T],
     stages: Stages | None,
+    memory: Reservation,
 ) -> list[Reply[T]]:
     begin = time.perf_counter_ns()
     readings = await model.read(
@@ -228,6 +244,9 @@ async def _ask(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it
     concluded = Conclusions.of(readings, query.conclude, model.jobs, caller.deadline)
     try:
         if sequences:
+            read = [one for one in readings if isinstance(one, Reading)]
+            size = footprint.of_readings(read, model.manifest, query.outputs)
+            await memory.resize(size, caller.deadline)
             with _charged(sequences):
                 await model.compute(
                     sequences,

@@ -6,11 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from bertd.bundle.arrays import Int64Array
-from tokenizers import Tokenizer
-
-from bertd_server.tokenization.details import Details
-
-_SECOND = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +37,6 @@ class Token:
     end: int
     special: bool
     second: bool = False
-
-
-def tokens_of(details: Details, vocabulary: Tokenizer, *, shift: int = 0) -> list[Token]:
-    """Tokens, as the vocabulary writes them.
-
-    Args:
-        details: of a text or a pair.
-        vocabulary: writes each token.
-        shift: code points of a prompt before the text; its tokens have no place in the text.
-    """
-    write = vocabulary.id_to_token
-    return [
-        Token(id_, write(id_) or "", start, end, special, which == _SECOND)
-        for id_, (start, end), special, which in zip(
-            details.ids.tolist(),
-            np.maximum(details.offsets - shift, 0).tolist(),
-            details.special.tolist(),
-            details.texts.tolist(),
-            strict=True,
-        )
-    ]
 
 
 class Places:

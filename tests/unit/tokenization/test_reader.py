@@ -13,7 +13,8 @@ from bertd_server.tokenization import windows
 from bertd_server.tokenization.budget import token_budget
 from bertd_server.tokenization.details import NONE, Details, details_of
 from bertd_server.tokenization.reader import Fit, Input, Reader, Reading, texts_of
-from bertd_server.tokenization.tokens import Places, tokens_of
+from bertd_server.tokenization.token_list import TokenList
+from bertd_server.tokenization.tokens import Places
 from bertd_server.tokenization.truncation import CutSide
 from helpers.sentences import ALPHABET
 from helpers.tiny import _tokenizer
@@ -124,7 +125,7 @@ def test_offsets_in_code_points_and_in_bytes_are_of_one_stretch(kind: Kind, text
     (encoding,) = kind.reader.encode([Input(text)])
     places, utf8 = Places(text), text.encode()
     reached = 0
-    for token in tokens_of(details_of(encoding), kind.reader.tokenizer):
+    for token in TokenList.of(details_of(encoding), kind.reader.tokenizer):
         offsets = places.offsets(token.start, token.end)
         assert (offsets.start, offsets.end) == (token.start, token.end)
         assert utf8[offsets.start_byte : offsets.end_byte].decode() == text[token.start : token.end]

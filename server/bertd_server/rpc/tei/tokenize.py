@@ -12,10 +12,12 @@ from tokenizers import Tokenizer
 
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
+from bertd_server.rpc import memory
 from bertd_server.rpc.encoding import LONG_IDS, PARTS
 from bertd_server.rpc.tei import requests
 from bertd_server.rpc.tei.service import TeiService, answered, holding, streamed
 from bertd_server.scheduling.executor import LONG, Steps
+from bertd_server.tasks import footprint
 from bertd_server.tokenization.budget import answer_budget
 from bertd_server.tokenization.details import Details
 from bertd_server.tokenization.reader import Input
@@ -63,13 +65,15 @@ class TokenizeService(TeiService, tei_pb2_grpc.TokenizeServicer):
         self,
         model: Model,
         request: pb.EncodeRequest,
-        context: Context[Any, Any],  # noqa: ARG002 - as the rest
+        context: Context[Any, Any],
     ) -> pb.EncodeResponse:
         requests.check_text(request.inputs)
         prompt = model.prompt(request.prompt_name if request.HasField("prompt_name") else None)
         text = prompt + request.inputs
+        inputs = [Input(text, field="inputs")]
+        await memory.reserve(model, *footprint.of_tokens(inputs), context, "inputs")
         (encoding,) = await model.encode(
-            [Input(text, field="inputs")],
+            inputs,
             special=request.add_special_tokens,
             answer_bytes=self._limits.max_message_bytes,
         )

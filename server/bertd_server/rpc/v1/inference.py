@@ -13,6 +13,7 @@ from grpc.aio import ServicerContext as Context
 from bertd_server.errors import RequestError
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.models.model import Model
+from bertd_server.rpc import memory
 from bertd_server.rpc.checks import check_count
 from bertd_server.rpc.limits import CallLimits
 from bertd_server.rpc.status import abort
@@ -25,6 +26,7 @@ from bertd_server.tasks import (
     classification,
     embedding,
     filling,
+    footprint,
     ranking,
     sparse,
     tagging,
@@ -358,11 +360,12 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         self,
         model: Model,
         request: pb.TokenizeRequest,
-        context: Context[Any, Any],  # noqa: ARG002 - as the rest
+        context: Context[Any, Any],
     ) -> Made:
         check_count(len(request.inputs), self._max_texts, "inputs")
         inputs = await requests.inputs(request.inputs)
         requests.check_characters(inputs, "inputs")
+        await memory.reserve(model, *footprint.of_tokens(inputs), context, "inputs")
         encodings = await model.encode(
             inputs,
             special=not request.without_special_tokens,
@@ -375,9 +378,11 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         self,
         model: Model,
         request: pb.DetokenizeRequest,
-        context: Context[Any, Any],  # noqa: ARG002 - as the rest
+        context: Context[Any, Any],
     ) -> Made:
         check_count(len(request.sequences), self._max_texts, "sequences")
+        count = sum(len(one.ids) for one in request.sequences)
+        await memory.reserve(model, footprint.of_ids(count), 0, context, "sequences")
         ids = await requests.token_ids(request.sequences, model, self._answer_bytes)
         head = pb.DetokenizeResponse(**responses.named(model), errors=responses.errors(ids))
         special = request.with_special_tokens
@@ -387,10 +392,12 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         self,
         model: Model,
         request: pb.CountTokensRequest,
-        context: Context[Any, Any],  # noqa: ARG002 - as the rest
+        context: Context[Any, Any],
     ) -> Made:
         check_count(len(request.inputs), self._max_texts, "inputs")
-        counts = await model.count(await requests.inputs(request.inputs))
+        inputs = await requests.inputs(request.inputs)
+        await memory.reserve(model, *footprint.of_tokens(inputs, kept=False), context, "inputs")
+        counts = await model.count(inputs)
         response = pb.CountTokensResponse(
             **responses.named(model),
             counts=[one if isinstance(one, int) else 0 for one in counts],

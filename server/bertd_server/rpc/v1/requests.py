@@ -82,7 +82,7 @@ def caller(request: Any, context: _Context, answer_bytes: float = math.inf) -> C
     remaining = context.time_remaining()
     within = math.inf if remaining is None else remaining
     priority = known_value("priority", request.priority, _PRIORITIES, inference_pb2.Priority)
-    return CallContext.within(within, priority, answer_bytes)
+    return CallContext.within(within, priority, answer_bytes, asyncio.current_task())
 
 
 def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:

@@ -5,6 +5,7 @@ A parameter that is not known is refused: whoever sends one expects it to do som
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import math
@@ -107,6 +108,7 @@ def caller(
         min(math.inf if remaining is None else remaining, timeout / 1e6 if timeout else math.inf),
         BULK if options.get("priority", 0) > 1 else INTERACTIVE,
         answer_bytes,
+        asyncio.current_task(),
     )
 
 
