@@ -71,7 +71,7 @@ class SizeClasses:
         return {kind: self.factor(kind, model) for kind in self._batches}
 
 
-class Turns:
+class Rows:
     """How many batches of each class went to one session since the other one was tried."""
 
     def __init__(self) -> None:

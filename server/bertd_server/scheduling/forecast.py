@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from bertd_server.scheduling.batching import BatchPolicy, Costs, budget
-from bertd_server.scheduling.classes import SizeClasses, Turns, size_class
+from bertd_server.scheduling.classes import Rows, SizeClasses, size_class
 from bertd_server.scheduling.cost import CostTracker, Measurement, Shape
 
 _STALE_SECONDS = 10.0  # without a batch; then live batches say little about the next one
@@ -52,7 +52,7 @@ class Forecast:
         self._length = float(_TYPICAL_TOKENS)
         self._last = dict.fromkeys(self._trackers, -math.inf)
         self._classes = {tracker: SizeClasses() for tracker in self._trackers}
-        self._turns = Turns()
+        self._turns = Rows()
         self._seen: dict[int, float] = {}  # when a class last had a batch, or a probe
         self.policy = policy
         self.costs = Costs(self._lane.model)

@@ -357,10 +357,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         return responses.made(head, responses.masks, replies, request.texts)
 
     async def _tokenize(
-        self,
-        model: Model,
-        request: pb.TokenizeRequest,
-        context: Context[Any, Any],
+        self, model: Model, request: pb.TokenizeRequest, context: Context[Any, Any]
     ) -> Made:
         check_count(len(request.inputs), self._max_texts, "inputs")
         inputs = await requests.inputs(request.inputs)
@@ -375,10 +372,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         return responses.tokenized(head, model.tokenizer, inputs, encodings)
 
     async def _detokenize(
-        self,
-        model: Model,
-        request: pb.DetokenizeRequest,
-        context: Context[Any, Any],
+        self, model: Model, request: pb.DetokenizeRequest, context: Context[Any, Any]
     ) -> Made:
         check_count(len(request.sequences), self._max_texts, "sequences")
         count = sum(len(one.ids) for one in request.sequences)
@@ -389,10 +383,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         return responses.decoded(head, model.tokenizer, ids, skip_special_tokens=not special)
 
     async def _count(
-        self,
-        model: Model,
-        request: pb.CountTokensRequest,
-        context: Context[Any, Any],
+        self, model: Model, request: pb.CountTokensRequest, context: Context[Any, Any]
     ) -> Made:
         check_count(len(request.inputs), self._max_texts, "inputs")
         inputs = await requests.inputs(request.inputs)
