@@ -20,6 +20,7 @@ import torch
 from bertd.bundle import Task
 from transformers import PreTrainedModel
 
+from bertd_export.checkpoint.source import read_object
 from bertd_export.errors import ExportError
 
 _LAYER = re.compile(r"\blayers?\.(\d+)\.")
@@ -52,12 +53,19 @@ def check_sizes(folder: Path, mismatched: Iterable[tuple[str, Any, Any]]) -> Non
     Raises:
         ExportError: there are any.
     """
+    path = folder / "config.json"
     for name, stored, asked in sorted(mismatched, key=lambda found: found[0]):
+        wrong = {size for size, right in zip(asked, stored, strict=False) if size != right}
+        keys = [key for key, size in read_object(path).items() if _is_size(size) and size in wrong]
         raise ExportError(
-            f"{folder / 'config.json'}: its sizes make {name} {list(asked)}, but the weights hold "
-            f"{list(stored)}: the file is of another model, or a size (of a classifier num_labels "
-            f"and id2label) is wrong"
+            f"{path}: its sizes make {name} {list(asked)}, but the weights hold {list(stored)}: "
+            f"the file is of another model, or {' or '.join(sorted(keys)) or 'a size'} is wrong "
+            f"(of a classifier num_labels and id2label)"
         )
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def check_missing(
