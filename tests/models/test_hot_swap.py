@@ -168,6 +168,7 @@ def test_prepacked_weights_of_another_bundle_are_not_kept(
     assert [one.name for one in (cache / FOLDER).iterdir() if one.name != ".lock"] == []
 
 
+@pytest.mark.usefixtures("unconfigured_structlog")
 async def test_why_a_folder_is_no_model_is_said_once(
     serving: Serving, tiny_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
