@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
+import structlog
 import torch
 from bertd.bundle import Task
 from bertd_bench.contestants.checkpoints import save_random
@@ -51,6 +52,19 @@ def torchlib() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         read_once(patch)
         yield
+
+
+@pytest.fixture
+def unconfigured_structlog() -> Iterator[None]:
+    """As in a host that has configured none: lines go to the standard library's loggers."""
+    kept = structlog.get_config(), structlog.is_configured()
+    structlog.reset_defaults()
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
+        if kept[1]:
+            structlog.configure(**kept[0])
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@
     ├── DeadlineExceeded    DEADLINE_EXCEEDED: the timeout passed, or is too short for the work
     ├── Overloaded          RESOURCE_EXHAUSTED: too much is waiting at the server, through the
     │                       retries or for the timeout
-    ├── Unavailable         UNAVAILABLE: no server could be reached through the retries
+    ├── Unavailable         UNAVAILABLE: no server could be reached through the retries; where
+    │                       the two disagree on TLS, the message says on what
     ├── Cancelled           CANCELLED: the call was cancelled
     └── ServerError         any other code: the server is at fault
 """
@@ -157,6 +158,47 @@ _CLASSES: dict[grpc.StatusCode, type[BertdError]] = {
 # gRPC's own refusal of a message, on either side: not a queue that will be shorter later.
 _OVERSIZED = re.compile(r"message larger than max \((\d+) vs\. (\d+)\)")
 _DOMAIN = "bertd"  # of reasons that are the server's own
+NO_AGREEMENT = "NO_AGREEMENT"
+"""Reason of :class:`Unavailable` where a server is there, and the two do not come to terms."""
+# What gRPC and BoringSSL say of a connection that both sides could not agree on, and the remedy.
+_CONNECTIONS: tuple[tuple[str, str], ...] = (
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        (
+            "the server's certificate is not of a CA that this client trusts: give the file of "
+            "its CA (ca, --ca)"
+        ),
+    ),
+    (
+        "Hostname Verification Check failed",
+        (
+            "the server's certificate is for another name than the address: connect by the name "
+            "that it has"
+        ),
+    ),
+    (
+        "WRONG_VERSION_NUMBER",
+        (
+            "the server speaks no TLS, and this client does: leave tls, ca and certificate (--tls, "
+            "--ca, --cert) away, or start the server with --tls-certificate and --tls-key"
+        ),
+    ),
+    (
+        r"CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE_ON_CLIENT_HELLO|UNKNOWN_CA|CERTIFICATE_EXPIRED",
+        (
+            "the server wants a certificate of this client, of a CA that it trusts: give "
+            "certificate and key (--cert, --key)"
+        ),
+    ),
+    (
+        "failed to connect to all addresses.*(Socket closed|Connection reset|Broken pipe)",
+        (
+            "the server ended the connection before any call: it speaks TLS (tls or ca; --tls, "
+            "--ca), wants a certificate (certificate, key; --cert, --key), or has as many "
+            "connections as it takes (--max-connections)"
+        ),
+    ),
+)
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -201,7 +243,16 @@ def from_rpc_error(error: grpc.RpcError | grpc.FutureCancelledError) -> BertdErr
         return InvalidArgument(code, message)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:  # the client's own clock, not the server
         return DeadlineExceeded(code, "no answer came within the timeout: allow more time")
-    return _CLASSES.get(code, ServerError)(code, call.details() or code.name)
+    message, reason = _explained(call.details() or code.name)
+    return _CLASSES.get(code, ServerError)(code, message, reason=reason)
+
+
+def _explained(details: str) -> tuple[str, str]:
+    """What gRPC says, with a remedy before it where one is known; and the reason."""
+    for pattern, remedy in _CONNECTIONS:
+        if re.search(pattern, details):
+            return f"{remedy} [{details}]", NO_AGREEMENT
+    return details, ""
 
 
 def _reason(status: status_pb2.Status) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +44,11 @@ def serve(bundle: Path | None, config: Path | None, *, print_config: bool, **val
             f"BUNDLE and --repository: give one of them, or move the bundle to "
             f"{settings.repository}/NAME/1"
         )
+    if settings.name and settings.repository is not None:
+        raise click.UsageError(
+            "--name and --repository: the models of a repository have their folders' names; give "
+            "one of them"
+        )
     if settings.supervise and configuration.SUPERVISOR_VARIABLE not in os.environ:
         from bertd_server.process import supervisor
 
@@ -53,22 +56,25 @@ def serve(bundle: Path | None, config: Path | None, *, print_config: bool, **val
 
     from bertd.bundle import BundleError
 
-    from bertd_server.errors import CannotServeError
+    from bertd_server.errors import CannotServeError, MisusedError
     from bertd_server.models import default_model
     from bertd_server.process import app, runtime
     from bertd_server.serving.server import CannotListenError
     from bertd_server.system import logs
 
     logs.configure(settings.log_format, settings.log_level)
-    if sys.platform != "win32":
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the event loop takes it
+    chosen = bundle is not None or settings.repository is not None
     try:
-        folder = bundle
-        if folder is None and settings.repository is None:
-            folder = default_model.ensure_bundle(settings.cache_folder)
         ended = runtime.run(
-            app.serve(folder, settings, lambda: configuration.load(flags, config).settings)
+            app.serve(
+                bundle if chosen else default_model.bundle_folder(settings.cache_folder),
+                settings,
+                lambda: configuration.load(flags, config).settings,
+                lambda: None if chosen else default_model.begin_export(settings.cache_folder),
+            )
         )
+    except MisusedError as error:
+        raise click.UsageError(str(error)) from error
     except (
         BundleError,
         CannotServeError,

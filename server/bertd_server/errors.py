@@ -15,6 +15,7 @@
       Overloaded                 RESOURCE_EXHAUSTED too much waits; carries when to retry
       DeadlineMissed             DEADLINE_EXCEEDED  too little time, or it expired in the queue
       Draining                   UNAVAILABLE        the server is going away
+      Starting                   UNAVAILABLE        it loads what it will answer with
       NoLane                     UNAVAILABLE        nothing can run a batch at this moment
       EngineFailure              INTERNAL           the model failed on this text alone
 
@@ -28,7 +29,11 @@ import grpc
 
 
 class CannotServeError(RuntimeError):
-    """The settings cannot be met on this machine; said at start, before anything listens."""
+    """The settings cannot be met on this machine; said at start, before anything is served."""
+
+
+class MisusedError(CannotServeError):
+    """A setting, or a file that one names, is wrong: the next start would meet it again."""
 
 
 class RequestError(Exception):
@@ -145,6 +150,13 @@ class Draining(RequestError):
 
     code = grpc.StatusCode.UNAVAILABLE
     reason = "draining"
+
+
+class Starting(RequestError):
+    """The server loads what it will answer with."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "starting"
 
 
 class NoLane(RequestError):

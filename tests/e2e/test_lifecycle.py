@@ -130,6 +130,7 @@ async def test_a_reload_keeps_what_cannot_be_read() -> None:
 async def test_every_reloadable_setting_takes_effect(tiny_bundle: Path) -> None:
     """Where it is used: in the model's limits, and in the drain's."""
     server = Server(tiny_bundle, quick_settings())
+    await server.load()
     new = dict.fromkeys(RELOADABLE, 7) | {"drain_delay_seconds": 0, "log_level": "info"}
     server.reloading.reread = lambda: quick_settings(**new)
     outcome = await server.reloading.reload()
@@ -137,7 +138,7 @@ async def test_every_reloadable_setting_takes_effect(tiny_bundle: Path) -> None:
     assert outcome.needs_restart == outcome.reloaded == []
     limits = server.model.limits
     assert (limits.max_queue_tokens, limits.max_queue_seconds) == (7, 7.0)
-    assert server.model._texts._options.max_queue_characters == 7
+    assert server.model._texts.options.max_queue_characters == 7
     assert await server.drain() is Exit.FINISHED
 
 

@@ -28,12 +28,12 @@ from helpers.serve_process import SCRIPT, STUCK, serving
 
 # It never has its bundle.
 LOADING = (
-    "import sys, time\n"
+    "import asyncio, sys, time\n"
     "from bertd_server.process import app\n"
-    "def load(*_):\n"
+    "async def load(*_):\n"
     "    print('loading', file=sys.stderr, flush=True)\n"
-    "    time.sleep(900)\n"
-    "app.Server.__init__ = load\n"
+    "    await asyncio.to_thread(time.sleep, 900)\n"
+    "app.Server.load = load\n"
 )
 
 # Once it serves, no other bundle is ever ready.
@@ -87,6 +87,7 @@ def test_a_signal_drains_and_the_process_exits_zero(
 def test_a_signal_ends_a_process_that_loads(tiny_bundle: Path) -> None:
     """It has nothing to finish, and may load for minutes."""
     command = [sys.executable, "-c", LOADING + SCRIPT, "serve", str(tiny_bundle)]
+    command += ["--address=127.0.0.1:0", "--http-address=off"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:

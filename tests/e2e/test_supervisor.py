@@ -27,15 +27,15 @@ QUICK = ("--threads", "1", "--lanes", "1", "--calibration-seconds", "0.1", "--wa
 # Once it listens, the process has 600 MiB more.
 GROWS = (
     "from bertd_server.process import app\n"
-    "start = app.Server.start\n"
-    "def grow(server):\n"
+    "load = app.Server.load\n"
+    "async def grow(server):\n"
+    "    await load(server)\n"
     "    server.more = bytearray(b'x') * (600 * 2**20)\n"
-    "    return start(server)\n"
-    "app.Server.start = grow\n"
+    "app.Server.load = grow\n"
 )
 
-# A child that is ready, says who it is, and gives signs of life until it is told to end; each one
-# more writes a line into a file, by which it knows how many came before it.
+# A child that takes signals, is ready, says who it is, and gives signs of life until it is told to
+# end; each one more writes a line into a file, by which it knows how many came before it.
 CHILD = """
 import os, signal, socket, sys
 parent = socket.socket(fileno=int(os.environ["BERTD_SUPERVISOR"]))
@@ -50,6 +50,7 @@ def on_signal(number, frame):
 import json
 for number in (signal.SIGHUP, signal.SIGTERM):
     signal.signal(number, on_signal)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
 parent.sendall(b"READY=1\\nSTATUS=x\\0")
 print(json.dumps({"start": count, "pid": os.getpid()}), flush=True)
 codes = sys.argv[2].split(",")

@@ -25,11 +25,11 @@ STUCK = (
     "def run(*_, **__):\n"
     "    print('stuck', file=sys.stderr, flush=True)\n"
     "    threading.Event().wait()\n"
-    "start = app.Server.start\n"
-    "def stuck(server):\n"
+    "load = app.Server.load\n"
+    "async def stuck(server):\n"
+    "    await load(server)\n"
     "    engine.Engine.answer = run\n"
-    "    return start(server)\n"
-    "app.Server.start = stuck\n"
+    "app.Server.load = stuck\n"
 )
 
 

@@ -368,28 +368,22 @@ def test_nothing_of_the_process_is_taken(tiny_bundle: Path) -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
+@pytest.mark.usefixtures("unconfigured_structlog")
 def test_logs_go_where_the_host_has_its_own(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """To the standard library's logger of our name, or to structlog once it is configured."""
     log = get_logger("bertd")
-    kept = structlog.get_config(), structlog.is_configured()
-    structlog.reset_defaults()
-    try:
-        with caplog.at_level(logging.WARNING, "bertd"):
-            log.info("unheard")
-            try:
-                next(iter(()))
-            except StopIteration:
-                log.exception("100% lost", texts=3)
-        (record,) = caplog.records
-        assert (record.name, record.getMessage()) == ("bertd", "100% lost texts=3")
-        assert record.exc_info
-        with structlog.testing.capture_logs() as lines:
-            log.warning("heard", texts=3)
-        assert lines == [{"event": "heard", "log_level": "warning", "texts": 3}]
-        assert not capsys.readouterr().out
-    finally:
-        structlog.reset_defaults()
-        if kept[1]:
-            structlog.configure(**kept[0])
+    with caplog.at_level(logging.WARNING, "bertd"):
+        log.info("unheard")
+        try:
+            next(iter(()))
+        except StopIteration:
+            log.exception("100% lost", texts=3)
+    (record,) = caplog.records
+    assert (record.name, record.getMessage()) == ("bertd", "100% lost texts=3")
+    assert record.exc_info
+    with structlog.testing.capture_logs() as lines:
+        log.warning("heard", texts=3)
+    assert lines == [{"event": "heard", "log_level": "warning", "texts": 3}]
+    assert not capsys.readouterr().out

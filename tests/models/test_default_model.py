@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,12 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Commands that were started; each "export" puts nothing in place and fails."""
     started: list[list[str]] = []
 
-    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+    def popen(command: list[str], **_: Any) -> subprocess.Popen[bytes]:
         started.append(command)
-        return subprocess.CompletedProcess(command, 3)
+        return really([sys.executable, "-c", "raise SystemExit(3)"])
 
-    monkeypatch.setattr(subprocess, "run", run)
+    really = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", popen)
     return started
 
 

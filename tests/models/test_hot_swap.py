@@ -166,3 +166,30 @@ def test_prepacked_weights_of_another_bundle_are_not_kept(
     ):
         pass
     assert [one.name for one in (cache / FOLDER).iterdir() if one.name != ".lock"] == []
+
+
+@pytest.mark.usefixtures("unconfigured_structlog")
+async def test_why_a_folder_is_no_model_is_said_once(
+    serving: Serving, tiny_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not at each look; again when the reason is another one, or when it is back."""
+    shutil.copytree(tiny_bundle, tmp_path / "m" / "1")
+    (tmp_path / "not a model").mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "m" / "2").mkdir()
+    async with serving() as server:
+        for _ in range(3):
+            await look(server)
+        said = caplog.text
+        for words in ("'not a model' cannot be a folder", "has no version", "has no bertd.json"):
+            assert said.count(words) == 1
+        caplog.clear()
+        (tmp_path / "m" / "2" / "bertd.json").mkdir()
+        await look(server)
+        await look(server)
+        assert caplog.text.count("not a version") == 1
+        (tmp_path / "not a model").rmdir()
+        await look(server)
+        (tmp_path / "not a model").mkdir()
+        await look(server)
+        assert caplog.text.count("'not a model' cannot be a folder") == 1

@@ -232,6 +232,7 @@ async def test_nothing_is_lost_and_nothing_is_left(
         cache_bytes=CACHE_BYTES,
     )
     server = Server(tiny_bundle, settings)
+    await server.load()
     monkeypatch.setattr(FaultyEngine, "armed", True)
     monkeypatch.setattr(FaultyEngine, "let_go", threading.Event())
     running = asyncio.create_task(
@@ -245,7 +246,7 @@ async def test_nothing_is_lost_and_nothing_is_left(
     )
     await ledger.reached(40)
     over = asyncio.get_running_loop().time() + PROMISED
-    port = await server.start()
+    port = await server.listen()
     channels = [
         grpc.aio.insecure_channel(
             f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)]

@@ -41,7 +41,7 @@ INFERRING = re.compile(
     r"/bertd\.v1\.InferenceService/|/tei\.v1\.(?!Info)|" + V2 + r"Model(Stream)?Infer"
 )
 TEXT = b"\x12\x07the cat"  # EmbedRequest.texts
-KINDS = ("infer", "manage", "all", "old", "slow", "narrow", "quick")
+KINDS = ("infer", "manage", "all", "old", "slow", "narrow", "quick", "reader")
 KEYS = {id_: new_key(id_) for id_ in KINDS}
 
 
@@ -53,6 +53,7 @@ def entries(*ids: str) -> dict[str, list[dict[str, Any]]]:
         "slow": {"requests_per_second": 1e-6, "burst": 2},
         "narrow": {"concurrent_calls": 1},
         "quick": {"requests_per_second": 100, "burst": 1},
+        "reader": {"tokens_per_second": 0.001},
     }
     return {
         "keys": [
@@ -90,9 +91,11 @@ def bearer(key: str | None) -> Sequence[tuple[str, str]] | None:
     return None if key is None else (("authorization", f"Bearer {key}"),)
 
 
-def answer(channel: Any, method: str, key: str | None) -> tuple[grpc.StatusCode, str]:
-    """Status and reason of a call with an empty message, as a stream: it has all kinds of calls."""
-    call = channel.stream_stream(method)(iter([b""]), metadata=bearer(key), timeout=PATIENCE)
+def answer(
+    channel: Any, method: str, key: str | None, message: bytes = b""
+) -> tuple[grpc.StatusCode, str]:
+    """Status and reason of a call with a message, as a stream: it has all kinds of calls."""
+    call = channel.stream_stream(method)(iter([message]), metadata=bearer(key), timeout=PATIENCE)
     try:
         for _ in call:
             pass
@@ -192,6 +195,38 @@ def test_messages_of_a_stream_wait_for_the_rate(channel: Any) -> None:
     """They are held back, and none is refused."""
     stream = channel.stream_stream("/bertd.v1.InferenceService/EmbedStream")
     assert len(list(stream(iter([TEXT] * 4), metadata=bearer(KEYS["quick"])))) == 4
+
+
+def test_a_key_owes_the_tokens_that_are_read_for_it(channel: Any) -> None:
+    """A request may leave a debt, since it is known only once its texts are read."""
+    embed = "/bertd.v1.InferenceService/Embed"
+    for wrong in (b"", b"\x12\x00"):  # no text, and an empty one: nothing is read
+        status, _ = answer(channel, embed, KEYS["reader"], wrong)
+        assert status is grpc.StatusCode.INVALID_ARGUMENT
+    assert answer(channel, embed, KEYS["reader"], TEXT)[0] is grpc.StatusCode.OK
+    exhausted = (grpc.StatusCode.RESOURCE_EXHAUSTED, "KEY_TOKENS")
+    assert answer(channel, embed, KEYS["reader"], TEXT) == exhausted
+
+
+def test_tokens_are_charged_by_the_second() -> None:
+    clock = Clock()
+    bucket = Allowance(KeyLimits(per_second=2, burst=3, tokens_per_second=100), clock)
+    bucket.charge(80)
+    assert bucket.wait() == 0
+    bucket.charge(70)
+    assert bucket.wait() == 0.5
+    with pytest.raises(Refused, match="may have 100 tokens a second read") as caught:
+        bucket.take("me")
+    assert (caught.value.reason, caught.value.retry_after_seconds) == ("key_tokens", 0.5)
+    clock.now += 0.5
+    assert bucket.wait() == 0
+    bucket.charge(1_000)
+    bucket.charge(-1_000)  # it was refused
+    clock.now += 1_000
+    bucket.charge(100)  # no more than a second's worth is left
+    assert bucket.wait() == 0
+    bucket.charge(1)
+    assert bucket.wait() == 0.01
 
 
 def test_a_key_is_revoked_by_reload(server: RunningServer, file: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 import yaml
 from bertd.v1 import inference_pb2, inference_pb2_grpc
 from bertd_client import Client
+from bertd_server.models.model import Model
 from bertd_server.observability import families, metrics
 from bertd_server.observability.endpoint import Endpoint
 from bertd_server.observability.pages import Pages
@@ -192,6 +193,29 @@ async def test_slow_clients_hold_nobody_up_and_a_stuck_loop_is_seen() -> None:
         await asyncio.to_thread(endpoint.stop)
 
 
+async def test_a_probe_is_answered_beside_any_number_of_slow_connections() -> None:
+    """Whoever says nothing makes room for the next; nobody waits for its time."""
+
+    def look() -> metrics.ServerSnapshot:
+        return metrics.look(lambda: (), RpcCounts(), ready=True, draining=False)
+
+    endpoint = Endpoint(Pages(look, 0).pages(), seconds=900)
+    port = endpoint.start("127.0.0.1", 0)
+    slow = []
+    try:
+        for number in range(200):
+            slow.append(socket.create_connection(("127.0.0.1", port), 60))
+            if number % 2:
+                slow[-1].sendall(b"GET /healthz HTTP/1.1\r\n")
+        for path in ("/healthz", "/readyz"):
+            assert (await asyncio.to_thread(get, f"127.0.0.1:{port}", path))[0] == 200
+        assert len(endpoint._connections) <= 64
+    finally:
+        for one in slow:
+            one.close()
+        await asyncio.to_thread(endpoint.stop)
+
+
 async def test_a_draining_server_is_not_ready_and_two_live_side_by_side(
     tiny_bundle: Path, watched: RunningServer
 ) -> None:
@@ -242,7 +266,8 @@ async def test_models_have_series_of_their_own_and_a_reload_no_series_twice(
     tiny_bundle: Path,
 ) -> None:
     """While one of a name and version replaces another, the newer is seen."""
-    first, second = (Server(tiny_bundle, quick_settings()).model for _ in range(2))
+    servers = [Server(tiny_bundle, quick_settings(http_address="off")) for _ in range(2)]
+    first, second = [await _loaded(server) for server in servers]
     first.statistics.answered, second.statistics.answered = 1, 2
     served = [("a", "1", first), ("b", "2", first), ("a", "1", second)]
     views = [
@@ -258,8 +283,13 @@ async def test_models_have_series_of_their_own_and_a_reload_no_series_twice(
     for name, version, count in (("a", "1", 2), ("b", "2", 1)):
         labels = {"model": name, "version": version, "outcome": "answered"}
         assert value(found, "bertd_texts_total", **labels) == count
-    for model in (first, second):
-        await model.drain()
+    for server in servers:
+        await server.drain()
+
+
+async def _loaded(server: Server) -> Model:
+    await server.load()
+    return server.model
 
 
 # --- dashboard and alerts ---

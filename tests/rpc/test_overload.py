@@ -112,9 +112,9 @@ async def test_the_client_comes_back_when_the_server_said(
     monkeypatch.setattr(startup, "Engine", GatedEngine)
     GatedEngine.gate.set()
     server = Server(tiny_bundle, quick_settings(max_queue_seconds=0))
+    port = await server.start()
     GatedEngine.gate.clear()
     GatedEngine.entered.clear()
-    port = await server.start()
     async with AsyncClient(f"127.0.0.1:{port}") as client:
         first = asyncio.create_task(client.embed(["one"]))
         await asyncio.to_thread(GatedEngine.entered.wait, PATIENCE)

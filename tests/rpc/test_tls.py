@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ from bertd_server.cli import serve
 from bertd_server.errors import CannotServeError
 from bertd_server.security import exposure, transport
 from bertd_server.security.certificates import Certificates
+from bertd_server.system.exits import Exit
 from click.testing import CliRunner
 from helpers.patience import PATIENCE
 from helpers.running import RunningServer, quick_settings
@@ -124,10 +128,29 @@ async def test_a_client_with_the_right_certificate_is_answered(world: World) -> 
 
 def test_who_lacks_it_cannot_connect(world: World) -> None:
     """No certificate, another CA's, an expired one, and no TLS at all."""
-    world.refused(Security(ca=world.ca))
-    world.refused(world.someone(world.strangers))
-    world.refused(world.someone(world.clients, not_after=PAST))
-    world.refused(Security())
+    for security in (
+        Security(ca=world.ca),
+        world.someone(world.strangers),
+        world.someone(world.clients, not_after=PAST),
+        Security(),
+    ):
+        assert re.search("certificate.*--cert", world.refused(security))
+    assert "speaks TLS (tls or ca; --tls, --ca)" in world.refused(Security())
+
+
+def test_the_command_says_what_the_two_disagree_on(world: World, tiny_bundle: Path) -> None:
+    """A server is there, so that nobody looks for one that is not."""
+    address = ["--address", world.server.address]
+    assert "speaks TLS" in CliRunner().invoke(models, address).output
+    unknown = CliRunner().invoke(models, [*address, "--tls"]).output
+    assert "not of a CA that this client trusts: give the file of its CA" in unknown
+    plain = RunningServer(tiny_bundle, quick_settings())
+    try:
+        result = CliRunner().invoke(models, ["--address", plain.address, "--tls"])
+    finally:
+        plain.stop()
+    assert "speaks no TLS" in result.output
+    assert "is `bertd serve` running" not in result.output
 
 
 def test_a_client_refuses_a_server_that_is_another(world: World) -> None:
@@ -229,7 +252,7 @@ def test_the_command_names_both_remedies(tiny_bundle: Path) -> None:
     """Before anything is loaded."""
     flags = [str(tiny_bundle), "--address", "0.0.0.0:0"]
     result = CliRunner().invoke(serve, flags)
-    assert result.exit_code == 1
+    assert result.exit_code == Exit.MISUSED
     assert "give --tls-certificate and --tls-key, or --insecure" in result.output
     assert "engine ready" not in result.output
 
@@ -250,6 +273,27 @@ def test_limits_become_arguments_of_grpc() -> None:
     assert given["grpc.max_allowed_incoming_connections"] == 2**31 - 1
     assert given["grpc.keepalive_time_ms"] == 1500
     assert given["grpc.max_concurrent_streams"] == 7
+
+
+@pytest.mark.parametrize("said", [b"", b"PRI * HTTP/2.0\r\n"])
+def test_connections_that_say_nothing_keep_nobody_out(tiny_bundle: Path, said: bytes) -> None:
+    """Without a word they are not taken; with half a word they are let go after their time."""
+    limits = {"max_connections": 10, "handshake_seconds": 0.5}
+    server = RunningServer(tiny_bundle, quick_settings(**limits))
+    host, _, port = server.address.rpartition(":")
+    silent = [socket.create_connection((host, int(port)), 60) for _ in range(30)]
+    channel: Any  # its stubs cannot say what bytes are
+    try:
+        for one in silent:
+            with contextlib.suppress(OSError):  # it was one too many
+                one.sendall(said)
+        with grpc.insecure_channel(server.address) as channel:
+            check = channel.unary_unary("/grpc.health.v1.Health/Check")
+            assert check(b"", timeout=PATIENCE, wait_for_ready=bool(said))
+    finally:
+        for one in silent:
+            one.close()
+        server.stop()
 
 
 def test_connections_are_few_and_end_and_requests_have_a_limit(tiny_bundle: Path) -> None:

@@ -18,6 +18,7 @@ from bertd_client import Client
 from bertd_client.errors import NotFound
 from bertd_server.errors import CannotServeError
 from bertd_server.rpc.health import HealthService
+from bertd_server.scheduling.memory_budget import MemoryBudget
 from bertd_server.serving.assembly import Observability
 from bertd_server.system.call_metrics import given_id
 from google.rpc import error_details_pb2
@@ -161,7 +162,8 @@ def test_off_imports_nothing_and_the_variables_of_opentelemetry_turn_traces_on(
     assert done.stdout == "[]\n"
 
     def observability(**changes: str) -> Observability:
-        return Observability(quick_settings(**changes), HealthService([]), lambda: (), frozenset())
+        settings = quick_settings(**changes)
+        return Observability(settings, HealthService([]), lambda: (), frozenset(), MemoryBudget())
 
     assert not observability().interceptors
     with collecting() as (_, endpoint), monkeypatch.context() as variables:

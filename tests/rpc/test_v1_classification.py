@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from bertd_server.errors import InvalidInput
 from bertd_server.inside import open_model_sync
 from bertd_server.tasks import classification, filling, ranking
+from bertd_server.tasks.ask import CallContext
 from bertd_server.tasks.classification import LabelScore
 from bertd_server.tokenization.reader import Fit, Input, texts_of
 from helpers.sentences import SENTENCES
@@ -212,16 +214,16 @@ def test_masks_that_would_fill_the_memory_are_refused(
     texts = texts_of([f"the {mask} sat"] * 3)
     vocabulary = filler.model.manifest.vocab_size
 
-    def fill() -> list[Any]:
-        replies = filler.runner.run(filling.fill_masks(filler.model, texts, top_k=2))
+    def fill(answer_bytes: float = math.inf) -> list[Any]:
+        caller = CallContext(answer_bytes=answer_bytes)
+        replies = filler.runner.run(filling.fill_masks(filler.model, texts, caller=caller, top_k=2))
         return [one.outcome for one in replies]
 
     monkeypatch.setattr(filling, "MOST_LOGITS", 2 * vocabulary)
     first, second, third = fill()
     assert isinstance(third, InvalidInput)
     assert (third.field, third.reason, third.limit) == ("texts[2]", "too_many", 2)
-    monkeypatch.setattr(filling, "MOST_CHARACTERS", 2 * len(texts[0].text))
-    again, second, third = fill()
+    again, second, third = fill(answer_bytes=2 * (24 + len(texts[0].text)))
     assert again == first
     assert "make top_k smaller" in str(second)
     assert "make top_k smaller" in str(third)

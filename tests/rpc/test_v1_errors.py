@@ -252,6 +252,7 @@ def test_every_error_has_a_reason_and_only_a_lack_of_room_a_time_to_retry() -> N
         "Unsupported": (12, "UNSUPPORTED"),
         "DeadlineMissed": (4, "DEADLINE_MISSED"),
         "Draining": (14, "DRAINING"),
+        "Starting": (14, "STARTING"),
         "NoLane": (14, "NO_LANE"),
         "EngineFailure": (13, "ENGINE_FAILURE"),
     }

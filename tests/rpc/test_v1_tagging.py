@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import unicodedata
 import warnings
 from collections.abc import Iterator
@@ -13,13 +12,14 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 from bertd.bundle import heads
-from bertd_server.rpc.v1 import responses
+from bertd_server.scheduling.executor import Steps
 from bertd_server.tasks import tagging
-from bertd_server.tasks.ask import Reply
+from bertd_server.tasks.concluding import Conclusions
 from bertd_server.tasks.tagging import Aggregation, Entity
 from bertd_server.tokenization.reader import Fit, texts_of
 from helpers.sentences import SENTENCES
 from helpers.served import ENTITIES, OF_TASK, Served, long_enough, serving
+from helpers.stepwise import counted
 from transformers import pipeline
 from transformers.pipelines.token_classification import (
     AggregationStrategy,
@@ -186,28 +186,31 @@ def test_a_long_text_has_each_token_from_the_window_with_more_context(
         assert scores[LABELS.index(one.label)] == pytest.approx(scores.max(), abs=1e-4)
 
 
-def test_a_call_of_long_texts_leaves_the_event_loop_free(
-    tagger: Served, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("aggregation", ["none", "simple", "max"])
+def test_many_tokens_are_divided_into_small_parts(
+    tagger: Served, monkeypatch: pytest.MonkeyPatch, aggregation: Aggregation
 ) -> None:
-    """What is done for each token of many is done in another thread; of a few it is not."""
-    threads: set[bool] = set()
-    real = tagging._entities
+    """Whatever is found in them, so that no part holds others up for long."""
+    parts: list[int] = []
+    real = Conclusions._steps
 
-    def entities(*given: Any, **options: Any) -> list[Entity]:
-        threads.add(threading.current_thread() is threading.main_thread())
-        return real(*given, **options)
+    def steps(*given: Any) -> Steps[None]:
+        made = real(*given)
+        value, count = counted(made)
+        parts.append(count)
+        yield
+        return value
 
-    monkeypatch.setattr(tagging, "_entities", entities)
-    tagger.ask(tagging.tag(tagger.model, texts_of(["ok"])))
-    assert threads == {True}
-    threads.clear()
-    tagger.ask(tagging.tag(tagger.model, texts_of(["the cat sat. " * 15] * 64)))
-    assert threads == {False}
-    replies = [Reply([Entity("PER", 0.5, 0, 1, "a")] * 600)] * 2
-
-    def make(_: Reply[list[Entity]]) -> str:
-        return threading.current_thread().name
-
-    for count, aside in ((1, False), (2, True)):
-        (name,) = set(tagger.runner.run(responses.made(make, replies[:count])))
-        assert (name != threading.main_thread().name) == aside
+    monkeypatch.setattr(Conclusions, "_steps", steps)
+    text, encoding = long_enough(tagger, 3_000)
+    for outside in (False, True):
+        asked = tagging.tag(
+            tagger.model,
+            texts_of([text]),
+            Fit("window"),
+            aggregation=aggregation,
+            include_outside=outside,
+        )
+        tagger.ask(asked)
+        assert sum(parts) > len(encoding["input_ids"]) / 64
+        parts.clear()

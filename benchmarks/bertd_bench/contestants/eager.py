@@ -123,7 +123,7 @@ def server_process(folder: Path, threads: int) -> Iterator[ServerProcess]:
     address = f"127.0.0.1:{port}"
     env = {name: value for name, value in os.environ.items() if not name.startswith("BERTD_")}
     command = ["serve", str(folder), "--address", address, "--http-address", "127.0.0.1:0"]
-    command += ["--threads", str(threads)]
+    command += ["--threads", str(threads), "--first-calibration-seconds", "5"]
     with tempfile.TemporaryDirectory(prefix="bertd-bench-") as scratch:
         log = Path(scratch) / "serve.log"
         with log.open("wb") as sink:

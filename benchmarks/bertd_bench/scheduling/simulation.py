@@ -40,7 +40,7 @@ class SimulatedRequest:
         self.arrival = arrival
         self.passed_over = 0
         self.answered: float | None = None
-        self.refused = False
+        self.refused = self.probe = False  # it makes no probes
         # Copies, since these are read for every batch.
         self.shape, self.priority = arrival.shape, arrival.priority
         self.deadline, self.virtual_arrival = arrival.deadline, arrival.at

@@ -32,7 +32,7 @@ CALLS_AT_ONCE = 4  # a server batches across calls; a few keep it from waiting f
 # Reasons for which fewer inputs in a call may do: too much for the answer to one call, and more
 # than may wait at the server at any time, so that only an idle one would take it.
 _TOO_MANY = "TOO_MANY"
-_TOO_MUCH_TO_WAIT = ("CALL_TOKENS", "CALL_CHARACTERS")
+_TOO_MUCH_TO_WAIT = ("CALL_TOKENS", "CALL_CHARACTERS", "CALL_MEMORY")
 
 Chunk = Sequence[int]
 """Places of the inputs that one call asks about."""

@@ -276,6 +276,8 @@ def connected(address: str, concurrency: int = 1) -> Iterator[Client]:
         ) as client:
             yield client
     except Unavailable as error:
+        if error.reason:  # somebody is there
+            raise click.ClickException(f"{address}: {error}") from error
         raise click.ClickException(
             f"cannot reach the server: is `bertd serve` running at {address}? ({error.message})"
         ) from error

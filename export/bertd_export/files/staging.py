@@ -2,23 +2,28 @@
 
 ::
 
-    staged(output): .output.xxxx/ (hidden, beside it) ──publish──> output/
-                           └── any error, SIGINT, SIGTERM ──> removed
+    staged(output): .output.xxxxxxxx/ (hidden, beside it) ──publish──> output/
+                           ├── any error, SIGINT, SIGTERM ──> removed
+                           └── SIGKILL ──> removed by the next export to the same output
 """
 
+import contextlib
 import errno
 import os
+import re
 import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from bertd.bundle import scratch
+
 from bertd_export.errors import ExportError
 
+_OLD = ".old"
 _WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
@@ -68,19 +73,22 @@ def staged(output: Path) -> Iterator[Path]:
             :class:`OSError` passes unless it names a path there: it is not about ``output``.
     """
     ancestor = next(path for path in output.parents if path.is_dir())
-    try:
-        staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=ancestor))
-    except OSError as error:
-        raise ExportError(f"{output} cannot be written: {error}") from error
-    try:
-        staging.chmod(0o755)
-        yield staging
-    except OSError as error:
-        if error.errno not in _WRITING and not _names(error, staging, output):
-            raise
-        raise ExportError(f"{output} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    prefix = f".{output.name}."
+    scratch.swept(ancestor, prefix)
+    if output.exists():  # else it may be all that is left of what was there
+        scratch.swept(ancestor, prefix, re.escape(_OLD))
+    with contextlib.ExitStack() as stack:
+        try:
+            staging = stack.enter_context(scratch.made(ancestor, prefix))
+        except OSError as error:
+            raise ExportError(f"{output} cannot be written: {error}") from error
+        try:
+            staging.chmod(0o755)
+            yield staging
+        except OSError as error:
+            if error.errno not in _WRITING and not _names(error, staging, output):
+                raise
+            raise ExportError(f"{output} cannot be written: {error}") from error
 
 
 def _names(error: OSError, staging: Path, output: Path) -> bool:
@@ -94,7 +102,8 @@ def _names(error: OSError, staging: Path, output: Path) -> bool:
 def publish(staging: Path, output: Path) -> None:
     """Move a finished folder to its place; an older one goes only after that."""
     made = _make_parents(output)
-    old = staging.with_name(f"{staging.name}.old")
+    old = staging.with_name(f"{staging.name}{_OLD}")
+    holding = scratch.held(output)  # nobody sweeps the old one before the new one is there
     try:
         if output.exists():
             output.replace(old)
@@ -108,6 +117,8 @@ def publish(staging: Path, output: Path) -> None:
     finally:
         if output.exists():
             shutil.rmtree(old, ignore_errors=True)
+        if holding is not None:
+            os.close(holding)
 
 
 def _make_parents(output: Path) -> list[Path]:

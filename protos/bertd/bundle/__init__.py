@@ -3,6 +3,7 @@
 ::
 
     manifest    the folder, its files and what ``bertd.json`` says; its names are those here
+    scratch     folders that are being written, and what killed processes left of them
     graphs      what a graph file may refer to
     arrays      what goes into a graph and comes out
     runs        in which order sequences lie in a batch

@@ -53,6 +53,20 @@ def sigmoid(logits: Float32Array) -> Float32Array:
     return result
 
 
+def largest(values: Float32Array, count: int) -> Int64Array:
+    """Places of the largest of `[values]`, the largest first; of equal ones the first ones.
+
+    Not all values are sorted: some thousands of many are found in the time of a pass or two.
+    """
+    if 0 < count < len(values):
+        least = np.partition(values, -count)[-count]
+        above = np.flatnonzero(values > least)
+        chosen: Int64Array = np.r_[above, np.flatnonzero(values == least)[: count - len(above)]]
+        if len(chosen) == count:  # fewer only where there are values that are no numbers
+            return chosen[np.argsort(-values[chosen], kind="stable")]
+    return np.argsort(-values, kind="stable")[:count]
+
+
 def class_scores(
     logits: Float32Array, problem_type: ProblemType, activation: RankingActivation | None = None
 ) -> Float32Array:
@@ -183,7 +197,7 @@ def best_spans(  # noqa: PLR0913 - limits by keyword
     if not scores.size:
         raise ValueError("no span is allowed: context has no token, and no answer is not allowed")
     probabilities = softmax(scores)
-    order = np.argsort(-scores, kind="stable")[:count]
+    order = largest(scores, count)
     return [
         TokenSpan(int(first[index]), int(last[index]), float(probabilities[index]))
         if index < len(first)
@@ -208,7 +222,7 @@ def top_tokens(
     scores = softmax(logits)
     if targets is not None:
         logits, scores = logits[:, targets], scores[:, targets]
-    best = np.argsort(-logits, axis=-1, kind="stable")[:, :count]
+    best = np.stack([largest(row, count) for row in logits])
     found = np.take_along_axis(scores, best, axis=-1)
     return best if targets is None else targets[best], found
 
@@ -261,7 +275,7 @@ def most_active(weights: Float32Array, count: int | None) -> Float32Array:
     """
     if count is None or count >= len(weights):
         return weights
-    kept = np.argsort(-np.abs(weights), kind="stable")[:count]
+    kept = largest(np.abs(weights), count)
     chosen = np.zeros_like(weights)
     chosen[kept] = weights[kept]
     return chosen

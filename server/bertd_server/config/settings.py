@@ -32,11 +32,12 @@ ON: Switch = "on"
 OFF: Switch = "off"
 AUTO = "auto"
 MAX_PORT = 65_535
+MOST_NAME_CHARACTERS = 128
 MOST_THREADS = 1_024  # of lanes, and of a run: beyond all machines, and below what a system gives
 
 GROUPS = {
     "address": "Listening",
-    "repository": "Models",
+    "name": "Models",
     "lanes": "Computing",
     "cache_folder": "Starting",
     "max_batch_tokens": "Batches and queue",
@@ -75,6 +76,9 @@ class Settings(BaseSettings):
     )
 
     address: str = Field("127.0.0.1:8001", description="host:port to listen on")
+    name: str = Field(
+        "", description="what the bundle is called, in the place of the name that it brings"
+    )
     repository: Path | None = Field(
         None, description="folder of models, as ROOT/MODEL/VERSION, in the place of one bundle"
     )
@@ -123,9 +127,15 @@ class Settings(BaseSettings):
         description="what a start leaves for the next one: exported default model, prepacked "
         "weights, measurements",
     )
-    warmup_seconds: float = Field(0.5, ge=0, description="seconds of warm-up before it listens")
+    warmup_seconds: float = Field(0.5, ge=0, description="seconds of warm-up before it answers")
     calibration_seconds: float = Field(
-        5.0, ge=0, description="seconds to time batches on a machine that is new to the server"
+        5.0,
+        ge=0,
+        description="seconds to time batches on a machine that is new to the server; most of it, "
+        "and up to four times as long, goes on while nothing else runs",
+    )
+    first_calibration_seconds: float = Field(
+        0.4, ge=0, description="of these, seconds before it answers"
     )
     max_batch_tokens: int = Field(2_048, ge=1, description="tokens in one batch")
     max_batch_sequences: int = Field(256, ge=1, description="texts in one batch")
@@ -155,6 +165,13 @@ class Settings(BaseSettings):
         4_000_000,
         ge=1,
         description="characters that may wait for the tokeniser before a call is refused",
+    )
+    # 32 texts of 8,192 tokens, 512 of 512: some seconds of work for a small model on two cores.
+    max_request_tokens: int = Field(
+        262_144,
+        ge=0,
+        description="tokens that one request may have the model read, those of each window "
+        "counted; 0 for no limit",
     )
     max_texts_per_call: int = Field(256, ge=1, description="texts in one call")
     max_message_bytes: Bytes = Field(
@@ -234,6 +251,17 @@ class Settings(BaseSettings):
     max_connections: int = Field(
         1_000, ge=0, description="connections to one address; 0 for no limit"
     )
+    handshake_seconds: float = Field(
+        5.0,
+        gt=0,
+        description="seconds for a new connection to say what it is; then it is closed",
+    )
+    max_connection_idle_seconds: float = Field(
+        900.0,
+        ge=0,
+        description="seconds without a call after which a connection is closed; its client opens "
+        "another with its next call; 0 for never",
+    )
     max_health_watches: int = Field(
         4_096, ge=0, description="calls of Health.Watch at once, of all clients; 0 for no limit"
     )
@@ -280,6 +308,16 @@ class Settings(BaseSettings):
                 f"(0 takes a free one), or {OFF}"
             )
         return address
+
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, name: str) -> str:
+        if len(name) > MOST_NAME_CHARACTERS or not name.isprintable():
+            raise ValueError(
+                f"it cannot be shown or is too long: give at most {MOST_NAME_CHARACTERS} printable "
+                "characters"
+            )
+        return name
 
     @field_validator("tracing_endpoint")
     @classmethod

@@ -28,7 +28,7 @@ from bertd.bundle.prompts import pooled
 from bertd_server.engine import sessions
 from bertd_server.engine.packing import PackedBatch, TokenSequence, pack
 from bertd_server.engine.prepacking import prepacked
-from bertd_server.engine.sessions import SessionOptions
+from bertd_server.engine.sessions import Interrupt, SessionOptions
 from bertd_server.system import cpu
 from bertd_server.system.logs import get_logger
 from bertd_server.system.setting_types import Profile, Provider
@@ -73,6 +73,7 @@ class Engine:
         has_wide: whether there is a session that uses all threads for one run.
         outputs: names that :meth:`answer` computes unless told otherwise.
         max_batch_tokens: the largest batch that the memory limit allows.
+        request_bytes: what the memory limit leaves to requests in flight; 0 without one.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Engine:
         self.lanes = self.options.lanes or self.options.threads
         self.has_wide = self.options.provider == "cpu" and self.options.threads > 1
         self.max_batch_tokens = NO_LIMIT
+        self.request_bytes = 0
         self._pack = partial(
             pack,
             position_offset=manifest.position_offset,
@@ -166,9 +168,7 @@ class Engine:
         """
         names = list(self.outputs if outputs is None else outputs)
         batch = self._pack(sequences)
-        masks = _NOWHERE
-        if self.manifest.mask_token_id is not None:
-            masks = np.flatnonzero(batch.input_ids == self.manifest.mask_token_id)
+        masks = self._masks(batch)
         if bundle.SPARSE_EMBEDDING in names:
             arrays = self._pooled(batch, names, masks, wide=wide)
         else:
@@ -186,6 +186,23 @@ class Engine:
             for place in batch.arrangement.order.argsort().tolist()
         ]
 
+    def rehearse(
+        self,
+        sequences: Sequence[TokenSequence],
+        *,
+        wide: bool = False,
+        interrupt: Interrupt | None = None,
+    ) -> None:
+        """Run a batch whose answers nobody wants.
+
+        Args:
+            sequences: at least one, none empty.
+            wide: run on all threads, where there is a session for it.
+            interrupt: may end the run before it is done; it then raises what ONNX Runtime does.
+        """
+        batch = self._pack(sequences)
+        self._run(batch, list(self.outputs), self._masks(batch), wide=wide, interrupt=interrupt)
+
     def embed(self, sequences: Sequence[TokenSequence], *, wide: bool = False) -> Float32Array:
         """Compute one vector per sequence: float32 `[sequences, dimensions]`."""
         batch = self._pack(sequences)
@@ -195,6 +212,12 @@ class Engine:
         restored = np.empty_like(vectors)
         restored[batch.arrangement.order] = vectors
         return restored
+
+    def _masks(self, batch: PackedBatch) -> Int64Array:
+        """Places of mask tokens, where the graph asks for them."""
+        if self.manifest.mask_token_id is None:
+            return _NOWHERE
+        return np.flatnonzero(batch.input_ids == self.manifest.mask_token_id)
 
     def _pooled(
         self, batch: PackedBatch, names: list[str], masks: Int64Array, *, wide: bool
@@ -214,7 +237,13 @@ class Engine:
         return found
 
     def _run(
-        self, batch: PackedBatch, outputs: list[str], masks: Int64Array, *, wide: bool
+        self,
+        batch: PackedBatch,
+        outputs: list[str],
+        masks: Int64Array,
+        *,
+        wide: bool,
+        interrupt: Interrupt | None = None,
     ) -> list[Float32Array]:
         feeds = batch.feeds()
         feeds[bundle.MASK_POSITIONS] = masks
@@ -225,5 +254,6 @@ class Engine:
         for name in self._unread:
             feeds.pop(name, None)
         session = self._wide if wide else self._narrow
-        arrays: list[Float32Array] = session.run(outputs, feeds)
+        options = interrupt.options if interrupt is not None else None
+        arrays: list[Float32Array] = session.run(outputs, feeds, options)
         return arrays

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import onnxruntime as ort
 from bertd import bundle
+from bertd.bundle import scratch
 from pydantic import BaseModel, ValidationError
 
 from bertd_server.engine import providers
@@ -64,8 +64,8 @@ def prepacked(
         OSError: the files cannot be written.
     """
     if cache is None:
-        with tempfile.TemporaryDirectory(prefix="bertd-") as scratch:
-            yield _write(folder, Path(scratch))
+        with tempfile.TemporaryDirectory(prefix="bertd-") as unkept:
+            yield _write(folder, Path(unkept))
         return
     entry = cache / FOLDER / _key(manifest)
     _use(entry, user)  # before the look at it: from here on nobody removes it
@@ -94,7 +94,7 @@ def check_same(folder: Path, manifest: bundle.Manifest) -> None:
         )
 
 
-def _put(folder: Path, manifest: bundle.Manifest, entry: Path) -> None:
+def _put(bundle_folder: Path, manifest: bundle.Manifest, entry: Path) -> None:
     """Write an entry, or leave the whole one that another server puts there meanwhile.
 
     Raises:
@@ -102,22 +102,19 @@ def _put(folder: Path, manifest: bundle.Manifest, entry: Path) -> None:
         OSError: the entry cannot be written.
     """
     entry.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f"{entry.name}.", dir=entry.parent))
-    try:
-        _write(folder, scratch)
-        check_same(folder, manifest)
-        with cache_folder.one_at_a_time(entry.parent):
+    with scratch.made(entry.parent, f"{entry.name}.") as folder:
+        _write(bundle_folder, folder)
+        check_same(bundle_folder, manifest)
+        with scratch.one_at_a_time(entry.parent):
             if _is_whole(entry):
                 return
             if entry.exists():  # damaged
                 cache_folder.discard(entry)
             try:
-                scratch.rename(entry)
+                folder.rename(entry)
             except OSError:  # as it may be where nothing can be locked
                 if not _is_whole(entry):
                     raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write(folder: Path, target: Path) -> Path:

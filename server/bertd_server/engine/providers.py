@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnxruntime as ort
 
-from bertd_server.errors import CannotServeError
+from bertd_server.errors import CannotServeError, MisusedError
 from bertd_server.system.setting_types import Provider
 
 CPU = "CPUExecutionProvider"
@@ -29,12 +29,12 @@ def chain(provider: Provider) -> list[str]:
     """ONNX Runtime's names of a provider and of those that help it out.
 
     Raises:
-        CannotServeError: the installed ONNX Runtime does not have it.
+        MisusedError: the installed ONNX Runtime does not have it.
     """
     available = ort.get_available_providers()
     if _CHAINS[provider][0] not in available:
         here = [name for name, names in _CHAINS.items() if names[0] in available]
-        raise CannotServeError(
+        raise MisusedError(
             f"provider {provider} is not in this ONNX Runtime, which has {', '.join(here)}: "
             f"choose one of these with --provider, or install {_PACKAGES[provider]}"
         )

@@ -57,6 +57,18 @@ class SessionOptions:
     profile: Profile = "latency"
 
 
+class Interrupt:
+    """Ends the runs that were given it, at their next operator. Any thread may set it."""
+
+    def __init__(self) -> None:
+        self.options = ort.RunOptions()
+        self.options.log_severity_level = 4  # an end that was asked for is no error
+
+    def set(self) -> None:
+        """End them: they raise what ONNX Runtime raises for a run that fails."""
+        self.options.terminate = True
+
+
 def open_session(graph: Path, threads: int, options: SessionOptions) -> Any:
     """Load a graph.
 

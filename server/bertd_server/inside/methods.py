@@ -10,7 +10,6 @@ Each method is written once, as a function, and :class:`ModelMethods` gives it t
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack
@@ -28,6 +27,7 @@ from bertd_server.inside.options import (
     vector_format,
 )
 from bertd_server.models.model import Model
+from bertd_server.scheduling.executor import LONG, Steps
 from bertd_server.tasks import (
     answering,
     classification,
@@ -46,12 +46,12 @@ from bertd_server.tasks.sparse import SparseVector
 from bertd_server.tasks.tagging import Aggregation, Entity
 from bertd_server.tasks.vectors import Vector, VectorFormatter
 from bertd_server.tokenization.reader import Input, texts_of
-from bertd_server.tokenization.tokens import Token, tokens_of
+from bertd_server.tokenization.token_list import TokenList
+from bertd_server.tokenization.tokens import Token
 
 TextOrPair = str | tuple[str, str]
 
-# What makes more parts than this is done off the event loop.
-_INLINE_PARTS = 2_048
+_PARTS = 256  # tokens take some tenths of a ms to describe, or to write as a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,16 +268,20 @@ async def _tokenize(
     """Turn texts or pairs into tokens, as the model reads them; none is cut off."""
     encodings = await model.encode(_texts_or_pairs(inputs), special=special_tokens)
 
-    def describe() -> list[Reply[list[Token]]]:
-        return [
-            Reply(one, one.tokens)
-            if isinstance(one, RequestError)
-            else Reply(tokens_of(one, vocabulary=model.tokenizer), len(one))
-            for one in encodings
-        ]
+    def describe() -> Steps[list[Reply[list[Token]]]]:
+        replies: list[Reply[list[Token]]] = []
+        for one in encodings:
+            if isinstance(one, RequestError):
+                replies.append(Reply(one, one.tokens))
+                continue
+            found, tokens = TokenList.of(one, model.tokenizer), list[Token]()
+            for start in range(0, len(found), _PARTS):
+                yield
+                tokens += found[start : start + _PARTS]
+            replies.append(Reply(tokens, len(tokens)))
+        return replies
 
-    parts = sum(1 if isinstance(one, RequestError) else len(one) for one in encodings)
-    return describe() if parts <= _INLINE_PARTS else await asyncio.to_thread(describe)
+    return await model.jobs.run(describe())
 
 
 async def _count_tokens(model: Model, inputs: Sequence[TextOrPair]) -> list[Reply[int]]:
@@ -301,14 +305,16 @@ async def _detokenize(
                 limit=known - 1,
             )
 
-    def decode() -> list[str]:
-        texts: list[str] = model.tokenizer.decode_batch(
-            list(map(list, sequences)), skip_special_tokens=not special_tokens
-        )
+    def decode() -> Steps[list[str]]:
+        texts: list[str] = []
+        for ids in sequences:
+            yield LONG if len(ids) > _PARTS else None
+            texts += model.tokenizer.decode_batch(
+                [list(ids)], skip_special_tokens=not special_tokens
+            )
         return texts
 
-    many = sum(map(len, sequences)) > _INLINE_PARTS
-    return await asyncio.to_thread(decode) if many else decode()
+    return await model.jobs.run(decode())
 
 
 def _strings(given: Sequence[str], field: str) -> list[str]:

@@ -76,9 +76,10 @@ class VectorOptions(Windowed, total=False):
 
 
 class OpenOptions(TypedDict, total=False):
-    """How models are run: settings of docs/configuration.md, with its defaults but for two.
+    """How models are run: settings of docs/configuration.md, with its defaults but for three.
 
-    `max_request_seconds` is 0, no limit, and nothing is read from the environment.
+    `max_request_seconds` and `max_request_tokens` are 0, no limit, and nothing is read from the
+    environment.
     """
 
     lanes: int
@@ -90,6 +91,7 @@ class OpenOptions(TypedDict, total=False):
     cache_folder: str | Path
     warmup_seconds: float
     calibration_seconds: float
+    first_calibration_seconds: float
     max_batch_tokens: int
     max_batch_sequences: int
     max_queue_tokens: int
@@ -100,6 +102,7 @@ class OpenOptions(TypedDict, total=False):
     max_text_characters: int
     max_queue_characters: int
     max_request_seconds: float
+    max_request_tokens: int
     drain_seconds: float
     default_model: str
 

@@ -52,7 +52,7 @@ def settings_of(values: Mapping[str, Any]) -> Settings:
             known = ", ".join(near or sorted(_NAMES))
             raise SettingsError(f"there is no setting {name!r}: use {known}")
     with _explained():
-        return _ArgumentSettings(**{"max_request_seconds": 0.0, **values})
+        return _ArgumentSettings(**{"max_request_seconds": 0.0, "max_request_tokens": 0, **values})
 
 
 def model_settings(own: Mapping[str, Any]) -> ModelSettings:

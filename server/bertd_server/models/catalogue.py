@@ -14,10 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bertd_server.errors import InvalidInput, RequestError, UnknownModel
+from bertd_server.errors import InvalidInput, RequestError, Starting, UnknownModel
 from bertd_server.models.model import Model
 
 LATEST = "latest"
+
+_STARTING = (
+    "the server starts, and answers once its models are loaded: try again, or wait until "
+    "grpc.health.v1 says SERVING"
+)
 
 
 class Catalogue:
@@ -30,6 +35,7 @@ class Catalogue:
             default: name of the model that a call without a name means; empty for the only one.
         """
         self._default = default
+        self._starting = False
         self._changed: Callable[[], None] = lambda: None
         self._models: dict[str, dict[int, Model]] = {}
         self._aliases: dict[str, tuple[str, str]] = {}
@@ -42,6 +48,10 @@ class Catalogue:
         """Have `changed` called after each change, and now."""
         self._changed = changed
         changed()
+
+    def starts(self, *, starting: bool = True) -> None:
+        """Let no call find a model until all are there that a server starts with."""
+        self._starting = starting
 
     def models(self) -> list[Model]:
         """All of them, by name, then by version."""
@@ -103,7 +113,10 @@ class Catalogue:
         Raises:
             UnknownModel: there is none.
             InvalidInput: no name was given and there are several.
+            Starting: the server does not answer yet.
         """
+        if self._starting:
+            raise Starting(_STARTING)
         if not name:
             name = self._default or (next(iter(self._models)) if len(self._models) == 1 else "")
         if not name:

@@ -28,10 +28,13 @@ from bertd_server.models.layout import FoundModel, Version
 from bertd_server.models.loading import Loader
 from bertd_server.models.model import Model
 from bertd_server.models.repository import IndexEntry
+from bertd_server.models.said import Said
 from bertd_server.system.logs import get_logger
 from bertd_server.system.setting_types import ModelControl
 
 log = get_logger("bertd")
+
+_LOGGED = 128  # characters of a folder's name
 
 
 class Keeper:
@@ -70,6 +73,7 @@ class Keeper:
         self._marks: dict[tuple[str, int], str] = {}  # of what is served
         self._refused: dict[tuple[str, int], tuple[Version, str]] = {}  # and why it did not load
         self._known: dict[str, FoundModel] = {}
+        self._said = Said()
         self._gone: set[tuple[str, int]] = set()  # served, and not there at the last look
         self._spared: set[tuple[str, int]] = set()  # of these, those that were there before it
         self._no_room: set[tuple[str, int]] = set()  # refused for want of memory, perhaps for now
@@ -101,6 +105,7 @@ class Keeper:
                 f"{', '.join(found) or 'no model'}"
             )
         self._known = found
+        await self._say_problems(found)
         for name, model in found.items():
             if "*" in wanted or name in wanted:
                 await self._update(model)
@@ -176,8 +181,19 @@ class Keeper:
                 if not self._catalogue.versions(name):
                     self._catalogue.name(name, {})
         self._known = found
+        self._said.forget()
+        await self._say_problems(found)
         for model in found.values():
             await self._update(model)
+
+    async def _say_problems(self, found: dict[str, FoundModel]) -> None:
+        """Log why folders are no models, or no versions of one."""
+        for name, reason in (await asyncio.to_thread(layout.strangers, self._root)).items():
+            self._said.warn("not a model", reason, folder=name[:_LOGGED])
+        for model in found.values():
+            for version, reason in model.problems.items():
+                if version:  # the model's own settings are for :meth:`_update_alone`
+                    self._said.warn("not a version", reason, model=model.name, version=version)
 
     def stop_looking(self) -> None:
         """Load nothing more by itself."""
@@ -214,7 +230,7 @@ class Keeper:
         """Serve a model as it was found; returns what is wrong with it."""
         if "" in found.problems:  # its settings: what is served stays
             problem = found.problems[""]
-            log.error("model not updated", model=found.name, reason=problem)
+            self._said.warn("model not updated", problem, model=found.name)
             return [problem]
         wanted = found.wanted
         failed = []
@@ -299,10 +315,11 @@ class Keeper:
         aliases = {}
         for alias, version in found.settings.aliases.items():
             if alias in self._known:
-                log.error("alias not given", model=found.name, alias=alias, reason="a model has it")
+                reason = "a model has it"
+                self._said.warn("alias not given", reason, model=found.name, alias=alias)
             elif self._catalogue.means(alias) not in {"", found.name}:
                 reason = f"{self._catalogue.means(alias)} has it"
-                log.error("alias not given", model=found.name, alias=alias, reason=reason)
+                self._said.warn("alias not given", reason, model=found.name, alias=alias)
             else:
                 aliases[alias] = str(version)
         self._catalogue.name(found.name, aliases)

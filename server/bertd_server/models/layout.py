@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,10 +22,7 @@ from bertd.bundle import MANIFEST_NAME, BundleError, manifest_bytes
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bertd_server.security.paths import check_name, check_version, safe_bundle
-from bertd_server.system.logs import get_logger
 from bertd_server.system.setting_types import parse_bytes
-
-log = get_logger("bertd")
 
 SETTINGS_NAME = "model.toml"
 
@@ -135,20 +132,36 @@ def wanted(policy: VersionPolicy, there: Iterable[int]) -> list[int]:
 def scan(root: Path) -> dict[str, FoundModel]:
     """All models of a repository, by name.
 
+    Folders that cannot be one are left out: see :func:`strangers`.
+
     Raises:
         OSError: the folder cannot be read.
     """
     found = {}
+    for name, problem in _folders(root):
+        if not problem:
+            found[name] = look(root, name)
+    return found
+
+
+def strangers(root: Path) -> dict[str, str]:
+    """Folders of a repository that cannot be models, by name, and why.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    return {name: problem for name, problem in _folders(root) if problem}
+
+
+def _folders(root: Path) -> Iterator[tuple[str, str]]:
+    """Names of a repository's folders, and why each cannot be a model; empty where it can."""
     for folder in sorted(root.iterdir()):
         if folder.name.startswith(".") or not folder.is_dir():
             continue
         try:
-            check_name(folder.name)
+            yield check_name(folder.name), ""
         except BundleError as error:
-            log.warning("not a model", folder=folder.name[:128], reason=str(error))
-            continue
-        found[folder.name] = look(root, folder.name)
-    return found
+            yield folder.name, str(error)
 
 
 def look(root: Path, name: str) -> FoundModel:

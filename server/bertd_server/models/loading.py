@@ -15,10 +15,11 @@ from bertd_server.models import startup
 from bertd_server.models.layout import ModelSettings
 from bertd_server.models.model import Model
 from bertd_server.models.startup import Loaded, ModelOptions, Start, StartOptions
+from bertd_server.scheduling.executor import SlicedExecutor
 from bertd_server.scheduling.lanes import unheard
+from bertd_server.scheduling.memory_budget import MemoryBudget
 from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.scheduler import SchedulerOptions
-from bertd_server.security.paths import version_of
 from bertd_server.tokenization.text_queue import TextOptions
 
 _SERVERS = ModelSettings()
@@ -29,6 +30,7 @@ class Loader:
 
     Attributes:
         settings: of models that are loaded from now on.
+        memory: of requests in flight, of all models together.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Loader:
         settings: Settings,
         on_lanes: Callable[[int], None] = unheard,
         start: Start = startup.start,
+        memory: MemoryBudget | None = None,
     ) -> None:
         """Load nothing yet.
 
@@ -43,27 +46,17 @@ class Loader:
             settings: of the server.
             on_lanes: told how many lanes are alive, whenever that changes.
             start: makes the engine ready, and measures it.
+            memory: of requests in flight; each load under a memory limit sets how much there is.
         """
         self.settings = settings
+        self.memory = memory or MemoryBudget()
         self._on_lanes = on_lanes
         self._start = start
         self._pool: Pool | None = None
+        self._executor: SlicedExecutor | None = None
         self._own: WeakKeyDictionary[Model, ModelSettings] = WeakKeyDictionary()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bertd-load")
         self._reading: set[Future[Loaded]] = set()
-
-    def load(self, folder: Path) -> Model:
-        """Load the only bundle of a server, on the event loop, which waits for it.
-
-        Its version is the folder's name, if that is a number.
-
-        Raises:
-            bundle.BundleError: the folder is not a bundle, or not an intact one.
-            CannotServeError: the provider or the memory is not there.
-        """
-        version = version_of(folder)
-        options = self._options(_SERVERS)
-        return self._model(startup.load(folder, options, self._start), options, version=version)
 
     async def load_aside(
         self, folder: Path, name: str, version: str, own: ModelSettings = _SERVERS
@@ -72,7 +65,7 @@ class Loader:
 
         Args:
             folder: the bundle.
-            name: by which it will be served.
+            name: by which it will be served; empty for its own.
             version: of that name.
             own: settings of the model.
 
@@ -93,10 +86,12 @@ class Loader:
         return bool(self._reading)
 
     def close(self, *, wait: bool = True) -> None:
-        """End the lanes; without `wait`, one that never comes back is left behind."""
+        """End all threads; without `wait`, a lane that never comes back is left behind."""
         self._thread.shutdown(wait=False)
         if self._pool is not None:
             self._pool.close(wait=wait)
+        if self._executor is not None:
+            self._executor.close()
 
     def _model(
         self,
@@ -107,13 +102,26 @@ class Loader:
         version: str,
         own: ModelSettings = _SERVERS,
     ) -> Model:
+        if self._executor is None:
+            self._executor = SlicedExecutor()
         if self._pool is None:
             self._pool = Pool(
                 loaded.engine.lanes,
                 niceness=self.settings.lane_niceness,
                 on_lanes=self._on_lanes,
             )
-        model = Model(loaded, options, name=name, version=version, pool=self._pool, share=own.share)
+        if loaded.request_bytes:  # what calls had while it was measured was counted as lost
+            self.memory.relimit(loaded.request_bytes + self.memory.held)
+        model = Model(
+            loaded,
+            options,
+            name=name,
+            version=version,
+            pool=self._pool,
+            executor=self._executor,
+            share=own.share,
+            memory=self.memory,
+        )
         self._own[model] = own
         self.relimit([model])  # the settings may have changed while the bundle was read
         return model
@@ -144,12 +152,18 @@ class Loader:
                 cache=settings.cache_folder,
             ),
             scheduling=scheduling,
-            texts=TextOptions(settings.max_text_characters, settings.max_queue_characters),
+            texts=TextOptions(
+                settings.max_text_characters,
+                settings.max_queue_characters,
+                settings.max_request_tokens,
+            ),
             starting=StartOptions(
                 memory_limit=settings.memory_limit,
                 cache_bytes=scheduling.cache_bytes,
+                batch_tokens=scheduling.max_batch_tokens,
                 warmup_seconds=settings.warmup_seconds,
                 calibration_seconds=settings.calibration_seconds,
+                first_calibration_seconds=settings.first_calibration_seconds,
                 cache=settings.cache_folder,
             ),
         )

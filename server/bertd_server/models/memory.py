@@ -5,6 +5,7 @@
     limit ─ reserve ─ results kept ─┬─ resident after the longest text on every lane
                                     │                                    (must fit, or no start)
                                     └─ rest / growth per token = tokens of a batch beyond that
+    limit ─ results kept ─ batches as large as they get ─> requests in flight
 
 Everything that a packed batch needs grows with its tokens: rows of the layers, and the scores of
 attention, since a kernel that holds all pairs of a text takes only texts up to 256 tokens
@@ -31,6 +32,7 @@ from bertd_server.system.setting_types import format_bytes
 
 _RESERVE_BYTES = 48 * 2**20  # for requests, answers and the interpreter
 _SECOND_BATCH = 1_024  # tokens, about; growth is measured between a longest text and this
+_FOR_REQUESTS = 0.75  # of what batches leave: what was freed is not the system's at once
 _MARGIN = 1.25  # the arena grows in steps and has gaps
 _ROWS = 10  # of the hidden size, live at once for a token: q, k, v, context, residual, FFN
 
@@ -116,19 +118,24 @@ def _needed_bytes() -> int:
     return resident_bytes() + unread_bytes()
 
 
-def limit_batches(engine: Engine, limit: int, cache_bytes: int = 0) -> None:
+def limit_batches(
+    engine: Engine, limit: int, cache_bytes: int = 0, batch_tokens: int = NO_LIMIT
+) -> None:
     """Set `engine.max_batch_tokens` so that batches on all lanes keep below a limit.
+
+    `engine.request_bytes` is what such batches leave to requests in flight.
 
     Args:
         engine: loaded; nothing else runs on it.
         limit: bytes of the whole process; 0 for none.
         cache_bytes: that the results kept may grow to.
+        batch_tokens: that a batch has at most, whatever the memory.
 
     Raises:
         CannotServeError: the model, or its longest text on every lane, does not fit.
     """
     if not limit:
-        engine.max_batch_tokens = NO_LIMIT
+        engine.max_batch_tokens, engine.request_bytes = NO_LIMIT, 0
         return
     reserve = _RESERVE_BYTES + cache_bytes
     kept = f", and {format_bytes(cache_bytes)} for results that are kept" if cache_bytes else ""
@@ -153,6 +160,9 @@ def limit_batches(engine: Engine, limit: int, cache_bytes: int = 0) -> None:
         growth = max(least, _MARGIN * (second - first) / (more - longest))
         first, longest = second, more
     engine.max_batch_tokens = longest + int((limit - reserve - first) / growth)
+    beyond = max(0, min(engine.max_batch_tokens, batch_tokens) - longest)
+    rest = limit - cache_bytes - first - int(growth * beyond)
+    engine.request_bytes = int(_FOR_REQUESTS * rest)
 
 
 def _refuse_above(limit: int, needed: int, engine: Engine, what: str) -> None:

@@ -14,23 +14,26 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Self, TypeVar
+from typing import Self
 
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import InvalidInput
+from bertd_server.models.background import Background
 from bertd_server.models.startup import Loaded, ModelOptions
 from bertd_server.scheduling.deduplication import Batch, Completion
+from bertd_server.scheduling.executor import JobQueue, SlicedExecutor
 from bertd_server.scheduling.lanes import unheard
+from bertd_server.scheduling.memory_budget import MemoryBudget, Reservation
 from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.scheduler import Scheduler, SchedulerOptions
 from bertd_server.scheduling.statistics import Gauges, Statistics
 from bertd_server.system.call_metrics import Stages
+from bertd_server.tokenization.budget import answer_budget, token_budget
+from bertd_server.tokenization.details import Details
 from bertd_server.tokenization.reader import Fit, Input, Reading
 from bertd_server.tokenization.text_queue import TextQueue
-
-T = TypeVar("T")
 
 
 class Model:
@@ -41,6 +44,8 @@ class Model:
         version: of that name, a whole number.
         manifest: what the export says of it.
         statistics: what has happened so far.
+        jobs: what follows the model's run, and what describes texts, is done there.
+        memory: of requests in flight, those of other models of the server included.
     """
 
     def __init__(  # noqa: PLR0913 - by keyword
@@ -51,8 +56,10 @@ class Model:
         name: str = "",
         version: str = "1",
         pool: Pool | None = None,
+        executor: SlicedExecutor | None = None,
         share: float = 1.0,
         on_lanes: Callable[[int], None] = unheard,
+        memory: MemoryBudget | None = None,
     ) -> None:
         """Be ready to answer; construct this on the event loop that uses it.
 
@@ -62,8 +69,10 @@ class Model:
             name: by which it is served; empty for its own.
             version: a whole number.
             pool: lanes to share with other models; None starts its own.
+            executor: to share with other models; None starts its own.
             share: of the pool, beside those of the others.
             on_lanes: told how many lanes of its own are alive, whenever that changes.
+            memory: of requests in flight; None for no limit.
         """
         self.manifest = loaded.manifest
         self.name = name or loaded.manifest.name
@@ -78,8 +87,17 @@ class Model:
         self._scheduler = Scheduler(
             engine, loaded.measured, scheduling, on_lanes=on_lanes, pool=pool, share=share
         )
+        grid, self._calibrating = loaded.measured.grid, None
+        if grid is not None:
+            self._calibrating = Background(
+                grid, self._scheduler.pool, self._scheduler.rebase, self.name
+            )
         self.statistics: Statistics = self._scheduler.statistics
+        self.memory = memory or MemoryBudget()
         self._texts = TextQueue(options.texts, self.statistics.refused)
+        self._own_executor = executor is None
+        self._executor = executor or SlicedExecutor()
+        self.jobs = JobQueue(self._executor, self.statistics)
         self._holders = 0
         self._unheld = asyncio.Event()
         self._unheld.set()
@@ -122,6 +140,29 @@ class Model:
         id_ = self.manifest.mask_token_id
         return "" if id_ is None else self.tokenizer.id_to_token(id_) or ""
 
+    async def reserve(
+        self, size: int, request: int = 0, *, deadline: float = math.inf, field: str = "texts"
+    ) -> Reservation:
+        """Have memory for a call, before anything is made of it.
+
+        Args:
+            size: bytes, as :mod:`bertd_server.tasks.footprint` says.
+            request: of these, what the request takes while it waits.
+            deadline: on the monotonic clock.
+            field: of the request, that makes it large.
+
+        Raises:
+            Overloaded: there are not so many, or too much waits.
+            DeadlineMissed: the deadline passed before there was room.
+        """
+        return await self.memory.reserve(
+            self.memory.within(size),
+            request=request,
+            deadline=deadline,
+            field=field,
+            refused=self.statistics.refused,
+        )
+
     async def read(
         self,
         inputs: Sequence[Input],
@@ -138,76 +179,82 @@ class Model:
             fit: what to do with long ones.
             deadline: on the monotonic clock.
             prompt: put before each text.
-            offsets: whether the encodings shall have them.
+            offsets: whether readings shall have details.
+
+        Raises:
+            RequestError: the call as a whole cannot be answered.
         """
+        budget = token_budget(self._texts.options.max_request_tokens)
         return await self._texts.run(
             inputs,
-            partial(self._reader, fit=fit, prompt=prompt, offsets=offsets),
+            partial(self._reader, fit=fit, prompt=prompt, offsets=offsets, budget=budget),
             extra=len(prompt),
             deadline=deadline,
         )
 
     async def encode(
-        self, inputs: Sequence[Input], *, offsets: bool = True, special: bool = True
-    ) -> list[Encoding | InvalidInput]:
+        self, inputs: Sequence[Input], *, special: bool = True, answer_bytes: float = math.inf
+    ) -> list[Details | InvalidInput]:
         """Tokenise inputs, none cut, each with its own outcome, in order.
 
         Args:
             inputs: texts and pairs.
-            offsets: whether the encodings shall have them.
             special: whether the tokenizer adds its special tokens.
+            answer_bytes: that an answer with a message for each token may have.
 
         Raises:
+            InvalidInput: there are too many tokens for an answer.
             Overloaded: too many characters wait for the tokenizer.
         """
-        return await self._each(
-            inputs, lambda part: self._reader.encode(part, offsets=offsets, special=special)
+        budget = answer_budget(answer_bytes)
+        return await self._texts.run(
+            inputs, partial(self._reader.details, special=special, budget=budget)
         )
 
     async def count(self, inputs: Sequence[Input]) -> list[int | InvalidInput]:
         """Count the tokens of inputs, special tokens included; as :meth:`encode`, but keep none."""
-        return await self._each(
-            inputs, lambda part: list(map(len, self._reader.encode(part, offsets=False)))
-        )
+        return await self._texts.run(inputs, self._reader.counts)
 
-    async def _each(
-        self, inputs: Sequence[Input], work: Callable[[Sequence[Input]], list[T]]
-    ) -> list[T | InvalidInput]:
-        """What the tokeniser makes of each input that it can encode, and why not of the others."""
-        refused = list(map(self._reader.refusal, inputs))
-        good = [one for one, why in zip(inputs, refused, strict=True) if why is None]
-        found = iter(await self._texts.run(good, work))
-        return [next(found) if why is None else why for why in refused]
+    def written_bytes(self, ids: Sequence[int]) -> int:
+        """Bytes of UTF-8 that token ids of the vocabulary are as a text, about."""
+        return self._reader.written_bytes(ids)
 
-    async def compute(
+    async def compute(  # noqa: PLR0913, PLR0917 - what a call is
         self,
         sequences: Sequence[TokenSequence],
         deadline: float,
         priority: int,
         outputs: Sequence[str],
+        hear: Callable[[int, Completion], None],
         stages: Stages | None = None,
-    ) -> list[Completion]:
-        """Compute outputs of the graph for sequences, each with its own completion, in order.
+    ) -> None:
+        """Compute outputs of the graph for sequences, each with its own completion.
 
         Args:
             sequences: at least one.
             deadline: on the monotonic clock.
             priority: class of the call: lower ones go first.
             outputs: names from the manifest's `outputs`.
+            hear: told of each completion as it comes, by the sequence's index; it must not raise.
             stages: told of each text that was computed.
 
         Raises:
             RequestError: the call as a whole cannot be answered.
         """
-        return await self._scheduler.submit(sequences, deadline, priority, outputs, stages)
+        await self._scheduler.submit(sequences, deadline, priority, outputs, stages, hear)
 
     def gauges(self) -> Gauges:
         """How things are at this moment."""
-        return replace(self._scheduler.gauges(), waiting_characters=self._texts.waiting)
+        return replace(
+            self._scheduler.gauges(),
+            waiting_characters=self._texts.waiting,
+            waiting_jobs=len(self.jobs.waiting),
+        )
 
     def running(self) -> frozenset[Batch]:
         """The batches that run, with their starts on the monotonic clock."""
-        return self._scheduler.running()
+        running = self._scheduler.running()
+        return running if self._calibrating is None else running | self._calibrating.running()
 
     def relimit(
         self, *, max_queue_tokens: int, max_queue_seconds: float, max_queue_characters: int
@@ -220,8 +267,13 @@ class Model:
 
     async def drain(self, within: float = math.inf) -> bool:
         """Finish what was taken and stop; False if that took longer than `within` seconds."""
+        if self._calibrating is not None:
+            self._calibrating.stop()
+            self._calibrating = None
         finished = await self._scheduler.drain(within)
         self._texts.close()
+        if self._own_executor:
+            self._executor.close()
         return finished
 
     def prompt(self, name: str | None) -> str:

@@ -98,7 +98,7 @@ def _problem(
     rows = {"sequences": 1, "tokens": len(sequence), "masks": masks}
     for name, axis in manifest.outputs.items():
         array = outputs[name]
-        width, field = _width(manifest, name)
+        width, field = width_of(manifest, name)
         expected = (rows[axis],) if width is None else (rows[axis], width)
         if array.shape != expected:
             return (
@@ -112,7 +112,7 @@ def _problem(
     return None
 
 
-def _width(manifest: Manifest, output: str) -> tuple[int | None, str]:
+def width_of(manifest: Manifest, output: str) -> tuple[int | None, str]:
     """Values of a row of an output, None where a row is a number; and what says so."""
     if output == bundle.SENTENCE_EMBEDDING:
         return manifest.dimensions, f"dimensions ({manifest.dimensions})"

@@ -4,7 +4,7 @@
 
     folder ──load──> manifest, files as it says, a graph of ours
                        ├──> Reader: tokenizer.json ──> bertd.bundle.fit: parts that fit
-                       └──> start: Engine ─> memory.limit_batches ─> warm_up ─> calibrate
+                       └──> start: Engine ─> memory.limit_batches ─> warm_up ─> calibrate a little
                               └──> proof.probe ──> the folder is still the same ──> Loaded
 """
 
@@ -23,7 +23,6 @@ from bertd_server.engine import prepacking
 from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.models import calibration, memory, proof, shapes
 from bertd_server.models.calibration import Calibration
-from bertd_server.scheduling.forecast import StartMeasurements
 from bertd_server.scheduling.lanes import BatchEngine
 from bertd_server.scheduling.scheduler import SchedulerOptions
 from bertd_server.system import cache_folder
@@ -44,15 +43,19 @@ class StartOptions:
     Attributes:
         memory_limit: bytes of the process; 0 for none.
         cache_bytes: of these, for results that are kept.
+        batch_tokens: that a batch has at most, whatever the memory.
         warmup_seconds: to run batches of all shapes for.
         calibration_seconds: to time them for, where no earlier start did.
+        first_calibration_seconds: of these, before it answers; the rest while lanes rest.
         cache: folder of what earlier starts left; None keeps nothing.
     """
 
     memory_limit: int = 0
     cache_bytes: int = 0
+    batch_tokens: int = 2_048
     warmup_seconds: float = 0.5
     calibration_seconds: float = 5.0
+    first_calibration_seconds: float = 0.4
     cache: Path | None = None
 
 
@@ -90,19 +93,23 @@ class ReadyEngine(BatchEngine, Protocol):
 
 
 Start = Callable[
-    [Path, bundle.Manifest, EngineOptions, StartOptions], tuple[ReadyEngine, StartMeasurements]
+    [Path, bundle.Manifest, EngineOptions, StartOptions], tuple[ReadyEngine, Calibration]
 ]
 """Makes an engine ready and measures it: :func:`start`, or a benchmark's own with another one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A bundle in memory, verified and measured, that answers nothing yet."""
+    """A bundle in memory, verified and measured, that answers nothing yet.
+
+    `request_bytes` is what the memory limit leaves to requests in flight; 0 without one.
+    """
 
     manifest: bundle.Manifest
     reader: Reader
     engine: ReadyEngine
-    measured: StartMeasurements
+    measured: Calibration
+    request_bytes: int = 0
 
 
 def start(
@@ -124,12 +131,15 @@ def start(
     engine = Engine(folder, manifest, options)
     loaded = time.perf_counter()
     with proof.running(folder):
-        memory.limit_batches(engine, starting.memory_limit, starting.cache_bytes)
+        memory.limit_batches(
+            engine, starting.memory_limit, starting.cache_bytes, starting.batch_tokens
+        )
         warm_up(engine, starting.warmup_seconds)
         warm = time.perf_counter()
         measured = calibration.calibrate(
             engine,
             seconds=starting.calibration_seconds,
+            first=starting.first_calibration_seconds,
             cache=None if starting.cache is None else starting.cache / calibration.FOLDER,
         )
     if starting.cache is not None:  # by now all that this start uses is held or touched
@@ -169,8 +179,10 @@ def load(folder: Path, options: ModelOptions, start: Start = start) -> Loaded:
     reader = Reader.of(folder, manifest, options.texts.max_text_characters)
     fit.check_fit(folder, manifest, reader.largest_id)
     engine, measured = start(folder, manifest, options.engine, options.starting)
+    request_bytes = 0
     if isinstance(engine, Engine):  # a benchmark's own has the outputs that it measures alone
         proof.probe(engine, reader, folder, manifest)
+        request_bytes = engine.request_bytes
     prepacking.check_same(folder, manifest)
     if manifest.precision == "fp16" and engine.provider == _CPU:
         log.warning(
@@ -179,7 +191,7 @@ def load(folder: Path, options: ModelOptions, start: Start = start) -> Loaded:
             remedy="a CPU converts fp16 to fp32 and gains nothing: serve this bundle on an "
             "accelerator, or export fp32 or int8 for this machine",
         )
-    return Loaded(manifest, reader, engine, measured)
+    return Loaded(manifest, reader, engine, measured, request_bytes)
 
 
 def warm_up(engine: Engine, seconds: float) -> int:

@@ -3,10 +3,13 @@
 ::
 
     own thread, own event loop:  connection ──> request line, headers ──> page ──> response
-                                     └── limits: connections, bytes, seconds from begin to end
+                                     │               └── seconds, bytes         └── seconds
+                                     └── all taken: the one whose client has kept it waiting longest
+                                         makes room
 
 It stands apart from the event loop that serves, so that it can say when that one is stuck, and a
-client that is slow, here, holds nothing up there.
+client that is slow, here, holds nothing up there. A probe sends its request at once and reads its
+answer, so that it is answered beside any number of connections that do neither.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -25,6 +28,7 @@ log = get_logger("bertd")
 
 _MOST_CONNECTIONS = 64
 _MOST_HEADER_BYTES = 8_192
+_HEAD_SECONDS = 2.0  # for the request; whoever asks this server has it in one packet
 _SECONDS = 10.0  # for all of a request and its response
 TEXT = "text/plain; charset=utf-8"
 
@@ -65,6 +69,7 @@ class Endpoint:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="bertd-http", daemon=True)
         self._connections: set[asyncio.Task[None]] = set()
+        self._waited_for: dict[asyncio.Task[None], asyncio.WriteTransport] = {}  # the oldest first
         self._listening: socket.socket | None = None
 
     def start(self, host: str, port: int) -> int:
@@ -109,14 +114,14 @@ class Endpoint:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a stream's callback is one
-        if len(self._connections) >= _MOST_CONNECTIONS:
+        if len(self._connections) >= _MOST_CONNECTIONS and not self._make_room():
             writer.transport.abort()
             return
         self._connections.add(task)
         try:
             with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
                 async with asyncio.timeout(self._seconds):
-                    await self._serve(reader, writer)
+                    await self._serve(task, reader, writer)
         finally:
             self._connections.discard(task)
             if writer.transport.get_write_buffer_size():
@@ -124,9 +129,31 @@ class Endpoint:
             else:
                 writer.close()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _make_room(self) -> bool:
+        """End the connection whose client has kept it waiting longest; whether there is one."""
+        slowest = next(iter(self._waited_for), None)
+        if slowest is None:
+            return False
+        self._waited_for.pop(slowest).abort()
+        self._connections.discard(slowest)
+        return True
+
+    @contextlib.contextmanager
+    def _waiting(self, task: asyncio.Task[None], writer: asyncio.StreamWriter) -> Iterator[None]:
+        """It is the client's turn, who may not keep the connection while others have none."""
+        self._waited_for[task] = writer.transport
         try:
-            head = await reader.readuntil(b"\r\n\r\n")
+            yield
+        finally:
+            self._waited_for.pop(task, None)
+
+    async def _serve(
+        self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        try:
+            with self._waiting(task, writer):
+                async with asyncio.timeout(min(_HEAD_SECONDS, self._seconds)):
+                    head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             writer.write(
@@ -134,10 +161,11 @@ class Endpoint:
             )
         else:
             writer.write(await self._answer(head.decode("latin-1")))
-        await writer.drain()
-        if writer.can_write_eof():
-            writer.write_eof()
-            await reader.read(_MOST_HEADER_BYTES)  # what it sends yet must not reset the answer
+        with self._waiting(task, writer):
+            await writer.drain()
+            if writer.can_write_eof():
+                writer.write_eof()
+                await reader.read(_MOST_HEADER_BYTES)  # what it sends must not reset the answer
 
     async def _answer(self, head: str) -> bytes:
         line, *rest = head.split("\r\n")

@@ -139,6 +139,12 @@ FAMILIES = (
     ),
     _histogram("bertd_compute_seconds", "the model's run, of each batch", "compute", SECONDS),
     _histogram(
+        "bertd_conclude_seconds",
+        "slices of what follows the model's run, where it is too much for the event loop",
+        "slices",
+        SECONDS,
+    ),
+    _histogram(
         "bertd_request_seconds", "a call that was answered, without transport", "total", SECONDS
     ),
     _histogram("bertd_batch_sequences", "texts in a batch", "batch_sequences", SEQUENCES),
@@ -183,6 +189,11 @@ FAMILIES = (
         _refusals,
         ("reason",),
     ),
+    _counter(
+        "bertd_conclusions_dropped_total",
+        "calls that went away while their answer was put together",
+        "dropped",
+    ),
     _counter("bertd_wide_batches_total", "batches that ran on all threads", "wide_batches"),
     _counter("bertd_batch_failures_total", "batches that failed and were split", "batch_failures"),
     _counter("bertd_lane_deaths_total", "lanes that had to be replaced", "lane_deaths"),
@@ -191,6 +202,7 @@ FAMILIES = (
     _gauge(
         "bertd_queue_characters", "characters that wait for the tokeniser", "waiting_characters"
     ),
+    _gauge("bertd_queue_conclusions", "calls that wait for a slice of conclude", "waiting_jobs"),
     _gauge(
         "bertd_queue_predicted_seconds",
         "predicted wait of a text of the lowest class that arrives now; +Inf without lanes",
@@ -255,6 +267,12 @@ OF_SERVER: dict[str, tuple[MetricKind, str, tuple[str, ...]]] = {
         ("kind",),
     ),
     "bertd_memory_limit_bytes": ("gauge", "what --memory-limit allows; 0 for no limit", ()),
+    "bertd_request_memory_bytes": (
+        "gauge",
+        "of requests in flight, as estimated: held, and the limit of all of them",
+        ("kind",),
+    ),
+    "bertd_calls_waiting_for_memory": ("gauge", "large calls that wait until others end", ()),
 }
 """Of the server as a whole."""
 

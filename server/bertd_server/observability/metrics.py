@@ -48,6 +48,18 @@ _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 @dataclass(frozen=True, slots=True)
+class RequestMemory:
+    """Of requests in flight: bytes that they have, that they may have, and calls that wait."""
+
+    held: int = 0
+    limit: int = 0
+    waiting: int = 0
+
+
+_NO_REQUESTS = RequestMemory()
+
+
+@dataclass(frozen=True, slots=True)
 class ServerSnapshot:
     """A server as it was at one moment of its event loop.
 
@@ -57,6 +69,7 @@ class ServerSnapshot:
         models: that are served.
         ended: RPCs by method and code.
         running: RPCs by method.
+        requests: memory of those in flight.
         lag: seconds that the event loop took to look.
     """
 
@@ -65,17 +78,25 @@ class ServerSnapshot:
     models: tuple[ModelSnapshot, ...]
     ended: dict[tuple[str, int], int]
     running: dict[str, int]
+    requests: RequestMemory = _NO_REQUESTS
     lag: float = 0.0
 
 
-def look(models: Models, counts: RpcCounts, *, ready: bool, draining: bool) -> ServerSnapshot:
+def look(
+    models: Models,
+    counts: RpcCounts,
+    *,
+    ready: bool,
+    draining: bool,
+    requests: RequestMemory = _NO_REQUESTS,
+) -> ServerSnapshot:
     """Copy what there is to see; call this on the event loop.
 
     Of two models with one name and version, the later is seen: one of them is going away.
     """
     found = {(view.name, view.version): view for view in models()}
     return ServerSnapshot(
-        ready, draining, tuple(found.values()), dict(counts.ended), dict(counts.running)
+        ready, draining, tuple(found.values()), dict(counts.ended), dict(counts.running), requests
     )
 
 
@@ -129,10 +150,13 @@ class SnapshotCollector(Collector):
             return [((rpc,), count) for rpc, count in state.running.items()]
         if name == "bertd_memory_bytes":
             return [((kind,), size) for kind, size in resident().items()]
+        if name == "bertd_request_memory_bytes":
+            return [(("held",), state.requests.held), (("limit",), state.requests.limit)]
         single = {
             "bertd_ready": state.ready,
             "bertd_event_loop_lag_seconds": state.lag,
             "bertd_memory_limit_bytes": self._memory_limit,
+            "bertd_calls_waiting_for_memory": state.requests.waiting,
         }
         return [((), float(single[name]))]
 

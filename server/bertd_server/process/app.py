@@ -1,11 +1,12 @@
 """`bertd serve` as a process: what it says, which signals it takes, how it ends.
 
-serve = load -> listen -> wait for a signal -> NOT_SERVING -> finish in-flight calls -> stop
+serve = listen -> load -> wait for a signal -> NOT_SERVING -> finish in-flight calls -> stop
         a second signal ends the process at once
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import sys
@@ -15,8 +16,10 @@ from pathlib import Path
 from bertd.bundle import Task
 
 from bertd_server.config.settings import Settings
+from bertd_server.models.default_model import Export
 from bertd_server.models.model import Model
 from bertd_server.process.lifecycle import Lifecycle
+from bertd_server.process.trimming import Trimmer
 from bertd_server.process.watchdog import Watchdog
 from bertd_server.serving.server import Server, listening
 from bertd_server.system import cpu, logs
@@ -36,23 +39,52 @@ REQUESTS: dict[Task, str] = {
 }
 
 
-async def serve(folder: Path | None, settings: Settings, reread: Callable[[], Settings]) -> Exit:
+async def serve(
+    folder: Path | None,
+    settings: Settings,
+    reread: Callable[[], Settings],
+    begin: Callable[[], Export | None] = lambda: None,
+) -> Exit:
     """Serve a bundle until SIGINT or SIGTERM, then drain. A second one ends the process.
 
     Args:
         folder: the bundle; None for the repository of the settings.
         settings: of the server.
         reread: gives them anew, with SIGHUP.
+        begin: what makes the bundle, if it is not there; called once the addresses are taken.
 
     Returns:
         how it ended.
     """
     lifecycle = Lifecycle()
+    try:
+        return await _serve(lifecycle, folder, settings, reread, begin)
+    finally:
+        lifecycle.over()
+
+
+async def _serve(
+    lifecycle: Lifecycle,
+    folder: Path | None,
+    settings: Settings,
+    reread: Callable[[], Settings],
+    begin: Callable[[], Export | None],
+) -> Exit:
     warn_beyond(cpu.usable_threads(), settings)
     server = Server(folder, settings)
     server.reloading.reread = reread
     server.reloading.on_settings(lambda new: logs.configure(new.log_format, new.log_level))
-    port = await server.start()
+    port = await server.listen()
+    lifecycle.if_ended_early(server.leave_sockets)
+    try:
+        export = begin()
+        if export is not None:
+            lifecycle.if_ended_early(export.end)
+            await asyncio.to_thread(export.finish)
+        await server.load()
+    except BaseException:
+        await server.abandon()
+        raise
     lifecycle.takes_calls()
     settle()
     models = server.catalogue.newest()
@@ -67,15 +99,19 @@ async def serve(folder: Path | None, settings: Settings, reread: Callable[[], Se
         request=_request(models[0], settings, port, named=len(models) > 1) if models else None,
     )
     lifecycle.ready(f"serving {', '.join(names)}", lambda: server.serving, server.reloading.reload)
+    trimmer = Trimmer()
+    server.memory.when_freed(trimmer.soon)
     Watchdog(
         server.models,
         seconds=settings.watchdog_seconds,
         memory_limit=settings.memory_limit,
+        requests=server.memory,
     ).start(lifecycle.trouble)
     await lifecycle.ending.wait()
     lifecycle.drains(lambda number: _end(number, server.models()))
     log.info("draining", limit_seconds=server.reloading.settings.drain_seconds)
     drained = await server.drain()
+    trimmer.close()
     for model in server.catalogue.models():
         log.info("stopped", model=model.name, **model.statistics.counts())
     code = lifecycle.exit(drained)

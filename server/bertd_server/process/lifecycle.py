@@ -2,7 +2,7 @@
 
 ::
 
-    SIGTERM, SIGINT while it loads ──> the process ends: there is nothing to finish
+    SIGTERM, SIGINT, supervisor gone while it loads ──> the process ends: nothing to finish
     SIGTERM, SIGINT ──> stop ────┐                         ┌──> exit code
     supervisor gone ──> stop ────┼──> ending ──> (drain) ──┤
     watchdog: trouble > restart ─┘                         └──> RESTART
@@ -14,10 +14,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
+
+from bertd.command import STOPS
 
 from bertd_server.process.systemd import Manager, manager
 from bertd_server.process.watchdog import Trouble
@@ -25,8 +27,6 @@ from bertd_server.system.exits import Exit
 from bertd_server.system.logs import get_logger
 
 log = get_logger("bertd")
-
-_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Lifecycle:
@@ -39,7 +39,7 @@ class Lifecycle:
     def __init__(self, told: Manager | None = None) -> None:
         """Begin; SIGINT and SIGTERM end the process until :meth:`takes_calls`.
 
-        SIGHUP waits for :meth:`ready`.
+        Then the process is this one's until :meth:`over`. SIGHUP waits for :meth:`ready`.
 
         Args:
             told: hears of it; by default whoever the environment names.
@@ -52,14 +52,20 @@ class Lifecycle:
         self._again = False
         self._status = ""
         self._manager.when_gone(self._orphaned)
-        for number in _STOPS:  # no loop's handlers: a bundle may be loaded on the loop
-            signal.signal(number, _end_early)
-        hangup = getattr(signal, "SIGHUP", None)
-        if hangup is not None:
-            asyncio.get_running_loop().add_signal_handler(hangup, self._on_hangup)
+        self._taking = False
+        self._undo: list[Callable[[], None]] = []
+        on_signals(lambda number: self._end_early(signal.Signals(number).name))
+        if sys.platform != "win32":
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._on_hangup)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
+
+    def if_ended_early(self, undo: Callable[[], None]) -> None:
+        """Have this done first where the process ends before it :meth:`takes_calls`."""
+        self._undo.append(undo)
 
     def takes_calls(self) -> None:
         """There are calls to finish from now on: SIGINT and SIGTERM set `ending`."""
+        self._taking = True
         on_signals(lambda _: self.ending.set())
 
     def ready(
@@ -94,9 +100,24 @@ class Lifecycle:
         """The exit code after a drain."""
         return Exit.RESTART if self._restart else drained
 
+    @staticmethod
+    def over() -> None:
+        """The loop ends: a signal ends the process where it is."""
+        _on_signals(_end_now)
+
     def _orphaned(self) -> None:
         log.error("the supervisor is gone", action="the server drains and ends")
         self.ending.set()
+        if not self._taking:
+            self._end_early("")
+
+    def _end_early(self, why: str) -> None:
+        """End the process, which loads: minutes may pass until it could drain nothing."""
+        _on_signals(_end_now)  # somebody may ask twice
+        log.info("ended while it started", signal=why or None)
+        for undo in self._undo:
+            undo()
+        os._exit(Exit.FINISHED)
 
     def _on_hangup(self) -> None:
         """Reload; a signal that comes before that is possible, or meanwhile, has its turn later."""
@@ -113,15 +134,19 @@ class Lifecycle:
             self._manager.ready(self._status)
 
 
-def _end_early(number: int, _: object) -> None:
-    """End the process, which loads: minutes may pass until it could drain nothing."""
-    with contextlib.suppress(RuntimeError):  # in the middle of another line
-        log.info("ended while it started", signal=signal.Signals(number).name)
-    os._exit(Exit.FINISHED)
-
-
 def on_signals(what: Callable[[int], None]) -> None:
     """Do this, with the signal's number, on the running loop from now on."""
-    for number in _STOPS:
-        with contextlib.suppress(NotImplementedError):  # Windows
-            asyncio.get_running_loop().add_signal_handler(number, what, number)
+    loop = asyncio.get_running_loop()
+    _on_signals(lambda number: loop.call_soon_threadsafe(what, number))
+
+
+def _on_signals(what: Callable[[int], object]) -> None:
+    # Not the loop's own handlers: it takes them away as it closes, before the process has ended.
+    for number in STOPS:
+        signal.signal(number, lambda number, _: what(number))
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # a supervisor holds them back so far
+
+
+def _end_now(number: int) -> None:
+    os._exit(128 + number)  # as a shell reports a process that a signal has ended

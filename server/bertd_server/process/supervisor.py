@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _MISUSED = 2  # bertd_server.system.exits; another start would fail in the same way
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds before a restart
 _STOPS = (signal.SIGINT, signal.SIGTERM)
+_PASSED_ON = (*_STOPS, signal.SIGHUP)
 
 
 def take_over(settings: Settings) -> NoReturn:
@@ -50,6 +51,7 @@ def take_over(settings: Settings) -> NoReturn:
         settings.watchdog_seconds,
     ]
     own = [sys.executable, "-P", "-m", "bertd_server.process.supervisor"]
+    signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)  # until it can pass them on
     os.execv(  # noqa: S606 - our own interpreter
         sys.executable, [*own, *map(str, options), sys.executable, *sys.orig_argv[1:]]
     )
@@ -102,8 +104,9 @@ class Supervisor:
             end.setblocking(False)
         self._waker = wake
         signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
-        for number in (*_STOPS, signal.SIGHUP, signal.SIGCHLD):
+        for number in (*_PASSED_ON, signal.SIGCHLD):
             signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
 
     def run(self) -> int:
         """Run the command until it is done, stopped or given up; returns the exit code."""
@@ -127,10 +130,13 @@ class Supervisor:
         if self._watchdog:
             environment["WATCHDOG_USEC"] = str(round(self._watchdog * 1e6))
         self._ready = False
+        # Signals wait until it takes them; it would die of them while its interpreter starts.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
         # In a group of its own, so that a terminal's Ctrl-C reaches it once, through us.
         child = subprocess.Popen(  # noqa: S603 - our own command line
             self._command, env=environment, pass_fds=[its.fileno()], process_group=0
         )
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
         its.close()
         with ours:
             self._attend(child, ours)

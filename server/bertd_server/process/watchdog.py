@@ -3,7 +3,8 @@
 ::
 
     event loop, every few seconds ──> each model: how long has its oldest batch run?
-                                 └──> the process: how much memory is resident?
+                                 └──> the process: how much memory is resident, while no large
+                                        │          call has some of it?
                                         │ too long, or too much twice in a row
                                         v
                               trouble(what, facts), once: the server ends to be restarted
@@ -39,6 +40,17 @@ class WatchedModel(Protocol):
         """The batches that run, with their starts on the monotonic clock."""
 
 
+class WatchedRequests(Protocol):
+    """What the watchdog needs of a :class:`bertd_server.scheduling.memory_budget.MemoryBudget`."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a large call has memory."""
+
+    def pause(self, *, paused: bool) -> None:
+        """Let new large calls wait, or go on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """What was found, and facts for the log."""
@@ -50,12 +62,13 @@ class Trouble:
 class Watchdog:
     """Looks again and again. Use it on one event loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - by keyword
         self,
         models: Callable[[], Iterable[WatchedModel]],
         *,
         seconds: float,
         memory_limit: int,
+        requests: WatchedRequests | None = None,
         clock: Callable[[], float] = time.monotonic,
         resident: Callable[[], int] | None = None,
     ) -> None:
@@ -66,12 +79,14 @@ class Watchdog:
             seconds: after which a batch is stuck, if that is more than ten times what was
                 predicted; 0 for never.
             memory_limit: bytes; 0 for none.
+            requests: memory of requests in flight, which is not what does not heal.
             clock: the models' own.
             resident: bytes of memory in use.
         """
         self._models = models
         self._seconds = seconds
         self._limit = memory_limit * _MARGIN
+        self._requests = requests
         self._clock = clock
         self._resident = resident or resident_bytes(self._limit)
         self._pause = min(_LONGEST_PAUSE, seconds / _LOOKS if seconds else _LONGEST_PAUSE)
@@ -117,11 +132,18 @@ class Watchdog:
         return None
 
     def _breach(self) -> Trouble | None:
-        """Memory beyond its limit, at this look and the one before."""
+        """Memory beyond its limit, at this look and the one before, and no large call has any.
+
+        While one has, new ones wait: what it gives back may be all that is too much.
+        """
         if not self._limit:
             return None
         resident = self._resident()
-        over, self._over = self._over, resident > self._limit
+        high, busy = resident > self._limit, False
+        if self._requests is not None:
+            busy = self._requests.busy
+            self._requests.pause(paused=high)
+        over, self._over = self._over, high and not busy
         if not (over and self._over):
             return None
         return Trouble(

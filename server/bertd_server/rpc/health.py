@@ -1,4 +1,4 @@
-"""grpc.health.v1: every service SERVING while a lane lives, until the server drains.
+"""grpc.health.v1: every service SERVING while a lane lives, from the start until the server drains.
 
 Each model has a name too, `models/NAME`. A service that no model answers is NOT_SERVING
 throughout, as clients of some protocols expect.
@@ -48,9 +48,15 @@ class HealthService(health_pb2_grpc.HealthServicer):
         self._unanswered: frozenset[str] = frozenset()
         self._models: frozenset[str] = frozenset()
         self._serving = True
+        self._starting = False
         self._leaving = False
         self._draining = False
         self._changed = asyncio.Event()
+
+    def starts(self, *, starting: bool = True) -> None:
+        """Report NOT_SERVING until the server has what it will answer with."""
+        self._starting = starting
+        self._tell()
 
     def report(self, *, serving: bool) -> None:
         """Say whether calls can be answered now."""
@@ -86,7 +92,7 @@ class HealthService(health_pb2_grpc.HealthServicer):
     @property
     def serving(self) -> bool:
         """Whether calls can be answered now."""
-        return self._serving and not self._leaving
+        return self._serving and not self._leaving and not self._starting
 
     def _tell(self) -> None:
         """Wake the watchers; each then waits for the next change."""

@@ -11,7 +11,7 @@ class CallLimits:
 
     Attributes:
         max_texts: of one call.
-        max_message_bytes: of one message; answers that grow with a stream keep below it too.
+        max_message_bytes: of one message, and of one answer.
         caches: whether results are kept.
     """
 

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.models.repository import Repository, SingleBundle
 from bertd_server.rpc import tei, v2
+from bertd_server.rpc.encoding import EncodingServer
 from bertd_server.rpc.health import HealthService
 from bertd_server.rpc.interceptors.decoding import DecodingInterceptor, request_classes
 from bertd_server.rpc.limits import CallLimits
@@ -65,15 +66,19 @@ class Services:
         self.models.when_changed(self._tell_health)
 
     @staticmethod
-    def interceptor() -> grpc.aio.ServerInterceptor:
-        """Put it last among a server's interceptors: it answers what is no valid message."""
-        return DecodingInterceptor(_REQUESTS)
+    def interceptor(max_texts: int | None = None) -> grpc.aio.ServerInterceptor:
+        """Put it last among a server's interceptors: it answers what is no valid message.
+
+        Args:
+            max_texts: of one call; None where that is not known.
+        """
+        return DecodingInterceptor(_REQUESTS, max_texts)
 
     def add_to(self, server: grpc.aio.Server, management: Management) -> None:
         """Serve bertd.v1, tei.v1 and the Open Inference Protocol."""
-        limits = self.limits
+        limits, encoding = self.limits, cast("grpc.aio.Server", EncodingServer(server))
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(
-            InferenceService(self.models, max_texts=limits.max_texts, closing=self.closing), server
+            InferenceService(self.models, limits, closing=self.closing), encoding
         )
         models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self.models), server)
         tei.add_services(self.models, limits, server, self.closing)
@@ -85,12 +90,12 @@ class Services:
             self.models,
             self.repository,
             management,
-            max_texts=self.limits.max_texts,
-            caches=self.limits.caches,
+            limits=self.limits,
             serving=lambda: self.health.serving,
             closing=self.closing,
         )
-        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, server)
+        encoding = cast("grpc.aio.Server", EncodingServer(server))
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, encoding)
 
     def add_health_to(self, server: grpc.aio.Server) -> None:
         """Serve grpc.health.v1."""

@@ -109,7 +109,13 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], *errors: RequestErr
     status = rpc_status.to_status(rich)
     pushback = _pushback(errors[0], context.time_remaining())
     metadata = (*status.trailing_metadata, *pushback, *identity)
-    await context.abort(status.code, status.details, metadata)
+    try:
+        await context.abort(status.code, status.details, metadata)
+    except grpc.aio.AbortError as aborted:
+        # gRPC keeps it with the call. Its traceback has the call's frames, which have the call: the
+        # request, and all that was read of it, would stay until a collection.
+        aborted.__traceback__ = aborted.__context__ = None
+        raise grpc.aio.AbortError(*aborted.args) from None
     raise AssertionError("abort() returned")
 
 

@@ -22,6 +22,7 @@ from bertd_server.errors import DeadlineMissed, Overloaded
 from bertd_server.scheduling.request_queue import Backlog
 
 _CAUTION = 1.05  # a wait is taken to be this much longer than predicted
+_WRONG = 32.0  # times too long may predictions of a bad minute be
 _RESERVE = 4.0  # mean overruns, which the overrun of a batch seldom exceeds
 
 
@@ -104,6 +105,15 @@ class Outlook:
         alone = 1 - 1 / len(self.busy)
         batch = min(self.full_batch, work)
         return _CAUTION * self.wait(work) + alone * batch + self.reserve
+
+
+def might_do(demand: Demand, now: float) -> bool:
+    """Whether a call that is predicted to be late would be in time if the prediction were wrong.
+
+    By a factor of `_WRONG`, which a machine that others had for themselves may be faster.
+    """
+    needed = max(demand.soonest, demand.seconds)
+    return demand.deadline - now > needed / _WRONG
 
 
 def refusal(demand: Demand, outlook: Outlook, bounds: Bounds) -> Overloaded | DeadlineMissed | None:

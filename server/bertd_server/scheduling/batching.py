@@ -11,11 +11,12 @@ The scheduler decides *when*; :func:`form_batch` decides *which*, from what wait
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
+from bertd_server.scheduling.classes import NEUTRAL, size_class
 from bertd_server.scheduling.cost import NOTHING, CostModel, Shape
 
 
@@ -38,12 +39,17 @@ class Waiting(Protocol):
     def virtual_arrival(self) -> float:
         """When it arrived; later for a text of a large call, by the work of those before it."""
 
+    @property
+    def probe(self) -> bool:
+        """It runs though it is predicted to be late: no batch has confirmed the prediction."""
+
     passed_over: int
     """Batches that ran, while it had arrived before all others, with a later one in them."""
 
 
 W = TypeVar("W", bound=Waiting)
 
+_LITTLE = 1.5  # times as long as on the other session may a try take
 _BEYOND_KNEE = 1.5
 
 urgency = attrgetter("priority", "deadline", "virtual_arrival")
@@ -78,15 +84,36 @@ class BatchPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What batches cost on a lane, and on the wide session, which takes all lanes at once."""
+    """What batches cost on a lane, and on the wide session, which takes all lanes at once.
+
+    Attributes:
+        lane: predicts batches of a lane.
+        wide: of the wide session; None where there is none, or not all lanes are free.
+        lane_factors: what batches that had all lanes for themselves took on one of them, over what
+            is predicted, by :func:`.classes.size_class`; 1 where nothing is known.
+        wide_factors: the same, on the wide session.
+        due: classes of which a session was not tried for long, and whether it is the wide one.
+    """
 
     lane: CostModel
     wide: CostModel | None = None
+    lane_factors: Mapping[int, float] = field(default_factory=dict)
+    wide_factors: Mapping[int, float] = field(default_factory=dict)
+    due: Mapping[int, bool] = field(default_factory=dict)
+
+    def on_lane(self, shape: Shape) -> float:
+        """Seconds that texts take on a lane, with every lane idle."""
+        return self.lane.seconds(shape) * self.lane_factors.get(size_class(shape), NEUTRAL)
+
+    def on_wide(self, shape: Shape) -> float:
+        """Seconds that texts take on the wide session; infinite where there is none."""
+        if self.wide is None:
+            return math.inf
+        return self.wide.seconds(shape) * self.wide_factors.get(size_class(shape), NEUTRAL)
 
     def soonest(self, shape: Shape) -> float:
         """Seconds that texts take where they are done first, with every lane idle."""
-        lane = self.lane.seconds(shape)
-        return lane if self.wide is None else min(lane, self.wide.seconds(shape))
+        return min(self.on_lane(shape), self.on_wide(shape))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +170,8 @@ def form_batch(
     ordered: list[W] = []
     overdue = False
     for text in waiting:
-        if text.deadline == math.inf or now + costs.soonest(text.shape) < text.deadline:
+        in_time = text.deadline == math.inf or now + costs.soonest(text.shape) < text.deadline
+        if in_time or text.probe:
             ordered.append(text)
             overdue = overdue or text.passed_over >= policy.max_passed_over
         else:
@@ -162,23 +190,35 @@ def form_batch(
 def _fastest(
     ordered: Sequence[W], policy: BatchPolicy, costs: Costs, lanes: FreeLanes, now: float
 ) -> CostModel:
-    """The wide session if it is done with all that waits before the lanes, sharing it, would be."""
+    """The wide session if it is done with all that waits before the lanes, sharing it, would be.
+
+    One batch that could go to either is decided by live batches of its class, and goes to the
+    slower session where that is due, costs little and makes nothing late.
+    """
     lane, wide = costs.lane, costs.wide
     if wide is None:
         return lane
-    if now + lane.seconds(ordered[0].shape) >= ordered[0].deadline:
+    first, single = ordered[0], len(ordered) == 1
+    if now + costs.on_lane(first.shape) >= first.deadline > now + costs.on_wide(first.shape):
         return wide  # no lane is fast enough for the first
     everything = NOTHING
     for text in ordered:
         everything += text.shape
-    if len(ordered) > 1 and (
+    if not single and (
         everything.tokens > policy.max_tokens or everything.sequences > policy.max_sequences
     ):
         return lane  # more than one batch: the lanes together do more a second
-    longest = max(lane.seconds(text.shape) for text in ordered)
+    longest = max(costs.on_lane(text.shape) for text in ordered)
     work = sum(lane.share(text.shape) for text in ordered)
-    shared = max(longest, work / min(lanes.total, len(ordered)))
-    return wide if wide.seconds(everything) < shared else lane
+    shared = longest if single else max(longest, work / min(lanes.total, len(ordered)))
+    alone = costs.on_wide(everything)
+    faster, slower = (wide, lane) if alone < shared else (lane, wide)
+    most = max(alone, shared)
+    in_time = now + most + policy.margin < first.deadline
+    is_due = costs.due.get(size_class(everything)) is (slower is wide)
+    if single and is_due and in_time and most < _LITTLE * min(alone, shared):
+        return slower
+    return faster
 
 
 def _fill(

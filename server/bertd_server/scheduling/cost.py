@@ -30,6 +30,9 @@ _BENDS = (0, 8, 16, 32, 64, 128, 256, 512, 1024)  # tokens at which the line may
 _KNEE = 1.05  # at the knee a token costs at most this multiple of the cheapest
 _SMOOTHNESS = 0.1  # error, as a share, for which a token's cost may double at a bend
 _FEW = 8  # live batches that say how fast the machine is, and as many more that say it anew
+_AT_ONCE = 0.75  # of the prediction: a batch that took less says at once that it was too slow
+_PAIRS_A_TOKEN = 512  # a pair costs at most this part of a token, unless long texts were measured
+_LONG = 128  # tokens of a text whose pairs weigh enough to be measured
 _FLOOR = 1e-7  # seconds; nothing is predicted to be free
 
 
@@ -189,6 +192,11 @@ def _batches(length: int, limit: int) -> tuple[Shape, ...]:
 def fit(measurements: Sequence[Measurement]) -> CostModel:
     """The model with the least relative error on measurements, and few bends beyond need.
 
+    What was not measured is bounded by what was: beyond the most tokens of any measured batch a
+    token costs at most what one cost in the batch in which they were cheapest, and a pair at most
+    a 512th of that where no text of 128 tokens was measured. Few and slow measurements of small
+    batches so never make a large one slower than as many small ones.
+
     Raises:
         ValueError: there are none, or one took no time.
     """
@@ -202,10 +210,36 @@ def fit(measurements: Sequence[Measurement]) -> CostModel:
     smooth = _SMOOTHNESS * rate * np.diff(stretches, axis=0)
     matrix = np.vstack([rows, smooth])
     target = np.concatenate([np.ones(len(rows)), np.zeros(len(smooth))])
-    norms = np.linalg.norm(matrix, axis=0)
-    norms[norms == 0] = 1.0
-    weights = _non_negative_least_squares(matrix / norms, target) / norms
+    weights = _bounded(matrix, target, _most(measurements))
     return CostModel(tuple(float(weight) for weight in weights))
+
+
+def _bounded(matrix: Float64Array, target: Float64Array, most: Float64Array) -> Float64Array:
+    """Non-negative least squares of which no unknown exceeds `most`: those that would are fixed."""
+    fixed = np.zeros(matrix.shape[1], bool)
+    weights = np.zeros(matrix.shape[1])
+    while True:
+        free = matrix[:, ~fixed]
+        norms = np.linalg.norm(free, axis=0)
+        norms[norms == 0] = 1.0
+        rest = target - matrix[:, fixed] @ weights[fixed]
+        weights[~fixed] = _non_negative_least_squares(free / norms, rest) / norms
+        above = weights > most
+        if not above.any():
+            return weights
+        weights[above] = most[above]
+        fixed |= above
+
+
+def _most(measurements: Sequence[Measurement]) -> Float64Array:
+    """The most that each weight may be, infinite where measurements decide it."""
+    most = np.full(3 + len(_BENDS), np.inf)
+    token = min(m.seconds / m.shape.tokens for m in measurements)
+    if max(m.shape.pairs / m.shape.tokens for m in measurements) < _LONG:
+        most[2] = token / _PAIRS_A_TOKEN
+    tokens = max(m.shape.tokens for m in measurements)
+    most[3:][np.array(_BENDS) >= tokens] = token
+    return most
 
 
 class CostTracker:
@@ -218,7 +252,7 @@ class CostTracker:
 
     Attributes:
         model: what predicts now.
-        at_start: what the measurements of the start alone predict.
+        at_start: what the measurements of the grid alone predict.
         refits: how often live batches changed the form of the model.
     """
 
@@ -237,17 +271,14 @@ class CostTracker:
                 model is fitted again.
             window: live batches that are judged together.
         """
-        self._grid = tuple(measurements)
         self._tolerance = tolerance
         self._live: deque[Measurement] = deque(maxlen=window)
         self._ways: deque[float] = deque(maxlen=window)
         self._paces: deque[float] = deque(maxlen=window)  # what batches took, over what fits say
         self._ratios: deque[float] = deque(maxlen=window)  # the same, over what was predicted
         self._overruns: deque[float] = deque(maxlen=window)
-        self.at_start = fit(self._grid)
-        self.model = self._fitted = self.at_start
         self.refits = 0
-        self._since = 0  # batches, of this fit
+        self.rebase(measurements)
 
     @property
     def error(self) -> float:
@@ -261,6 +292,15 @@ class CostTracker:
         A batch that took less counts as none, and one that took more than twice as long as twice.
         """
         return _mean(self._overruns)
+
+    def rebase(self, measurements: Sequence[Measurement]) -> None:
+        """Put a better grid in the place of the first; live batches set its pace as before."""
+        self._grid = tuple(measurements)
+        self.at_start = self._rested = fit(self._grid)
+        self._adopt(self.at_start)
+        if len(self._live) >= _FEW:
+            self._paces.extend(m.seconds / self.at_start.seconds(m.shape) for m in self._live)
+            self._keep_pace()
 
     def observe(self, measurement: Measurement, way: float = 0.0) -> bool:
         """Take in a live batch.
@@ -279,15 +319,20 @@ class CostTracker:
         self._overruns.append(min(predicted, max(0.0, took - predicted)))
         self._paces.append(measurement.seconds / self._fitted.seconds(measurement.shape))
         self._since += 1
-        if self._since % _FEW:
-            return False  # medians of a window move little from one batch to the next
         before = self.model
-        if len(self._ratios) == self._ratios.maxlen and self._is_off():
+        if self._since % _FEW:  # medians of a window move little from one batch to the next
+            if len(self._paces) < _FEW and took < _AT_ONCE * predicted:
+                self._keep_pace()  # none is faster than the machine can; a slow one proves little
+        elif len(self._ratios) == self._ratios.maxlen and self._is_off():
             self._refit()
         else:
-            paced = self._fitted.scaled(statistics.median(self._paces))
-            self.model = paced.delayed(statistics.median(self._ways))
+            self._keep_pace()
         return self.model != before
+
+    def _keep_pace(self) -> None:
+        paces = self._paces
+        pace = statistics.median(paces) if len(paces) >= _FEW else min(paces)
+        self.model = self._fitted.scaled(pace).delayed(statistics.median(self._ways))
 
     def _is_off(self) -> bool:
         """Whether most predictions of the window were wrong by more than is tolerated."""
@@ -296,14 +341,18 @@ class CostTracker:
         return 2 * good < len(self._ratios)
 
     def forget(self) -> None:
-        """Trust the measurements of the start again.
+        """After a pause: trust the grid again, or the last live batches that were faster than it.
 
-        For when nothing has run for a while: a model that became too slow would refuse the very
-        batches that could correct it.
+        A model that became too slow would refuse the very batches that could correct it; so would
+        a grid that was measured in a bad minute.
         """
+        paces = [m.seconds / self.at_start.seconds(m.shape) for m in self._live]
+        pace = statistics.median(paces) if len(paces) >= _FEW else min(paces, default=1.0)
+        if pace < (1.0 if len(paces) >= _FEW else _AT_ONCE):
+            self._rested = self.at_start.scaled(pace)
         self._live.clear()
         self._ways.clear()
-        self._adopt(self.at_start)
+        self._adopt(self._rested)
 
     def _refit(self) -> None:
         """The grid, as slow or fast as the machine is now, and the live batches on top of it."""

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple
 
 from bertd_server.engine.engine import GraphOutputs
@@ -59,8 +60,9 @@ class Submission:
         completions: of its texts, in order; None for those that have none yet.
         missing: how many have none yet.
         done: set when none is missing.
+        hear: told of each completion in the place of `completions`, which then keep none.
         stages: told of each text that was computed; None where nothing traces the call.
-        requests: that it waits for.
+        requests: that it waits for, the first ones first.
     """
 
     deadline: float
@@ -70,11 +72,15 @@ class Submission:
     missing: int
     done: asyncio.Future[None]
     stages: Stages | None = None
-    requests: set[InFlightRequest] = field(default_factory=set)
+    hear: Callable[[int, Completion], None] | None = None
+    requests: dict[InFlightRequest, None] = field(default_factory=dict)
 
     def complete(self, index: int, completion: Completion) -> None:
         """Complete a text; the last one ends the wait."""
-        self.completions[index] = completion
+        if self.hear is None:
+            self.completions[index] = completion
+        else:
+            self.hear(index, completion)
         self.missing -= 1
         if not self.missing and not self.done.done():
             self.done.set_result(None)
@@ -89,6 +95,7 @@ class InFlightRequest:
         outputs: of the graph, that are wanted.
         waiters: submissions, each with the index of its text.
         deaths: lanes that died of a batch with it.
+        probe: it runs though it is predicted to be late.
     """
 
     key: bytes
@@ -101,6 +108,7 @@ class InFlightRequest:
     deadline: float = math.inf
     passed_over: int = 0
     deaths: int = 0
+    probe: bool = False
 
     def join(self, submission: Submission, index: int) -> None:
         """Let a text of a submission wait for it too."""
@@ -110,7 +118,7 @@ class InFlightRequest:
             self.priority = min(self.priority, submission.priority)
             self.deadline = min(self.deadline, submission.deadline)
         self.waiters.append((submission, index))
-        submission.requests.add(self)
+        submission.requests[self] = None
 
     def leave(self, submission: Submission) -> None:
         """Let nothing of a submission wait any more."""
@@ -135,7 +143,8 @@ class InFlightRequest:
 class Batch:
     """Requests that run together; `seconds` are predicted, `started` is on the scheduler's clock.
 
-    `span` belongs to whatever traces its calls; None where nothing does.
+    `lone` says that every lane was free for it and nothing else waited. `span` belongs to whatever
+    traces its calls; None where nothing does.
     """
 
     requests: list[InFlightRequest]
@@ -143,6 +152,7 @@ class Batch:
     wide: bool
     seconds: float
     started: float
+    lone: bool = False
     span: Any = None
 
     @property
@@ -162,7 +172,7 @@ class InFlightRequests:
     def __len__(self) -> int:
         return len(self._by_key)
 
-    def new(self, requests: Sequence[InFlightRequest]) -> list[InFlightRequest]:
+    def new(self, requests: Iterable[InFlightRequest]) -> list[InFlightRequest]:
         """Those whose like is not in flight, each sequence once."""
         return list({r.key: r for r in requests if r.key not in self._by_key}.values())
 
@@ -172,7 +182,8 @@ class InFlightRequests:
         requests: Sequence[tuple[int, InFlightRequest]],
         costs: Costs,
         now: float,
-    ) -> int:
+        arrival: float,
+    ) -> tuple[int, float]:
         """Let texts wait for requests: for their like in flight, else for these.
 
         Each request's virtual arrival comes after the work of those before it, as if they arrived
@@ -183,11 +194,12 @@ class InFlightRequests:
             requests: one for each text, with the text's index.
             costs: predicts work.
             now: on the scheduler's clock.
+            arrival: virtual, of the first of them.
 
         Returns:
-            how many found their like.
+            how many found their like, and the virtual arrival of what comes after them.
         """
-        arrival, found = now, 0
+        found = 0
         for index, request in requests:
             like = self._by_key.setdefault(request.key, request)
             if like is request:
@@ -203,11 +215,15 @@ class InFlightRequests:
             like.join(submission, index)
             if waits:
                 self._queue.add(like, costs, now)
-        return found
+        return found, arrival
 
-    def leave(self, submission: Submission, costs: Costs, now: float) -> None:
-        """Forget a submission; a request in the queue that nobody else waits for is withdrawn."""
-        for request in submission.requests:
+    def leave(self, submission: Submission, costs: Costs, now: float, most: int) -> bool:
+        """Let a submission leave so many of its requests; whether it waits for others still.
+
+        A request in the queue that nobody else waits for is withdrawn.
+        """
+        for request in list(islice(submission.requests, most)):
+            del submission.requests[request]
             waits = request in self._queue
             if waits:
                 self._queue.remove(request)
@@ -216,6 +232,7 @@ class InFlightRequests:
                 self._queue.add(request, costs, now)
             elif waits:
                 self.complete(request)
+        return bool(submission.requests)
 
     def complete(self, request: InFlightRequest) -> list[tuple[Submission, int]]:
         """A request is over: nobody can join it any more. Returns its waiters, the first time."""

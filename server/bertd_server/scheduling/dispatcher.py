@@ -25,8 +25,9 @@ from bertd_server.scheduling.deduplication import Batch, InFlightRequest
 from bertd_server.scheduling.forecast import Forecast
 from bertd_server.scheduling.lanes import BatchEngine, BatchJob, BatchResult
 from bertd_server.scheduling.pool import Pool
-from bertd_server.scheduling.request_queue import RequestQueue
+from bertd_server.scheduling.request_queue import LATE_AT_ONCE, RequestQueue
 from bertd_server.system.logs import get_logger
+from bertd_server.system.turns import Turns
 
 log = get_logger("bertd")
 
@@ -74,6 +75,7 @@ class Dispatcher:
         self._running: set[Batch] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._closed = False
+        self._expirations = Turns(LATE_AT_ONCE)
         self.idle = asyncio.Event()
         self.idle.set()
         pool.join(self, share)
@@ -141,7 +143,12 @@ class Dispatcher:
             if self._completer.expire(request, now + usable.soonest(request.shape)):
                 self._queue.add(request, costs, now)
         if decision.batch:
-            self._start(Batch(decision.batch, decision.shape, decision.wide, decision.seconds, now))
+            lone = alone and lanes.idle == lanes.total and not self._queue
+            wide, seconds = decision.wide, decision.seconds
+            self._start(Batch(decision.batch, decision.shape, wide, seconds, now, lone))
+        elif self._expirations.over(len(decision.late)):  # others have their turn before the rest
+            self.schedule()
+            return False
         return True
 
     def rest(self) -> None:
@@ -186,7 +193,9 @@ class Dispatcher:
             way = max(0.0, now - batch.started - result.seconds)  # calls wait for that too
             self._completer.count(batch, result, way)
             if result.error is None:
-                self._forecast.observe(batch.shape, result.seconds, now, wide=batch.wide, way=way)
+                self._forecast.observe(
+                    batch.shape, result.seconds, now, wide=batch.wide, way=way, lone=batch.lone
+                )
                 self._pool.dispatch()  # the lane goes on while the answers are handed out
                 self._completer.answer(batch, result)
             else:

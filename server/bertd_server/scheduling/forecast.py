@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from bertd_server.scheduling.batching import BatchPolicy, Costs, budget
+from bertd_server.scheduling.classes import Rows, SizeClasses, size_class
 from bertd_server.scheduling.cost import CostTracker, Measurement, Shape
 
 _STALE_SECONDS = 10.0  # without a batch; then live batches say little about the next one
@@ -50,10 +51,12 @@ class Forecast:
         self._trackers = [self._lane, *([self._wide] if self._wide else [])]
         self._length = float(_TYPICAL_TOKENS)
         self._last = dict.fromkeys(self._trackers, -math.inf)
+        self._classes = {tracker: SizeClasses() for tracker in self._trackers}
+        self._turns = Rows()
+        self._seen: dict[int, float] = {}  # when a class last had a batch, or a probe
         self.policy = policy
         self.costs = Costs(self._lane.model)
         self._renew()
-        self._at_start = self.costs
 
     @property
     def error(self) -> float:
@@ -70,8 +73,38 @@ class Forecast:
         """How often live batches have changed a model."""
         return sum(tracker.refits for tracker in self._trackers)
 
-    def observe(
-        self, shape: Shape, seconds: float, now: float, *, wide: bool, way: float = 0.0
+    def rebase(self, measured: StartMeasurements) -> None:
+        """Put better measurements in the place of the first; live batches set the pace as before.
+
+        Args:
+            measured: of the same engine, with a wide session where there was one.
+        """
+        self._lane.rebase(measured.lane)
+        if self._wide and measured.wide:
+            self._wide.rebase(measured.wide)
+        self._renew()
+
+    def probe(self, shape: Shape, now: float) -> bool:
+        """Whether to try what is predicted to be late: no such batch has run for a while.
+
+        A refusal then would rest on a prediction alone, which nothing but a batch can correct. At
+        most one in as long a while, of each class.
+        """
+        kind = size_class(shape)
+        if now - self._seen.get(kind, -math.inf) < _STALE_SECONDS:
+            return False
+        self._seen[kind] = now
+        return True
+
+    def observe(  # noqa: PLR0913 - what a batch was, by keyword
+        self,
+        shape: Shape,
+        seconds: float,
+        now: float,
+        *,
+        wide: bool,
+        way: float = 0.0,
+        lone: bool = False,
     ) -> None:
         """Take in a batch that ran.
 
@@ -81,25 +114,34 @@ class Forecast:
             now: on the clock of :meth:`idle`.
             wide: it ran on the wide session.
             way: seconds from its start here to its end here, without those of the engine.
+            lone: every lane was free for it, and nothing else waited.
         """
+        self._seen[size_class(shape)] = now
         self._length += (1 - _MEMORY) * (shape.tokens / shape.sequences - self._length)
         tracker = self._wide if wide and self._wide else self._lane
         self._last[tracker] = now
-        if seconds > 0:
-            changed = tracker.observe(Measurement(shape, seconds), way)
-            if self._forget_stale(now) or changed:
-                self._renew()
+        if seconds <= 0:
+            return
+        changed = tracker.observe(Measurement(shape, seconds), way)
+        if lone:
+            self._classes[tracker].observe(shape, seconds + way, now)
+            if self._wide:
+                self._turns.observe(shape, wide=wide)
+        if self._forget_stale(now) or changed:
+            self._renew()
+        elif lone:
+            self._renew_class(tracker, size_class(shape))
 
     def idle(self, now: float) -> None:
-        """Nothing runs and nothing waits: after a while, return to the measurements of the start.
+        """Nothing runs and nothing waits: after a while, forget what had slowed batches down.
 
         A model that had become too slow would refuse the very batches that could correct it.
         """
-        if self.costs != self._at_start and self._forget_stale(now):
+        if self._forget_stale(now):
             self._renew()
 
     def _forget_stale(self, now: float) -> bool:
-        """Return models to the start that have seen no batch for a while; True if any has.
+        """Let models forget that have seen no batch for a while; True if any has.
 
         A wide session that was slow while all lanes were busy would never be tried again.
         """
@@ -109,10 +151,29 @@ class Forecast:
                 tracker.forget()
                 self._last[tracker] = now
                 stale = True
+            stale = self._classes[tracker].forget(now - _STALE_SECONDS) or stale
         return stale
 
+    def _renew_class(self, tracker: CostTracker, kind: int) -> None:
+        """Renew what is known of one class alone."""
+        factor = {kind: self._classes[tracker].factor(kind, tracker.model)}
+        costs, is_lane = self.costs, tracker is self._lane
+        self.costs = replace(
+            costs,
+            lane_factors={**costs.lane_factors, **factor} if is_lane else costs.lane_factors,
+            wide_factors=costs.wide_factors if is_lane else {**costs.wide_factors, **factor},
+            due=self._turns.due(),
+        )
+
     def _renew(self) -> None:
-        self.costs = Costs(self._lane.model, self._wide.model if self._wide else None)
+        lane, wide = self._lane, self._wide
+        self.costs = Costs(
+            lane.model,
+            wide.model if wide else None,
+            self._classes[lane].factors(lane.model),
+            self._classes[wide].factors(wide.model) if wide else {},
+            self._turns.due(),
+        )
         typical = max(1, round(self._length))
         self.full = self.costs.lane.knee(typical, self.policy.max_tokens)
         seconds = budget(self.costs.lane, self.full)

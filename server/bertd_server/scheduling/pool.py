@@ -5,6 +5,7 @@
     dispatcher of a model ──schedule──> pool ──once a turn of the loop──> the one furthest behind
             ^                             │                                its share takes a step
             └──── step: one batch <───────┘            batch ──run──> lanes
+    calibration ──lend──> lanes that nobody wants; told to end when somebody does
 
 Fair shares: each model is charged the lane seconds of its batches, divided by its share, and the
 one that was charged least goes first. One that comes back after a pause starts level with the
@@ -16,13 +17,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from bertd_server.scheduling.batching import FreeLanes
 from bertd_server.scheduling.deduplication import Batch
-from bertd_server.scheduling.lanes import BatchJob, Lanes, unheard
+from bertd_server.scheduling.lanes import BatchJob, BatchResult, Lanes, unheard
 
 
 class Member(Protocol):
@@ -45,6 +47,9 @@ class Member(Protocol):
 
     def rest(self) -> None:
         """Hear that all that could be started was."""
+
+
+_GUEST_SECONDS = 0.02  # until jobs that are told to end have ended
 
 
 @dataclass(slots=True)
@@ -81,6 +86,10 @@ class Pool:
         self._running: set[Batch] = set()
         self._wide: Batch | None = None  # the one of these that has all lanes
         self._due = False
+        self._clock = clock
+        self._rested = clock()  # when the last batch ended
+        self._guests = 0  # jobs that nobody waits for
+        self._end_guests: Callable[[], None] = _nothing
         self._lanes = Lanes(lanes, clock=clock, changed=self._lanes_changed, niceness=niceness)
 
     @property
@@ -115,6 +124,9 @@ class Pool:
         while waiting:
             total = self._lanes.alive
             free = FreeLanes(0 if self._wide else max(0, total - len(self._running)), total)
+            if self._guests:
+                self._end_guests()
+                break
             if not free.idle:
                 break
             member = waiting[0]
@@ -140,6 +152,37 @@ class Pool:
         if batch is self._wide:
             self._wide = None
         self._charge(member, batch, seconds - batch.seconds)
+        self._rested = self._clock()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody uses or wants a lane, but for guests, who give way."""
+        return not self._running and not any(member.waits for member in self._accounts)
+
+    def quiet_seconds(self) -> float:
+        """How long no lane has been used or wanted; 0 while one is."""
+        if not self.is_idle or self._guests or not self._lanes.alive:
+            return 0.0
+        return self._clock() - self._rested
+
+    def lend(self, jobs: Sequence[BatchJob], end: Callable[[], None]) -> None:
+        """Run jobs that nobody waits for, while the pool is quiet; they count as all lanes.
+
+        Args:
+            jobs: at most one for each lane that is alive.
+            end: makes them end within some tens of ms; called once somebody wants a lane.
+        """
+        self._guests = len(jobs)
+        self._end_guests = end
+        for job in jobs:
+            self._lanes.run(replace(job, done=partial(self._guest_ended, job.done)))
+
+    def _guest_ended(self, done: Callable[[BatchResult], None], result: BatchResult) -> None:
+        self._guests -= 1
+        if not self._guests:
+            self._end_guests = _nothing
+            self.schedule()
+        done(result)
 
     def busy(self, now: float) -> list[float]:
         """Seconds that each living lane still needs for what it runs, as predicted.
@@ -147,6 +190,8 @@ class Pool:
         A batch that is overdue is taken to need as long again: the machine may be slow or stalled,
         and calls must not be told to come back at once.
         """
+        if self._guests:
+            return [_GUEST_SECONDS] * self.alive
         needs = [
             abs(batch.started + batch.seconds - now)
             for batch in self._running
@@ -178,3 +223,7 @@ class Pool:
     def _lanes_changed(self, alive: int) -> None:
         self.schedule()
         self._on_lanes(alive)
+
+
+def _nothing() -> None:
+    """What ends guests where there are none."""

@@ -42,8 +42,11 @@ from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.request_queue import RequestQueue
 from bertd_server.scheduling.statistics import Gauges, Statistics
 from bertd_server.system.call_metrics import Stages
+from bertd_server.system.turns import Turns
 
 INTERACTIVE, BULK = 0, 1
+# Requests that the event loop makes, joins or withdraws before others have their turn: 1 to 2 ms.
+_A_TURN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +126,16 @@ class Scheduler:
         )
         self._loop = asyncio.get_running_loop()
         self._draining = False
+        self._joining = 0  # calls that were taken, and are not in the queue as a whole yet
 
-    async def submit(
+    async def submit(  # noqa: PLR0913, PLR0917 - what a call is
         self,
         sequences: Sequence[TokenSequence],
         deadline: float = math.inf,
         priority: int = INTERACTIVE,
         outputs: Sequence[str] = (),
         stages: Stages | None = None,
+        hear: Callable[[int, Completion], None] | None = None,
     ) -> list[Completion]:
         """Answer sequences, each with its own outcome, in order.
 
@@ -143,6 +148,8 @@ class Scheduler:
             outputs: of the graph. Either all calls name some, or none does: then the engine
                 computes what it computes unless told otherwise.
             stages: told of each text that was computed.
+            hear: told of each outcome as it comes, by the sequence's index; nothing is then kept
+                here, and nothing of use returned. It must not raise.
 
         Raises:
             Draining: the scheduler takes no new work.
@@ -156,34 +163,78 @@ class Scheduler:
             raise Draining("the server is shutting down: send the request to another one")
         count = len(sequences)
         call = Submission(
-            deadline, priority, now, [None] * count, count, self._loop.create_future(), stages
+            deadline, priority, now, [None] * count, count, self._loop.create_future(), stages, hear
         )
+        wanted = await self._wanted(call, sequences, tuple(outputs))
+        if wanted and (refused := self._refusal(call, wanted, self._clock())) is not None:
+            self.statistics.refused[refused.reason] += 1
+            try:
+                raise refused
+            finally:  # its traceback has this frame: the call would stay until a collection
+                del refused
+        self.statistics.answered += count - len(wanted)  # once the call is taken
+        if wanted:
+            try:
+                await self._join(call, wanted)
+                await call.done
+            except asyncio.CancelledError:
+                self.statistics.cancelled += call.missing
+                self._leave(call)
+                raise
+        return cast("list[Completion]", call.completions)  # none is missing now
+
+    async def _wanted(
+        self, call: Submission, sequences: Sequence[TokenSequence], names: tuple[str, ...]
+    ) -> list[tuple[int, InFlightRequest]]:
+        """Requests for what the cache has not, each with its index; the rest is completed."""
         wanted: list[tuple[int, InFlightRequest]] = []
-        names = tuple(outputs)
+        turns = Turns(_A_TURN)
         for index, sequence in enumerate(sequences):
             key = key_of(sequence, names)
             found = self._cache.get(key) if self._cache.budget else None
             if found is None:
                 shape = Shape.single(len(sequence))
-                wanted.append((index, InFlightRequest(key, sequence, names, shape, now)))
+                wanted.append((index, InFlightRequest(key, sequence, names, shape, call.arrived)))
             else:
                 call.complete(index, Computed(found, 0, 0, 0, 0))
-        if wanted and (refused := self._refusal(call, wanted, now)) is not None:
-            self.statistics.refused[refused.reason] += 1
-            raise refused
-        self.statistics.answered += count - len(wanted)  # once the call is taken
-        if wanted:
-            costs = self._forecast.costs
-            self.statistics.deduplicated += self._in_flight.join(call, wanted, costs, now)
-            self._dispatcher.schedule()
-            try:
-                await call.done
-            except asyncio.CancelledError:
-                self.statistics.cancelled += call.missing
-                self._in_flight.leave(call, self._forecast.costs, self._clock())
-                self._dispatcher.schedule()  # it may find that nothing is left to do
-                raise
-        return cast("list[Completion]", call.completions)  # none is missing now
+            if turns.over():
+                await asyncio.sleep(0)
+        return wanted
+
+    async def _join(self, call: Submission, wanted: Sequence[tuple[int, InFlightRequest]]) -> None:
+        """Let a call that was taken wait for its requests: some in each turn of the event loop.
+
+        Those that have not joined yet are in the backlog as one, so that nobody else is promised
+        their time.
+        """
+        arrival = self._clock()
+        self._joining += 1
+        try:
+            for begin in range(0, len(wanted), _A_TURN):
+                part, rest = wanted[begin : begin + _A_TURN], wanted[begin + _A_TURN :]
+                costs, now = self._forecast.costs, self._clock()
+                found, arrival = self._in_flight.join(call, part, costs, now, arrival)
+                self.statistics.deduplicated += found
+                self._dispatcher.schedule()
+                if rest:
+                    work = Shape.of(request.shape.tokens for _, request in rest)
+                    with self._queue.backlog.held(
+                        call.priority,
+                        call.deadline,
+                        now,
+                        seconds=costs.lane.share(work),
+                        tokens=work.tokens,
+                        virtual_arrival=arrival,
+                    ):
+                        await asyncio.sleep(0)
+        finally:
+            self._joining -= 1
+
+    def _leave(self, call: Submission) -> None:
+        """Let nothing of a call wait any more: some now, the rest in later turns of the loop."""
+        if self._in_flight.leave(call, self._forecast.costs, self._clock(), _A_TURN):
+            self._loop.call_soon(self._leave, call)
+        self._dispatcher.schedule()  # it may find that nothing is left to do
 
     async def drain(self, within: float = math.inf) -> bool:
         """Take no new work, finish what was taken, and end the lanes, if they are its own.
@@ -195,14 +246,25 @@ class Scheduler:
             whether everything was finished. If not, a lane may still be running.
         """
         self._draining = True
+        while self._joining:  # noqa: ASYNC110 - they wait for nothing but their turns
+            await asyncio.sleep(0)
         finished = await self._dispatcher.drain(within)
         if self._own_pool:
             self._pool.close(wait=finished)
         return finished
 
+    def rebase(self, measured: StartMeasurements) -> None:
+        """Predict from better measurements of the same engine than those of the start."""
+        self._forecast.rebase(measured)
+
     def running(self) -> frozenset[Batch]:
         """The batches that run, with their starts on the scheduler's clock."""
         return self._dispatcher.running
+
+    @property
+    def pool(self) -> Pool:
+        """The lanes that it uses."""
+        return self._pool
 
     def relimit(self, *, max_queue_tokens: int, max_queue_seconds: float) -> None:
         """Change how much may wait; calls that were taken stay."""
@@ -243,21 +305,33 @@ class Scheduler:
         backlog = self._queue.backlog
         if math.isinf(call.deadline) and not (self._queue and backlog.tokens(call.priority)):
             return None  # nothing goes before it, and it has time
-        shapes = [one.shape for one in self._in_flight.new([request for _, request in wanted])]
-        if not shapes:
+        new = self._in_flight.new(request for _, request in wanted)
+        if not new:
             return None
-        costs = self._forecast.costs
-        longest = max(shapes, key=lambda shape: shape.tokens)
+        costs, lengths = self._forecast.costs, [len(request.sequence) for request in new]
+        shape, longest = Shape.of(lengths), Shape.single(max(lengths))
         demand = admission.Demand(
             priority=call.priority,
             deadline=call.deadline,
-            tokens=sum(shape.tokens for shape in shapes),
-            seconds=sum(map(costs.lane.share, shapes)),
+            tokens=shape.tokens,
+            seconds=costs.lane.share(shape),
             longest=costs.lane.seconds(longest),
             soonest=costs.soonest(longest),
-            texts=len(shapes),
+            texts=shape.sequences,
         )
-        return admission.refusal(demand, self._outlook(now), self._bounds)
+        refused = admission.refusal(demand, self._outlook(now), self._bounds)
+        if refused is not None and self._is_worth_a_probe(demand, longest, now):
+            for request in new:
+                request.probe = True
+            return None
+        return refused
+
+    def _is_worth_a_probe(self, demand: admission.Demand, longest: Shape, now: float) -> bool:
+        """Whether a call that an idle server would refuse is to correct the prediction, or not."""
+        if not self._pool.is_idle or not admission.might_do(demand, now):
+            return False
+        most = max(self.options.max_batch_tokens, longest.tokens)
+        return self._forecast.probe(Shape.single(min(most, demand.tokens)), now)
 
     def _outlook(self, now: float) -> admission.Outlook:
         return admission.Outlook(

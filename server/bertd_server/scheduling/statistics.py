@@ -79,6 +79,7 @@ class Statistics:
         tokenize: seconds of each call's tokenisation.
         queue: seconds from submission to the start of the batch, of each text that was computed.
         compute: seconds of each batch.
+        slices: seconds of each slice of what follows the model's run, on the executor's thread.
         total: seconds of each call that was answered.
         batch_sequences: of each batch.
         batch_tokens: of each batch.
@@ -86,13 +87,14 @@ class Statistics:
             that were predicted for it.
         in_flight: what is being answered now.
         answered: texts with an answer, cached ones included.
-        refused: calls that were not taken, by reason: `call_characters`, `call_tokens`, `deadline`,
-            `draining`, `impossible`, `no_lane`, `promises`, `queue_characters`, `queue_seconds`,
-            `queue_tokens`.
+        refused: calls that were not taken, by reason: `call_characters`, `call_memory`,
+            `call_tokens`, `deadline`, `draining`, `impossible`, `memory`, `no_lane`, `promises`,
+            `queue_characters`, `queue_seconds`, `queue_tokens`.
         expired: texts that were taken and whose deadline then could not be kept.
         started_late: texts whose batch started after their deadline; there should be none.
         cancelled: texts whose call went away before they had an answer.
         failed: texts on which the engine failed.
+        dropped: jobs of the executor whose call went away before they had ended.
         abandoned: texts that were taken and given up when the server stopped.
         deduplicated: texts that joined an equal one in flight.
         wide_batches: batches that took the wide session.
@@ -104,6 +106,7 @@ class Statistics:
     tokenize: Histogram = field(default_factory=Histogram)
     queue: Histogram = field(default_factory=Histogram)
     compute: Histogram = field(default_factory=Histogram)
+    slices: Histogram = field(default_factory=Histogram)
     total: Histogram = field(default_factory=Histogram)
     batch_sequences: Histogram = field(default_factory=Histogram)
     batch_tokens: Histogram = field(default_factory=Histogram)
@@ -115,6 +118,7 @@ class Statistics:
     started_late: int = 0
     cancelled: int = 0
     failed: int = 0
+    dropped: int = 0
     abandoned: int = 0
     deduplicated: int = 0
     wide_batches: int = 0
@@ -158,6 +162,7 @@ class Gauges:
         cache_bytes: what the cached results take.
         waiting_characters: those that wait for the tokeniser, in calls that are too long for the
             event loop.
+        waiting_jobs: calls that wait for a slice of the executor's thread.
     """
 
     waiting: int
@@ -172,3 +177,4 @@ class Gauges:
     cache_misses: int
     cache_bytes: int
     waiting_characters: int = 0
+    waiting_jobs: int = 0

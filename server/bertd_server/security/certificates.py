@@ -21,7 +21,7 @@ from pathlib import Path
 
 import grpc
 
-from bertd_server.errors import CannotServeError
+from bertd_server.errors import MisusedError
 from bertd_server.security.files import Stamp, stamp
 from bertd_server.system.logs import get_logger
 
@@ -53,7 +53,7 @@ class Certificates:
             client_ca: PEM of the CAs whose clients may connect; None lets any connect.
 
         Raises:
-            CannotServeError: they are no pair.
+            MisusedError: they are no pair.
         """
         self._certificate, self._key, self._client_ca = certificate, key, client_ca
         self._lock = threading.Lock()
@@ -61,7 +61,10 @@ class Certificates:
         try:
             self._pair = self._read()
         except (OSError, ValueError) as error:
-            raise CannotServeError(f"TLS cannot be offered: {error}") from error
+            raise MisusedError(
+                f"TLS cannot be offered: {error}; --tls-certificate, --tls-key and "
+                "--tls-client-ca name files in PEM that the server may read"
+            ) from error
         if key.stat().st_mode & 0o004:
             log.warning(
                 "private key readable by all",

@@ -6,7 +6,7 @@ import ipaddress
 import socket
 
 from bertd_server.config.settings import OFF, UNIX, Settings
-from bertd_server.errors import CannotServeError
+from bertd_server.errors import MisusedError
 from bertd_server.system.logs import get_logger
 
 log = get_logger("bertd")
@@ -19,7 +19,7 @@ def check(settings: Settings) -> None:
     served with a warning.
 
     Raises:
-        CannotServeError: it names the setting and the remedies.
+        MisusedError: it names the setting and the remedies.
     """
     if settings.http_address != OFF and not is_local(settings.http_address):
         log.warning(
@@ -32,9 +32,9 @@ def check(settings: Settings) -> None:
         given, lacking = "--tls-certificate", "--tls-key"
         if settings.tls_certificate is None:
             given, lacking = lacking, given
-        raise CannotServeError(f"{given} without {lacking}: give both, or neither")
+        raise MisusedError(f"{given} without {lacking}: give both, or neither")
     if settings.tls_certificate is None and settings.tls_client_ca is not None:
-        raise CannotServeError(
+        raise MisusedError(
             "--tls-client-ca without --tls-certificate and --tls-key: certificates of clients are "
             "asked for within TLS; give all three"
         )
@@ -45,7 +45,7 @@ def check(settings: Settings) -> None:
         ("--management-address", settings.management_address),
     ):
         if address and not is_local(address):
-            raise CannotServeError(
+            raise MisusedError(
                 f"{flag} {address} can be reached from other machines, and anybody on the way can "
                 "read and change what is sent: give --tls-certificate and --tls-key, or --insecure "
                 "if something in front does TLS or the network is trusted; 127.0.0.1 needs neither"

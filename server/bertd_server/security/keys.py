@@ -37,7 +37,7 @@ from pydantic import (
     model_validator,
 )
 
-from bertd_server.errors import CannotServeError, PermissionDenied, Unauthenticated
+from bertd_server.errors import MisusedError, PermissionDenied, Unauthenticated
 from bertd_server.security.allowance import Allowance, KeyLimits
 from bertd_server.security.files import stamp
 from bertd_server.security.scopes import Scope
@@ -66,6 +66,7 @@ class KeyEntry(BaseModel):
     requests_per_second: float | None = Field(None, gt=0)
     burst: int | None = Field(None, ge=1)
     concurrent_calls: int | None = Field(None, ge=1)
+    tokens_per_second: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
     def _a_burst_is_of_a_rate(self) -> Self:
@@ -76,10 +77,13 @@ class KeyEntry(BaseModel):
     @property
     def limits(self) -> KeyLimits:
         """What it may use; a burst is a second's worth where it is not given."""
-        rate = self.requests_per_second
-        if rate is None:
-            return KeyLimits(concurrent=self.concurrent_calls or math.inf)
-        return KeyLimits(rate, self.burst or max(1.0, rate), self.concurrent_calls or math.inf)
+        rate = self.requests_per_second or math.inf
+        return KeyLimits(
+            rate,
+            self.burst or max(1.0, rate),
+            self.concurrent_calls or math.inf,
+            self.tokens_per_second or math.inf,
+        )
 
 
 class _File(BaseModel):
@@ -135,7 +139,7 @@ class KeyRing:
             now: seconds since 1970, UTC.
 
         Raises:
-            CannotServeError: it holds no keys, or somebody else may write it.
+            MisusedError: it holds no keys, or somebody else may write it.
         """
         self._path = path
         self._clock, self._now = clock, now
@@ -144,7 +148,7 @@ class KeyRing:
         try:
             self._callers = self._read({})
         except (OSError, ValueError) as error:
-            raise CannotServeError(f"--api-keys: {error}") from error
+            raise MisusedError(f"--api-keys: {error}") from error
 
     def reload(self) -> bool:
         """Read the file now, changed or not; a bad one leaves the keys as they are.

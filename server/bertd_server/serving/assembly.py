@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from bertd_server.config.settings import AUTO, OFF, ON, Settings
-from bertd_server.errors import CannotServeError
+from bertd_server.errors import MisusedError
 from bertd_server.models.model import Model
 from bertd_server.observability.access import AccessLog
 from bertd_server.observability.families import ModelSnapshot
 from bertd_server.rpc.interceptors.monitoring import MonitoringInterceptor
+from bertd_server.scheduling.memory_budget import MemoryBudget
 from bertd_server.system.call_metrics import RpcCounts
 from bertd_server.system.logs import get_logger
 
@@ -48,6 +49,7 @@ class Observability:
         health: HealthService,
         models: Callable[[], Iterable[Model]],
         methods: frozenset[str],
+        memory: MemoryBudget,
     ) -> None:
         """Prepare; nothing listens yet.
 
@@ -56,13 +58,15 @@ class Observability:
             health: says whether it is ready.
             models: gives all that are served.
             methods: paths of all that its services have.
+            memory: of requests in flight.
 
         Raises:
-            CannotServeError: traces or channelz are asked for, and their packages are not there.
+            MisusedError: traces or channelz are asked for, and their packages are not there.
         """
         self._settings = settings
         self._health = health
         self._models = models
+        self._memory = memory
         self._endpoint: Endpoint | None = None
         self._tracing = _tracing(settings.tracing_endpoint)
         self.counts = RpcCounts()
@@ -96,6 +100,9 @@ class Observability:
                 self.counts,
                 ready=self._health.serving,
                 draining=self._health.draining,
+                requests=metrics.RequestMemory(
+                    self._memory.held, self._memory.limit, self._memory.waiting
+                ),
             ),
             self._settings.memory_limit,
         )
@@ -139,7 +146,7 @@ def _tracing(endpoint: str) -> Tracing | None:
         if endpoint == AUTO:  # the variables may be meant for others in this environment
             log.warning("no traces", reason=str(error), remedy=remedy)
             return None
-        raise CannotServeError(f"--tracing-endpoint needs OpenTelemetry: {remedy}") from error
+        raise MisusedError(f"--tracing-endpoint needs OpenTelemetry: {remedy}") from error
     return Tracing.to("" if endpoint == AUTO else endpoint)
 
 
@@ -154,7 +161,7 @@ def add_channelz(server: Any) -> str:
     """Add gRPC's own introspection to a server; returns the service's name.
 
     Raises:
-        CannotServeError: its package is not there.
+        MisusedError: its package is not there.
     """
     name: str = _channelz().full_name
     from grpc_channelz.v1 import channelz  # noqa: PLC0415 - optional
@@ -167,10 +174,10 @@ def _channelz() -> Any:
     """The descriptor of gRPC's own introspection.
 
     Raises:
-        CannotServeError: its package is not there.
+        MisusedError: its package is not there.
     """
     try:
         from grpc_channelz.v1 import channelz_pb2  # noqa: PLC0415 - optional
     except ImportError as error:
-        raise CannotServeError("--channelz needs pip install 'bertd[channelz]'") from error
+        raise MisusedError("--channelz needs pip install 'bertd[channelz]'") from error
     return channelz_pb2.DESCRIPTOR.services_by_name["Channelz"]

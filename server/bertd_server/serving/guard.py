@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from bertd_server.config.settings import Settings
+from bertd_server.config.settings import UNIX, Settings
 from bertd_server.security import exposure, transport
 from bertd_server.security.management import Management
 
@@ -32,7 +32,7 @@ class Guard:
         """Read certificates and keys.
 
         Raises:
-            CannotServeError: they are not there, or the settings would serve strangers.
+            MisusedError: they are not there, or the settings would serve strangers.
         """
         exposure.check(settings)
         self._certificates: Certificates | None = None
@@ -51,6 +51,7 @@ class Guard:
             self._keys = KeyRing(settings.api_keys)
             self.interceptors = [KeyInterceptor(self._keys)]
         self.options = transport.options(settings)
+        self._handshake_seconds = settings.handshake_seconds
         self.management = Management.of(
             elsewhere=bool(settings.management_address), keys=self._keys is not None
         )
@@ -62,8 +63,12 @@ class Guard:
             RuntimeError: gRPC cannot.
         """
         if self._certificates is None:
-            return server.add_insecure_port(address)
-        return server.add_secure_port(address, self._certificates.credentials())
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, self._certificates.credentials())
+        if not address.startswith(UNIX):
+            transport.defer_accept(port, self._handshake_seconds)
+        return port
 
     def reload(self) -> bool:
         """Read certificates and keys now; what cannot be read stays as it was.

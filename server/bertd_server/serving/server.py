@@ -7,6 +7,8 @@
              ──> observability: metrics, spans  ─┘
              ──> loader, keeper ──> catalogue of models
 
+listen ──> NOT_SERVING, calls are refused as UNAVAILABLE ──> load ──> SERVING ──> drain
+
 It takes no signals and ends no process: :mod:`bertd_server.process.app` does.
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 import grpc
@@ -29,7 +32,9 @@ from bertd_server.models.startup import Start, start
 from bertd_server.rpc.health import HealthService
 from bertd_server.rpc.limits import CallLimits
 from bertd_server.rpc.services import METHODS, SERVICE_NAMES, Services
+from bertd_server.scheduling.memory_budget import MemoryBudget
 from bertd_server.security.management import Management
+from bertd_server.security.paths import version_of
 from bertd_server.serving.assembly import Observability, add_channelz
 from bertd_server.serving.guard import Guard
 from bertd_server.system.exits import Exit
@@ -39,6 +44,7 @@ log = get_logger("bertd")
 
 # A batch that still runs when the calls' time is up may take so long to end.
 LAST_BATCH_SECONDS = 1.0
+_REQUEST_BYTES = 2**30  # that requests in flight may take where no memory limit says
 
 
 class CannotListenError(RuntimeError):
@@ -53,20 +59,26 @@ class Server:
         guard: its certificates and keys; `guard.reload()` reads them anew.
         reloading: what SIGHUP reads again; parts of the server register there.
         observability: metrics, traces and the access log.
+        memory: of requests in flight.
         management_port: of the management address, once it listens.
     """
 
     management_port = 0
 
     def __init__(self, folder: Path | None, settings: Settings, start: Start = start) -> None:
-        """Load a bundle; a repository is loaded by :meth:`start`.
+        """Read certificates and keys; nothing listens or is loaded yet.
 
         Args:
             folder: the bundle; None for the repository of the settings.
             settings: of the server.
             start: makes the engine; a measurement of all else gives one that answers at once.
+
+        Raises:
+            MisusedError: a file that the settings name, or what they say together, is wrong.
         """
         self._settings = settings
+        self._folder = folder
+        self._sockets: list[Path] = []
         self.reloading = Reloading(settings)
         self.reloading.on_settings(self._relimit)
         self.guard = Guard(settings)
@@ -83,21 +95,26 @@ class Server:
             HealthService(SERVICE_NAMES, settings.max_health_watches),
         )
         self._health = self._services.health
+        self.memory = MemoryBudget(_REQUEST_BYTES)
         self._loader = Loader(
-            settings, on_lanes=lambda alive: self._health.report(serving=alive > 0), start=start
+            settings,
+            on_lanes=lambda alive: self._health.report(serving=alive > 0),
+            start=start,
+            memory=self.memory,
         )
         self._keeper: Keeper | None = None
-        if folder is not None:
-            self.catalogue.put(self._loader.load(folder))
-        elif settings.repository is not None:
-            self._keep(settings.repository)
-        else:
+        if folder is None and settings.repository is None:
             raise CannotServeError("nothing to serve: give a bundle, or --repository")
+        if folder is None and settings.repository is not None:
+            self._keep(settings.repository)
+        self.catalogue.starts()
+        self._health.starts()
         self.observability = Observability(
             settings,
             self._health,
             self.catalogue.models,
             METHODS,
+            self.memory,
         )
         self._grpc = self._grpc_server()
         self._services.add_to(self._grpc, self.guard.management)
@@ -130,7 +147,7 @@ class Server:
             interceptors=[
                 *self.observability.interceptors,
                 *self.guard.interceptors,
-                self._services.interceptor(),
+                self._services.interceptor(self._services.limits.max_texts),
             ],
             options=[
                 ("grpc.max_receive_message_length", self._settings.max_message_bytes),
@@ -160,38 +177,96 @@ class Server:
         return self._loader.busy
 
     async def start(self) -> int:
-        """Load the repository, if there is one, and listen; returns the port.
+        """Listen, then load; returns the port.
 
         Raises:
             CannotListenError: an address is taken, or not one of this machine.
-            CannotServeError: the repository has nothing to serve.
+            bundle.BundleError: the folder is not a bundle, or not an intact one.
+            CannotServeError: the provider, the memory or a model to serve is not there.
         """
-        if self._keeper is not None:
-            names = self._settings.load_models
-            await self._keeper.start(filter(None, map(str.strip, names.split(","))))
-        port = self._listen(self._grpc, self._settings.address, "--address")
-        if self._managed is not None:
-            address = self._settings.management_address
-            self.management_port = self._listen(self._managed, address, "--management-address")
-            await self._managed.start()
-            log.info("management", address=listening(address, self.management_port))
+        port = await self.listen()
+        await self.load()
+        return port
+
+    async def listen(self) -> int:
+        """Take all addresses; returns the port of the main one.
+
+        Until :meth:`load` has ended, health says NOT_SERVING and calls are refused as UNAVAILABLE.
+
+        Raises:
+            CannotListenError: one is taken, or not one of this machine.
+        """
+        settings = self._settings
+        port = self._listen(self._grpc, settings.address, "--address")
         try:
-            self.observability.listen()
-        except OSError as error:
-            raise CannotListenError(
-                f"cannot listen on {self._settings.http_address}: {error.strerror or error}; "
-                "choose another with --http-address, or off"
-            ) from error
+            if self._managed is not None:
+                address = settings.management_address
+                self.management_port = self._listen(self._managed, address, "--management-address")
+            try:
+                self.observability.listen()
+            except OSError as error:
+                raise CannotListenError(
+                    f"cannot listen on {settings.http_address}: {error.strerror or error}; "
+                    "choose another with --http-address, or off"
+                ) from error
+        except CannotListenError:
+            self.leave_sockets()
+            raise
+        if self._managed is not None:
+            await self._managed.start()
+            log.info(
+                "management", address=listening(settings.management_address, self.management_port)
+            )
         await self._grpc.start()
         return port
 
+    async def load(self) -> None:
+        """Load the bundle, or the repository's models, and answer calls from then on.
+
+        Raises:
+            bundle.BundleError: the folder is not a bundle, or not an intact one.
+            CannotServeError: the provider, the memory or a model to serve is not there.
+        """
+        if self._folder is not None:
+            version = version_of(self._folder)
+            name = self._settings.name
+            self.catalogue.put(await self._loader.load_aside(self._folder, name, version))
+        if self._keeper is not None:
+            names = self._settings.load_models
+            await self._keeper.start(filter(None, map(str.strip, names.split(","))))
+        self.catalogue.starts(starting=False)
+        self._health.starts(starting=False)
+
     def _listen(self, server: grpc.aio.Server, address: str, flag: str) -> int:
-        try:
-            return self.guard.listen(server, address)
-        except RuntimeError as error:
+        path = Path(address.removeprefix(UNIX)) if address.startswith(UNIX) else None
+        # gRPC would take a socket's file away from whoever listens there.
+        port = 0 if path is not None and _answers(path) else self._port(server, address)
+        if not port:
             raise CannotListenError(
                 f"cannot listen on {address}: {_obstacle(address)}; choose another with {flag}"
-            ) from error
+            )
+        if path is not None:
+            self._sockets.append(path)
+        return port
+
+    def _port(self, server: grpc.aio.Server, address: str) -> int:
+        """The port that is taken; 0 where none can be."""
+        try:
+            return self.guard.listen(server, address)
+        except RuntimeError:
+            return 0
+
+    async def abandon(self) -> None:
+        """Stop listening, as nothing can be served."""
+        servers = [self._grpc] if self._managed is None else [self._grpc, self._managed]
+        await asyncio.gather(*(server.stop(None) for server in servers))
+        self._loader.close()
+        await self.observability.stop()
+
+    def leave_sockets(self) -> None:
+        """Remove the files of Unix sockets, where the process ends without a drain."""
+        for path in self._sockets:
+            path.unlink(missing_ok=True)
 
     async def drain(self) -> Exit:
         """Report NOT_SERVING, wait for balancers, finish in-flight calls, stop.
@@ -206,7 +281,7 @@ class Server:
         if self._keeper is not None:
             self._keeper.stop_looking()
         models = self.models()
-        cancelled = sum(model.statistics.cancelled for model in models)
+        cancelled = _cut_short(models)
         limit = settings.drain_seconds
         end = loop.time() + limit
         self._health.drain()
@@ -222,7 +297,7 @@ class Server:
         finished = all(ended)
         self._loader.close(wait=finished)
         await self.observability.stop()
-        cut = sum(model.statistics.cancelled for model in models) - cancelled
+        cut = _cut_short(models) - cancelled
         if late and cut:
             log.warning(
                 "calls were cancelled",
@@ -240,9 +315,24 @@ class Server:
         self._loader.relimit(self.catalogue.models())
 
 
+def _cut_short(models: Iterable[Model]) -> int:
+    """Texts, and what was to be made of answers, whose calls went away."""
+    return sum(model.statistics.cancelled + model.statistics.dropped for model in models)
+
+
 def listening(address: str, port: int) -> str:
     """The address with the port that was taken where 0 was asked for."""
     return address if address.startswith(UNIX) else f"{address.rpartition(':')[0]}:{port}"
+
+
+def _answers(path: Path) -> bool:
+    """Whether somebody listens on a Unix socket; the file of one that was killed is not enough."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _obstacle(address: str) -> str:

@@ -9,8 +9,9 @@
         …/KEY.SUFFIX            being written, or left by a start that was killed
 
 A server holds a shared lock on what it maps, for as long as it lives; whoever would remove it
-asks for an exclusive one. Where the system has no such locks, what is mapped counts as used for
-`UNUSED_SECONDS` after the start.
+asks for an exclusive one. So does whoever writes, so that what a killed process has left is known
+at the next start. Where the system has no such locks, what is mapped counts as used for
+`UNUSED_SECONDS` after the start, and what was begun as being written for a day.
 """
 
 from __future__ import annotations
@@ -19,26 +20,18 @@ import contextlib
 import os
 import re
 import shutil
-import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
-
-if sys.platform != "win32":
-    import fcntl
+from bertd.bundle import scratch
 
 UNUSED_SECONDS = 30 * 24 * 3600
 """What no start has used for so long is removed."""
 
-SCRATCH_SECONDS = 24 * 3600
-"""What is not finished so long after it was begun never will be."""
-
 _NAME = re.compile(r"[0-9a-f]{32}(\.json)?(?P<scratch>.+)?")
-_LOCK = ".lock"
 
 
 def user_cache_folder() -> Path:
@@ -59,12 +52,9 @@ def hold(path: Path, user: object) -> None:
     What is not there, or cannot be locked, is not held. If it is being removed at this moment
     this waits until it is gone.
     """
-    if sys.platform == "win32":  # a file that is mapped cannot be removed there
-        return
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
+    descriptor = scratch.held(path)  # a file that is mapped cannot be removed on Windows
+    if descriptor is not None:
         weakref.finalize(user, os.close, descriptor)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
 
 
 def touch(path: Path) -> None:
@@ -73,21 +63,22 @@ def touch(path: Path) -> None:
         os.utime(path)
 
 
-@contextlib.contextmanager
-def one_at_a_time(folder: Path) -> Iterator[None]:
-    """No other process is in here with the same folder, which must exist.
+def write(path: Path, content: str) -> None:
+    """Write a small file of a cache whole or not at all.
 
     Raises:
-        OSError: the folder cannot be written to.
+        OSError: that failed; nothing is left of it.
     """
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        if sys.platform != "win32":
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with scratch.one_at_a_time(path.parent):  # no sweep takes the file before it has its name
+        descriptor, unnamed = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(content)
+            Path(unnamed).replace(path)
+        except OSError:
+            Path(unnamed).unlink(missing_ok=True)
+            raise
 
 
 def discard(path: Path) -> None:
@@ -100,7 +91,7 @@ def discard(path: Path) -> None:
 
 
 def sweep(folder: Path) -> list[str]:
-    """Remove what no start has used for long, and what was never finished.
+    """Remove what no start has used for long, and what nobody writes any more.
 
     Nothing that is held, and nothing whose name is not one of ours.
 
@@ -108,32 +99,15 @@ def sweep(folder: Path) -> list[str]:
         Names of what was removed.
     """
     removed: list[str] = []
-    with contextlib.suppress(OSError), one_at_a_time(folder):
+    with contextlib.suppress(OSError), scratch.one_at_a_time(folder):
         for path in sorted(folder.iterdir()):
             name = _NAME.fullmatch(path.name)
-            if name is None:
+            if name is None or not (name["scratch"] or _is_older(path, UNUSED_SECONDS)):
                 continue
-            limit = SCRATCH_SECONDS if name["scratch"] else UNUSED_SECONDS
-            if _remove_if_older(path, limit):
-                removed.append(path.name)
+            with scratch.unheld(path) as free:
+                if free and _is_gone(path):
+                    removed.append(path.name)
     return removed
-
-
-def _remove_if_older(path: Path, limit: float) -> bool:
-    """Whether it was unused for so many seconds, and is removed."""
-    if sys.platform == "win32":
-        return _is_older(path, limit) and _is_gone(path)
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return _is_older(path, limit) and _is_gone(path)
-    except OSError:  # held
-        return False
-    finally:
-        os.close(descriptor)
 
 
 def _is_older(path: Path, limit: float) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bertd_server.system.cgroups import CGROUP_ROOT, OWN_GROUPS, groups
 
+_THREADS = Path("/proc/self/task")
 _KIND = ("model name", "cpu family", "model", "CPU implementer", "CPU part", "flags", "Features")
 
 
@@ -33,6 +34,32 @@ def usable_threads(root: Path = CGROUP_ROOT, own: Path = OWN_GROUPS) -> int:
     """Threads that can run at once here; at least one."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(affinity or 1, math.floor(min(quota_cores(root, own), 1e6))))
+
+
+def usable_cores() -> float:
+    """Cores that this process may use at once, a quota's fractions included."""
+    return min(float(usable_threads()), quota_cores())
+
+
+def waited_for_cores() -> float | None:
+    """Seconds that threads of this process were ready and had no core, all of them together.
+
+    Linux alone says it; None elsewhere.
+    """
+    waited = 0
+    try:
+        threads = list(_THREADS.iterdir())
+    except OSError:
+        return None
+    for thread in threads:
+        try:
+            waited += int((thread / "schedstat").read_text().split()[1])
+        except (ProcessLookupError, FileNotFoundError):
+            if thread.exists():
+                return None  # a kernel that does not count
+        except (OSError, IndexError, ValueError):
+            return None
+    return waited / 1e9
 
 
 def _quota(group: Path) -> float:

@@ -7,19 +7,22 @@ from dataclasses import dataclass
 
 import numpy as np
 from bertd import bundle
-from bertd.bundle import heads
-from bertd.bundle.arrays import Float32Array, Int64Array
+from bertd.bundle.arrays import Int64Array
 
 from bertd_server.engine.engine import GraphOutputs
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
+from bertd_server.scheduling.executor import Steps
 from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
+from bertd_server.tasks.spans import WindowLogits, best_stretches
+from bertd_server.tokenization.budget import Budget
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 MOST_ANSWERS = 20
 ANSWER_TOKENS = 15
-# Every span is scored: of a context of 50,000 tokens this many times as many.
 MOST_ANSWER_TOKENS = 128
+# Every stretch is scored: of each window's tokens, `max_answer_tokens` times as many.
+MOST_SPANS = 16_777_216
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ async def answer(  # noqa: PLR0913 - the choices of one call
             limit=MOST_ANSWER_TOKENS,
         )
 
-    def conclude(reading: Reading, outputs: Sequence[GraphOutputs]) -> list[Span]:
+    def conclude(reading: Reading, outputs: list[GraphOutputs]) -> Steps[list[Span]]:
         return merge(
             reading,
             outputs,
@@ -94,8 +97,30 @@ async def answer(  # noqa: PLR0913 - the choices of one call
             allow_no_answer=allow_no_answer,
         )
 
-    outputs = (bundle.START_LOGITS, bundle.END_LOGITS)
-    return await ask(model, pairs, fit, caller, TaskQuery(outputs, conclude, offsets=True))
+    scored = Budget(MOST_SPANS, "stretches to score", "make max_answer_tokens smaller")
+
+    def affordable(reading: Reading, one: Input) -> InvalidInput | None:
+        tokens = sum(len(window.sequence) for window in reading.windows)
+        return scored.spend(tokens * max_answer_tokens, one)
+
+    query = TaskQuery(
+        (bundle.START_LOGITS, bundle.END_LOGITS),
+        conclude,
+        offsets=True,
+        check=affordable,
+        answer_bytes=lambda reading: top_k * _longest_answer(reading, max_answer_tokens),
+    )
+    return await ask(model, pairs, fit, caller, query)
+
+
+def _longest_answer(reading: Reading, max_answer_tokens: int) -> int:
+    """Characters that an answer may have: its tokens may stand for long stretches."""
+    points = reading.encoding.offsets[reading.encoding.texts == 1]
+    if not len(points):
+        return 0
+    longest = int((points[:, 1] - points[:, 0]).max())
+    whole = int(points[:, 1].max() - points[:, 0].min())
+    return min(whole, max_answer_tokens * (longest + 1))
 
 
 def merge(
@@ -105,42 +130,33 @@ def merge(
     count: int,
     max_tokens: int,
     allow_no_answer: bool,
-) -> list[Span]:
+) -> Steps[list[Span]]:
     """The best spans of all windows of one context."""
-    of_context = np.array([which == 1 for which in reading.encoding.sequence_ids])
-    starts, ends, scores, absences = [], [], [], []
+    places, points = _context(reading)
+    windows = []
+    yield
     for window, each in zip(reading.windows, outputs, strict=True):
-        spans = heads.scored_spans(
-            each[bundle.START_LOGITS],
-            each[bundle.END_LOGITS],
-            of_context[window.places],
-            max_tokens=max_tokens,
-        )
-        starts.append(window.places[spans.starts])
-        ends.append(window.places[spans.ends])
-        scores.append(spans.scores)
-        absences.append(spans.absence)
-    points = np.array(reading.encoding.offsets, np.int64)
-    first, last = points[np.concatenate(starts), 0], points[np.concatenate(ends), 1]
-    score: Float32Array = np.concatenate(scores)
-    # Several windows may have read a stretch, or several tokens stand for parts of a character.
-    if len(reading.windows) > 1 or _ambiguous(points[of_context]):
-        order = np.lexsort((-score, last, first))
-        first, last, score = first[order], last[order], score[order]
-        unique = np.r_[True, (np.diff(first) != 0) | (np.diff(last) != 0)]
-        first, last, score = first[unique], last[unique], score[unique]
+        # Its tokens are in their order: where they would stand in the context, and whether they do.
+        found = np.searchsorted(places, window.places)
+        read = np.flatnonzero(places[np.minimum(found, len(places) - 1)] == window.places)
+        if len(read):
+            starts, ends = each[bundle.START_LOGITS][read], each[bundle.END_LOGITS][read]
+            windows.append(WindowLogits(found[read], starts, ends))
+        yield
+    best = yield from best_stretches(windows, points, count=count, max_tokens=max_tokens)
     if allow_no_answer:
-        first, last = np.append(first, -1), np.append(last, -1)
-        score = np.append(score, np.float32(min(absences)))
-    probabilities = heads.softmax(score)
+        absence = min(each[bundle.START_LOGITS][0] + each[bundle.END_LOGITS][0] for each in outputs)
+        none = np.array([-1], np.int64)
+        best.add(none, none, np.array([absence], np.float32))
+    stretches = zip(best.first.tolist(), best.last.tolist(), best.probabilities(), strict=True)
     return [
-        Span(int(first[n]), int(last[n]), float(probabilities[n]))
-        if first[n] >= 0
-        else Span(0, 0, float(probabilities[n]), is_answer=False)
-        for n in np.argsort(-score, kind="stable")[:count]
+        Span(first, last, score) if first >= 0 else Span(0, 0, score, is_answer=False)
+        for first, last, score in stretches
     ]
 
 
-def _ambiguous(points: Int64Array) -> bool:
-    """Whether several tokens begin at one code point, or end at one."""
-    return bool((np.diff(points, axis=0) <= 0).any())
+def _context(reading: Reading) -> tuple[Int64Array, Int64Array]:
+    """The context's tokens: places among those that are read, and code points `[tokens, 2]`."""
+    details = reading.encoding
+    places = np.flatnonzero(details.texts == 1)
+    return places, details.offsets[places].astype(np.int64)

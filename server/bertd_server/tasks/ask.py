@@ -9,29 +9,30 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
-from bertd_server.engine.engine import GraphOutputs
+from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import DeadlineMissed, InvalidInput, RequestError, WrongTask
 from bertd_server.models.model import Model
-from bertd_server.scheduling.deduplication import Completion, Computed
+from bertd_server.scheduling.memory_budget import Reservation
 from bertd_server.scheduling.scheduler import INTERACTIVE
+from bertd_server.security.allowance import ALLOWANCE
 from bertd_server.system.call_metrics import CURRENT, Stages
+from bertd_server.system.turns import Turns
+from bertd_server.tasks import footprint
+from bertd_server.tasks.concluding import Conclude, ConcludedInput, Conclusions
+from bertd_server.tokenization.budget import answer_budget, field_of
 from bertd_server.tokenization.reader import Fit, Input, Reading
 
 T = TypeVar("T")
+MOST_REPEATED = 4_000_000  # characters; some seconds of tokenising, from a short request
+
 T_co = TypeVar("T_co", covariant=True)
 
-# What a task does with the outputs of a call holds the event loop up for some ms if it is worth
-# more than this: bytes of outputs where they are merely copied. What looks at each token, or sorts
-# a vocabulary, costs more: so many bytes for each token, and each byte so many times.
-_INLINE_BYTES = 262_144
-_TOKEN_BYTES = 512
-_SORTED = 4
+_INPUTS_A_TURN = 32  # that are checked; each takes some tens of µs
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +45,29 @@ class CallContext:
         deadline: on the monotonic clock; then the answers are no longer wanted.
         priority: class of the call: lower ones go first.
         arrived: when the request came, on the same clock; infinite where nobody has noted it.
+        answer_bytes: that the answers to the request may have in all; infinite where they go into
+            no message.
+        task: that ends once its answer is sent, and no more memory is taken for it; None where an
+            answer is the caller's own.
     """
 
     deadline: float = math.inf
     priority: int = INTERACTIVE
     arrived: float = math.inf
+    answer_bytes: float = math.inf
+    task: asyncio.Task[Any] | None = None
 
     @classmethod
-    def within(cls, seconds: float, priority: int = INTERACTIVE) -> CallContext:
+    def within(
+        cls,
+        seconds: float,
+        priority: int = INTERACTIVE,
+        answer_bytes: float = math.inf,
+        task: asyncio.Task[Any] | None = None,
+    ) -> CallContext:
         """One who waits so many seconds from now."""
         now = time.monotonic()
-        return cls(now + seconds, priority, now)
+        return cls(now + seconds, priority, now, answer_bytes, task)
 
 
 NO_DEADLINE = CallContext()
@@ -99,23 +112,32 @@ class Reply(Generic[T]):
     trace: Timings | None = None
 
 
+def _small(_: Reading) -> int:
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class TaskQuery(Generic[T_co]):
     """What a task wants to know of each input.
 
     Attributes:
         outputs: of the graph.
-        conclude: the value, from the reading and the outputs of each of its windows.
+        conclude: makes of them what is given for an input.
         offsets: whether readings need the offsets of tokens.
         prompt: put before each text.
-        check: why an input, called by that field, cannot be asked about; None if it can.
+        check: why an input, by its reading, cannot be asked about; None if it can.
+        answer_bytes: that the answer to an input will have, at least about; 0 where it is small
+            beside the request.
+        padded: whether all answers are as long as the longest.
     """
 
     outputs: tuple[str, ...]
-    conclude: Callable[[Reading, Sequence[GraphOutputs]], T_co]
+    conclude: Conclude[T_co]
     offsets: bool = False
     prompt: str = ""
-    check: Callable[[Reading, str], InvalidInput | None] | None = None
+    check: Callable[[Reading, Input], InvalidInput | None] | None = None
+    answer_bytes: Callable[[Reading], int] = _small
+    padded: bool = False
 
 
 def require(model: Model, call: str, *tasks: str) -> None:
@@ -139,13 +161,20 @@ async def ask(
     Raises:
         RequestError: the call as a whole cannot be answered.
     """
+    check_repeated(inputs)
     watched, in_flight = CURRENT.get(), model.statistics.in_flight
     stages = watched.asking(model.name, model.version, inputs) if watched else None
     in_flight.calls += 1
     in_flight.texts += len(inputs)
     try:
         async with asyncio.timeout(_seconds_left(model, caller)):
-            replies = await _ask(model, inputs, fit, caller, query, stages)
+            needs = footprint.of_inputs(
+                inputs, fit, model.manifest, query.outputs, query.prompt, details=query.offsets
+            )
+            field = inputs[0].field.partition("[")[0] if inputs else ""
+            with await model.reserve(*needs, deadline=caller.deadline, field=field) as memory:
+                replies = await _ask(model, inputs, fit, caller, query, stages, memory)
+                memory.release_after(caller.task)
     except TimeoutError:
         raise DeadlineMissed(
             f"the server gives a request {model.limits.max_request_seconds:g} s, and they are "
@@ -158,6 +187,28 @@ async def ask(
     if watched is not None:
         watched.tokens += sum(reply.read for reply in replies)
     return replies
+
+
+def check_repeated(inputs: Sequence[Input]) -> None:
+    """Refuse a text that is to be read again and again, as a long query is with each document.
+
+    Raises:
+        InvalidInput: that would be too much beside what the request has brought.
+    """
+    characters = sum(len(one.text) for one in inputs)
+    if characters <= MOST_REPEATED:
+        return
+    repeated = characters - sum(map(len, {id(one.text): one.text for one in inputs}.values()))
+    if repeated > MOST_REPEATED:
+        field = field_of(inputs[0])
+        raise InvalidInput(
+            f"{inputs[0].field} is read with each of {len(inputs)} {field}, {repeated} characters "
+            f"in all, and a request may have {MOST_REPEATED} of texts that are there already: "
+            f"shorten it, or send fewer {field}",
+            field=field,
+            reason="too_many",
+            limit=MOST_REPEATED,
+        )
 
 
 def _seconds_left(model: Model, caller: CallContext) -> float | None:
@@ -181,88 +232,98 @@ async def _ask(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it
     caller: CallContext,
     query: TaskQuery[T],
     stages: Stages | None,
+    memory: Reservation,
 ) -> list[Reply[T]]:
     begin = time.perf_counter_ns()
     readings = await model.read(
         inputs, fit, caller.deadline, prompt=query.prompt, offsets=query.offsets
     )
-    if query.check is not None:
-        readings = [
-            (isinstance(reading, Reading) and query.check(reading, one.field)) or reading
-            for reading, one in zip(readings, inputs, strict=True)
-        ]
+    readings = await _checked(readings, inputs, caller, query)
     tokenize_ns = time.perf_counter_ns() - begin
     sequences = [w.sequence for r in readings if isinstance(r, Reading) for w in r.windows]
-    completions: Sequence[Completion] = ()
-    if sequences:
-        completions = await model.compute(
-            sequences, caller.deadline, caller.priority, query.outputs, stages
-        )
-    total_ns = time.perf_counter_ns() - begin
-    statistics = model.statistics
-    statistics.tokenize.observe(tokenize_ns / 1e9)
-    statistics.total.observe(total_ns / 1e9)
-    statistics.last_answer = time.time()
-    conclude = partial(_replies, query, readings, completions, tokenize_ns, total_ns)
-    heavy = _work(query, readings, completions) > _INLINE_BYTES
-    replies = await asyncio.to_thread(conclude) if heavy else conclude()
+    concluded = Conclusions.of(readings, query.conclude, model.jobs, caller.deadline)
+    try:
+        if sequences:
+            read = [one for one in readings if isinstance(one, Reading)]
+            size = footprint.of_readings(read, model.manifest, query.outputs)
+            await memory.resize(size, caller.deadline)
+            with _charged(sequences):
+                await model.compute(
+                    sequences,
+                    caller.deadline,
+                    caller.priority,
+                    query.outputs,
+                    concluded.hear,
+                    stages,
+                )
+        total_ns = time.perf_counter_ns() - begin
+        statistics = model.statistics
+        statistics.tokenize.observe(tokenize_ns / 1e9)
+        statistics.total.observe(total_ns / 1e9)
+        statistics.last_answer = time.time()
+        await concluded.rest()
+    finally:
+        concluded.leave()
     if stages is not None:
         stages.end(tokenize_ns, total_ns)
-    return replies
+    inputs_read = iter(concluded.inputs)
+    return [
+        Reply(reading, reading.tokens)
+        if isinstance(reading, InvalidInput)
+        else _reply(next(inputs_read), tokenize_ns, total_ns)
+        for reading in readings
+    ]
 
 
-def _work(
-    query: TaskQuery[T],
+def _reply(one: ConcludedInput[T], tokenize_ns: int, total_ns: int) -> Reply[T]:
+    """What the task makes of an input, or the first error that it has met."""
+    reading = one.reading
+    if one.error is not None:
+        return Reply(one.error, reading.tokens)
+    timings = Timings(tokenize_ns, one.queue_ns, one.compute_ns, total_ns, *one.batch)
+    return Reply(cast("T", one.value), reading.tokens, reading.read, len(reading.windows), timings)
+
+
+@contextmanager
+def _charged(sequences: Sequence[TokenSequence]) -> Iterator[None]:
+    """Charge the key of the call with what is read for it, unless it is refused."""
+    allowance = ALLOWANCE.get()
+    if allowance is None:
+        yield
+        return
+    tokens = sum(map(len, sequences))
+    allowance.charge(tokens)
+    try:
+        yield
+    except RequestError:
+        allowance.charge(-tokens)
+        raise
+
+
+async def _checked(
     readings: Sequence[Reading | InvalidInput],
-    completions: Sequence[Completion],
-) -> int:
-    """How much there is to conclude, in bytes of outputs that are merely copied."""
-    size = tokens = 0
-    for completion in completions:
-        if isinstance(completion, Computed):
-            for array in completion.outputs.values():
-                size += array.nbytes
-    if not query.offsets:
-        return size
-    for reading in readings:
+    inputs: Sequence[Input],
+    caller: CallContext,
+    query: TaskQuery[T],
+) -> list[Reading | InvalidInput]:
+    """The readings; those that cannot be asked about, or answered in a message, refused.
+
+    Raises:
+        InvalidInput: the answers are too large together.
+    """
+    turns, budget = Turns(_INPUTS_A_TURN), answer_budget(caller.answer_bytes)
+    found: list[Reading | InvalidInput] = []
+    longest = 0
+    if query.padded:
+        sizes = (query.answer_bytes(one) for one in readings if isinstance(one, Reading))
+        longest = max((size for size in sizes if size <= caller.answer_bytes), default=0)
+    for reading, one in zip(readings, inputs, strict=True):
+        refused = None
         if isinstance(reading, Reading):
-            tokens += reading.tokens
-    return _SORTED * size + _TOKEN_BYTES * tokens
-
-
-def _replies(
-    query: TaskQuery[T],
-    readings: Sequence[Reading | InvalidInput],
-    completions: Sequence[Completion],
-    tokenize_ns: int,
-    total_ns: int,
-) -> list[Reply[T]]:
-    """What a task makes of each input, or the first error that the input has met."""
-    replies: list[Reply[T]] = []
-    rest = iter(completions)
-    for reading in readings:
-        if isinstance(reading, InvalidInput):
-            replies.append(Reply(reading, reading.tokens))
-            continue
-        queue_ns = compute_ns = sequences = tokens = 0
-        outputs: list[GraphOutputs] = []
-        error: RequestError | None = None
-        for completion in islice(rest, len(reading.windows)):
-            if isinstance(completion, RequestError):
-                error = error or completion
-                continue
-            outputs.append(completion.outputs)
-            queue_ns = max(queue_ns, completion.queue_ns)
-            compute_ns = max(compute_ns, completion.compute_ns)
-            sequences, tokens = completion.batch_sequences, completion.batch_tokens
-        if error is None:
-            try:
-                value = query.conclude(reading, outputs)
-            except RequestError as refused:
-                error = refused
-        if error is not None:
-            replies.append(Reply(error, reading.tokens))
-            continue
-        timings = Timings(tokenize_ns, queue_ns, compute_ns, total_ns, sequences, tokens)
-        replies.append(Reply(value, reading.tokens, reading.read, len(outputs), timings))
-    return replies
+            refused = query.check and query.check(reading, one)
+            size = query.answer_bytes(reading)
+            refused = refused or budget.spend(max(size, longest), one)
+        found.append(refused or reading)
+        if turns.over():
+            await asyncio.sleep(0)
+    return found

@@ -14,13 +14,16 @@ from bertd.bundle.arrays import Float32Array
 from bertd_server.engine.engine import GraphOutputs
 from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.models.model import Model
+from bertd_server.scheduling.executor import Steps, at_once
 from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
+from bertd_server.tokenization.budget import RESULT_BYTES, SCORE_BYTES, answer_budget
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 ScoreFunction = Literal["default", "softmax", "sigmoid", "none"]
 HYPOTHESIS = "This example is {}."
 MOST_CHARACTERS = 4_000_000  # each text is read once for each label
 LONGEST_TEMPLATE = 1_000
+LONGEST_LABEL = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +61,22 @@ async def classify(  # noqa: PLR0913 - the choices of one call
     require(model, "Classify", "text-classification", "zero-shot-classification")
     problem = model.manifest.problem_type or "single_label_classification"
 
-    def conclude(_reading: Reading, outputs: Sequence[GraphOutputs]) -> list[LabelScore]:
+    def conclude(_reading: Reading, outputs: list[GraphOutputs]) -> Steps[list[LabelScore]]:
         logits = outputs[0][bundle.LOGITS]
         scores = (
             heads.class_scores(logits, problem, model.manifest.activation)
             if score_function == "default"
             else scored(logits, score_function)
         )[0]
-        return _best(model.manifest.labels, scores, top_k)
+        return at_once(_best(model.manifest.labels, scores, top_k))
 
-    query = TaskQuery((bundle.LOGITS,), conclude, prompt=model.prompt(None))
+    sizes = sorted(
+        (SCORE_BYTES + len(label.encode()) for label in model.manifest.labels), reverse=True
+    )
+    size = RESULT_BYTES + sum(sizes[: top_k or None])
+    query = TaskQuery(
+        (bundle.LOGITS,), conclude, prompt=model.prompt(None), answer_bytes=lambda _: size
+    )
     return await ask(model, inputs, fit, caller, query)
 
 
@@ -86,7 +95,7 @@ async def classify_zero_shot(  # noqa: PLR0913 - the choices of one call
     Args:
         model: for zero-shot-classification.
         texts: no pairs.
-        labels: at least one.
+        labels: at least one, each at most :data:`LONGEST_LABEL` characters.
         fit: what to do with a text that is too long with its hypothesis: it alone is cut.
         caller: how long they wait.
         hypothesis_template: with one `{}` where the label goes; at most
@@ -99,15 +108,7 @@ async def classify_zero_shot(  # noqa: PLR0913 - the choices of one call
     """
     require(model, "ZeroShotClassify", "zero-shot-classification")
     _check_labels(labels, hypothesis_template)
-    characters = sum(text.characters for text in texts) * len(labels)
-    if characters > MOST_CHARACTERS:
-        raise InvalidInput(
-            f"the texts have {characters} characters, counted once for each label, and a call "
-            f"takes at most {MOST_CHARACTERS}: send fewer texts or labels, or shorter texts",
-            field="texts",
-            reason="too_many",
-            limit=MOST_CHARACTERS,
-        )
+    _check_pairs(texts, labels, hypothesis_template, caller.answer_bytes)
     pairs = [
         Input(
             text.text,
@@ -119,9 +120,8 @@ async def classify_zero_shot(  # noqa: PLR0913 - the choices of one call
         for number, label in enumerate(labels)
     ]
 
-    def conclude(_reading: Reading, outputs: Sequence[GraphOutputs]) -> Float32Array:
-        logits: Float32Array = outputs[0][bundle.LOGITS][0]
-        return logits
+    def conclude(_reading: Reading, outputs: list[GraphOutputs]) -> Steps[Float32Array]:
+        return at_once(outputs[0][bundle.LOGITS][0])
 
     fit = replace(fit, first_only=True, second_only=False)
     replies = await ask(model, pairs, fit, caller, TaskQuery((bundle.LOGITS,), conclude))
@@ -144,6 +144,7 @@ def _check_labels(labels: Sequence[str], template: str) -> None:
         raise InvalidInput(
             "labels is empty: send at least one label", field="labels", reason="empty"
         )
+    seen: set[str] = set()
     for number, label in enumerate(labels):
         if not label.strip():
             raise InvalidInput(
@@ -151,11 +152,20 @@ def _check_labels(labels: Sequence[str], template: str) -> None:
                 field=f"labels[{number}]",
                 reason="empty",
             )
-        if label in labels[:number]:
+        if len(label) > LONGEST_LABEL:
+            raise InvalidInput(
+                f"labels[{number}] has {len(label)} characters, at most {LONGEST_LABEL} are taken: "
+                "name it in a few words",
+                field=f"labels[{number}]",
+                reason="too_long",
+                limit=LONGEST_LABEL,
+            )
+        if label in seen:
             raise InvalidInput(
                 f"labels[{number}] is {label!r}, which is there already: send each label once",
                 field=f"labels[{number}]",
             )
+        seen.add(label)
     if len(template) > LONGEST_TEMPLATE:
         raise InvalidInput(
             f"hypothesis_template has {len(template)} characters, at most {LONGEST_TEMPLATE} are "
@@ -170,6 +180,28 @@ def _check_labels(labels: Sequence[str], template: str) -> None:
             "write {} once, where it goes, as in 'This text is about {}.'",
             field="hypothesis_template",
         )
+
+
+def _check_pairs(
+    texts: Sequence[Input], labels: Sequence[str], template: str, answer_bytes: float
+) -> None:
+    """Refuse what would be too much to read, or to answer, before any pair is made."""
+    written = sum(map(len, labels)) + len(labels) * len(template)
+    characters = sum(text.characters for text in texts) * len(labels) + written * len(texts)
+    if characters > MOST_CHARACTERS:
+        raise InvalidInput(
+            f"the pairs of texts and labels have {characters} characters, and a call takes at most "
+            f"{MOST_CHARACTERS}: send fewer or shorter texts or labels",
+            field="texts",
+            reason="too_many",
+            limit=MOST_CHARACTERS,
+        )
+    budget = answer_budget(answer_bytes)
+    size = RESULT_BYTES + sum(SCORE_BYTES + len(label.encode(errors="replace")) for label in labels)
+    for text in texts:
+        refused = budget.spend(size, text)
+        if refused is not None:
+            raise refused
 
 
 def _together(
@@ -198,5 +230,5 @@ def _together(
 
 
 def _best(labels: Sequence[str], scores: Float32Array, top_k: int = 0) -> list[LabelScore]:
-    order = np.argsort(-scores, kind="stable")[: top_k or None]
+    order = heads.largest(scores, top_k or len(scores))
     return [LabelScore(labels[place], float(scores[place])) for place in order]

@@ -11,6 +11,7 @@ from bertd.bundle import heads
 from bertd_server.engine.engine import GraphOutputs
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
+from bertd_server.scheduling.executor import Steps
 from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
 from bertd_server.tasks.targets import target_ids
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
@@ -20,8 +21,8 @@ CANDIDATES = 5
 # A call holds the logits of all its masks: so many values, 4 bytes each; for a vocabulary of
 # 30,000 some 2,000 masks.
 MOST_LOGITS = 64_000_000
-# Each candidate is given with its whole text: so many characters in a call.
-MOST_CHARACTERS = 16_000_000
+_CANDIDATE_BYTES = 24  # of a candidate in an answer, beside its whole text
+_DECODED = 256  # candidates in a step: some tenths of a ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +74,17 @@ async def fill_masks(  # noqa: PLR0913 - options by keyword
             reason="out_of_range",
             limit=MOST_CANDIDATES,
         )
-    chosen = await target_ids(model.tokenizer, targets)
+    chosen = await model.jobs.run(target_ids(model.tokenizer, targets), caller.deadline)
     count = top_k if chosen is None else min(top_k, len(chosen))
     mask_id = model.manifest.mask_token_id
-    budget = _Budget(model.manifest.vocab_size, count)
+    budget = _Budget(model.manifest.vocab_size, count, caller.answer_bytes)
 
-    def problem(reading: Reading, field: str) -> InvalidInput | None:
+    def problem(reading: Reading, one: Input) -> InvalidInput | None:
         masks = int((reading.windows[0].sequence.input_ids == mask_id).sum())
-        return budget.refusal(reading, masks, field) if masks else lacking(reading, field)
+        return budget.refusal(reading, masks, one.field) if masks else lacking(reading, one.field)
 
     def lacking(reading: Reading, field: str) -> InvalidInput:
-        cut = mask_id in reading.encoding.ids
+        cut = reading.read < reading.tokens and model.mask_token in reading.source
         return InvalidInput(
             f"{field} has its mask in the part that was cut: shorten the text"
             if cut
@@ -92,24 +93,30 @@ async def fill_masks(  # noqa: PLR0913 - options by keyword
             tokens=reading.tokens,
         )
 
-    def conclude(reading: Reading, outputs: Sequence[GraphOutputs]) -> list[Mask]:
-        window = reading.windows[0]
-        places = window.places[window.sequence.input_ids == mask_id]
-        ids, scores = heads.top_tokens(outputs[0][bundle.LOGITS], count, chosen)
-        offsets = reading.encoding.offsets
-        return [
-            Mask(
-                *_trimmed(reading.source, *offsets[place]),
-                [
-                    Candidate(id_, model.tokenizer.decode([id_], skip_special_tokens=False), score)
-                    for id_, score in zip(mine.tolist(), values.tolist(), strict=True)
-                ],
-            )
-            for place, mine, values in zip(places.tolist(), ids, scores, strict=True)
-        ]
+    def conclude(reading: Reading, outputs: list[GraphOutputs]) -> Steps[list[Mask]]:
+        logits = outputs[0][bundle.LOGITS]
+        masks = []
+        for number, stretch in enumerate(_stretches(reading, mask_id)):
+            (ids,), (scores,) = heads.top_tokens(logits[number : number + 1], count, chosen)
+            yield
+            mask = Mask(*stretch, [])
+            for id_, score in zip(ids.tolist(), scores.tolist(), strict=True):
+                text = model.tokenizer.decode([id_], skip_special_tokens=False)
+                mask.candidates.append(Candidate(id_, text, score))
+                if not len(mask.candidates) % _DECODED:
+                    yield
+            masks.append(mask)
+        return masks
 
     query = TaskQuery((bundle.LOGITS,), conclude, offsets=True, check=problem)
     return await ask(model, texts, fit, caller, query)
+
+
+def _stretches(reading: Reading, mask_id: int | None) -> list[tuple[int, int]]:
+    """The code points of each mask that is read."""
+    window = reading.windows[0]
+    places = window.places[window.sequence.input_ids == mask_id]
+    return [_trimmed(reading.source, *pair) for pair in reading.encoding.offsets[places].tolist()]
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
@@ -119,29 +126,32 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 class _Budget:
-    """What the masks of a call may cost."""
+    """What the masks of a call may cost: logits, and bytes of the answer."""
 
-    def __init__(self, vocabulary: int, top_k: int) -> None:
+    def __init__(self, vocabulary: int, top_k: int, answer_bytes: float) -> None:
         self._vocabulary = vocabulary
         self._top_k = top_k
+        self._answer_bytes = answer_bytes
         self._logits = 0
-        self._characters = 0
+        self._written = 0
 
     def refusal(self, reading: Reading, masks: int, field: str) -> InvalidInput | None:
         """Why so many masks of a text cannot be filled too; None, and they count, if they can."""
         logits = self._logits + masks * self._vocabulary
-        characters = self._characters + masks * self._top_k * len(reading.source)
+        each = _CANDIDATE_BYTES + len(reading.source.encode())
+        written = self._written + masks * self._top_k * each
         if logits > MOST_LOGITS:
             limit = MOST_LOGITS // self._vocabulary
             why = f"a call may have {limit} masks: send fewer texts a call, or fewer masks"
-        elif characters > MOST_CHARACTERS:
-            limit = MOST_CHARACTERS
+        elif written > self._answer_bytes:
+            limit = int(self._answer_bytes)
             why = (
-                f"the whole text comes with each candidate, and a call gives at most {limit} "
-                "characters of them: make top_k smaller, or send fewer texts a call"
+                f"the whole text comes with each candidate, {written} bytes with those before, and "
+                f"an answer has at most {limit}: make top_k smaller, send fewer texts a call, or "
+                "have the server started with a larger --max-message-bytes"
             )
         else:
-            self._logits, self._characters = logits, characters
+            self._logits, self._written = logits, written
             return None
         return InvalidInput(
             f"{field} has {masks} masks, which are too many for this call: {why}",

@@ -10,6 +10,7 @@ from bertd.bundle import heads
 
 from bertd_server.engine.engine import GraphOutputs
 from bertd_server.models.model import Model
+from bertd_server.scheduling.executor import Steps, at_once
 from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
 from bertd_server.tasks.classification import ScoreFunction, scored
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
@@ -43,14 +44,14 @@ async def score_pairs(  # noqa: PLR0913 - the choices of one call
     require(model, "Rerank", "text-ranking")
     activation = model.manifest.activation or "identity"
 
-    def conclude(_reading: Reading, outputs: Sequence[GraphOutputs]) -> float:
+    def conclude(_reading: Reading, outputs: list[GraphOutputs]) -> Steps[float]:
         logits = np.concatenate([each[bundle.LOGITS] for each in outputs])
         scores = (
             heads.ranking_scores(logits, activation)
             if score_function == "default"
             else scored(logits[:, 0], score_function)
         )
-        return float(scores.max())
+        return at_once(float(scores.max()))
 
     query = TaskQuery((bundle.LOGITS,), conclude, prompt=model.prompt(prompt_name))
     return await ask(model, pairs, fit, caller, query)

@@ -19,6 +19,7 @@ from bertd.bundle.arrays import Float32Array, Int64Array
 from bertd_server.engine.engine import GraphOutputs
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
+from bertd_server.scheduling.executor import Steps, at_once
 from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
@@ -70,10 +71,10 @@ async def embed_sparse(  # noqa: PLR0913 - the choices of one call
     rules = model.manifest.sparse or bundle.SparseRules()
     count = max_active_dims or rules.max_active_dims
 
-    def conclude(_reading: Reading, outputs: Sequence[GraphOutputs]) -> SparseVector:
+    def conclude(_reading: Reading, outputs: list[GraphOutputs]) -> Steps[SparseVector]:
         weights = heads.most_active(outputs[0][bundle.SPARSE_EMBEDDING][0], count)
         indices = np.flatnonzero(weights)
-        return SparseVector(indices, weights[indices])
+        return at_once(SparseVector(indices, weights[indices]))
 
     query = TaskQuery((bundle.SPARSE_EMBEDDING,), conclude, prompt=model.prompt(prompt_name))
     return await ask(model, texts, fit, caller, query)

@@ -8,6 +8,8 @@
 
 Words are the tokenizer's own. Where the pipeline gives an entity the blank before it, or calls a
 blank an entity, entities here begin and end with a character; those of words are disjoint.
+
+All stages are iterators, which hand on a None after some tokens: there the work may pause.
 """
 
 from __future__ import annotations
@@ -21,18 +23,22 @@ from typing import Literal
 import numpy as np
 from bertd import bundle
 from bertd.bundle import heads
-from bertd.bundle.arrays import Float32Array
+from bertd.bundle.arrays import Float32Array, Int64Array
 from bertd.bundle.tags import Tag, begins, read
 from tokenizers import Tokenizer
 
 from bertd_server.engine.engine import GraphOutputs
 from bertd_server.models.model import Model
+from bertd_server.scheduling.executor import Steps
 from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
-from bertd_server.tasks.windows import owners
+from bertd_server.tasks.windows import merged
+from bertd_server.tokenization.details import NONE
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
 
 Aggregation = Literal["none", "simple", "first", "average", "max"]
 
+_ENTITY_BYTES = 36  # of a token with its label, score and offsets
+_TOKENS = 64  # between two pauses: some tenths of a ms
 _METASPACE = "▁"
 _JOINERS = "\u200c\u200d"  # zero width, inside words and emoji
 # With those that SentencePiece's normalisation makes spaces of.
@@ -96,7 +102,10 @@ class _Labels:
     names: Sequence[str]
     tags: Sequence[Tag]
 
-    def best(self, piece: _Piece) -> _Labelled:
+    def best(self, piece: _Piece | None) -> _Labelled | None:
+        """A piece with its most probable label; a pause stays one."""
+        if piece is None:
+            return None
         best = int(piece.scores.argmax())
         return _Labelled(self.names[best], self.tags[best], float(piece.scores[best]), piece)
 
@@ -130,29 +139,45 @@ async def tag(  # noqa: PLR0913 - the choices of one call
     names = model.manifest.labels
     labels = _Labels(names, [read(name, model.manifest.label_scheme) for name in names])
 
-    def conclude(reading: Reading, outputs: Sequence[GraphOutputs]) -> list[Entity]:
-        logits = np.concatenate([each[bundle.LOGITS] for each in outputs])
-        places, rows = owners(reading)
-        pieces = _pieces(model.tokenizer, reading, places.tolist(), heads.softmax(logits[rows]))
-        return _entities(model.tokenizer, pieces, labels, aggregation, outside=include_outside)
+    def conclude(reading: Reading, outputs: list[GraphOutputs]) -> Steps[list[Entity]]:
+        places, logits = yield from merged(reading, outputs, bundle.LOGITS)
+        pieces = _pieces(model.tokenizer, reading, places, logits)
+        found: list[Entity] = []
+        for one in _entities(model.tokenizer, pieces, labels, aggregation, outside=include_outside):
+            if one is None:
+                yield
+            else:
+                found.append(one)
+        return found
 
-    query = TaskQuery((bundle.LOGITS,), conclude, offsets=True)
+    # Where each token is given, so many are known; else there are fewer.
+    each = _ENTITY_BYTES if include_outside and aggregation == "none" else 0
+    query = TaskQuery(
+        (bundle.LOGITS,),
+        conclude,
+        offsets=True,
+        answer_bytes=lambda reading: each * reading.read,
+    )
     return await ask(model, texts, fit, caller, query)
 
 
 def _pieces(
-    tokenizer: Tokenizer, reading: Reading, places: Iterable[int], scores: Float32Array
-) -> Iterator[_Piece]:
+    tokenizer: Tokenizer, reading: Reading, places: Int64Array, logits: Float32Array
+) -> Iterator[_Piece | None]:
     """The tokens that the text itself has."""
     encoding = reading.encoding
     text = reading.source
-    special, offsets, ids = encoding.special_tokens_mask, encoding.offsets, encoding.ids
-    words = encoding.word_ids
+    special, offsets = encoding.special.tolist(), encoding.offsets.tolist()
+    ids, words = encoding.ids.tolist(), encoding.words.tolist()
     unknown = _unknown(tokenizer)
-    word: int | None = None  # that the last token belongs to
+    word = NONE  # that the last token belongs to
     written, last = False, 0  # whether it has a character yet, and after its last one
     torn = False  # whether a mark on a letter was taken for a word
-    for row, place in enumerate(places):
+    scores = logits
+    for row, place in enumerate(places.tolist()):
+        if not row % _TOKENS:
+            yield None
+            scores = heads.softmax(logits[row : row + _TOKENS])
         if special[place]:
             continue
         begin, stop = offsets[place]
@@ -171,7 +196,7 @@ def _pieces(
         word = words[place]
         written = start < end or (goes_on and written)
         last = end if start < end else last
-        yield _Piece(scores[row], (begin, stop), start, end, token, goes_on)
+        yield _Piece(scores[row % _TOKENS], (begin, stop), start, end, token, goes_on)
 
 
 def _characters(text: str, begin: int, stop: int, token: str) -> tuple[int, int]:
@@ -204,38 +229,44 @@ def _unknown(tokenizer: Tokenizer) -> int | None:
 
 def _entities(
     tokenizer: Tokenizer,
-    pieces: Iterable[_Piece],
+    pieces: Iterable[_Piece | None],
     labels: _Labels,
     aggregation: Aggregation,
     *,
     outside: bool,
-) -> list[Entity]:
+) -> Iterator[Entity | None]:
     if aggregation == "none":
-        return [
-            Entity(one.label, one.score, *one.piece.stretch, one.piece.word)
-            for one in map(labels.best, pieces)
-            if outside or one.tag.role != "outside"
-        ]
+        for one in map(labels.best, pieces):
+            if one is None:
+                yield None
+            elif outside or one.tag.role != "outside":
+                yield Entity(one.label, one.score, *one.piece.stretch, one.piece.word)
+        return
     if aggregation != "simple":
-        pieces = _apart(_as_piece(tokenizer, word, aggregation) for word in _words(pieces))
-    groups = (
-        group
-        for group in _groups(map(labels.best, pieces))
-        if outside or group[0].tag.role != "outside"
-    )
-    entities = (_joined(tokenizer, group) for group in groups)
-    return [entity for entity in entities if entity.start < entity.end]
+        pieces = _apart(_words(tokenizer, pieces, aggregation))
+    for group in _groups(map(labels.best, pieces)):
+        if group is None:
+            yield None
+        elif outside or group[0].tag.role != "outside":
+            entity = _joined(tokenizer, group)
+            if entity.start < entity.end:
+                yield entity
 
 
-def _words(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
+def _words(
+    tokenizer: Tokenizer, pieces: Iterable[_Piece | None], aggregation: Aggregation
+) -> Iterator[_Piece | None]:
     word: list[_Piece] = []
     for piece in pieces:
+        if piece is None:
+            yield None
+            continue
         if word and not piece.goes_on:
-            yield word
+            yield _as_piece(tokenizer, word, aggregation)
             word = []
         word.append(piece)
     if word:
-        yield word
+        yield _as_piece(tokenizer, word, aggregation)
 
 
 def _as_piece(tokenizer: Tokenizer, word: Sequence[_Piece], aggregation: Aggregation) -> _Piece:
@@ -251,19 +282,24 @@ def _as_piece(tokenizer: Tokenizer, word: Sequence[_Piece], aggregation: Aggrega
     return _Piece(scores, (start, end), start, end, text)
 
 
-def _apart(words: Iterable[_Piece]) -> Iterator[_Piece]:
+def _apart(words: Iterable[_Piece | None]) -> Iterator[_Piece | None]:
     """Words that do not overlap, none of blanks: of a character of several, the first has it."""
     last = 0
     for word in words:
-        if word.start < word.end > last:
+        if word is None:
+            yield None
+        elif word.start < word.end > last:
             yield replace(word, start=max(word.start, last))
             last = word.end
 
 
-def _groups(labelled: Iterable[_Labelled]) -> Iterator[list[_Labelled]]:
+def _groups(labelled: Iterable[_Labelled | None]) -> Iterator[list[_Labelled] | None]:
     """Neighbours of one entity."""
     group: list[_Labelled] = []
     for one in labelled:
+        if one is None:
+            yield None
+            continue
         if group and begins(one.tag, group[-1].tag) and not _repeats(one, group[-1]):
             yield group
             group = []

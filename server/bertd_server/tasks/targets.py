@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,13 +9,13 @@ from bertd.bundle.arrays import Int64Array
 from tokenizers import Tokenizer
 
 from bertd_server.errors import InvalidInput
+from bertd_server.scheduling.executor import Steps
 
 MOST_TARGETS = 1_000
 _LONGEST = 200  # characters of a target that is worth encoding; entries of vocabularies are shorter
-_INLINE = 32  # more targets to encode would hold the event loop up
 
 
-async def target_ids(tokenizer: Tokenizer, targets: Sequence[str]) -> Int64Array | None:
+def target_ids(tokenizer: Tokenizer, targets: Sequence[str]) -> Steps[Int64Array | None]:
     """The tokens of targets, int64 `[ids]`, ascending, each once; None where there are none.
 
     A target is an entry of the vocabulary as the vocabulary writes it, else what the tokenizer
@@ -36,13 +35,10 @@ async def target_ids(tokenizer: Tokenizer, targets: Sequence[str]) -> Int64Array
             reason="too_many",
             limit=MOST_TARGETS,
         )
-    if len(targets) <= _INLINE:
-        return _ids(tokenizer, targets)
-    return await asyncio.to_thread(_ids, tokenizer, targets)
-
-
-def _ids(tokenizer: Tokenizer, targets: Sequence[str]) -> Int64Array:
-    found = [_id(tokenizer, one, f"targets[{number}]") for number, one in enumerate(targets)]
+    found = []
+    for number, one in enumerate(targets):
+        found.append(_id(tokenizer, one, f"targets[{number}]"))
+        yield
     return np.unique(np.array(found, np.int64))
 
 

@@ -95,6 +95,12 @@ class VectorFormatter:
         vector = cut(vector, self.dimensions, normalize=self.normalize)
         return quantized(vector, self.dtype, self.ranges)
 
+    @property
+    def bytes(self) -> int:
+        """Of a vector as it is given."""
+        none = self.empty()
+        return none.itemsize * int(none.shape[1])
+
     def empty(self) -> Vector:
         """No vectors, `[0, values]`, of the right kind."""
         none = np.empty((0, self.dimensions), np.float32)

@@ -14,19 +14,21 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from bertd_server.engine.packing import TokenSequence
+from bertd_server.tokenization.details import NONE, Details
 
 _WORD_STARTS = ("▁", "Ġ")  # how vocabularies of whole texts mark the beginning of a word
 
 
 @dataclass(frozen=True)
 class Pretokenized:
-    """A sequence of tokens; has what tasks read of a `tokenizers.Encoding`.
+    """A sequence of tokens.
 
     Attributes:
         sequence: at least one token.
@@ -42,47 +44,21 @@ class Pretokenized:
         return len(self.sequence)
 
     @property
-    def ids(self) -> list[int]:
-        """Of the tokens."""
-        ids: list[int] = self.sequence.input_ids.tolist()
-        return ids
+    def details(self) -> Details:
+        """What is known of the tokens, as if the tokenizer had made them of :attr:`source`.
 
-    @property
-    def type_ids(self) -> list[int]:
-        """Of the tokens."""
-        types: list[int] = self.sequence.token_type_ids.tolist()
-        return types
-
-    @cached_property
-    def tokens(self) -> list[str]:
-        """As the vocabulary writes them; empty for an id that it does not use."""
-        return [self.tokenizer.id_to_token(id_) or "" for id_ in self.ids]
-
-    @cached_property
-    def special_tokens_mask(self) -> list[int]:
-        """1 for each token that the tokenizer adds to a text or a pair."""
-        mask: list[int] = self._special.astype(int).tolist()
-        return mask
-
-    @cached_property
-    def sequence_ids(self) -> list[int | None]:
-        """0 for tokens of the first text, 1 for what follows a separator, None for special ones."""
+        The first text's are those before a separator; the vocabulary marks beginnings of words.
+        """
         special = self._special
         begins = ~special & np.r_[True, special[:-1]]
         text = np.minimum(np.cumsum(begins) - 1, 1)
-        return [
-            None if none else which
-            for none, which in zip(special.tolist(), text.tolist(), strict=True)
-        ]
-
-    @cached_property
-    def word_ids(self) -> list[int | None]:
-        """Number of each token's word; None for special ones. The vocabulary marks beginnings."""
-        word, found = -1, list[int | None]()
-        for token, special in zip(self.tokens, self.special_tokens_mask, strict=True):
-            word += word < 0 or bool(special) or _read(self.tokenizer, token)[0]
-            found.append(None if special else word)
-        return found
+        return Details(
+            self.sequence.input_ids.astype(np.int32),
+            self._written.offsets,
+            special,
+            np.where(special, NONE, text).astype(np.int8),
+            self._written.words,
+        )
 
     @property
     def has_pair(self) -> bool:
@@ -97,12 +73,7 @@ class Pretokenized:
     @property
     def source(self) -> str:
         """A text that the tokens could stand for."""
-        return self._written[0]
-
-    @property
-    def offsets(self) -> list[tuple[int, int]]:
-        """Code points of each token in :attr:`source`; none for special ones."""
-        return self._written[1]
+        return self._written.text
 
     def columns(self, start: int, end: int) -> tuple[int, int]:
         """Places in the caller's row of the tokens that cover code points of :attr:`source`."""
@@ -113,28 +84,47 @@ class Pretokenized:
 
     def text(self, start: int, end: int) -> str:
         """What the tokens at those places of the caller's row say."""
-        ids = self.ids[max(0, start - self.first) : max(0, end - self.first)]
-        text: str = self.tokenizer.decode(ids, skip_special_tokens=False)
+        ids = self.sequence.input_ids[max(0, start - self.first) : max(0, end - self.first)]
+        text: str = self.tokenizer.decode(ids.tolist(), skip_special_tokens=False)
         return text
 
     @cached_property
     def _starts(self) -> tuple[list[int], list[int]]:
         """Places of the tokens that are not special, and where each begins in the source."""
-        own = np.flatnonzero(~self._special).tolist()
-        return own, [self.offsets[place][0] for place in own]
+        own = np.flatnonzero(~self._special)
+        return own.tolist(), self._written.offsets[own, 0].tolist()
 
     @cached_property
-    def _written(self) -> tuple[str, list[tuple[int, int]]]:
-        text, offsets = "", []
-        for token, special in zip(self.tokens, self.special_tokens_mask, strict=True):
+    def _written(self) -> _Written:
+        """The tokens as a text; special ones are nowhere in it."""
+        text, size = list[str](), 0
+        offsets, words, word = list[tuple[int, int]](), list[int](), -1
+        for id_, special in zip(
+            self.sequence.input_ids.tolist(), self._special.tolist(), strict=True
+        ):
+            begins, part = _read(self.tokenizer, self.tokenizer.id_to_token(id_) or "")
+            word += word < 0 or special or begins
+            words.append(NONE if special else word)
             if special:
                 offsets.append((0, 0))
                 continue
-            begins, word = _read(self.tokenizer, token)
-            text += " " * (begins and bool(text))
-            offsets.append((len(text), len(text) + len(word)))
-            text += word
-        return text, offsets
+            if begins and size:
+                text.append(" ")
+                size += 1
+            text.append(part)
+            offsets.append((size, size + len(part)))
+            size += len(part)
+        return _Written(
+            "".join(text), np.array(offsets, np.int32).reshape(-1, 2), np.array(words, np.int32)
+        )
+
+
+class _Written(NamedTuple):
+    """A text of tokens, and of each token its code points in it and the number of its word."""
+
+    text: str
+    offsets: NDArray[np.int32]
+    words: NDArray[np.int32]
 
 
 def _read(tokenizer: Tokenizer, token: str) -> tuple[bool, str]:

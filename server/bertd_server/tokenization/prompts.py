@@ -2,21 +2,16 @@
 
 ::
 
-    "query: " ──tokens_of──> 3 ──left_out──> windows whose sequences say how many of the 3 they have
+    "query: " ──tokens_of──> 3 ──leading──> how many of the 3 a window has
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
+from bertd.bundle.arrays import Int64Array
 from bertd.bundle.prompts import prompt_tokens
 from tokenizers import Tokenizer
 
 from bertd_server.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from bertd_server.tokenization.reader import Input, Reading
 
 
 def tokens_of(tokenizer: Tokenizer, prompt: str, max_tokens: int) -> int:
@@ -26,23 +21,17 @@ def tokens_of(tokenizer: Tokenizer, prompt: str, max_tokens: int) -> int:
     return prompt_tokens(tokenizer.encode(prompt).ids[:max_tokens], special)
 
 
-def left_out(reading: Reading | InvalidInput, one: Input, count: int) -> Reading | InvalidInput:
-    """A reading whose first tokens, so many, are not pooled; refused if a window has no others.
+def leading(places: Int64Array, count: int) -> int:
+    """How many of a window's tokens, by their places in the input, are among its first `count`."""
+    return int((places < count).sum()) if count else 0
 
-    Tokens that the caller has sent have no prompt.
-    """
-    if isinstance(reading, InvalidInput) or one.tokens is not None:
-        return reading
-    windows = []
-    for window in reading.windows:
-        leading = int((window.places < count).sum())
-        if leading == len(window.sequence):
-            return InvalidInput(
-                f"{one.field} has no token beside those of its prompt, which this model leaves "
-                "out of the vector: send a longer text, or name another prompt",
-                field=one.field,
-                tokens=reading.tokens,
-                reason="empty",
-            )
-        windows.append(replace(window, sequence=replace(window.sequence, prompt_tokens=leading)))
-    return replace(reading, windows=tuple(windows))
+
+def nothing_left(field: str, tokens: int) -> InvalidInput:
+    """Why a text of so many tokens has no vector: a window of it has none but those of a prompt."""
+    return InvalidInput(
+        f"{field} has no token beside those of its prompt, which this model leaves "
+        "out of the vector: send a longer text, or name another prompt",
+        field=field,
+        tokens=tokens,
+        reason="empty",
+    )

@@ -12,33 +12,30 @@ here, so that threads share no mutable state.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 import numpy as np
 from bertd import bundle
 from bertd.bundle.arrays import Int64Array
+from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import InvalidInput
-from bertd_server.tokenization import prompts
+from bertd_server.tokenization import prompts, windows
+from bertd_server.tokenization.budget import TOKEN_BYTES, Budget, token_budget
+from bertd_server.tokenization.details import Details, details_of
 from bertd_server.tokenization.pretokenized import Pretokenized
-from bertd_server.tokenization.truncation import (
-    CutSide,
-    cut,
-    longest_first,
-    overlapping,
-    stretch,
-)
+from bertd_server.tokenization.refusals import empty, unreadable
+from bertd_server.tokenization.truncation import CutSide
 
 LongText = Literal["error", "truncate", "window"]
 
-_MOST_WINDOWS = 1_000  # of an input: a large stride would make one of nearly every token
-_FIRST, _SECOND = 0, 1  # sequence ids of the texts of a pair
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +94,10 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What the model reads at once: `sequence`, and `places` of its tokens in the whole input.
+    """What the model reads at once: `sequence`, and `places` of its tokens among all that are read.
 
-    Both have one entry per token, special tokens included.
+    Both have one entry per token, special tokens included. Of an input that is cut, what is cut has
+    no place; of one in several windows every token has one.
     """
 
     sequence: TokenSequence
@@ -113,18 +111,18 @@ class Reading:
     Attributes:
         windows: at least one.
         tokens: of the whole input.
-        details: the encoding of the whole input, where offsets were asked for.
-        source: the text, of a pair the first one, with its prompt.
+        details: of the tokens that are read, by place, where offsets were asked for.
+        source: the text, of a pair the first one, with its prompt, where offsets were asked for.
     """
 
     windows: tuple[Window, ...]
     tokens: int
-    details: Encoding | Pretokenized | None
+    details: Details | None
     source: str
 
     @property
-    def encoding(self) -> Encoding | Pretokenized:
-        """Of the whole input, with offsets.
+    def encoding(self) -> Details:
+        """Of the tokens that are read: its entry n is the token whose place in windows is n.
 
         Raises:
             ValueError: they were not asked for.
@@ -200,7 +198,21 @@ class Reader:
     @cached_property
     def largest_id(self) -> int:
         """The largest id of a token that the tokenizer makes; -1 where it makes none."""
-        return max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        return len(self._sizes) - 1
+
+    @cached_property
+    def _sizes(self) -> NDArray[np.int32]:
+        """Bytes of each token as the vocabulary writes it, int32 `[largest id + 1]`."""
+        vocabulary = self.tokenizer.get_vocab(with_added_tokens=True)
+        sizes = np.zeros(max(vocabulary.values(), default=-1) + 1, np.int32)
+        for token, id_ in vocabulary.items():
+            sizes[id_] = len(token.encode(errors="replace"))
+        return sizes
+
+    def written_bytes(self, ids: Sequence[int]) -> int:
+        """Bytes of UTF-8 that token ids are as a text, about; those that no token has are none."""
+        known = np.array(ids, np.int64)
+        return int(self._sizes[known[known < len(self._sizes)]].sum())
 
     def sequences(self, texts: Sequence[str]) -> list[TokenSequence]:
         """The sequences of texts, none cut, for an engine without a scheduler.
@@ -215,7 +227,13 @@ class Reader:
         return [one.windows[0].sequence for one in outcomes if isinstance(one, Reading)]
 
     def __call__(
-        self, inputs: Sequence[Input], fit: Fit, *, prompt: str = "", offsets: bool = False
+        self,
+        inputs: Sequence[Input],
+        fit: Fit,
+        *,
+        prompt: str = "",
+        offsets: bool = False,
+        budget: Budget | None = None,
     ) -> list[Reading | InvalidInput]:
         """Read inputs, each with its own outcome, in order.
 
@@ -223,51 +241,35 @@ class Reader:
             inputs: texts and pairs.
             fit: what to do with long ones.
             prompt: put before each text.
-            offsets: whether the encodings shall have them, in code points of prompt and text.
+            offsets: whether readings shall have details, with code points of prompt and text.
+            budget: of their request, spent before windows are built; None for no limit.
+
+        Raises:
+            InvalidInput: together they are too much for a request.
         """
+        count = 0
+        if prompt and not self._pools_prompt:
+            count = prompts.tokens_of(self.tokenizer, prompt, self.max_tokens)
+        asked = _Asked(fit, prompt, count, offsets, budget or token_budget(0))
         settled: dict[int, Reading | InvalidInput] = {}
         good: list[Input] = []
         for place, one in enumerate(inputs):
-            known = self.refusal(one) if one.tokens is None else _pretokenized(one.tokens, offsets)
+            known = self.refusal(one) if one.tokens is None else _given(one, one.tokens, asked)
             if known is None:
                 good.append(one)
             else:
                 settled[place] = known
-        encodings = iter(self.encode(good, prompt, offsets=offsets))
-        found = [
-            settled.get(place) or self._read(next(encodings), one, fit, prompt, offsets=offsets)
+        encodings = self.encode(good, prompt, offsets=offsets)
+        encodings.reverse()
+        return [
+            # An encoding ends here, with what was cut.
+            settled.get(place) or self._read(encodings.pop(), one, asked)
             for place, one in enumerate(inputs)
         ]
-        if self._pools_prompt or not prompt:
-            return found
-        count = prompts.tokens_of(self.tokenizer, prompt, self.max_tokens)
-        return [prompts.left_out(*each, count) for each in zip(found, inputs, strict=True)]
 
     def refusal(self, one: Input) -> InvalidInput | None:
         """Why an input cannot be encoded; None if it can."""
-        for field, text in ((one.field, one.text), (one.pair_field, one.pair)):
-            if text is None:
-                continue
-            if len(text) > self._max_characters:
-                return InvalidInput(
-                    f"{field} has {len(text)} characters, the server reads at most "
-                    f"{self._max_characters} of a text: send its beginning alone (the model reads "
-                    f"at most {self.max_tokens} tokens at once), or have the server started with a "
-                    "larger --max-text-characters",
-                    field=field,
-                    reason="too_long",
-                    limit=self._max_characters,
-                )
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                return InvalidInput(
-                    f"{field} holds a lone surrogate, which is no Unicode character: "
-                    "send valid UTF-8",
-                    field=field,
-                    reason="not_unicode",
-                )
-        return None
+        return unreadable(one, self._max_characters, self.max_tokens)
 
     def encode(
         self,
@@ -286,118 +288,100 @@ class Reader:
         encodings: list[Encoding] = encode(parts, add_special_tokens=special) if parts else []
         return encodings
 
-    def _read(
-        self, encoding: Encoding, one: Input, fit: Fit, prompt: str, *, offsets: bool
-    ) -> Reading | InvalidInput:
+    def details(
+        self, inputs: Sequence[Input], *, special: bool, budget: Budget
+    ) -> list[Details | InvalidInput]:
+        """Tokenise inputs, none cut, each with its own outcome, in order.
+
+        Args:
+            inputs: texts and pairs.
+            special: whether special tokens are added.
+            budget: of bytes that an answer with a message for each token has.
+
+        Raises:
+            InvalidInput: there are too many tokens for an answer.
+        """
+
+        def known(encoding: Encoding, one: Input) -> Details | InvalidInput:
+            refused = budget.spend(TOKEN_BYTES * len(encoding), one)
+            return details_of(encoding) if refused is None else refused
+
+        return self._each(inputs, known, offsets=True, special=special)
+
+    def counts(self, inputs: Sequence[Input]) -> list[int | InvalidInput]:
+        """Tokens of inputs, special ones included, none cut."""
+        return self._each(inputs, lambda encoding, _: len(encoding), offsets=False)
+
+    def _each(
+        self,
+        inputs: Sequence[Input],
+        make: Callable[[Encoding, Input], T],
+        *,
+        offsets: bool,
+        special: bool = True,
+    ) -> list[T | InvalidInput]:
+        """What is made of each encoding, which then ends, and why not of the other inputs."""
+        refused = list(map(self.refusal, inputs))
+        good = [one for one, why in zip(inputs, refused, strict=True) if why is None]
+        encodings = self.encode(good, offsets=offsets, special=special)
+        encodings.reverse()
+        return [
+            make(encodings.pop(), one) if why is None else why
+            for one, why in zip(inputs, refused, strict=True)
+        ]
+
+    def _read(self, encoding: Encoding, one: Input, asked: _Asked) -> Reading | InvalidInput:
+        """An input by its encoding, nothing of which is kept."""
         total = len(encoding)
-        empty = None if fit.blank and total else _empty(encoding, one)
-        if empty is not None:
-            return InvalidInput(
-                f"{empty} is empty: send a text with at least one token",
-                field=empty,
-                tokens=total,
-                reason="empty",
-            )
-        # What is cut may be much longer than what is read: it is not kept for nothing.
-        details = encoding if offsets else None
+        if not (asked.fit.blank and total) and (nothing := empty(encoding, one)) is not None:
+            return nothing
+        plan = windows.plan(encoding, one, asked.fit, self.max_tokens)
+        if isinstance(plan, InvalidInput):
+            return _counted(plan, total)
+        if (refused := asked.budget.spend(plan.tokens, one)) is not None:
+            return _counted(refused, total)
         ids = np.array(encoding.ids, np.int64)
-        if self._token_types == 1:
-            types = np.zeros(total, np.int64)
-        else:
+        types = np.zeros(total, np.int64)
+        if self._token_types > 1:
             types = np.array(encoding.type_ids, np.int64)
-        if total <= self.max_tokens:
-            window = Window(TokenSequence(ids, types), np.arange(total))
-            return Reading((window,), total, details, prompt + one.text)
-        try:
-            kept = list(self._kept(encoding, one, fit))
-        except InvalidInput as refused:
-            refused.tokens = total
-            return refused
-        windows = tuple(Window(TokenSequence(ids[k], types[k]), k) for k in kept)
-        return Reading(windows, total, details, prompt + one.text)
-
-    def _kept(self, encoding: Encoding, one: Input, fit: Fit) -> Iterator[Int64Array]:
-        """Places of the tokens of each window of a long input."""
-        total, limit = len(encoding), self.max_tokens
-        over_first = one.pair is None or (fit.first_only and fit.long_text != "window")
-        if fit.long_text == "error":
-            raise InvalidInput(
-                f"{_named(one)} {total} tokens, the model reads at most {limit}: shorten it, "
-                f"or ask for truncation ({fit.remedy})",
-                field=one.field if over_first else one.pair_field,
-                reason="too_long",
-                limit=limit,
-            )
-        first, second = stretch(encoding, _FIRST), stretch(encoding, _SECOND)
-        every = np.arange(total)
-        if fit.long_text == "truncate" and not (over_first or fit.second_only):
-            room = limit - (total - len(first) - len(second))
-            a, b = longest_first(len(first), len(second), room)
-            dropped = [*cut(first, a, fit.side), *cut(second, b, fit.side)]
-            yield np.delete(every, dropped)
-            return
-        moving = first if over_first else second
-        room = limit - (total - len(moving))
-        if room <= (fit.stride if fit.long_text == "window" else 0):
-            short, rest = (one.field, one.pair_field) if over_first else (one.pair_field, one.field)
-            raise self._no_room(short, rest if one.pair is not None else "", room, fit)
-        if fit.long_text == "truncate":
-            yield np.delete(every, list(cut(moving, room, fit.side)))
-            return
-        count = -(-(len(moving) - fit.stride) // (room - fit.stride))
-        if count > _MOST_WINDOWS:
-            raise InvalidInput(
-                f"{_named(one)} {total} tokens: {count} windows with a stride of {fit.stride}, and "
-                f"an input may have {_MOST_WINDOWS}: make stride smaller, or shorten the text",
-                field="stride",
-                reason="too_many",
-                limit=_MOST_WINDOWS,
-            )
-        for part in overlapping(moving, room, fit.stride):
-            yield np.r_[0 : moving.start, part.start : part.stop, moving.stop : total]
-
-    def _no_room(self, short: str, rest: str, room: int, fit: Fit) -> InvalidInput:
-        """Why the field `short` cannot be cut, or read in windows, beside the field `rest`."""
-        if room <= 0:
-            return InvalidInput(
-                f"{' and '.join(filter(None, (rest, 'the special tokens')))} have "
-                f"{self.max_tokens - room} tokens, which leaves no room for {short}, as the model "
-                f"reads at most {self.max_tokens}: {f'shorten {rest}' if rest else 'use another'}",
-                field=rest or short,
-                reason="too_long",
-                limit=self.max_tokens,
-            )
-        return InvalidInput(
-            f"stride is {fit.stride} and a window has room for {room} tokens of {short}: "
-            "make stride smaller",
-            field="stride",
-            reason="out_of_range",
-            limit=room - 1,
-        )
+        found, kept = [], None
+        for places in plan.places():
+            leading = prompts.leading(places, asked.prompt_tokens)
+            if leading == len(places):
+                return prompts.nothing_left(one.field, total)
+            sequence = TokenSequence(ids[places], types[places], leading)
+            if len(places) < total and plan.windows == 1:
+                kept, places = places, np.arange(len(places))  # noqa: PLW2901 - what is cut has none
+            found.append(Window(sequence, places))
+        details = details_of(encoding, kept) if asked.offsets else None
+        source = asked.prompt + one.text if asked.offsets else ""
+        return Reading(tuple(found), total, details, source)
 
 
-def _pretokenized(tokens: Pretokenized, offsets: bool) -> Reading:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """How a request wants its inputs read; `prompt_tokens` are not pooled."""
+
+    fit: Fit
+    prompt: str
+    prompt_tokens: int
+    offsets: bool
+    budget: Budget
+
+
+def _given(one: Input, tokens: Pretokenized, asked: _Asked) -> Reading | InvalidInput:
     """Tokens that need no tokenizer; what they say is written only for who reads it."""
-    window = Window(tokens.sequence, np.arange(len(tokens)))
-    return Reading((window,), len(tokens), tokens, tokens.source if offsets else "")
+    count = len(tokens)
+    refused = asked.budget.spend(count, one)
+    if refused is not None:
+        return _counted(refused, count)
+    window = Window(tokens.sequence, np.arange(count))
+    if not asked.offsets:
+        return Reading((window,), count, None, "")
+    return Reading((window,), count, tokens.details, tokens.source)
 
 
-def _named(one: Input) -> str:
-    """What has too many tokens, with its verb."""
-    return f"{one.field} has" if one.pair is None else f"{one.field} and {one.pair_field} have"
-
-
-def _empty(encoding: Encoding, one: Input) -> str | None:
-    """The field of a text without a token; None if each has some."""
-    if not one.text.strip():
-        return one.field
-    if one.pair is not None and not one.pair.strip():
-        return one.pair_field
-    if all(encoding.special_tokens_mask):
-        return one.field
-    if one.pair is None:
-        return None
-    read = set(encoding.sequence_ids)
-    if _FIRST not in read:
-        return one.field
-    return one.pair_field if _SECOND not in read else None
+def _counted(refused: InvalidInput, tokens: int) -> InvalidInput:
+    """A refusal that says how many tokens the input has."""
+    refused.tokens = tokens
+    return refused

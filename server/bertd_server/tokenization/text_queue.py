@@ -43,12 +43,14 @@ class TextOptions:
 
     max_text_characters: int = 100_000
     max_queue_characters: int = 4_000_000
+    max_request_tokens: int = 0
 
 
 class TextQueue:
     """Has the texts of calls tokenised. Use it on one event loop.
 
     Attributes:
+        options: limits.
         waiting: characters that wait for the tokeniser's thread, or are with it.
     """
 
@@ -66,7 +68,7 @@ class TextQueue:
             refused: counts the calls that were not taken, by reason.
             clock: seconds, monotonic; deadlines are on it.
         """
-        self._options = options
+        self.options = options
         self._refused = refused
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bertd-tokenize")
@@ -115,7 +117,7 @@ class TextQueue:
 
     def relimit(self, *, max_queue_characters: int) -> None:
         """Change how much may wait; what waits already stays."""
-        self._options = replace(self._options, max_queue_characters=max_queue_characters)
+        self.options = replace(self.options, max_queue_characters=max_queue_characters)
 
     def close(self) -> None:
         """Take no more, and let the thread end."""
@@ -129,7 +131,7 @@ class TextQueue:
         """
         part: list[Input] = []
         size = 0
-        limit = self._options.max_text_characters
+        limit = self.options.max_text_characters
         for one in inputs:
             refused = max(len(one.text), len(one.pair or "")) > limit
             more = 0 if refused else one.characters + extra
@@ -142,7 +144,7 @@ class TextQueue:
 
     def _admit(self, characters: int) -> None:
         """Refuse a call that finds too much before it; an empty queue takes any."""
-        limit = self._options.max_queue_characters
+        limit = self.options.max_queue_characters
         excess = self.waiting + characters - limit
         if not self.waiting or excess <= 0:
             return

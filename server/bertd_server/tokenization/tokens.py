@@ -6,9 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from bertd.bundle.arrays import Int64Array
-from tokenizers import Encoding, Tokenizer
-
-from bertd_server.tokenization.pretokenized import Pretokenized
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,34 +37,6 @@ class Token:
     end: int
     special: bool
     second: bool = False
-
-
-def tokens_of(
-    encoding: Encoding | Pretokenized, *, shift: int = 0, vocabulary: Tokenizer | None = None
-) -> list[Token]:
-    """The tokens of an encoding with offsets.
-
-    Args:
-        encoding: of a text or a pair.
-        shift: code points of a prompt before the text; its tokens have no place in the text.
-        vocabulary: writes each token; without it, an unknown one may be as the text has it.
-    """
-    written = (
-        encoding.tokens
-        if vocabulary is None
-        else [vocabulary.id_to_token(id_) or "" for id_ in encoding.ids]
-    )
-    return [
-        Token(id_, token, max(0, start - shift), max(0, end - shift), bool(special), which == 1)
-        for id_, token, (start, end), special, which in zip(
-            encoding.ids,
-            written,
-            encoding.offsets,
-            encoding.special_tokens_mask,
-            encoding.sequence_ids,
-            strict=True,
-        )
-    ]
 
 
 class Places:

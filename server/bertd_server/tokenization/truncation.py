@@ -24,8 +24,10 @@ def stretch(encoding: Encoding, which: int) -> range:
         encoding: of a text or a pair.
         which: 0 for the first text, 1 for the second.
     """
-    places = [place for place, id_ in enumerate(encoding.sequence_ids) if id_ == which]
-    return range(places[0], places[-1] + 1) if places else range(0)
+    ids = encoding.sequence_ids
+    if which not in ids:
+        return range(0)
+    return range(ids.index(which), len(ids) - ids[::-1].index(which))
 
 
 def cut(places: range, keep: int, side: CutSide) -> range:

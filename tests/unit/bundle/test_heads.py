@@ -1,9 +1,13 @@
 """The arithmetic after the logits, against PyTorch and by exhaustion."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from bertd.bundle import SparseRules, heads
+from hypothesis import given
+from hypothesis import strategies as st
 
 LOGITS = np.random.default_rng(0).normal(0, 4, (6, 5)).astype(np.float32)
 
@@ -119,3 +123,14 @@ def test_the_most_active_are_the_largest_by_absolute_value() -> None:
     assert heads.most_active(weights, 2).tolist() == [0, -3, 1, 0, 0]
     assert heads.most_active(weights, 9) is weights
     assert heads.most_active(weights, None) is weights
+
+
+@given(
+    values=st.lists(st.sampled_from([-2.0, 0.0, 0.5, 3.0, math.inf, math.nan]), max_size=30),
+    count=st.integers(0, 35),
+)
+def test_the_largest_are_those_of_a_stable_sort(values: list[float], count: int) -> None:
+    """Equal ones in their order; where there are values that are no numbers, those come last."""
+    array = np.array(values, np.float32)
+    expected = np.argsort(-array, kind="stable")[:count]
+    assert heads.largest(array, count).tolist() == expected.tolist()

@@ -68,7 +68,8 @@ def test_words_that_are_read_as_others_are_refused_unless_that_is_stated() -> No
     found = survival(wordpiece(CASED))
     assert (found.unknown, found.changed) == ([], ["Berlin", "Paris"])
     with pytest.raises(
-        ExportError, match=r"2 of 7 words are read as other .* to false, or to true"
+        ExportError,
+        match=r"2 of 7 words are read as other .* to false, .* set do_lower_case to true",
     ):
         check_survival(FOLDER, wordpiece(CASED), None)
     (note,) = check_survival(FOLDER, wordpiece(CASED), True)

@@ -28,6 +28,7 @@ class Text:
     priority: int = 0
     virtual_arrival: float = 0.0
     passed_over: int = 0
+    probe: bool = False
     shape: Shape = field(init=False)
 
     def __post_init__(self) -> None:
@@ -185,7 +186,7 @@ def test_the_queue_decides_as_if_it_looked_at_all(
         queue.add(text, Costs(LANE), NOW)
     if waiting:
         queue.eldest.passed_over = passed_over
-    front = queue._front(policy, cost, lane)
+    front = queue._front(policy, cost, lane, NOW)
     whole = form_batch(waiting, policy, cost, lane, NOW)
     decision = queue.take(policy, cost, lane, NOW)
     if len(front) == len(waiting):

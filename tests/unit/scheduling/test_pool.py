@@ -10,6 +10,7 @@ from bertd.bundle.arrays import Float32Array
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import Overloaded
 from bertd_server.scheduling.cost import Shape
+from bertd_server.scheduling.lanes import BatchJob
 from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.scheduler import Scheduler, SchedulerOptions
 from helpers.held import LANE, Clock, HeldEngine, calibration, sequences, values
@@ -118,7 +119,8 @@ async def test_a_call_that_would_be_late_because_of_the_other_model_is_refused()
     await shared.engine.started()
     mine, soon = some(SLOW, 20), 20 * ONE
     calls.append(asyncio.create_task(shared.a.submit(some(SLOW, 100))))
-    await asyncio.sleep(0)
+    while shared.a.gauges().waiting < 100:  # so many join in several turns of the loop
+        await asyncio.sleep(0)
     with pytest.raises(Overloaded, match="the deadline is in"):
         await shared.b.submit(mine, shared.clock.now + soon)
     shared.engine.let_go()
@@ -142,3 +144,32 @@ async def test_a_model_leaves_and_the_other_goes_on() -> None:
     assert values(await other) == [B]
     assert values(await shared.b.submit(some(B, 2))) == [B, B]
     await shared.close()
+
+
+async def test_guests_have_lanes_while_nobody_wants_them_and_end_when_somebody_does() -> None:
+    """Calibration goes on behind traffic; they count as some ms of every lane."""
+    shared = Shared(lanes=2)
+    pool, engine, clock = shared.pool, shared.engine, shared.clock
+    clock.now += 5.0
+    assert pool.quiet_seconds() == 5.0
+    ended: list[str] = []
+    jobs = [
+        BatchJob(engine, sequences(7), None, wide=False, done=lambda _: ended.append("guest"))
+        for _ in range(2)
+    ]
+    pool.lend(jobs, lambda: ended.append("told"))
+    assert await engine.started() == await engine.started() == [7]
+    assert pool.quiet_seconds() == 0.0
+    assert pool.busy(clock.now) == pytest.approx([0.02, 0.02])
+    call = asyncio.create_task(shared.a.submit(sequences(A)))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert ended == ["told"]
+    engine.let_go()
+    assert values(await call) == [A]
+    assert ended[-2:] == ["guest", "guest"]
+    assert engine.runs == [[7], [7], [A]]
+    await shared.a.drain()
+    await shared.b.drain()
+    assert pool.quiet_seconds() == 0.0  # its last batch ended at this moment
+    pool.close()

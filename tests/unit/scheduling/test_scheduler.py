@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from collections.abc import Callable
 
 import pytest
 from bertd_server.errors import DeadlineMissed, Draining, EngineFailure, NoLane, Overloaded
@@ -20,6 +21,15 @@ from helpers.held import LANE, Clock, HeldEngine, scheduler, sequences, values
 def start(work: object) -> asyncio.Task[list[Completion]]:
     """Begin a call; it is submitted when the loop has turned once."""
     return asyncio.create_task(work)  # type: ignore[arg-type]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until a condition holds, which needs nothing but turns."""
+    for _ in range(1_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never holds")
 
 
 async def test_the_count_of_waiting_tokens_is_their_sum() -> None:
@@ -159,18 +169,63 @@ async def test_a_call_that_cannot_be_in_time_is_refused_at_once() -> None:
     """With what is in its way: its own size, or what runs and waits before it."""
     engine, clock = HeldEngine(), Clock()
     it = scheduler(engine, clock)
-    with pytest.raises(DeadlineMissed, match="even on an idle server"):
-        await it.submit(sequences(40), clock.now + LANE.seconds(Shape.of([40])) / 2)
     running = start(it.submit(sequences(40)))
     await engine.started()
     with pytest.raises(Overloaded, match="the answer would take") as caught:
         await it.submit(sequences(30), clock.now + 1.1 * LANE.seconds(Shape.of([30])))
     assert caught.value.in_vain
+    clock.now += LANE.seconds(Shape.of([40]))
     engine.let_go()
     assert values(await running) == [40]
+    with pytest.raises(DeadlineMissed, match="even on an idle server"):
+        await it.submit(sequences(40), clock.now + LANE.seconds(Shape.of([40])) / 2)
     await it.drain()
     assert engine.runs == [[40]]
     assert it.statistics.refused == {"impossible": 1, "deadline": 1}
+
+
+@pytest.mark.parametrize("wide", [False, True])
+async def test_what_no_batch_has_confirmed_is_tried_before_it_is_refused(wide: bool) -> None:
+    """The grid may be of a bad minute. The batch's own time then decides, in both ways."""
+    engine, clock = HeldEngine(), Clock()
+    it = scheduler(engine, clock, wide=wide)
+    predicted = LANE.seconds(Shape.of([40])) / (1 + wide)
+    taken = 1.5 * predicted  # the first call finds the machine slow, a later one finds it fast
+    for _ in range(2):
+        probe = start(it.submit(sequences(40), clock.now + predicted / 2))
+        await engine.started()
+        clock.now += taken
+        engine.let_go(1)
+        assert values(await probe) == [40]
+        if taken > predicted:
+            for _ in range(5):  # measured, so refused
+                with pytest.raises(DeadlineMissed, match="even on an idle server"):
+                    await it.submit(sequences(40), clock.now + predicted / 2)
+            clock.now += 11.0  # nobody knows any more
+            taken = predicted / 4
+    for _ in range(20):
+        call = start(it.submit(sequences(40), clock.now + predicted / 2))
+        await engine.started()
+        clock.now += taken
+        engine.let_go(1)
+        assert values(await call) == [40]
+    with pytest.raises(DeadlineMissed):  # no machine is so wrong
+        await it.submit(sequences(39), clock.now + predicted / 1000)
+    await it.drain()
+    assert it.statistics.refused == {"impossible": 6}
+
+
+async def test_a_probe_is_made_by_an_idle_server_alone() -> None:
+    """Behind other calls it would cost them, and prove nothing."""
+    engine, clock = HeldEngine(), Clock()
+    it = scheduler(engine, clock)
+    running = start(it.submit(sequences(1)))
+    await engine.started()
+    with pytest.raises(DeadlineMissed):
+        await it.submit(sequences(40), clock.now + LANE.seconds(Shape.of([40])) / 2)
+    engine.let_go()
+    await running
+    await it.drain()
 
 
 async def test_a_batch_that_is_overdue_is_taken_to_need_as_long_again() -> None:
@@ -459,3 +514,84 @@ async def test_a_drain_gives_up_what_does_not_end(monkeypatch: pytest.MonkeyPatc
     orphan.cancel()
     await asyncio.gather(orphan, return_exceptions=True)
     assert await it.drain(60.0)
+
+
+async def test_a_call_of_many_texts_joins_the_queue_in_turns_and_is_counted_at_once() -> None:
+    """What is taken is promised as a whole, while others have the event loop in between."""
+    engine = HeldEngine()
+    it = scheduler(engine)
+    running = start(it.submit(sequences(5)))
+    await engine.started()
+    distinct = [sequences(3, token=token)[0] for token in range(2, 302)]
+    many = start(it.submit(distinct))
+    turns, seen = 0, set()
+    while it.gauges().waiting < len(distinct):
+        await asyncio.sleep(0)
+        turns += 1
+        gauges = it.gauges()
+        if gauges.waiting:
+            seen.add(gauges.waiting)
+            assert gauges.waiting_tokens == 3 * len(distinct)
+    assert turns > 5
+    assert max(seen) - min(seen) > len(distinct) / 2  # others saw it on its way
+    arrivals = [request.virtual_arrival for request in it._queue]
+    assert arrivals == sorted(set(arrivals))
+    engine.let_go()
+    assert values(await many) == [3] * len(distinct)
+    assert values(await running) == [5]
+    await it.drain()
+
+
+async def test_a_call_of_many_texts_leaves_in_turns_however_far_it_has_come() -> None:
+    """Cancelled before it is in the queue, on its way there, and when it waits."""
+    engine = HeldEngine()
+    it = scheduler(engine)
+    running = start(it.submit(sequences(5)))
+    await engine.started()
+    for turns in (1, 3, 8, 30):
+        many = start(it.submit([sequences(3, token=token)[0] for token in range(2, 302)]))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        many.cancel()
+        await asyncio.gather(many, return_exceptions=True)
+        for _ in range(8):
+            await asyncio.sleep(0)
+        gauges = it.gauges()
+        assert (gauges.waiting, gauges.waiting_tokens) == (0, 0)
+        assert len(it._in_flight) == 1
+    engine.let_go()
+    assert values(await running) == [5]
+    await it.drain()
+    assert engine.runs == [[5]]
+
+
+async def test_a_drain_waits_for_calls_that_join_in_turns() -> None:
+    """They were taken: each of their texts has its answer."""
+    engine = HeldEngine()
+    it = scheduler(engine)
+    engine.let_go()
+    many = start(it.submit([sequences(3, token=token)[0] for token in range(2, 302)]))
+    await until(lambda: it.gauges().waiting > 0)
+    assert await it.drain()
+    assert values(await many) == [3] * 300
+
+
+async def test_many_late_texts_end_in_turns() -> None:
+    """Long ones too, of which one is enough for a batch."""
+    engine, clock = HeldEngine(), Clock()
+    it = scheduler(engine, clock, max_queue_seconds=1000.0)
+    running = start(it.submit(sequences(5)))
+    await engine.started()
+    many = [sequences(39, token=token)[0] for token in range(2, 302)]
+    late = start(it.submit(many, clock.now + 100))
+    await until(lambda: it.gauges().waiting == len(many))
+    clock.now += 200
+    engine.let_go()
+    seen = set()
+    while it.gauges().waiting:
+        await asyncio.sleep(0)
+        seen.add(it.gauges().waiting)
+    assert len(seen) > 3
+    assert set(values(await late)) == {DeadlineMissed}
+    assert values(await running) == [5]
+    await it.drain()

@@ -12,6 +12,7 @@ from bertd.bundle import tags
 from bertd_export.checkpoint.labels import label_scheme
 from bertd_server.tasks import tagging
 from bertd_server.tasks.tagging import Aggregation, Entity
+from bertd_server.tokenization.details import details_of
 from bertd_server.tokenization.reader import Reading
 from helpers.tiny import kind_of_tokenizer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
@@ -33,13 +34,16 @@ def entities(
         scores = [[float(one == label) for label in labels] for one in scores]
     assert len(encoding.tokens) == len(scores), encoding.tokens
     known = tagging._Labels(labels, [tags.read(one, label_scheme(labels)) for one in labels])
+    with np.errstate(divide="ignore"):
+        logits = np.log(np.array(scores, np.float32))
     pieces = tagging._pieces(
         tokenizer,
-        Reading((), len(encoding), encoding, text),
-        range(len(encoding)),
-        np.array(scores, np.float32),
+        Reading((), len(encoding), details_of(encoding), text),
+        np.arange(len(encoding)),
+        logits,
     )
-    return tagging._entities(tokenizer, pieces, known, aggregation, outside=True)
+    found = tagging._entities(tokenizer, pieces, known, aggregation, outside=True)
+    return [one for one in found if one is not None]
 
 
 def found(*given: Any) -> list[tuple[str, int, int]]:

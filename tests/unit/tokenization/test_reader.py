@@ -9,14 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bertd_server.errors import InvalidInput
+from bertd_server.tokenization import windows
+from bertd_server.tokenization.budget import token_budget
+from bertd_server.tokenization.details import NONE, Details, details_of
 from bertd_server.tokenization.reader import Fit, Input, Reader, Reading, texts_of
-from bertd_server.tokenization.tokens import Places, tokens_of
+from bertd_server.tokenization.token_list import TokenList
+from bertd_server.tokenization.tokens import Places
 from bertd_server.tokenization.truncation import CutSide
 from helpers.sentences import ALPHABET
 from helpers.tiny import _tokenizer
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 LIMIT = 16
 CHARACTERS = st.sampled_from(sorted(set(ALPHABET)))
@@ -63,7 +67,7 @@ def test_windows_cover_every_token_and_overlap_by_the_stride(
     reading = read(kind, Input(text, pair), Fit("window", stride=stride))
     encoding = reading.encoding
     moves = 0 if pair is None else 1
-    moving = [place for place, which in enumerate(encoding.sequence_ids) if which == moves]
+    moving = [place for place, which in enumerate(encoding.texts) if which == moves]
     fixed = [place for place in range(len(encoding)) if place not in moving]
     parts = []
     for window in reading.windows:
@@ -121,7 +125,7 @@ def test_offsets_in_code_points_and_in_bytes_are_of_one_stretch(kind: Kind, text
     (encoding,) = kind.reader.encode([Input(text)])
     places, utf8 = Places(text), text.encode()
     reached = 0
-    for token in tokens_of(encoding, vocabulary=kind.reader.tokenizer):
+    for token in TokenList.of(details_of(encoding), kind.reader.tokenizer):
         offsets = places.offsets(token.start, token.end)
         assert (offsets.start, offsets.end) == (token.start, token.end)
         assert utf8[offsets.start_byte : offsets.end_byte].decode() == text[token.start : token.end]
@@ -131,6 +135,118 @@ def test_offsets_in_code_points_and_in_bytes_are_of_one_stretch(kind: Kind, text
             assert token.start <= len(text)
             reached = max(reached, token.end)
     assert reached <= len(text)
+
+
+def like_the_library(details: Details, expected: Encoding) -> bool:
+    """Whether details say what the tokenizers library says of the same tokens."""
+    texts = [None if which == NONE else which for which in details.texts.tolist()]
+    words = [None if which == NONE else which for which in details.words.tolist()]
+    return (
+        details.ids.tolist() == expected.ids
+        and list(map(tuple, details.offsets.tolist())) == expected.offsets
+        and details.special.astype(int).tolist() == expected.special_tokens_mask
+        and texts == expected.sequence_ids
+        and words == expected.word_ids
+    )
+
+
+@FEW
+@given(
+    TEXTS | WORDY.map(" ".join),
+    st.none() | TEXTS,
+    st.sampled_from(["right", "left"]),
+    st.sampled_from(["longest", "first", "second"]),
+)
+def test_details_are_of_the_tokens_that_are_read_by_their_places(
+    kind: Kind, text: str, pair: str | None, side: CutSide, which: str
+) -> None:
+    """Of a cut text those that stay, from either end, of either text; nothing is kept of others."""
+    only = {"first": "only_first", "second": "only_second"}.get(which, "longest_first")
+    only = only if pair is not None else "longest_first"
+    fit = Fit("truncate", side, first_only=which == "first", second_only=which == "second")
+    (reading,) = kind.reader([Input(text, pair)], fit, offsets=True)
+    assume(isinstance(reading, Reading))
+    assert isinstance(reading, Reading)
+    (window,) = reading.windows
+    kind.library.enable_truncation(LIMIT, strategy=only, direction=side)
+    assert like_the_library(reading.encoding, kind.library.encode(text, pair))
+    assert window.places.tolist() == list(range(len(reading.encoding)))
+    np.testing.assert_array_equal(
+        reading.encoding.ids[window.places], window.sequence.input_ids, strict=False
+    )
+    assert reading.read == len(reading.encoding) <= LIMIT
+
+
+@FEW
+@given(WORDY.map(" ".join), st.none() | WORDY.map(" ".join), st.integers(0, 6))
+def test_details_of_windows_are_of_every_token(
+    kind: Kind, text: str, pair: str | None, stride: int
+) -> None:
+    reading = read(kind, Input(text, pair), Fit("window", stride=stride))
+    kind.library.no_truncation()
+    assert like_the_library(reading.encoding, kind.library.encode(text, pair))
+    for window in reading.windows:
+        assert (reading.encoding.ids[window.places] == window.sequence.input_ids).all()
+
+
+@FEW
+@given(WORDY.map(" ".join), st.none() | WORDY.map(" ".join), st.integers(0, 6))
+def test_a_plan_counts_windows_and_tokens_before_they_are_built(
+    kind: Kind, text: str, pair: str | None, stride: int
+) -> None:
+    one, fit = Input(text, pair), Fit("window", stride=stride)
+    reading = read(kind, one, fit)
+    (encoding,) = kind.reader.encode([one])
+    planned = windows.plan(encoding, one, fit, LIMIT)
+    assert isinstance(planned, windows.Plan)
+    sizes = [len(window.sequence) for window in reading.windows]
+    assert (planned.windows, planned.tokens) == (len(sizes), sum(sizes))
+
+
+def test_a_request_is_refused_for_its_tokens_before_windows_are_built(kind: Kind) -> None:
+    """By the input that is too much by itself, or by the field where all together are."""
+    texts = texts_of(["the cat " * 30] * 9)
+    fit = Fit("window", stride=LIMIT - 3)
+    (one,) = kind.reader(texts[:1], fit)
+    assert isinstance(one, Reading)
+    size = sum(len(window.sequence) for window in one.windows)
+    assert all(isinstance(each, Reading) for each in kind.reader(texts, fit))
+    three = kind.reader(texts[:3], fit, budget=token_budget(3 * size))
+    assert all(isinstance(each, Reading) for each in three)
+    with pytest.raises(InvalidInput, match=rf"up to texts\[3\] have {4 * size} tokens") as refused:
+        kind.reader(texts, fit, budget=token_budget(3 * size))
+    assert (refused.value.field, refused.value.reason) == ("texts", "too_many")
+    assert refused.value.limit == 3 * size
+    assert "--max-request-tokens" in str(refused.value)
+    short, long = kind.reader(texts_of(["the", texts[0].text]), fit, budget=token_budget(size - 1))
+    assert isinstance(short, Reading)
+    assert isinstance(long, InvalidInput)
+    assert (long.field, long.reason, long.limit) == ("texts[1]", "too_long", size - 1)
+    assert (long.tokens, f"{size} tokens to read" in str(long)) == (one.tokens, True)
+
+
+def test_a_budget_is_that_of_all_slices_of_a_request(kind: Kind) -> None:
+    """Slices are read one by one; of documents, the field is theirs."""
+    pairs = [Input("the", "cat", "query", f"documents[{number}]") for number in range(4)]
+    (first,) = kind.reader(pairs[:1], Fit())
+    assert isinstance(first, Reading)
+    budget = token_budget(2 * first.read)
+    assert isinstance(kind.reader(pairs[:1], Fit(), budget=budget)[0], Reading)
+    with pytest.raises(InvalidInput, match=r"up to documents\[2\]") as refused:
+        kind.reader(pairs[1:], Fit(), budget=budget)
+    assert refused.value.field == "documents"
+
+
+def test_a_text_many_times_longer_in_its_normal_form_is_refused(tmp_path: Path) -> None:
+    """A ligature of 18 characters; three times as long, as Korean may be, is read."""
+    path = tmp_path / "tokenizer.json"
+    _tokenizer("wordpiece", 0, ALPHABET).backend_tokenizer.save(str(path))
+    reader = Reader(path, max_tokens=LIMIT, token_types=1, max_characters=600)
+    few, many, korean = reader(texts_of(["ﷺ" * 100, "ﷺ" * 101, "\uac01" * 600]), Fit("truncate"))
+    assert isinstance(few, Reading)
+    assert isinstance(korean, Reading)
+    assert isinstance(many, InvalidInput)
+    assert (many.field, many.reason, many.limit) == ("texts[1]", "too_long", 1_800)
 
 
 def test_a_stride_that_is_no_less_than_a_window_is_refused_where_windows_are_made(

@@ -19,6 +19,7 @@ import grpc
 from bertd_server.errors import RequestError
 from bertd_server.rpc.interceptors.handlers import wrapped
 from bertd_server.rpc.status import abort
+from bertd_server.security.allowance import ALLOWANCE
 from bertd_server.security.keys import KeyHolder, KeyRing
 from bertd_server.security.management import caller_id
 from bertd_server.security.scopes import HEALTH, scope_of
@@ -52,6 +53,7 @@ class KeyInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or caller.allowance.unlimited:
             return handler
+        ALLOWANCE.set(caller.allowance)
         return wrapped(
             handler,
             within=lambda _: caller.allowance.at_work(caller.entry.id),

@@ -1,5 +1,7 @@
 """Messages that cannot be decoded get INVALID_ARGUMENT that names the field, for every RPC.
 
+So do those with more entries than a call may have, before they are decoded.
+
 In a stream those before such a message are answered first.
 
 gRPC's own answer to undecodable bytes is INTERNAL with no hint of what was wrong.
@@ -18,6 +20,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from bertd_server.errors import InvalidInput
+from bertd_server.rpc.interceptors.entries import check_entries
 from bertd_server.rpc.interceptors.handlers import WrappingInterceptor, wrapped
 
 LENGTH_DELIMITED = 2
@@ -31,15 +34,22 @@ class _Undecodable:
 class DecodingInterceptor(WrappingInterceptor):
     """Wraps the deserialiser of every RPC."""
 
-    def __init__(self, requests: dict[str, type[Message]]) -> None:
-        """Take the request class of each method, by its full path."""
+    def __init__(self, requests: dict[str, type[Message]], max_texts: int | None = None) -> None:
+        """Take the request class of each method, by its full path.
+
+        Args:
+            requests: those classes.
+            max_texts: entries that a call may have; None where that is not known.
+        """
         super().__init__(requests)
         self._requests = requests
+        self._max_texts = max_texts
 
     def wrap(self, method: str, handler: Any) -> Any:
         """Replace the deserialiser, and answer what it could not read."""
         readable = _readable_stream if handler.request_streaming else _readable
-        return wrapped(handler, given=readable, decode=_decoder(self._requests[method]))
+        decode = _decoder(self._requests[method], self._max_texts)
+        return wrapped(handler, given=readable, decode=decode)
 
 
 def _readable(request: Any) -> Any:
@@ -53,12 +63,19 @@ async def _readable_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         yield _readable(request)
 
 
-def _decoder(kind: type[Message]) -> Callable[[bytes], Message | _Undecodable]:
+def _decoder(
+    kind: type[Message], max_texts: int | None
+) -> Callable[[bytes], Message | _Undecodable]:
+    descriptor = cast("Descriptor", kind.DESCRIPTOR)
+
     def decode(data: bytes) -> Message | _Undecodable:
         try:
+            check_entries(data, descriptor, max_texts)
             return kind.FromString(data)
+        except InvalidInput as error:
+            return _Undecodable(error)
         except DecodeError:
-            return _Undecodable(explain(data, cast("Descriptor", kind.DESCRIPTOR)))
+            return _Undecodable(explain(data, descriptor))
 
     return decode
 

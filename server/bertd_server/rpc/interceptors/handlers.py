@@ -63,12 +63,18 @@ def wrapped(
         except RequestError as error:
             await abort(context, error)
 
+    kind = stream if inspect.isasyncgenfunction(behaviour) else answer
+    return handler_like(handler, kind, request_deserializer=decode or handler.request_deserializer)
+
+
+def handler_like(handler: Any, behaviour: Callable[[Any, Any], Any], **changes: Any) -> Any:
+    """A handler of the same kind with another behaviour; further changes by name."""
     make = _MAKERS[handler.request_streaming, handler.response_streaming]
-    return make(
-        stream if inspect.isasyncgenfunction(behaviour) else answer,
-        request_deserializer=decode or handler.request_deserializer,
-        response_serializer=handler.response_serializer,
-    )
+    kept = {
+        "request_deserializer": handler.request_deserializer,
+        "response_serializer": handler.response_serializer,
+    }
+    return make(behaviour, **{**kept, **changes})
 
 
 def behaviour_of(handler: Any) -> Callable[[Any, Any], Any]:

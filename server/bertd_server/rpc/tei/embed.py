@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+from bertd.bundle.arrays import Float32Array
 from bertd.tei.v1 import tei_pb2 as pb
 from bertd.tei.v1 import tei_pb2_grpc
 from grpc.aio import ServicerContext as Context
 
 from bertd_server.models.model import Model
+from bertd_server.rpc.encoding import PARTS, within
 from bertd_server.rpc.tei import requests
 from bertd_server.rpc.tei.metadata import Tally
 from bertd_server.rpc.tei.service import TeiService, answered, holding, streamed
+from bertd_server.scheduling.executor import Steps
 from bertd_server.tasks import embedding, sparse, vectors
 from bertd_server.tasks.ask import require
 from bertd_server.tokenization.reader import Input
@@ -82,7 +85,7 @@ class EmbedService(TeiService, tei_pb2_grpc.EmbedServicer):
             model,
             [_text(request)],
             requests.fit(request),
-            requests.caller(context),
+            requests.caller(context, self._limits.max_message_bytes),
             prompt_name=_prompt(request),
         )
         vector = tally.add(reply, len(request.inputs))
@@ -103,17 +106,12 @@ class EmbedService(TeiService, tei_pb2_grpc.EmbedServicer):
             model,
             [_text(request)],
             requests.fit(request),
-            requests.caller(context),
+            requests.caller(context, self._limits.max_message_bytes),
             prompt_name=_prompt(request),
         )
         found = tally.add(reply, len(request.inputs))
-        return pb.EmbedSparseResponse(
-            sparse_embeddings=[
-                pb.SparseValue(index=index, value=value)
-                for index, value in zip(found.indices.tolist(), found.values.tolist(), strict=True)
-            ],
-            metadata=tally.metadata(),
-        )
+        response = pb.EmbedSparseResponse(metadata=tally.metadata())
+        return await model.jobs.run(_weighed(response, found))
 
     @holding
     async def _embed_all(
@@ -125,14 +123,35 @@ class EmbedService(TeiService, tei_pb2_grpc.EmbedServicer):
             model,
             [_text(request)],
             requests.fit(request),
-            requests.caller(context),
+            requests.caller(context, self._limits.max_message_bytes),
             prompt_name=_prompt(request),
         )
         found = tally.add(reply, len(request.inputs))
-        return pb.EmbedAllResponse(
-            token_embeddings=[pb.TokenEmbedding(embeddings=row) for row in found.vectors.tolist()],
-            metadata=tally.metadata(),
+        response = pb.EmbedAllResponse(metadata=tally.metadata())
+        return await model.jobs.run(_of_tokens(response, found.vectors))
+
+
+def _weighed(
+    response: pb.EmbedSparseResponse, found: sparse.SparseVector
+) -> Steps[pb.EmbedSparseResponse]:
+    """A response with weights."""
+    for start in range(0, len(found.indices), PARTS):
+        part = slice(start, start + PARTS)
+        pairs = zip(found.indices[part].tolist(), found.values[part].tolist(), strict=True)
+        response.sparse_embeddings.extend(
+            [pb.SparseValue(index=index, value=value) for index, value in pairs]
         )
+        yield
+    return response
+
+
+def _of_tokens(response: pb.EmbedAllResponse, vectors: Float32Array) -> Steps[pb.EmbedAllResponse]:
+    """A response with the vectors of tokens: packed floats, as they are in memory."""
+    for row in vectors.astype("<f4", copy=False):
+        packed = within(pb.TokenEmbedding, "embeddings", [row.tobytes()])
+        response.token_embeddings.add().MergeFromString(b"".join(packed))
+        yield
+    return response
 
 
 def _text(request: Any) -> Input:

@@ -79,7 +79,10 @@ class PredictService(TeiService, tei_pb2_grpc.PredictServicer):
     ) -> pb.PredictResponse:
         tally = Tally()
         require(model, "Predict", *TASKS)
-        fit, caller = requests.fit(request), requests.caller(context)
+        fit, caller = (
+            requests.fit(request),
+            requests.caller(context, self._limits.max_message_bytes),
+        )
         labels = model.manifest.labels
         function: ScoreFunction = "softmax" if len(labels) > 1 else "sigmoid"
         if request.raw_scores:

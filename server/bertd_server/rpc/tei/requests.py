@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import Any
 
@@ -36,10 +37,11 @@ def fit(request: Any) -> Fit:
     )
 
 
-def caller(context: Context[Any, Any]) -> CallContext:
-    """How long the caller waits."""
+def caller(context: Context[Any, Any], answer_bytes: float = math.inf) -> CallContext:
+    """How long the caller waits, and for how large an answer."""
     remaining = seconds_left(context)
-    return CallContext.within(math.inf if remaining is None else remaining)
+    within = math.inf if remaining is None else remaining
+    return CallContext.within(within, answer_bytes=answer_bytes, task=asyncio.current_task())
 
 
 def seconds_left(context: Context[Any, Any]) -> float | None:

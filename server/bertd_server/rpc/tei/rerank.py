@@ -47,15 +47,15 @@ class RerankService(TeiService, tei_pb2_grpc.RerankServicer):
         require(model, "Rerank", "text-ranking")
         tally = Tally()
         check_count(len(request.texts), self._limits.max_texts, "texts")
+        query = request.query  # one text for all pairs
         pairs = [
-            _pair(request.query, text, f"texts[{number}]")
-            for number, text in enumerate(request.texts)
+            _pair(query, text, f"texts[{number}]") for number, text in enumerate(request.texts)
         ]
         replies = await ranking.score_pairs(
             model,
             pairs,
             requests.fit(request),
-            requests.caller(context),
+            requests.caller(context, self._limits.max_message_bytes),
             score_function="none" if request.raw_scores else "sigmoid",
         )
         ranks = [
@@ -91,7 +91,7 @@ class RerankService(TeiService, tei_pb2_grpc.RerankServicer):
                 model,
                 [pair],
                 requests.fit(request),
-                requests.caller(context),
+                requests.caller(context, self._limits.max_message_bytes),
                 score_function="none" if first.raw_scores else "sigmoid",
             )
             return reply, pair

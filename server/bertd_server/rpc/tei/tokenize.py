@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 from bertd.tei.v1 import tei_pb2 as pb
 from bertd.tei.v1 import tei_pb2_grpc
 from grpc.aio import ServicerContext as Context
+from tokenizers import Tokenizer
 
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
+from bertd_server.rpc import memory
+from bertd_server.rpc.encoding import LONG_IDS, PARTS
 from bertd_server.rpc.tei import requests
 from bertd_server.rpc.tei.service import TeiService, answered, holding, streamed
+from bertd_server.scheduling.executor import LONG, Steps
+from bertd_server.tasks import footprint
+from bertd_server.tokenization.budget import answer_budget
+from bertd_server.tokenization.details import Details
 from bertd_server.tokenization.reader import Input
-from bertd_server.tokenization.tokens import Places, Token, tokens_of
+from bertd_server.tokenization.token_list import TokenList
+from bertd_server.tokenization.tokens import Places, Token
 
 MOST_IDS = 100_000
-_INLINE_IDS = 2_000  # more would hold the event loop up
 
 
 class TokenizeService(TeiService, tei_pb2_grpc.TokenizeServicer):
@@ -60,20 +65,21 @@ class TokenizeService(TeiService, tei_pb2_grpc.TokenizeServicer):
         self,
         model: Model,
         request: pb.EncodeRequest,
-        context: Context[Any, Any],  # noqa: ARG002 - as the rest
+        context: Context[Any, Any],
     ) -> pb.EncodeResponse:
         requests.check_text(request.inputs)
         prompt = model.prompt(request.prompt_name if request.HasField("prompt_name") else None)
         text = prompt + request.inputs
+        inputs = [Input(text, field="inputs")]
+        await memory.reserve(model, *footprint.of_tokens(inputs), context, "inputs")
         (encoding,) = await model.encode(
-            [Input(text, field="inputs")], special=request.add_special_tokens
+            inputs,
+            special=request.add_special_tokens,
+            answer_bytes=self._limits.max_message_bytes,
         )
         if isinstance(encoding, InvalidInput):
             raise encoding
-        places = Places(text)
-        return pb.EncodeResponse(
-            tokens=[_token(token, text, places) for token in tokens_of(encoding)]
-        )
+        return await model.jobs.run(_described(encoding, text, model.tokenizer))
 
     @holding
     async def _decode(
@@ -82,23 +88,44 @@ class TokenizeService(TeiService, tei_pb2_grpc.TokenizeServicer):
         request: pb.DecodeRequest,
         context: Context[Any, Any],  # noqa: ARG002 - as the rest
     ) -> pb.DecodeResponse:
-        ids = list(request.ids)
-        if not 1 <= len(ids) <= MOST_IDS:
+        if not 1 <= len(request.ids) <= MOST_IDS:
             raise InvalidInput(
-                f"ids has {len(ids)} entries: send 1 to {MOST_IDS:,} token ids", field="ids"
+                f"ids has {len(request.ids)} entries: send 1 to {MOST_IDS:,} token ids", field="ids"
             )
-        size = model.manifest.vocab_size
-        for place, id_ in enumerate(ids):
-            if id_ >= size:
-                raise InvalidInput(
-                    f"ids[{place}] is {id_}: the vocabulary has ids below {size}",
-                    field=f"ids[{place}]",
-                )
-        decode = partial(
-            model.tokenizer.decode, ids, skip_special_tokens=request.skip_special_tokens
+        ids, size = list(request.ids), model.manifest.vocab_size
+        if (largest := max(ids)) >= size:
+            field = f"ids[{ids.index(largest)}]"
+            raise InvalidInput(
+                f"{field} is {largest}: the vocabulary has ids below {size}", field=field
+            )
+        budget = answer_budget(self._limits.max_message_bytes)
+        refused = budget.spend(model.written_bytes(ids), Input("", field="ids"))
+        if refused is not None:
+            raise refused
+        skip = request.skip_special_tokens
+        return await model.jobs.run(_written(model.tokenizer, ids, skip_special_tokens=skip))
+
+
+def _described(encoding: Details, text: str, vocabulary: Tokenizer) -> Steps[pb.EncodeResponse]:
+    """The tokens of a text."""
+    places, response, found = Places(text), pb.EncodeResponse(), TokenList.of(encoding, vocabulary)
+    yield
+    for start in range(0, len(found), PARTS):
+        response.tokens.extend(
+            [_token(token, text, places) for token in found[start : start + PARTS]]
         )
-        text: str = decode() if len(ids) <= _INLINE_IDS else await asyncio.to_thread(decode)
-        return pb.DecodeResponse(text=text)
+        yield
+    return response
+
+
+def _written(
+    vocabulary: Tokenizer, ids: list[int], *, skip_special_tokens: bool
+) -> Steps[pb.DecodeResponse]:
+    """Token ids as a text: at once, since one may change how its neighbours are written."""
+    if len(ids) > LONG_IDS:
+        yield LONG
+    (text,) = vocabulary.decode_batch([ids], skip_special_tokens=skip_special_tokens)
+    return pb.DecodeResponse(text=text)
 
 
 def _token(token: Token, text: str, places: Places) -> pb.SimpleToken:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from bertd.v1 import inference_pb2
 
 from bertd_server.errors import InvalidInput
+from bertd_server.models.model import Model
 from bertd_server.rpc.checks import known_value
 from bertd_server.scheduling.scheduler import BULK, INTERACTIVE
+from bertd_server.system.turns import Turns
 from bertd_server.tasks.ask import CallContext
 from bertd_server.tasks.classification import ScoreFunction
 from bertd_server.tasks.tagging import Aggregation
 from bertd_server.tasks.vectors import AS_COMPUTED, VectorDtype, VectorFormat
+from bertd_server.tokenization.budget import answer_budget
 from bertd_server.tokenization.reader import Fit, Input, LongText
 from bertd_server.tokenization.truncation import CutSide
 
 # Of Tokenize and Detokenize, which hold something for each character, or id, of a call.
 MOST_CHARACTERS = 1_000_000
+# What the event loop reads of a message before others have their turn: 1 to 2 ms.
+_IDS_A_TURN = 20_000
+_CHARACTERS_A_TURN = 400_000
 
 _PRIORITIES: dict[int, int] = {
     inference_pb2.PRIORITY_UNSPECIFIED: INTERACTIVE,
@@ -63,16 +70,19 @@ _DTYPES: dict[int, VectorDtype] = {
 }
 
 
+T = TypeVar("T")
+
+
 class _Context(Protocol):
     def time_remaining(self) -> float | None: ...
 
 
-def caller(request: Any, context: _Context) -> CallContext:
-    """How long the caller waits, and how urgently."""
+def caller(request: Any, context: _Context, answer_bytes: float = math.inf) -> CallContext:
+    """How long the caller waits, how urgently, and for how large an answer."""
     remaining = context.time_remaining()
     within = math.inf if remaining is None else remaining
     priority = known_value("priority", request.priority, _PRIORITIES, inference_pb2.Priority)
-    return CallContext.within(within, priority)
+    return CallContext.within(within, priority, answer_bytes, asyncio.current_task())
 
 
 def fit(request: Any, *, windows: bool, second_only: bool = False) -> Fit:
@@ -144,33 +154,46 @@ def score_function(request: Any, *, softmax: bool) -> ScoreFunction:
     return function
 
 
-def inputs(given: Sequence[inference_pb2.TextInput]) -> list[Input]:
+async def texts(given: Sequence[str]) -> list[Input]:
+    """Texts of a request."""
+    return await _made(given, lambda one, number: Input(one, field=f"texts[{number}]"))
+
+
+async def inputs(given: Sequence[inference_pb2.TextInput]) -> list[Input]:
     """Texts and pairs of a request."""
-    return [
-        Input(
-            one.text,
-            one.text_pair if one.HasField("text_pair") else None,
-            f"inputs[{number}].text",
-            f"inputs[{number}].text_pair",
-        )
-        for number, one in enumerate(given)
-    ]
+
+    def made(one: inference_pb2.TextInput, number: int) -> Input:
+        pair = one.text_pair if one.HasField("text_pair") else None
+        return Input(one.text, pair, f"inputs[{number}].text", f"inputs[{number}].text_pair")
+
+    return await _made(given, made)
 
 
-def questions(given: Sequence[inference_pb2.QuestionInput]) -> list[Input]:
+async def questions(given: Sequence[inference_pb2.QuestionInput]) -> list[Input]:
     """Questions of a request, each with its context."""
-    return [
-        Input(one.question, one.context, f"inputs[{number}].question", f"inputs[{number}].context")
-        for number, one in enumerate(given)
-    ]
+
+    def made(one: inference_pb2.QuestionInput, number: int) -> Input:
+        field = f"inputs[{number}]"
+        return Input(one.question, one.context, f"{field}.question", f"{field}.context")
+
+    return await _made(given, made)
 
 
-def documents(query: str, given: Sequence[str]) -> list[Input]:
+async def documents(query: str, given: Sequence[str]) -> list[Input]:
     """Pairs of the query with each document."""
-    return [
-        Input(query, document, "query", f"documents[{number}]")
-        for number, document in enumerate(given)
-    ]
+    return await _made(
+        given, lambda one, number: Input(query, one, "query", f"documents[{number}]")
+    )
+
+
+async def _made(given: Sequence[T], make: Callable[[T, int], Input]) -> list[Input]:
+    """Inputs of a request: a message's text is copied and decoded as it is read, in turns."""
+    found, turns = list[Input](), Turns(_CHARACTERS_A_TURN)
+    for number, one in enumerate(given):
+        found.append(make(one, number))
+        if turns.over(found[-1].characters):
+            await asyncio.sleep(0)
+    return found
 
 
 def check_characters(given: Sequence[Input], field: str) -> None:
@@ -186,10 +209,14 @@ def check_characters(given: Sequence[Input], field: str) -> None:
         )
 
 
-def token_ids(
-    given: Sequence[inference_pb2.TokenIds], vocabulary: int
+async def token_ids(
+    given: Sequence[inference_pb2.TokenIds], model: Model, answer_bytes: float
 ) -> list[list[int] | InvalidInput]:
-    """Token ids of a request, of which there are `vocabulary`, each sequence with its outcome."""
+    """Token ids of a request, each sequence with its outcome.
+
+    Raises:
+        InvalidInput: there are too many, or their texts would be too large for an answer.
+    """
     total = sum(len(one.ids) for one in given)
     if total > MOST_CHARACTERS:
         raise InvalidInput(
@@ -199,17 +226,35 @@ def token_ids(
             reason="too_many",
             limit=MOST_CHARACTERS,
         )
-    return [_ids(list(one.ids), vocabulary, number) for number, one in enumerate(given)]
+    budget = answer_budget(answer_bytes)
+    found: list[list[int] | InvalidInput] = []
+    for number, one in enumerate(given):
+        ids, size = await _ids(one.ids, model, f"sequences[{number}]")
+        if not isinstance(ids, InvalidInput):
+            ids = budget.spend(size, Input("", field=f"sequences[{number}]")) or ids
+        found.append(ids)
+    return found
 
 
-def _ids(ids: list[int], vocabulary: int, number: int) -> list[int] | InvalidInput:
-    largest = max(ids, default=0)
-    if largest < vocabulary:
-        return ids
-    field = f"sequences[{number}].ids[{ids.index(largest)}]"
-    return InvalidInput(
-        f"{field} is {largest}: the vocabulary has ids below {vocabulary}",
-        field=field,
-        reason="out_of_range",
-        limit=vocabulary - 1,
-    )
+async def _ids(
+    given: Sequence[int], model: Model, field: str
+) -> tuple[list[int] | InvalidInput, int]:
+    """Ids of a sequence, and the bytes of their text, a part at a time."""
+    ids, size, vocabulary = list[int](), 0, model.manifest.vocab_size
+    for begin in range(0, len(given), _IDS_A_TURN):
+        part = list(given[begin : begin + _IDS_A_TURN])
+        largest = max(part)
+        if largest >= vocabulary:
+            place = f"{field}.ids[{begin + part.index(largest)}]"
+            refused = InvalidInput(
+                f"{place} is {largest}: the vocabulary has ids below {vocabulary}",
+                field=place,
+                reason="out_of_range",
+                limit=vocabulary - 1,
+            )
+            return refused, 0
+        ids += part
+        size += model.written_bytes(part)
+        if len(part) == _IDS_A_TURN:
+            await asyncio.sleep(0)
+    return ids, size

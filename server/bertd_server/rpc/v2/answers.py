@@ -16,7 +16,6 @@ from bertd.bundle import Task
 
 from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.models.model import Model
-from bertd_server.rpc.offload import offloaded
 from bertd_server.rpc.v2 import columns, parameters
 from bertd_server.rpc.v2.columns import OutputTensors
 from bertd_server.rpc.v2.inputs import Inputs
@@ -42,6 +41,8 @@ from bertd_server.tasks import (
 from bertd_server.tasks.ask import CallContext, Reply
 
 T = TypeVar("T")
+
+_ID_BYTES = 8  # of a token's id, and of its mask
 
 
 class InputsFailed(RequestError):
@@ -79,9 +80,14 @@ async def _embed(asked: Asked) -> OutputTensors:
     model, inputs, caller = asked.model, asked.given.inputs, asked.caller
     of_tokens = asked.wanted & {"token_embeddings", "token_ids", MASK}
     if of_tokens:
-        replies = await embedding.embed_tokens(model, inputs, fit, caller, prompt_name=name)
+        width = _ID_BYTES * len(of_tokens - {"token_embeddings"})
+        if "token_embeddings" in of_tokens:
+            width += 4 * model.manifest.hidden_size
+        replies = await embedding.embed_tokens(
+            model, inputs, fit, caller, prompt_name=name, padded=width
+        )
         tokens = _values(asked, replies)
-        outputs |= await offloaded(lambda: columns.padded(tokens), parts=sum(map(_length, tokens)))
+        outputs |= await model.jobs.run(columns.padded(tokens), caller.deadline)
         outputs |= columns.counts(replies)
     if not of_tokens or "sentence_embedding" in asked.wanted:
         form = parameters.vector_format(asked.options)
@@ -152,8 +158,8 @@ async def _tag(asked: Asked) -> OutputTensors:
         include_outside=asked.options.get("include_outside", False),
     )
     found = _values(asked, replies)
-    rows = await offloaded(
-        lambda: list(map(columns.entities, asked.given.inputs, found)), parts=sum(map(len, found))
+    rows = await asked.model.jobs.run(
+        columns.described(columns.entities, asked.given.inputs, found), asked.caller.deadline
     )
     return {"entities": strings("entities", rows), **columns.counts(replies)}
 
@@ -207,9 +213,8 @@ async def _fill(asked: Asked) -> OutputTensors:
         targets=parameters.json_strings("targets", options.get("targets", "[]")),
     )
     found = _values(asked, replies)
-    rows = await offloaded(
-        lambda: list(map(columns.masks, asked.given.inputs, found)),
-        parts=count * sum(map(len, found)),
+    rows = await asked.model.jobs.run(
+        columns.described(columns.masks, asked.given.inputs, found), asked.caller.deadline
     )
     return {**outputs, "masks": strings("masks", rows), **columns.counts(replies)}
 
@@ -223,10 +228,6 @@ _BY_TASK: Mapping[Task, Callable[[Asked], Awaitable[OutputTensors]]] = {
     "question-answering": _find_answers,
     "fill-mask": _fill,
 }
-
-
-def _length(found: embedding.TokenVectors) -> int:
-    return len(found.tokens)
 
 
 def _values(asked: Asked, replies: Sequence[Reply[T]]) -> list[T]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from bertd_server.rpc.v2.surface import (
     START_BYTE,
 )
 from bertd_server.rpc.v2.tensors import Tensor, numbers, strings
+from bertd_server.scheduling.executor import Steps
 from bertd_server.tasks import filling
 from bertd_server.tasks.answering import Span
 from bertd_server.tasks.ask import Reply
@@ -26,8 +27,10 @@ from bertd_server.tasks.tagging import Entity
 from bertd_server.tokenization.reader import Input
 from bertd_server.tokenization.tokens import Places
 
+T = TypeVar("T")
 OutputTensors = dict[str, Tensor]
 
+_ENTRIES = 64  # of JSON in a step: some tenths of a ms
 MOST_PADDED_BYTES = 64 * 2**20  # of an output whose rows are as long as the longest
 
 
@@ -43,7 +46,7 @@ def counts(replies: Sequence[Reply[Any]]) -> OutputTensors:
     }
 
 
-def padded(found: Sequence[TokenVectors]) -> OutputTensors:
+def padded(found: Sequence[TokenVectors]) -> Steps[OutputTensors]:
     """Vectors of tokens, rows as long as the longest one.
 
     Raises:
@@ -56,8 +59,9 @@ def padded(found: Sequence[TokenVectors]) -> OutputTensors:
     ids, mask = np.zeros(shape[:2], np.int64), np.zeros(shape[:2], np.int64)
     for row, one in enumerate(found):
         vectors[row, : len(one.tokens)] = one.vectors
-        ids[row, : len(one.tokens)] = [token.id for token in one.tokens]
+        ids[row, : len(one.tokens)] = one.tokens.ids
         mask[row, : len(one.tokens)] = 1
+        yield
     return {
         "token_embeddings": numbers("token_embeddings", vectors),
         "token_ids": numbers("token_ids", ids),
@@ -83,26 +87,41 @@ def sparse(found: Sequence[SparseVector]) -> OutputTensors:
     }
 
 
-def entities(one: Input, found: Sequence[Entity]) -> list[str]:
-    """The entities of an input, in JSON."""
+def described(
+    describe: Callable[[Input, Sequence[T]], Iterator[Any]],
+    inputs: Sequence[Input],
+    found: Sequence[Sequence[T]],
+) -> Steps[list[list[str]]]:
+    """What was found in each input, as a row of one JSON list."""
+    rows = []
+    for one, values in zip(inputs, found, strict=True):
+        entries = []
+        for number, entry in enumerate(describe(one, values)):
+            entries.append(json.dumps(entry, ensure_ascii=False))
+            if not (number + 1) % _ENTRIES:
+                yield
+        rows.append([f"[{', '.join(entries)}]"])
+        yield
+    return rows
+
+
+def entities(one: Input, found: Sequence[Entity]) -> Iterator[Any]:
+    """What JSON says of the entities of an input."""
     place = _placer(one)
-    described = [
-        {
+    for each in found:
+        yield {
             "label": each.label,
             "score": each.score,
             "word": each.word,
             **place(each.start, each.end),
         }
-        for each in found
-    ]
-    return [json.dumps(described, ensure_ascii=False)]
 
 
-def masks(one: Input, found: Sequence[filling.Mask]) -> list[str]:
-    """The masks of an input and what fits them, in JSON; tokens have no sequence."""
+def masks(one: Input, found: Sequence[filling.Mask]) -> Iterator[Any]:
+    """What JSON says of the masks of an input and what fits them; tokens have no sequence."""
     place = _placer(one)
-    described = [
-        {
+    for mask in found:
+        yield {
             **place(mask.start, mask.end),
             "candidates": [
                 {"id": each.id, "token": each.text, "score": each.score}
@@ -110,9 +129,6 @@ def masks(one: Input, found: Sequence[filling.Mask]) -> list[str]:
                 for each in mask.candidates
             ],
         }
-        for mask in found
-    ]
-    return [json.dumps(described, ensure_ascii=False)]
 
 
 def spans(inputs: Sequence[Input], found: Sequence[Sequence[Span]], count: int) -> OutputTensors:

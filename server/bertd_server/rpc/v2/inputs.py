@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,15 @@ from bertd_server.rpc.v2 import parameters
 from bertd_server.rpc.v2.parameters import RequestParameters
 from bertd_server.rpc.v2.surface import FIRST, INPUT_IDS, LABELS, MASK, SECOND, TYPES
 from bertd_server.rpc.v2.tensors import Tensor
+from bertd_server.system.turns import Turns
 from bertd_server.tokenization.pretokenized import Pretokenized
 from bertd_server.tokenization.reader import Input
 
 Tensors = Mapping[str, Tensor]
+
+# What the event loop does in one to two ms.
+_ROWS_A_TURN = 32
+_BYTES_A_TURN = 1_000_000
 
 _PAIRS = ("question-answering", "text-ranking")
 # What says how texts are read, and so says nothing about tokens.
@@ -37,8 +43,10 @@ class Inputs:
     labels: list[str] | None = None
 
 
-def inputs_of(model: Model, tensors: Tensors, options: RequestParameters, max_texts: int) -> Inputs:
-    """The inputs of a request.
+async def inputs_of(
+    model: Model, tensors: Tensors, options: RequestParameters, max_texts: int
+) -> Inputs:
+    """The inputs of a request, read a few in each turn of the event loop.
 
     Args:
         model: that is asked.
@@ -50,9 +58,9 @@ def inputs_of(model: Model, tensors: Tensors, options: RequestParameters, max_te
         InvalidInput: one is missing, or does not fit the others or the model.
     """
     if any(name in tensors for name in (INPUT_IDS, TYPES, MASK)):
-        return Inputs(_tokens(model, tensors, options, max_texts))
+        return Inputs(await _tokens(model, tensors, options, max_texts))
     task = model.manifest.task
-    labels = _labels(tensors, options)
+    labels = await _labels(tensors, options)
     first, second = _one_of(FIRST, tensors), _one_of(SECOND, tensors)
     natural = {"question-answering": ("question", "context"), "text-ranking": ("query", "document")}
     names = natural.get(task, ("text", "text_pair"))
@@ -62,13 +70,13 @@ def inputs_of(model: Model, tensors: Tensors, options: RequestParameters, max_te
         raise _missing(names[1])
     if task == "zero-shot-classification":
         _check_zero_shot(labels, options, pairs=second is not None)
-    texts = _texts(first)
+    texts = await _texts(first)
     if second is None:
         _check_count(len(texts) * (len(labels) if labels else 1), max_texts, first.name, labels)
         return Inputs(
             [Input(text, field=f"{first.name}[{n}]") for n, text in enumerate(texts)], labels
         )
-    pairs = _texts(second)
+    pairs = await _texts(second)
     _check_count(len(pairs), max_texts, second.name)
     if len(texts) not in (1, len(pairs)):
         raise InvalidInput(
@@ -106,18 +114,18 @@ def _missing(name: str) -> InvalidInput:
     )
 
 
-def _texts(tensor: Tensor) -> list[str]:
+async def _texts(tensor: Tensor) -> list[str]:
     """The texts of a tensor of shape [n] or [n, 1]."""
     if len(tensor.shape) > 2 or tensor.shape[1:] not in ((), (1,)):
         raise InvalidInput(
             f"{tensor.name} has shape {list(tensor.shape)}: send [n] or [n, 1], a text each",
             field=tensor.name,
         )
-    return _decoded(tensor)
+    return await _decoded(tensor)
 
 
-def _decoded(tensor: Tensor) -> list[str]:
-    texts = []
+async def _decoded(tensor: Tensor) -> list[str]:
+    texts, turns = list[str](), Turns(_BYTES_A_TURN)
     for number, text in enumerate(tensor.strings):
         try:
             texts.append(text.decode())
@@ -128,10 +136,12 @@ def _decoded(tensor: Tensor) -> list[str]:
                 field=field,
                 reason="not_unicode",
             ) from None
+        if turns.over(len(text)):
+            await asyncio.sleep(0)
     return texts
 
 
-def _labels(tensors: Tensors, options: RequestParameters) -> list[str] | None:
+async def _labels(tensors: Tensors, options: RequestParameters) -> list[str] | None:
     """The caller's own labels, from the input or from the parameter; None without any."""
     given, written = tensors.get(LABELS), options.get(LABELS)
     if given is not None and written is not None:
@@ -142,7 +152,7 @@ def _labels(tensors: Tensors, options: RequestParameters) -> list[str] | None:
         return parameters.json_strings("labels", written)
     if given is None:
         return None
-    labels = _decoded(given)
+    labels = await _decoded(given)
     if len(given.shape) == 1:
         return labels
     rows, columns = given.shape[0], given.shape[-1]
@@ -190,10 +200,24 @@ def _check_count(count: int, limit: int, name: str, labels: Sequence[str] | None
         )
 
 
-def _tokens(
+async def _tokens(
     model: Model, tensors: Tensors, options: RequestParameters, max_texts: int
 ) -> list[Input]:
     """Rows of tokens, padding cut off."""
+    ids = _checked_ids(tensors, options)
+    _check_count(ids.shape[0], max_texts, INPUT_IDS)
+    kinds = tensors[TYPES].numbers if TYPES in tensors else np.zeros(ids.shape, np.int64)
+    kept = tensors[MASK].numbers if MASK in tensors else np.ones(ids.shape, np.int64)
+    found, turns = list[Input](), Turns(_ROWS_A_TURN)
+    for number, rows in enumerate(zip(ids.numbers, kinds, kept, strict=True)):
+        found.append(_row(model, number, *rows))
+        if turns.over():
+            await asyncio.sleep(0)
+    return found
+
+
+def _checked_ids(tensors: Tensors, options: RequestParameters) -> Tensor:
+    """The ids of a request, which with what comes beside them are tokens alone."""
     for name in tensors:
         if name not in (INPUT_IDS, TYPES, MASK):
             raise InvalidInput(
@@ -222,13 +246,7 @@ def _tokens(
                 f"{list(ids.shape)}: send the same for both",
                 field=name,
             )
-    _check_count(ids.shape[0], max_texts, INPUT_IDS)
-    kinds = tensors[TYPES].numbers if TYPES in tensors else np.zeros(ids.shape, np.int64)
-    kept = tensors[MASK].numbers if MASK in tensors else np.ones(ids.shape, np.int64)
-    return [
-        _row(model, number, *rows)
-        for number, rows in enumerate(zip(ids.numbers, kinds, kept, strict=True))
-    ]
+    return ids
 
 
 def _row(

@@ -5,6 +5,7 @@ A parameter that is not known is refused: whoever sends one expects it to do som
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import math
@@ -28,6 +29,7 @@ _CHOICES = {
     "double_param": float,
 }
 _KINDS = {int: "an integer", bool: "a truth value", str: "a string"}
+MOST_JSON = 500_000  # characters of a parameter, which are read in some ms
 _FINAL = "triton_enable_empty_final_response"
 
 
@@ -91,17 +93,22 @@ def options(
     return found
 
 
-def caller(options: RequestParameters, remaining: float | None) -> CallContext:
-    """How long the caller waits from now on, and how urgently.
+def caller(
+    options: RequestParameters, remaining: float | None, answer_bytes: float = math.inf
+) -> CallContext:
+    """How long the caller waits from now on, how urgently, and for how large an answer.
 
     Args:
         options: of the request.
         remaining: seconds until the call's own deadline; None without one.
+        answer_bytes: that the answer may have.
     """
     timeout = options.get("timeout", 0)
     return CallContext.within(
         min(math.inf if remaining is None else remaining, timeout / 1e6 if timeout else math.inf),
         BULK if options.get("priority", 0) > 1 else INTERACTIVE,
+        answer_bytes,
+        asyncio.current_task(),
     )
 
 
@@ -140,7 +147,7 @@ def vector_format(options: RequestParameters) -> VectorFormat:
 
 def json_strings(name: str, written: str) -> list[str]:
     """A parameter that is a JSON list of strings."""
-    found = _json(written)
+    found = _json(name, written)
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise InvalidInput(
             f"parameter {name} is {written[:50]!r}: send a JSON list of strings, as in "
@@ -152,7 +159,7 @@ def json_strings(name: str, written: str) -> list[str]:
 
 def _ranges(written: str) -> tuple[list[float], list[float]]:
     """Lowest and highest values: of all dimensions, or of each."""
-    found = _json(written)
+    found = _json("ranges", written)
     if isinstance(found, list) and len(found) == 2:
         low, high = (one if isinstance(one, list) else [one] for one in found)
         if all(isinstance(one, int | float) for one in (*low, *high)):
@@ -165,8 +172,16 @@ def _ranges(written: str) -> tuple[list[float], list[float]]:
     )
 
 
-def _json(written: str) -> Any:
-    """What JSON says; None where it is none."""
+def _json(name: str, written: str) -> Any:
+    """What the JSON of a parameter says; None where it is none."""
+    if len(written) > MOST_JSON:
+        raise InvalidInput(
+            f"parameter {name} has {len(written)} characters, at most {MOST_JSON} are taken: "
+            "send fewer or shorter entries",
+            field=f"parameters.{name}",
+            reason="too_long",
+            limit=MOST_JSON,
+        )
     try:
         return json.loads(written)
     except (ValueError, RecursionError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from functools import partial
 from typing import Any
 
 import bertd
@@ -15,18 +14,18 @@ from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.models.model import Model
 from bertd_server.models.repository import Repository
+from bertd_server.rpc.encoding import Pieces, within
+from bertd_server.rpc.limits import CallLimits
 from bertd_server.rpc.status import abort
 from bertd_server.rpc.streams import closed_after_use, in_order
 from bertd_server.rpc.v2 import answers, describe, parameters, tensors
 from bertd_server.rpc.v2.inputs import inputs_of
 from bertd_server.rpc.v2.repository import RepositoryCalls
 from bertd_server.rpc.v2.surface import Surface, surface_of
+from bertd_server.scheduling.executor import Steps
 from bertd_server.security.management import Management
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
-
-# Beyond so many elements of outputs, writing them would hold the event loop up for some ms.
-_RAW_ELEMENTS, _TYPED_ELEMENTS = 1_000_000, 50_000
 
 
 class OpenInferenceService(RepositoryCalls):
@@ -38,8 +37,7 @@ class OpenInferenceService(RepositoryCalls):
         repository: Repository,
         management: Management,
         *,
-        max_texts: int,
-        caches: bool,
+        limits: CallLimits,
         serving: Callable[[], bool],
         closing: asyncio.Event,
     ) -> None:
@@ -49,15 +47,15 @@ class OpenInferenceService(RepositoryCalls):
             models: looked up anew for each call.
             repository: what can change them.
             management: whether calls here may.
-            max_texts: inputs that a call may have.
-            caches: whether results are kept.
+            limits: of calls.
             serving: tells whether calls can be answered now.
             closing: once it is set, streams end with what they have sent.
         """
         super().__init__(repository, management, serving)
         self._models = models
-        self._max_texts = max_texts
-        self._caches = caches
+        self._max_texts = limits.max_texts
+        self._caches = limits.caches
+        self._answer_bytes = limits.max_message_bytes
         self._closing = closing
 
     async def ServerLive(  # noqa: N802 - the RPC's name
@@ -126,8 +124,8 @@ class OpenInferenceService(RepositoryCalls):
         self,
         request: pb.ModelInferRequest,
         context: Context[pb.ModelInferRequest, pb.ModelInferResponse],
-    ) -> pb.ModelInferResponse:
-        """Answer a request."""
+    ) -> Any:
+        """Answer a request, with the bytes of the response."""
         try:
             return await self._infer(request, context, stream=False)
         except answers.InputsFailed as failed:
@@ -142,9 +140,9 @@ class OpenInferenceService(RepositoryCalls):
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         """Answer requests, each with one response, in order."""
 
-        async def work(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+        async def work(request: pb.ModelInferRequest) -> Any:
             try:
-                response = await self._infer(request, context, stream=True)
+                return await self._infer(request, context, stream=True)
             except RequestError as error:
                 named = pb.ModelInferResponse(
                     id=request.id,
@@ -154,7 +152,6 @@ class OpenInferenceService(RepositoryCalls):
                 return pb.ModelStreamInferResponse(
                     error_message=error.message, infer_response=_final(named)
                 )
-            return pb.ModelStreamInferResponse(infer_response=_final(response))
 
         stream = in_order(request_iterator, work, self._closing)
         async with closed_after_use(stream) as responses:
@@ -163,7 +160,7 @@ class OpenInferenceService(RepositoryCalls):
 
     async def _infer(
         self, request: pb.ModelInferRequest, context: Context[Any, Any], *, stream: bool
-    ) -> pb.ModelInferResponse:
+    ) -> bytes:
         model_name, version = request.model_name, request.model_version
         with self._models.find(model_name, version, "model_name") as model:
             return await self._ask(model, request, context, stream=stream)
@@ -175,15 +172,15 @@ class OpenInferenceService(RepositoryCalls):
         context: Context[Any, Any],
         *,
         stream: bool,
-    ) -> pb.ModelInferResponse:
+    ) -> bytes:
         surface = surface_of(model.manifest)
         wanted = _wanted(request, surface)
         options = parameters.options(request.parameters, surface.parameters, stream=stream)
-        caller = parameters.caller(options, context.time_remaining())
+        caller = parameters.caller(options, context.time_remaining(), self._answer_bytes)
         found = tensors.read(request, surface.takes, self._max_texts)
         asked = answers.Asked(
             model,
-            inputs_of(model, found, options, self._max_texts),
+            await inputs_of(model, found, options, self._max_texts),
             options,
             caller,
             frozenset(wanted),
@@ -192,12 +189,10 @@ class OpenInferenceService(RepositoryCalls):
         response = pb.ModelInferResponse(
             model_name=model.name, model_version=model.version, id=request.id
         )
-        chosen, raw = [outputs[name] for name in wanted], tensors.is_raw(request)
-        elements = sum(len(one.strings) + one.numbers.size for one in chosen)
-        heavy = elements > (_RAW_ELEMENTS if raw else _TYPED_ELEMENTS)
-        write = partial(tensors.write, chosen, response, raw=raw)
-        await asyncio.to_thread(write) if heavy else write()
-        return response
+        chosen = [outputs.pop(name) for name in wanted]
+        pieces = tensors.write(chosen, response, raw=tensors.is_raw(request))
+        made = _streamed(pieces, response) if stream else _joined(pieces)
+        return await model.jobs.run(made, caller.deadline)
 
     async def _found(self, request: Any, context: Context[Any, Any]) -> Model:
         try:
@@ -233,6 +228,18 @@ def _wanted(request: pb.ModelInferRequest, surface: Surface) -> list[str]:
             )
         wanted.append(output.name)
     return wanted or list(surface.outputs)
+
+
+def _joined(writing: Steps[Pieces]) -> Steps[bytes]:
+    """A response in bytes."""
+    return b"".join((yield from writing))
+
+
+def _streamed(writing: Steps[Pieces], response: pb.ModelInferResponse) -> Steps[bytes]:
+    """The same as a stream's, and the only one of its request."""
+    _final(response)
+    pieces = yield from writing
+    return b"".join(within(pb.ModelStreamInferResponse, "infer_response", pieces))
 
 
 def _final(response: pb.ModelInferResponse) -> pb.ModelInferResponse:

@@ -1,0 +1,87 @@
+"""Which session is faster, as batches of one size say; all in virtual time."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from bertd_server.models.calibration import Calibration
+from bertd_server.scheduling.batching import BatchPolicy, FreeLanes, form_batch
+from bertd_server.scheduling.classes import size_class
+from bertd_server.scheduling.cost import CostModel, Measurement, Shape
+from bertd_server.scheduling.forecast import Forecast
+from helpers.held import GRID, LANE
+
+BOTH = FreeLanes(2, 2)
+
+
+class Text:
+    """A waiting text."""
+
+    priority, virtual_arrival, passed_over, probe = 0, 0.0, 0, False
+
+    def __init__(self, tokens: int, deadline: float = math.inf) -> None:
+        self.shape = Shape.single(tokens)
+        self.deadline = deadline
+
+
+class Machine:
+    """Lone texts on a machine that takes other times than were measured."""
+
+    def __init__(self, lane: float, wide: float) -> None:
+        """Take so many times what LANE says, on each session; measured were 1 and 0.8."""
+        self.lane, self.wide = lane, wide
+        grid = [Measurement(shape, LANE.seconds(shape)) for shape in GRID]
+        measured = Calibration(grid, [Measurement(m.shape, 0.8 * m.seconds) for m in grid])
+        self.forecast = Forecast(measured, BatchPolicy(2048, 64))
+        self.now = 100.0
+
+    def answer(self, tokens: int, within: float = math.inf) -> bool:
+        """Run one text; whether on all threads."""
+        text = Text(tokens, self.now + within)
+        forecast = self.forecast
+        decision = form_batch([text], forecast.policy, forecast.costs, BOTH, self.now)
+        assert decision.batch == [text]
+        seconds = LANE.seconds(text.shape) * (self.wide if decision.wide else self.lane)
+        self.now += seconds
+        forecast.observe(text.shape, seconds, self.now, wide=decision.wide, lone=True)
+        return decision.wide
+
+
+def test_a_lone_text_goes_where_texts_of_its_size_are_done_first() -> None:
+    """Neighbours made all threads slow for short texts."""
+    machine = Machine(lane=1.0, wide=1.3)
+    chosen = [machine.answer(24) for _ in range(200)]
+    assert chosen[0]  # as measured
+    assert sum(chosen) < 20
+    machine.wide = 0.8
+    assert sum(machine.answer(500) for _ in range(500)) > 200
+    assert sum(machine.answer(24) for _ in range(500)) > 200  # the neighbours have gone
+
+
+def test_the_other_session_is_tried_again_now_and_then_where_that_costs_little() -> None:
+    machine = Machine(lane=1.0, wide=0.8)
+    chosen = [machine.answer(24) for _ in range(330)]
+    assert 5 <= chosen.count(False) <= 15
+    steep = Machine(lane=2.0, wide=0.8)  # known after the first tries
+    assert [steep.answer(24) for _ in range(1000)].count(False) <= 3
+    hasty = Machine(lane=1.0, wide=0.8)
+    within = 0.9 * LANE.seconds(Shape.single(24))  # no time to try
+    assert all(hasty.answer(24, within) for _ in range(200))
+
+
+def test_what_is_known_of_a_class_is_forgotten_with_the_rest() -> None:
+    machine = Machine(lane=1.0, wide=2.0)
+    for _ in range(3):
+        machine.answer(24)
+    known = machine.forecast.costs
+    assert known.wide_factors or known.wide != CostModel(())
+    assert not machine.answer(24)
+    machine.forecast.idle(machine.now + 11.0)
+    assert not machine.forecast.costs.wide_factors
+    assert not machine.forecast.costs.lane_factors
+
+
+@pytest.mark.parametrize(("tokens", "kind"), [(1, 1), (7, 3), (8, 4), (15, 4), (16, 5)])
+def test_classes_are_powers_of_two(tokens: int, kind: int) -> None:
+    assert size_class(Shape.single(tokens)) == kind
