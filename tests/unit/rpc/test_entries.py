@@ -9,7 +9,12 @@ from bertd.oip import grpc_service_pb2 as oip
 from bertd.v1 import inference_pb2 as pb
 from bertd_server.errors import InvalidInput
 from bertd_server.rpc.interceptors import entries
-from bertd_server.rpc.interceptors.entries import LEAST_BYTES, MOST_FIELDS, check_entries
+from bertd_server.rpc.interceptors.entries import (
+    LEAST_BYTES,
+    MOST_FIELDS,
+    check_entries,
+    pieces,
+)
 
 LONG = "a" * LEAST_BYTES
 
@@ -101,3 +106,23 @@ def test_fields_that_nobody_knows_are_bounded_too() -> None:
 def test_what_is_no_message_is_left_to_who_decodes(data: bytes) -> None:
     """However long its numbers are."""
     check_entries(data, pb.EmbedRequest.DESCRIPTOR, 8)
+
+
+@pytest.mark.parametrize("size", [1, 100, LEAST_BYTES, 10 * LEAST_BYTES])
+def test_pieces_merge_into_the_whole(size: int) -> None:
+    """Whatever their size; each holds whole fields alone."""
+    whole = pb.EmbedRequest(
+        model="m", texts=["a", LONG, "", "b" * 90] * 3, stride=7, ranges=pb.VectorRanges(lowest=[1])
+    )
+    data, made = whole.SerializeToString(), pb.EmbedRequest()
+    parts = list(pieces(data, size))
+    assert b"".join(parts) == data
+    assert (len(parts) == 1) == (len(data) <= size)
+    for part in parts:
+        made.MergeFromString(part)
+    assert made == whole
+
+
+def test_pieces_of_what_is_no_message_are_all_of_it() -> None:
+    data = pb.EmbedRequest(texts=[LONG]).SerializeToString()[:-1] + b"\xff"
+    assert b"".join(pieces(data + b"\xff" * 20, 100)) == data + b"\xff" * 20

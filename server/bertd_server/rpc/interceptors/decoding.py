@@ -1,6 +1,7 @@
 """Messages that cannot be decoded get INVALID_ARGUMENT that names the field, for every RPC.
 
-So do those with more entries than a call may have, before they are decoded.
+So do those with more entries than a call may have, before they are decoded. Large ones are decoded
+a piece at a time, and others have their turn on the event loop in between.
 
 In a stream those before such a message are answered first.
 
@@ -9,6 +10,7 @@ gRPC's own answer to undecodable bytes is INTERNAL with no hint of what was wron
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,15 +22,34 @@ from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from bertd_server.errors import InvalidInput
-from bertd_server.rpc.interceptors.entries import check_entries
+from bertd_server.rpc.interceptors.entries import check_entries, pieces
 from bertd_server.rpc.interceptors.handlers import WrappingInterceptor, wrapped
 
 LENGTH_DELIMITED = 2
+_PIECE_BYTES = 262_144  # are decoded at once, in some tenths of a ms
 
 
 @dataclass(frozen=True, slots=True)
 class _Undecodable:
     error: InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class _Large:
+    """A message that is decoded in pieces."""
+
+    kind: type[Message]
+    data: bytes
+
+    async def decoded(self) -> Message:
+        message = self.kind()
+        try:
+            for piece in pieces(self.data, _PIECE_BYTES):
+                message.MergeFromString(piece)
+                await asyncio.sleep(0)
+        except DecodeError:
+            raise explain(self.data, cast("Descriptor", self.kind.DESCRIPTOR)) from None
+        return message
 
 
 class DecodingInterceptor(WrappingInterceptor):
@@ -52,26 +73,26 @@ class DecodingInterceptor(WrappingInterceptor):
         return wrapped(handler, given=readable, decode=decode)
 
 
-def _readable(request: Any) -> Any:
+async def _readable(request: Any) -> Any:
     if isinstance(request, _Undecodable):
         raise request.error
-    return request
+    return await request.decoded() if isinstance(request, _Large) else request
 
 
 async def _readable_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in requests:
-        yield _readable(request)
+        yield await _readable(request)
 
 
 def _decoder(
     kind: type[Message], max_texts: int | None
-) -> Callable[[bytes], Message | _Undecodable]:
+) -> Callable[[bytes], Message | _Undecodable | _Large]:
     descriptor = cast("Descriptor", kind.DESCRIPTOR)
 
-    def decode(data: bytes) -> Message | _Undecodable:
+    def decode(data: bytes) -> Message | _Undecodable | _Large:
         try:
             check_entries(data, descriptor, max_texts)
-            return kind.FromString(data)
+            return kind.FromString(data) if len(data) <= _PIECE_BYTES else _Large(kind, data)
         except InvalidInput as error:
             return _Undecodable(error)
         except DecodeError:

@@ -1,4 +1,4 @@
-"""How many entries a message's repeated fields have, counted on the wire before it is decoded.
+"""A message's fields on the wire, before it is decoded: how many entries it has, and its pieces.
 
 A message of 16 MiB holds millions of empty strings: decoded, they take hundreds of megabytes and
 the event loop's time, to be refused then. Here the first one beyond the limit ends the count.
@@ -7,6 +7,7 @@ the event loop's time, to be refused then. Here the first one beyond the limit e
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -73,21 +74,14 @@ class _Count:
         known = descriptor.fields_by_number
         most = max(MOST_FIELDS, 8 * (self.max_texts or 0))
         while place < end:
-            tag, place = self._varint(place)
+            tag, place, after = _next_field(self.data, place, end)
             self.fields += 1
             if self.fields > most:
                 raise _too_many(path or "the request", most, "fields", "and numbers packed")
-            kind = tag & 7
-            if kind == _VARINT:
-                length = self._varint(place)[1] - place
-            elif kind == _DELIMITED:
-                length, place = self._varint(place)
-            else:
-                length = _SIZES.get(kind, end)  # an unknown kind: no message
             of = known.get(tag >> 3)
             if of is not None:
-                self._field(of, place, place + length, kind, path)
-            place += length
+                self._field(of, place, after, tag & 7, path)
+            place = after
 
     def _field(self, of: FieldDescriptor, place: int, end: int, kind: int, path: str) -> None:
         name = f"{path}.{of.name}" if path else of.name
@@ -119,20 +113,56 @@ class _Count:
             return MOST_FIELDS // 2
         return max(self.max_texts * _TEXTS_OF.get(name, 1), _AT_LEAST.get(name, 0))
 
-    def _varint(self, place: int) -> tuple[int, int]:
-        """A number, and the place after it."""
-        data = self.data
+
+def pieces(data: bytes, size: int) -> Iterator[bytes]:
+    """A message's bytes in pieces of whole fields, to be merged into it one after the other.
+
+    Args:
+        data: of the message; if they are none, the last piece is what is left of them.
+        size: bytes of a piece, at most, unless a single field has more.
+    """
+    begin = place = 0
+    try:
+        while place < len(data):
+            _, _, after = _next_field(data, place, len(data))
+            if after - begin > size and place > begin:
+                yield data[begin:place]
+                begin = place
+            place = after
+    except IndexError:
+        pass
+    yield data[begin:]
+
+
+def _next_field(data: bytes, place: int, end: int) -> tuple[int, int, int]:
+    """A field's tag, where its value begins, and where it ends.
+
+    Raises:
+        IndexError: there is none.
+    """
+    tag, place = _varint(data, place)
+    kind = tag & 7
+    if kind == _VARINT:
+        return tag, place, _varint(data, place)[1]
+    if kind == _DELIMITED:
+        length, place = _varint(data, place)
+        return tag, place, place + length
+    return tag, place, place + _SIZES.get(kind, end)  # an unknown kind: no message
+
+
+def _varint(data: bytes, place: int) -> tuple[int, int]:
+    """A number, and the place after it."""
+    byte = data[place]
+    if byte < 128:
+        return byte, place + 1
+    value = byte & 127
+    for shift in range(7, 64, 7):
+        place += 1
         byte = data[place]
+        value |= (byte & 127) << shift
         if byte < 128:
-            return byte, place + 1
-        value = byte & 127
-        for shift in range(7, 64, 7):
-            place += 1
-            byte = data[place]
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value, place + 1
-        raise IndexError("a number of more than 64 bits")
+            return value, place + 1
+    raise IndexError("a number of more than 64 bits")
 
 
 def _too_many(name: str, limit: int, what: str, how: str = "") -> InvalidInput:

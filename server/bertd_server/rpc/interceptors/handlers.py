@@ -41,22 +41,27 @@ def wrapped(
     Args:
         handler: of an RPC; its behaviour is asynchronous.
         within: gives, for the call's context, what the behaviour runs within.
-        given: makes of the request, or of the stream of requests, what the behaviour gets.
+        given: makes of the stream of requests what the behaviour gets; of a request alone it is
+            awaited.
         decode: in the place of the handler's own deserialiser.
     """
-    behaviour = behaviour_of(handler)
+    behaviour, is_stream = behaviour_of(handler), handler.request_streaming
 
     async def answer(request: Any, context: Any) -> Any:
         try:
             with within(context) if within else nullcontext():
-                return await behaviour(given(request) if given else request, context)
+                if given:
+                    request = given(request) if is_stream else await given(request)
+                return await behaviour(request, context)
         except RequestError as error:
             await abort(context, error)
 
     async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
             with within(context) if within else nullcontext():
-                responses = behaviour(given(request) if given else request, context)
+                if given:
+                    request = given(request) if is_stream else await given(request)
+                responses = behaviour(request, context)
                 async with closed_after_use(responses) as answers:
                     async for response in answers:
                         yield response
