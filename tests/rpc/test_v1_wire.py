@@ -196,11 +196,13 @@ def test_an_input_without_tokens_does_not_cost_its_neighbours_theirs(servers: Se
     assert [one.HasField("error") for one in results] == [False, True, False]
     counted = stub.CountTokens(pb.CountTokensRequest(inputs=inputs))
     assert list(counted.counts) == [2, 0, 4]
-    ids = [[], [1, 10**6], [one.id for one in results[2].tokens]]
+    ids = [[], [1, 10**6], [one.id for one in results[2].tokens], [1] * 100_001]
     sequences = [pb.TokenIds(ids=each) for each in ids]
     written = stub.Detokenize(pb.DetokenizeRequest(sequences=sequences))
-    assert [bool(text) for text in written.texts] == [False, False, True]
-    assert list(counted.errors) == list(written.errors) == [1]
+    assert [bool(text) for text in written.texts] == [False, False, True, False]
+    assert list(counted.errors) == [1]
+    assert list(written.errors) == [1, 3]
+    assert "sequences[3] has 100001 ids" in written.errors[3].message
     for status, words in (
         (results[1].error, "inputs[1].text has 100001 characters"),
         (counted.errors[1], "inputs[1].text has 100001 characters"),

@@ -2161,7 +2161,7 @@ class DetokenizeRequest(_message.Message):
     """Whether to write special tokens, such as [CLS], too."""
     @_builtins.property
     def sequences(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenIds]:
-        """Token ids, at least one sequence. Together at most 1,000,000 ids."""
+        """Token ids, at least one sequence. Each at most 100,000 ids, together at most 1,000,000."""
 
     def __init__(
         self,

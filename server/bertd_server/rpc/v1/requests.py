@@ -25,6 +25,7 @@ from bertd_server.tokenization.truncation import CutSide
 
 # Of Tokenize and Detokenize, which hold something for each character, or id, of a call.
 MOST_CHARACTERS = 1_000_000
+MOST_IDS = 100_000  # of one sequence, which is written as a text at once
 # What the event loop reads of a message before others have their turn: 1 to 2 ms.
 _IDS_A_TURN = 20_000
 _CHARACTERS_A_TURN = 400_000
@@ -240,6 +241,14 @@ async def _ids(
     given: Sequence[int], model: Model, field: str
 ) -> tuple[list[int] | InvalidInput, int]:
     """Ids of a sequence, and the bytes of their text, a part at a time."""
+    if len(given) > MOST_IDS:
+        refused = InvalidInput(
+            f"{field} has {len(given)} ids, a sequence has at most {MOST_IDS}: split it",
+            field=field,
+            reason="too_long",
+            limit=MOST_IDS,
+        )
+        return refused, 0
     ids, size, vocabulary = list[int](), 0, model.manifest.vocab_size
     for begin in range(0, len(given), _IDS_A_TURN):
         part = list(given[begin : begin + _IDS_A_TURN])
