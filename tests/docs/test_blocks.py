@@ -94,8 +94,8 @@ READ: dict[tuple[str, ...], Callable[[Reader, Path], None]] = {
 }
 
 
-# They export a model each.
-SLOW = {("docs/recipes.md", "docs/recipes.ko.md"), ("docs/export.md",)}
+# They export a model each; or run, in a process each, what tests of `inside` run in one.
+SLOW = {("docs/recipes.md", "docs/recipes.ko.md"), ("docs/export.md",), ("docs/inside.md",)}
 
 
 @pytest.mark.parametrize(

@@ -65,12 +65,12 @@ def refusal(bundle: Path) -> str:
     "task",
     [
         "feature-extraction",
-        "text-classification",
-        "text-ranking",
-        "token-classification",
+        pytest.param("text-classification", marks=pytest.mark.slow),
+        pytest.param("text-ranking", marks=pytest.mark.slow),
+        pytest.param("token-classification", marks=pytest.mark.slow),
         "question-answering",
-        "fill-mask",
-        "zero-shot-classification",
+        pytest.param("fill-mask", marks=pytest.mark.slow),
+        pytest.param("zero-shot-classification", marks=pytest.mark.slow),
     ],
 )
 def test_an_honest_bundle_of_each_task_is_loaded(task: Task, task_bundle: TaskBundle) -> None:

@@ -166,7 +166,7 @@ def scratch_in(cache: Path) -> list[str]:
     return [str(path) for path in (*odd, *cache.glob("bundles/*/.*"))]
 
 
-@pytest.mark.parametrize("kind", ["bundle", "repository"])
+@pytest.mark.parametrize("kind", ["bundle", pytest.param("repository", marks=pytest.mark.slow)])
 def test_a_server_ends_as_documented_whenever_it_is_told_to(
     forks: Forks, tiny_bundle: Path, other_bundle: Path, tmp_path: Path, kind: str
 ) -> None:

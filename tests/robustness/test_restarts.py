@@ -30,7 +30,10 @@ BEFORE = 1_000 if LARGE else 10  # calls answered before the first restart
 
 
 @patient
-@pytest.mark.parametrize(("how", "times"), [(signal.SIGTERM, 2), (signal.SIGKILL, 1)])
+@pytest.mark.parametrize(
+    ("how", "times"),
+    [(signal.SIGTERM, 2), pytest.param(signal.SIGKILL, 1, marks=pytest.mark.slow)],
+)
 def test_servers_are_restarted_under_load(
     tiny_bundle: Path, how: signal.Signals, times: int, tmp_path: Path
 ) -> None:

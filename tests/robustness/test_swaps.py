@@ -49,7 +49,7 @@ def pair(tiny_bundle: Path, other_bundle: Path) -> tuple[KnownModel, KnownModel]
 
 
 @patient
-@pytest.mark.parametrize("control", ["explicit", "poll"])
+@pytest.mark.parametrize("control", ["explicit", pytest.param("poll", marks=pytest.mark.slow)])
 def test_models_are_swapped_under_load(
     pair: tuple[KnownModel, KnownModel], control: str, tmp_path: Path
 ) -> None:
