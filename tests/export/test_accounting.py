@@ -135,6 +135,7 @@ def test_of_an_encoder_alone_nothing_may_be_left_aside(copied: Callable[..., Pat
         ("_orig_mod.", "", r"torch\.compile does that"),
         ("_orig_mod.", "bert.", r"take '_orig_mod\.' off"),
         ("net.", "", r"looks for 'embeddings.*take 'net\.bert\.' off"),
+        ("electra.", "bert.", r"the weights are those of model_type 'electra'"),
     ],
 )
 @pytest.mark.parametrize("task", ["text-classification", "feature-extraction"])
@@ -199,6 +200,16 @@ def test_settings_that_would_change_answers(
     edit(folder / file, **changes)
     with pytest.raises(ExportError, match=f"{file}.*{words}"):
         load(str(folder))
+
+
+def test_a_template_for_chats_is_refused_where_sentence_transformers_would_use_it(
+    copied: Callable[..., Path],
+) -> None:
+    folder = copied()
+    edit(folder / TOKENIZER, chat_template="{{ messages }}")
+    with pytest.raises(ExportError, match="chat_template is set"):
+        load(str(folder), "feature-extraction")
+    load(str(folder), "text-classification")
 
 
 def test_a_tokenizer_of_code_alone(copied: Callable[..., Path]) -> None:

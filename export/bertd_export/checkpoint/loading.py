@@ -23,7 +23,7 @@ from bertd_export.checkpoint.preflight import (
     stored_names,
 )
 from bertd_export.checkpoint.sentence_transformers import read_sentence_config
-from bertd_export.checkpoint.settings import check_config
+from bertd_export.checkpoint.settings import check_chat_template, check_config
 from bertd_export.checkpoint.source import locate, read_object
 from bertd_export.checkpoint.tensors import check_left_aside, check_missing, check_sizes
 from bertd_export.checkpoint.tokenizer import LoadedTokenizer, load_tokenizer
@@ -184,6 +184,8 @@ def load(
     check_vocabulary(sentence.transformer, tokenizer.tokenizer, int(stated_config.vocab_size))
     head = tasks.describe_head(found, raw, sentence.settings, tokenizer.mask_token_id, inference)
     _check_types(found, tokenizer, stated_config)
+    if found == "feature-extraction" and sentence.task is None:
+        check_chat_template(sentence.transformer, tokenizer.stock)
     network, pooler, left = _model(sentence.transformer, found, allow_pickle=allow_pickle)
     plain = found == "feature-extraction"
     pooling: tuple[Pooling, ...] = (sentence.pooling or ("mean",)) if plain else ()

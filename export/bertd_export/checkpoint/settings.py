@@ -160,6 +160,20 @@ def _labels(path: Path, raw: Mapping[str, Any], config: Any) -> tuple[str, ...]:
     return (note,) * bool(note)
 
 
+def check_chat_template(folder: Path, tokenizer: Any) -> None:
+    """Refuse a template for chats in a folder that sentence-transformers opens without its files.
+
+    Raises:
+        ExportError: there is one.
+    """
+    if getattr(tokenizer, "chat_template", None):
+        raise ExportError(
+            f"{folder / _TOKENIZER}: chat_template is set, and SentenceTransformer puts each text "
+            f"into it before it embeds it, where the model alone reads the text: remove it, or "
+            f"save the folder with sentence-transformers"
+        )
+
+
 def check_tokenizer_config(folder: Path, tokenizer: Any) -> tuple[str, ...]:
     """Account for the keys of ``tokenizer_config.json``.
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from bertd.bundle import Task
-from transformers import PreTrainedModel
+from transformers import CONFIG_MAPPING, PreTrainedModel
 
 from bertd_export.checkpoint.source import read_object
 from bertd_export.errors import ExportError
@@ -91,6 +91,11 @@ def check_missing(
         if found is None:
             continue
         before = name.removesuffix(found)
+        if before != prefix and before.rstrip(".") in CONFIG_MAPPING:
+            raise ExportError(
+                f"{folder / 'config.json'}: the weights are those of model_type "
+                f"{before.rstrip('.')!r} ({name}), and it says another: set it as it was trained"
+            )
         wrapper = next((w for mark, w in _WRAPPERS.items() if before.startswith(mark)), None)
         raise ExportError(
             f"{folder}: weights are named {name!r} where transformers looks for {found!r}"
