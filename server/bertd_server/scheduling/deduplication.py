@@ -203,10 +203,11 @@ class InFlightRequests:
         for index, request in requests:
             like = self._by_key.setdefault(request.key, request)
             if like is request:
+                follows = bool(submission.requests)
                 like.virtual_arrival = arrival
                 arrival += costs.lane.share(like.shape)
                 like.join(submission, index)
-                self._queue.add(like, costs, now)
+                self._queue.add(like, costs, now, follows=follows)
                 continue
             found += 1
             waits = like in self._queue

@@ -40,6 +40,33 @@ DeadlineRange = tuple[float, float]
 _NEVER: DeadlineRange = (math.inf, math.inf)
 
 
+class ArrivalClock:
+    """Virtual time of a class: it goes as time does, and waits for the rest of large calls.
+
+    A large call's requests arrive one after the other, as fast as they are predicted to run. If
+    they take longer, they would arrive before they can run, and all who come later would wait for
+    them; so the clock stands still at the first that should have run, until it has.
+    """
+
+    def __init__(self) -> None:
+        self._behind = 0.0  # seconds, of time
+        self._following: list[float] = []
+
+    def add(self, arrival: float) -> None:
+        """A request waits that follows another of its call."""
+        insort(self._following, arrival)
+
+    def remove(self, arrival: float) -> None:
+        """It does not wait any more."""
+        del self._following[bisect_left(self._following, arrival)]
+
+    def reads(self, now: float) -> float:
+        """What it reads."""
+        first = self._following[0] if self._following else math.inf
+        self._behind = max(self._behind, now - first) if self._following else 0.0
+        return now - self._behind
+
+
 class RequestQueue(Generic[W]):
     """Requests that wait. Their urgency and virtual arrival must not change meanwhile.
 
@@ -54,7 +81,8 @@ class RequestQueue(Generic[W]):
         self._by_urgency: list[tuple[tuple[float, float, float], int]] = []
         self._by_arrival: list[tuple[float, int]] = []
         self._requests: dict[int, W] = {}
-        self._places: dict[int, tuple[int, Place]] = {}  # number and work, by identity
+        self._places: dict[int, tuple[int, Place, bool]] = {}  # number, work, follows; by identity
+        self._clocks: defaultdict[int, ArrivalClock] = defaultdict(ArrivalClock)
         self._added = 0
 
     def __len__(self) -> int:
@@ -72,8 +100,22 @@ class RequestQueue(Generic[W]):
         """The request with the earliest virtual arrival; there must be one."""
         return self._requests[self._by_arrival[0][1]]
 
-    def add(self, request: W, costs: Costs, now: float) -> None:
-        """Let a request wait, and count its work."""
+    def arrival(self, priority: int, now: float) -> float:
+        """When what comes now virtually arrives, in its class."""
+        return self._clocks[priority].reads(now)
+
+    def add(self, request: W, costs: Costs, now: float, *, follows: bool = False) -> None:
+        """Let a request wait, and count its work.
+
+        Args:
+            request: it.
+            costs: predicts its work.
+            now: on the clock of the deadlines.
+            follows: whether it virtually arrives after another of its call.
+        """
+        follows = follows and math.isinf(request.deadline)
+        if follows:
+            self._clocks[request.priority].add(request.virtual_arrival)
         number = self._added = self._added + 1
         self._requests[number] = request
         insort(self._by_urgency, (urgency(request), number))
@@ -86,11 +128,13 @@ class RequestQueue(Generic[W]):
             tokens=request.shape.tokens,
             virtual_arrival=request.virtual_arrival,
         )
-        self._places[id(request)] = (number, place)
+        self._places[id(request)] = (number, place, follows)
 
     def remove(self, request: W) -> None:
         """Take a request out; it must be there."""
-        number, place = self._places.pop(id(request))
+        number, place, follows = self._places.pop(id(request))
+        if follows:
+            self._clocks[request.priority].remove(request.virtual_arrival)
         del self._requests[number]
         del self._by_urgency[bisect_left(self._by_urgency, (urgency(request), number))]
         del self._by_arrival[bisect_left(self._by_arrival, (request.virtual_arrival, number))]

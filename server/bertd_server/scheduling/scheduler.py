@@ -207,7 +207,7 @@ class Scheduler:
         Those that have not joined yet are in the backlog as one, so that nobody else is promised
         their time.
         """
-        arrival = self._clock()
+        arrival = self._queue.arrival(call.priority, self._clock())
         self._joining += 1
         try:
             for begin in range(0, len(wanted), _A_TURN):
