@@ -171,7 +171,7 @@ def form_batch(
     overdue = False
     for text in waiting:
         in_time = text.deadline == math.inf or now + costs.soonest(text.shape) < text.deadline
-        if in_time or text.probe:
+        if in_time or (text.probe and now < text.deadline):
             ordered.append(text)
             overdue = overdue or text.passed_over >= policy.max_passed_over
         else:
