@@ -13,14 +13,12 @@ decided by batches of the same class. Pure: it takes the time as an argument.
 
 from __future__ import annotations
 
-import statistics
 from collections import deque
 
-from bertd_server.scheduling.cost import CostModel, Shape
+from bertd_server.scheduling.cost import CostModel, Shape, known_ratio
 
 _KEPT = 8  # batches of a class
 _FEW = 3  # of them that say how long such batches take
-_AT_ONCE = 0.75  # of the prediction: one batch that took less says so alone
 _AGAIN = 32  # batches of a class on one session, after which the other is tried
 
 NEUTRAL = 1.0
@@ -61,10 +59,7 @@ class SizeClasses:
     def factor(self, kind: int, model: CostModel) -> float:
         """What batches of a class take, over what a model predicts of them."""
         ratios = [s / model.seconds(shape) for shape, s in self._batches.get(kind, ())]
-        if len(ratios) >= _FEW:
-            return statistics.median(ratios)
-        least = min(ratios, default=NEUTRAL)
-        return least if least < _AT_ONCE else NEUTRAL
+        return known_ratio(ratios, _FEW)
 
     def factors(self, model: CostModel) -> dict[int, float]:
         """The same, of all classes that have seen a batch."""

@@ -30,7 +30,6 @@ _BENDS = (0, 8, 16, 32, 64, 128, 256, 512, 1024)  # tokens at which the line may
 _KNEE = 1.05  # at the knee a token costs at most this multiple of the cheapest
 _SMOOTHNESS = 0.1  # error, as a share, for which a token's cost may double at a bend
 _FEW = 8  # live batches that say how fast the machine is, and as many more that say it anew
-_AT_ONCE = 0.75  # of the prediction: a batch that took less says at once that it was too slow
 _PAIRS_A_TOKEN = 512  # a pair costs at most this part of a token, unless long texts were measured
 _LONG = 128  # tokens of a text whose pairs weigh enough to be measured
 _FLOOR = 1e-7  # seconds; nothing is predicted to be free
@@ -68,6 +67,21 @@ class Shape:
 
 
 NOTHING = Shape(0, 0, 0)
+
+AT_ONCE = 0.75
+"""Of the prediction: one batch that took less says alone that it was too slow."""
+
+
+def known_ratio(ratios: Sequence[float], few: int) -> float:
+    """What batches take over what is predicted: the median of a few, else 1 or the least.
+
+    None is faster than the machine can be, so that one which took far less proves as much; one that
+    took longer proves little.
+    """
+    if len(ratios) >= few:
+        return statistics.median(ratios)
+    least = min(ratios, default=1.0)
+    return least if least < AT_ONCE else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,8 +335,8 @@ class CostTracker:
         self._since += 1
         before = self.model
         if self._since % _FEW:  # medians of a window move little from one batch to the next
-            if len(self._paces) < _FEW and took < _AT_ONCE * predicted:
-                self._keep_pace()  # none is faster than the machine can; a slow one proves little
+            if len(self._paces) < _FEW and took < AT_ONCE * predicted:
+                self._keep_pace()
         elif len(self._ratios) == self._ratios.maxlen and self._is_off():
             self._refit()
         else:
@@ -347,8 +361,7 @@ class CostTracker:
         a grid that was measured in a bad minute.
         """
         paces = [m.seconds / self.at_start.seconds(m.shape) for m in self._live]
-        pace = statistics.median(paces) if len(paces) >= _FEW else min(paces, default=1.0)
-        if pace < (1.0 if len(paces) >= _FEW else _AT_ONCE):
+        if (pace := known_ratio(paces, _FEW)) < 1.0:
             self._rested = self.at_start.scaled(pace)
         self._live.clear()
         self._ways.clear()

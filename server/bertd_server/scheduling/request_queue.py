@@ -15,7 +15,6 @@ import math
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Generic, NamedTuple
 
 from bertd_server.scheduling.batching import (
@@ -62,8 +61,7 @@ class ArrivalClock:
 
     def reads(self, now: float) -> float:
         """What it reads."""
-        first = self._following[0] if self._following else math.inf
-        self._behind = max(self._behind, now - first) if self._following else 0.0
+        self._behind = max(self._behind, now - self._following[0]) if self._following else 0.0
         return now - self._behind
 
 
@@ -245,31 +243,6 @@ class Backlog:
         if due == _NEVER:
             insort(kind.ahead, (virtual_arrival, seconds))
         return Place(priority, due, virtual_arrival, seconds, tokens)
-
-    @contextmanager
-    def held(  # noqa: PLR0913 - those of add
-        self,
-        priority: int,
-        deadline: float,
-        now: float,
-        *,
-        seconds: float,
-        tokens: int,
-        virtual_arrival: float,
-    ) -> Iterator[None]:
-        """Count for a while what was taken and is not in the queue yet, as :meth:`add` does."""
-        place = self.add(
-            priority,
-            deadline,
-            now,
-            seconds=seconds,
-            tokens=tokens,
-            virtual_arrival=virtual_arrival,
-        )
-        try:
-            yield
-        finally:
-            self.remove(place)
 
     def remove(self, place: Place) -> None:
         """Uncount a request."""

@@ -218,15 +218,18 @@ class Scheduler:
                 self._dispatcher.schedule()
                 if rest:
                     work = Shape.of(request.shape.tokens for _, request in rest)
-                    with self._queue.backlog.held(
+                    place = self._queue.backlog.add(
                         call.priority,
                         call.deadline,
                         now,
                         seconds=costs.lane.share(work),
                         tokens=work.tokens,
                         virtual_arrival=arrival,
-                    ):
+                    )
+                    try:
                         await asyncio.sleep(0)
+                    finally:
+                        self._queue.backlog.remove(place)
         finally:
             self._joining -= 1
 

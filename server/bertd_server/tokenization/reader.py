@@ -251,20 +251,14 @@ class Reader:
         if prompt and not self._pools_prompt:
             count = prompts.tokens_of(self.tokenizer, prompt, self.max_tokens)
         asked = _Asked(fit, prompt, count, offsets, budget or token_budget(0))
-        settled: dict[int, Reading | InvalidInput] = {}
-        good: list[Input] = []
-        for place, one in enumerate(inputs):
-            known = self.refusal(one) if one.tokens is None else _given(one, one.tokens, asked)
-            if known is None:
-                good.append(one)
-            else:
-                settled[place] = known
-        encodings = self.encode(good, prompt, offsets=offsets)
-        encodings.reverse()
+        settled = [
+            self.refusal(one) if one.tokens is None else _given(one, one.tokens, asked)
+            for one in inputs
+        ]
+        encodings = self._encodings(inputs, settled, prompt, offsets=offsets)
         return [
-            # An encoding ends here, with what was cut.
-            settled.get(place) or self._read(encodings.pop(), one, asked)
-            for place, one in enumerate(inputs)
+            known or self._read(encodings.pop(), one, asked)
+            for one, known in zip(inputs, settled, strict=True)
         ]
 
     def refusal(self, one: Input) -> InvalidInput | None:
@@ -322,13 +316,21 @@ class Reader:
     ) -> list[T | InvalidInput]:
         """What is made of each encoding, which then ends, and why not of the other inputs."""
         refused = list(map(self.refusal, inputs))
-        good = [one for one, why in zip(inputs, refused, strict=True) if why is None]
-        encodings = self.encode(good, offsets=offsets, special=special)
-        encodings.reverse()
-        return [
-            make(encodings.pop(), one) if why is None else why
-            for one, why in zip(inputs, refused, strict=True)
-        ]
+        encodings = self._encodings(inputs, refused, offsets=offsets, special=special)
+        return [why or make(encodings.pop(), one) for one, why in zip(inputs, refused, strict=True)]
+
+    def _encodings(
+        self,
+        inputs: Sequence[Input],
+        settled: Sequence[object | None],
+        prompt: str = "",
+        *,
+        offsets: bool,
+        special: bool = True,
+    ) -> list[Encoding]:
+        """Encodings of inputs that are not settled, the first one last: popped, each ends there."""
+        open_ = [one for one, known in zip(inputs, settled, strict=True) if known is None]
+        return self.encode(open_, prompt, offsets=offsets, special=special)[::-1]
 
     def _read(self, encoding: Encoding, one: Input, asked: _Asked) -> Reading | InvalidInput:
         """An input by its encoding, nothing of which is kept."""
