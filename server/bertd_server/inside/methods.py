@@ -27,7 +27,7 @@ from bertd_server.inside.options import (
     vector_format,
 )
 from bertd_server.models.model import Model
-from bertd_server.scheduling.executor import LONG, Steps
+from bertd_server.scheduling.executor import Steps
 from bertd_server.tasks import (
     answering,
     classification,
@@ -40,6 +40,7 @@ from bertd_server.tasks import (
 from bertd_server.tasks.answering import Span
 from bertd_server.tasks.ask import Reply
 from bertd_server.tasks.classification import LabelScore, ScoreFunction
+from bertd_server.tasks.decoding import written
 from bertd_server.tasks.embedding import TokenVectors
 from bertd_server.tasks.filling import Mask
 from bertd_server.tasks.sparse import SparseVector
@@ -51,7 +52,7 @@ from bertd_server.tokenization.tokens import Token
 
 TextOrPair = str | tuple[str, str]
 
-_PARTS = 256  # tokens take some tenths of a ms to describe, or to write as a text
+_PARTS = 256  # tokens take some tenths of a ms to describe
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,9 +309,9 @@ async def _detokenize(
     def decode() -> Steps[list[str]]:
         texts: list[str] = []
         for ids in sequences:
-            yield LONG if len(ids) > _PARTS else None
-            texts += model.tokenizer.decode_batch(
-                [list(ids)], skip_special_tokens=not special_tokens
+            yield
+            texts.append(
+                (yield from written(model.tokenizer, ids, skip_special_tokens=not special_tokens))
             )
         return texts
 

@@ -30,9 +30,6 @@ Pieces = list[bytes]
 PARTS = 128
 """Messages for so many tokens, entities or candidates take some tenths of a ms to make."""
 
-LONG_IDS = 2_000
-"""To write more token ids than these as a text takes longer."""
-
 _LENGTH_DELIMITED = 2
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MOST_IDS = 100_000
+"""Token ids that are written as one text."""
+
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:

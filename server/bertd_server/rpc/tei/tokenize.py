@@ -13,18 +13,18 @@ from tokenizers import Tokenizer
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
 from bertd_server.rpc import memory
-from bertd_server.rpc.encoding import LONG_IDS, PARTS
+from bertd_server.rpc.encoding import PARTS
+from bertd_server.rpc.limits import MOST_IDS
 from bertd_server.rpc.tei import requests
 from bertd_server.rpc.tei.service import TeiService, answered, holding, streamed
-from bertd_server.scheduling.executor import LONG, Steps
+from bertd_server.scheduling.executor import Steps
 from bertd_server.tasks import footprint
+from bertd_server.tasks.decoding import written
 from bertd_server.tokenization.budget import answer_budget
 from bertd_server.tokenization.details import Details
 from bertd_server.tokenization.reader import Input
 from bertd_server.tokenization.token_list import TokenList
 from bertd_server.tokenization.tokens import Places, Token
-
-MOST_IDS = 100_000
 
 
 class TokenizeService(TeiService, tei_pb2_grpc.TokenizeServicer):
@@ -121,10 +121,8 @@ def _described(encoding: Details, text: str, vocabulary: Tokenizer) -> Steps[pb.
 def _written(
     vocabulary: Tokenizer, ids: list[int], *, skip_special_tokens: bool
 ) -> Steps[pb.DecodeResponse]:
-    """Token ids as a text: at once, since one may change how its neighbours are written."""
-    if len(ids) > LONG_IDS:
-        yield LONG
-    (text,) = vocabulary.decode_batch([ids], skip_special_tokens=skip_special_tokens)
+    """Token ids as a text."""
+    text = yield from written(vocabulary, ids, skip_special_tokens=skip_special_tokens)
     return pb.DecodeResponse(text=text)
 
 

@@ -13,6 +13,7 @@ from bertd.v1 import inference_pb2
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
 from bertd_server.rpc.checks import known_value
+from bertd_server.rpc.limits import MOST_IDS
 from bertd_server.scheduling.scheduler import BULK, INTERACTIVE
 from bertd_server.system.turns import Turns
 from bertd_server.tasks.ask import CallContext
@@ -25,7 +26,6 @@ from bertd_server.tokenization.truncation import CutSide
 
 # Of Tokenize and Detokenize, which hold something for each character, or id, of a call.
 MOST_CHARACTERS = 1_000_000
-MOST_IDS = 100_000  # of one sequence, which is written as a text at once
 # What the event loop reads of a message before others have their turn: 1 to 2 ms.
 _IDS_A_TURN = 20_000
 _CHARACTERS_A_TURN = 400_000

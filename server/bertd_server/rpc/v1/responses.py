@@ -12,12 +12,13 @@ from tokenizers import Tokenizer
 
 from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.models.model import Model
-from bertd_server.rpc.encoding import LONG_IDS, PARTS, Pieces, encoded, in_parts, within
+from bertd_server.rpc.encoding import PARTS, Pieces, encoded, in_parts, within
 from bertd_server.rpc.status import to_status
-from bertd_server.scheduling.executor import LONG, Steps, at_once
+from bertd_server.scheduling.executor import Steps, at_once
 from bertd_server.tasks.answering import Span
 from bertd_server.tasks.ask import Reply
 from bertd_server.tasks.classification import LabelScore
+from bertd_server.tasks.decoding import written
 from bertd_server.tasks.embedding import TokenVectors
 from bertd_server.tasks.filling import Candidate, Mask, fill
 from bertd_server.tasks.sparse import SparseVector
@@ -279,10 +280,8 @@ def decoded(
 
     def text(one: list[int] | InvalidInput) -> Steps[Pieces]:
         ids = [] if isinstance(one, RequestError) else one
-        if len(ids) > LONG_IDS:
-            yield LONG
-        (written,) = vocabulary.decode_batch([ids], skip_special_tokens=skip_special_tokens)
-        return [written.encode()]
+        found = yield from written(vocabulary, ids, skip_special_tokens=skip_special_tokens)
+        return [found.encode()]
 
     return Made(encoded(head, "texts", map(text, sequences)), failed(sequences))
 
