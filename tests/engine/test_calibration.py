@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bertd.bundle import read_manifest
-from bertd_export.bundle import export_model
 from bertd_server.engine.engine import NO_LIMIT, Engine, EngineOptions
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.engine.sessions import Interrupt
@@ -19,27 +18,9 @@ from bertd_server.models.model import Model
 from bertd_server.models.sampling import Sample
 from bertd_server.models.startup import ModelOptions, StartOptions
 from bertd_server.scheduling.pool import Pool
+from helpers.engines import WIDE, engine, entries
 from helpers.patience import PATIENCE
-from helpers.tiny import save_tiny
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
-
-WIDE = EngineOptions(threads=2)
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    scratch = tmp_path_factory.mktemp("small")
-    export_model(str(save_tiny(scratch / "source", "bert")), scratch / "bundle")
-    return scratch / "bundle"
-
-
-def engine(folder: Path, options: EngineOptions = WIDE) -> Engine:
-    return Engine(folder, read_manifest(folder), options)
-
-
-def entries(folder: Path) -> list[str]:
-    """Names of what is kept in a folder."""
-    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
 
 
 def whole(one: Engine, cache: Path) -> calibration.Calibration:

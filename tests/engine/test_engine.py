@@ -20,7 +20,7 @@ from bertd_export.bundle import export_model
 from bertd_export.quantization.int8 import Int8Options
 from bertd_server.cli import serve
 from bertd_server.engine import prepacking
-from bertd_server.engine.engine import NO_LIMIT, Engine, EngineOptions
+from bertd_server.engine.engine import NO_LIMIT, EngineOptions
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.engine.prepacking import prepacked
 from bertd_server.errors import CannotServeError
@@ -29,10 +29,10 @@ from bertd_server.models.startup import StartOptions
 from bertd_server.system import cache_folder
 from bertd_server.system.setting_types import parse_bytes
 from click.testing import CliRunner
+from helpers.engines import engine, entries
 from helpers.tiny import save_tiny
 from structlog.testing import capture_logs
 
-WIDE = EngineOptions(threads=2)
 SIZES: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 512,
@@ -48,22 +48,6 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     int8 = Int8Options(min_cosine=0.5) if request.param == "int8" else None
     export_model(str(source), scratch / "bundle", int8=int8)
     return scratch / "bundle"
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    scratch = tmp_path_factory.mktemp("small")
-    export_model(str(save_tiny(scratch / "source", "bert")), scratch / "bundle")
-    return scratch / "bundle"
-
-
-def engine(folder: Path, options: EngineOptions = WIDE) -> Engine:
-    return Engine(folder, read_manifest(folder), options)
-
-
-def entries(folder: Path) -> list[str]:
-    """Names of what is kept in a folder."""
-    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
 
 
 def texts(lengths: Sequence[int], vocabulary: int = 320) -> list[TokenSequence]:
