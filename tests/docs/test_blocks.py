@@ -94,8 +94,13 @@ READ: dict[tuple[str, ...], Callable[[Reader, Path], None]] = {
 }
 
 
-# They export a model each; or run, in a process each, what tests of `inside` run in one.
-SLOW = {("docs/recipes.md", "docs/recipes.ko.md"), ("docs/export.md",), ("docs/inside.md",)}
+# They export a model each; or start processes for what tests of `inside`, TLS and keys do in one.
+SLOW = {
+    ("docs/recipes.md", "docs/recipes.ko.md"),
+    ("docs/export.md",),
+    ("docs/inside.md",),
+    ("docs/security.md",),
+}
 
 
 @pytest.mark.parametrize(

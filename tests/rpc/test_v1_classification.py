@@ -39,7 +39,10 @@ def transformers_pipeline(task: str, served: Served) -> Any:
     return make(task, model=served.eager, tokenizer=served.tokenizer, device="cpu")
 
 
-@pytest.fixture(scope="module", params=list(KINDS))
+@pytest.fixture(
+    scope="module",
+    params=["single", "several", "lone", pytest.param("regression", marks=pytest.mark.slow)],
+)
 def classifier(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:

@@ -30,7 +30,10 @@ LABELS = list(ENTITIES.values())
 TEXTS = (*SENTENCES, "spelt out: [UNK] and <unk> and [MASK]<mask> there", "unk<unk>unk [UNK]s")
 
 
-@pytest.fixture(scope="module", params=["bert", "roberta", "camembert"])
+@pytest.fixture(
+    scope="module",
+    params=["bert", "roberta", pytest.param("camembert", marks=pytest.mark.slow)],
+)
 def tagger(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
