@@ -207,9 +207,12 @@ def test_a_template_for_chats_is_refused_where_sentence_transformers_would_use_i
 ) -> None:
     folder = copied()
     edit(folder / TOKENIZER, chat_template="{{ messages }}")
-    with pytest.raises(ExportError, match="chat_template is set"):
+    with pytest.raises(ExportError, match="chat_template is set, and SentenceTransformer"):
         load(str(folder), "feature-extraction")
     load(str(folder), "text-classification")
+    edit(folder / CONFIG, num_labels=1, id2label={"0": "score"}, label2id={"score": 0})
+    with pytest.raises(ExportError, match="chat_template is set, and CrossEncoder"):
+        load(str(folder), "text-ranking")
 
 
 def test_a_tokenizer_of_code_alone(copied: Callable[..., Path]) -> None:

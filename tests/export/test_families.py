@@ -194,8 +194,14 @@ def test_a_wordpiece_vocabulary_of_a_sentencepiece_family_is_read(tmp_path: Path
         path.unlink()
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "##s", "cat"]
     (source / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
-    tokenizer = checkpoint.load(str(source)).tokenizer
-    assert tokenizer.encode("the cats").tokens == ["[CLS]", "the", "cat", "##s", "[SEP]"]
+    loaded = checkpoint.load(str(source))
+    assert loaded.tokenizer.encode("the cats").tokens == ["[CLS]", "the", "cat", "##s", "[SEP]"]
+    assert any("the bundle reads it as BertTokenizer does" in note for note in loaded.notes)
+    settings = source / "tokenizer_config.json"
+    settings.write_text('{"tokenizer_class": "AlbertTokenizer"}', encoding="utf-8")
+    with pytest.raises(ExportError, match="tokenizer_class is AlbertTokenizer, with which"):
+        checkpoint.load(str(source))
+    settings.unlink()
     (source / "vocab.txt").write_text("\n".join(words[4:]), encoding="utf-8")
     with pytest.raises(ExportError, match=r"no \[CLS\], \[SEP\], \[UNK\]"):
         checkpoint.load(str(source))

@@ -35,6 +35,11 @@ _OF_PAIRS: tuple[Task, ...] = (
     "question-answering",
     "zero-shot-classification",
 )
+# What of sentence-transformers opens a folder that it has not saved.
+_OPENED_WITH: dict[Task, str] = {
+    "feature-extraction": "SentenceTransformer",
+    "text-ranking": "CrossEncoder",
+}
 
 
 @dataclass
@@ -184,8 +189,9 @@ def load(
     check_vocabulary(sentence.transformer, tokenizer.tokenizer, int(stated_config.vocab_size))
     head = tasks.describe_head(found, raw, sentence.settings, tokenizer.mask_token_id, inference)
     _check_types(found, tokenizer, stated_config)
-    if found == "feature-extraction" and sentence.task is None:
-        check_chat_template(sentence.transformer, tokenizer.stock)
+    library = _OPENED_WITH.get(found)
+    if library is not None and sentence.task is None:
+        check_chat_template(sentence.transformer, tokenizer.stock, library)
     network, pooler, left = _model(sentence.transformer, found, allow_pickle=allow_pickle)
     plain = found == "feature-extraction"
     pooling: tuple[Pooling, ...] = (sentence.pooling or ("mean",)) if plain else ()

@@ -160,17 +160,22 @@ def _labels(path: Path, raw: Mapping[str, Any], config: Any) -> tuple[str, ...]:
     return (note,) * bool(note)
 
 
-def check_chat_template(folder: Path, tokenizer: Any) -> None:
+def check_chat_template(folder: Path, tokenizer: Any, library: str) -> None:
     """Refuse a template for chats in a folder that sentence-transformers opens without its files.
+
+    Args:
+        folder: of the transformers model.
+        tokenizer: what transformers made of it.
+        library: the class with which a user would open it.
 
     Raises:
         ExportError: there is one.
     """
     if getattr(tokenizer, "chat_template", None):
         raise ExportError(
-            f"{folder / _TOKENIZER}: chat_template is set, and SentenceTransformer puts each text "
-            f"into it before it embeds it, where the model alone reads the text: remove it, or "
-            f"save the folder with sentence-transformers"
+            f"{folder / _TOKENIZER}: chat_template is set, and {library} puts each text into it, "
+            f"where the model alone reads the text: remove it, or save the folder with "
+            f"sentence-transformers"
         )
 
 

@@ -59,8 +59,9 @@ def check_sizes(folder: Path, mismatched: Iterable[tuple[str, Any, Any]]) -> Non
         keys = [key for key, size in read_object(path).items() if _is_size(size) and size in wrong]
         raise ExportError(
             f"{path}: its sizes make {name} {list(asked)}, but the weights hold {list(stored)}: "
-            f"the file is of another model, or {' or '.join(sorted(keys)) or 'a size'} is wrong "
-            f"(of a classifier num_labels and id2label)"
+            f"the file is of another model, as its model_type may be, or "
+            f"{' or '.join(sorted(keys)) or 'a size'} is wrong (of a classifier num_labels and "
+            f"id2label)"
         )
 
 

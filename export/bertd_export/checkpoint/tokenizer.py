@@ -56,7 +56,18 @@ def _vocabulary_lines(path: Path) -> set[str]:
 
 
 def _wordpiece(folder: Path) -> Any:
-    """BERT's tokenizer from vocab.txt and what tokenizer_config.json says of it."""
+    """BERT's tokenizer from vocab.txt and what tokenizer_config.json says of it.
+
+    Raises:
+        ExportError: the folder asks for another one, or vocab.txt is not for it.
+    """
+    asked = _stated(folder).get("tokenizer_class")
+    if asked is not None and not str(asked).startswith("BertTokenizer"):
+        raise ExportError(
+            f"{folder / 'tokenizer_config.json'}: tokenizer_class is {asked}, with which "
+            f"transformers reads no word of vocab.txt, so that every word is unknown: name "
+            f"BertTokenizer, which reads it, or save the model's tokenizer there as tokenizer.json"
+        )
     words = _vocabulary_lines(folder / "vocab.txt")
     lacking = {"[UNK]", "[CLS]", "[SEP]"} - words
     if lacking:
@@ -177,7 +188,12 @@ def load_tokenizer(folder: Path, *, lower: bool) -> LoadedTokenizer:
     stated = _stated(folder)
     _check_kind(folder, stated)
     fast = _load(folder)
+    notes: list[str] = []
     if _lacks_vocabulary(folder, fast):
+        notes.append(
+            f"vocab.txt: {type(fast).__name__}, which transformers chooses by the family, reads "
+            f"no word of it; the bundle reads it as BertTokenizer does"
+        )
         fast = _wordpiece(folder)
     if not isinstance(fast, PreTrainedTokenizerFast):
         raise ExportError(f"{type(fast).__name__} is not a fast tokenizer")
@@ -198,6 +214,7 @@ def load_tokenizer(folder: Path, *, lower: bool) -> LoadedTokenizer:
         rules,
         fast,
         (
+            *notes,
             *check_tokenizer_config(folder, fast),
             *check_survival(folder, tokenizer, stated.get("do_lower_case")),
             *_read_differently(stated, rules),
