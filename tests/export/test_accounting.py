@@ -215,6 +215,24 @@ def test_a_template_for_chats_is_refused_where_sentence_transformers_would_use_i
         load(str(folder), "text-ranking")
 
 
+def test_a_limit_beyond_the_positions_is_refused(copied: Callable[..., Path]) -> None:
+    """RoBERTa reserves two positions; sentence-transformers fails on the texts that need them."""
+    folder = pooled(copied("Model", "Roberta"))
+    positions = json.loads((folder / CONFIG).read_text())["max_position_embeddings"]
+    edit(folder / MODULE, max_seq_length=positions - 2)
+    load(str(folder), "feature-extraction")
+    edit(folder / MODULE, max_seq_length=positions)
+    with pytest.raises(ExportError, match=f"max_seq_length is {positions}.*set it to"):
+        load(str(folder), "feature-extraction")
+
+
+def test_a_head_that_config_unties(copied: Callable[..., Path]) -> None:
+    folder = copied("ForMaskedLM", "Roberta")
+    edit(folder / CONFIG, tie_word_embeddings=False)
+    with pytest.raises(ExportError, match=r"lacks weights.*tie_word_embeddings false"):
+        load(str(folder), "fill-mask")
+
+
 def test_a_tokenizer_of_code_alone(copied: Callable[..., Path]) -> None:
     folder = copied()
     (folder / "tokenizer.json").unlink()

@@ -15,7 +15,7 @@ from bertd_export.checkpoint.adapters import check_adapter, merge_adapter, witho
 from bertd_export.checkpoint.families import check_family
 from bertd_export.checkpoint.labels import NAMES_SAY, InferenceLabels
 from bertd_export.checkpoint.modules import Normalize, Truncate, width_after
-from bertd_export.checkpoint.positions import longest, numbering
+from bertd_export.checkpoint.positions import check_stated, longest, numbering
 from bertd_export.checkpoint.preflight import (
     check_finite,
     check_folder,
@@ -206,6 +206,7 @@ def load(
     # Of a cross-encoder that is exported for something else, they would be before other texts.
     prompted = sentence.task == found or found in ("text-ranking", "text-classification")
     prompts = sentence.prompts if prompted else {}
+    check_stated(sentence.transformer, config, offset, sentence.max_seq_length)
     # Newer folders keep the limit in the tokenizer.
     stated = sentence.max_seq_length or tokenizer.max_tokens
     return Checkpoint(

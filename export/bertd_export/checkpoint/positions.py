@@ -1,5 +1,6 @@
 """How a model numbers positions, and how many tokens it reads."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,3 +65,21 @@ def longest(config: Any, offset: int, stated: int | None) -> int:
     if min(limits) < 1:
         raise ExportError(f"the model reads {min(limits)} tokens at most: its sizes are wrong")
     return min(limits)
+
+
+def check_stated(folder: Path, config: Any, offset: int, stated: int | None) -> None:
+    """Refuse a limit at which sentence-transformers reads more tokens than there are positions.
+
+    It takes the limit that its settings state, whatever the model has; and RoBERTa and its kin
+    reserve positions, which are often forgotten.
+
+    Raises:
+        ExportError: it does.
+    """
+    positions = int(getattr(config, "max_position_embeddings", 0) or 0) - offset
+    if stated and 0 < positions < stated:
+        raise ExportError(
+            f"{folder}: max_seq_length is {stated}, and the model has {positions} positions "
+            f"(max_position_embeddings{f' less the {offset} that it reserves' * bool(offset)}), so "
+            f"that sentence-transformers fails on a text of more: set it to {positions}"
+        )

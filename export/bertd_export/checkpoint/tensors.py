@@ -65,6 +65,12 @@ def check_sizes(folder: Path, mismatched: Iterable[tuple[str, Any, Any]]) -> Non
         )
 
 
+_UNTIED = (
+    " (config.json says tie_word_embeddings false: where a head has the embedding's weights, "
+    "set it to true)"
+)
+
+
 def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -103,9 +109,11 @@ def check_missing(
             f"{f'; {wrapper} does that' if wrapper else ''}: save the model that is inside with "
             f"save_pretrained, or take {before!r} off the names"
         )
+    untied = read_object(folder / "config.json").get("tie_word_embeddings") is False
     raise ExportError(
         f"{folder} lacks weights that {task} needs: {_named(missing)}; use a checkpoint that was "
         f"trained for {task}, or another --task"
+        f"{_UNTIED if untied else ''}"
     )
 
 

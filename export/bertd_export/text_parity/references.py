@@ -72,7 +72,9 @@ def ask(checkpoint: Checkpoint) -> Reference:
         except Exception as error:  # a library's own, of any type
             raise ExportError(
                 f"{checkpoint.folder} cannot be compared with its reference library, which fails: "
-                f"{type(error).__name__}: {error}"
+                f"{type(error).__name__}: {error}. Texts had up to {checkpoint.max_tokens} tokens, "
+                f"the least of max_seq_length, model_max_length and max_position_embeddings: see "
+                f"whether these are as the model was trained"
             ) from error
 
 
