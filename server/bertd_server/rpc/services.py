@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -66,13 +67,16 @@ class Services:
         self.models.when_changed(self._tell_health)
 
     @staticmethod
-    def interceptor(max_texts: int | None = None) -> grpc.aio.ServerInterceptor:
+    def interceptor(
+        max_texts: int | None = None, large: Callable[[], None] | None = None
+    ) -> grpc.aio.ServerInterceptor:
         """Put it last among a server's interceptors: it answers what is no valid message.
 
         Args:
             max_texts: of one call; None where that is not known.
+            large: told of each message whose memory is worth giving back to the system.
         """
-        return DecodingInterceptor(_REQUESTS, max_texts)
+        return DecodingInterceptor(_REQUESTS, max_texts, large)
 
     def add_to(self, server: grpc.aio.Server, management: Management) -> None:
         """Serve bertd.v1, tei.v1 and the Open Inference Protocol."""

@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 
 
 class Budget:
-    """What one request may have of something. Its inputs spend one after the other."""
+    """What one request may have of something. Its inputs spend one after the other.
+
+    Attributes:
+        limit: of it; infinite for none.
+    """
 
     def __init__(self, limit: float, what: str, remedy: str) -> None:
         """Begin with nothing spent.
@@ -42,10 +46,18 @@ class Budget:
             what: is counted, in the plural.
             remedy: beside fewer inputs, or shorter ones.
         """
-        self._limit = limit
+        self.limit = limit
         self._what = what
         self._remedy = remedy
         self._spent = 0
+
+    def at_least(self) -> Budget:
+        """Another one, of what is known to be spent at least."""
+        return Budget(self.limit, f"{self._what} or more", self._remedy)
+
+    def room(self) -> float:
+        """What is left."""
+        return self.limit - self._spent
 
     def spend(self, amount: int, one: Input) -> InvalidInput | None:
         """Count what an input takes; why it cannot be had by any request, or None.
@@ -54,24 +66,33 @@ class Budget:
             InvalidInput: it is too much with what the inputs before it take.
         """
         place = place_of(one)
-        if amount > self._limit:
+        if amount > self.limit:
             return InvalidInput(
-                f"{place} has {amount} {self._what}, and a request may have {self._limit}: "
+                f"{place} has {amount} {self._what}, and a request may have {self.limit}: "
                 f"shorten it, or {self._remedy}",
                 field=place,
                 reason="too_long",
-                limit=int(self._limit),
+                limit=int(self.limit),
             )
-        self._spent += amount
-        if self._spent > self._limit:
+        self.reach(self._spent + amount, one)
+        return None
+
+    def reach(self, amount: int, one: Input) -> None:
+        """Count what all inputs up to this one take together.
+
+        Raises:
+            InvalidInput: it is too much.
+        """
+        self._spent = amount
+        place = place_of(one)
+        if self._spent > self.limit:
             raise InvalidInput(
                 f"the inputs up to {place} have {self._spent} {self._what}, and a request may "
-                f"have {self._limit}: split it into several requests, or {self._remedy}",
+                f"have {self.limit}: split it into several requests, or {self._remedy}",
                 field=field_of(one),
                 reason="too_many",
-                limit=int(self._limit),
+                limit=int(self.limit),
             )
-        return None
 
 
 def token_budget(limit: int) -> Budget:

@@ -27,6 +27,7 @@ from bertd_server.rpc.interceptors.handlers import WrappingInterceptor, wrapped
 
 LENGTH_DELIMITED = 2
 _PIECE_BYTES = 262_144  # are decoded at once, in some tenths of a ms
+_LARGE_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +53,48 @@ class _Large:
         return message
 
 
+_Decode = Callable[[bytes], Message | _Undecodable | _Large]
+
+
 class DecodingInterceptor(WrappingInterceptor):
     """Wraps the deserialiser of every RPC."""
 
-    def __init__(self, requests: dict[str, type[Message]], max_texts: int | None = None) -> None:
+    def __init__(
+        self,
+        requests: dict[str, type[Message]],
+        max_texts: int | None = None,
+        large: Callable[[], None] | None = None,
+    ) -> None:
         """Take the request class of each method, by its full path.
 
         Args:
             requests: those classes.
             max_texts: entries that a call may have; None where that is not known.
+            large: told of each message of a MiB or more. It is refused, and free, in a moment; or
+                its call has memory, of whose end others hear.
         """
         super().__init__(requests)
         self._requests = requests
         self._max_texts = max_texts
+        self._large = large
 
     def wrap(self, method: str, handler: Any) -> Any:
         """Replace the deserialiser, and answer what it could not read."""
         readable = _readable_stream if handler.request_streaming else _readable
         decode = _decoder(self._requests[method], self._max_texts)
-        return wrapped(handler, given=readable, decode=decode)
+        return wrapped(handler, given=readable, decode=self._telling(decode))
+
+    def _telling(self, decode: _Decode) -> _Decode:
+        """The decoder, which tells of large messages if somebody wants to know."""
+        if (large := self._large) is None:
+            return decode
+
+        def tell(data: bytes) -> Message | _Undecodable | _Large:
+            if len(data) >= _LARGE_BYTES:
+                large()
+            return decode(data)
+
+        return tell
 
 
 async def _readable(request: Any) -> Any:
@@ -84,9 +108,7 @@ async def _readable_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         yield await _readable(request)
 
 
-def _decoder(
-    kind: type[Message], max_texts: int | None
-) -> Callable[[bytes], Message | _Undecodable | _Large]:
+def _decoder(kind: type[Message], max_texts: int | None) -> _Decode:
     descriptor = cast("Descriptor", kind.DESCRIPTOR)
 
     def decode(data: bytes) -> Message | _Undecodable | _Large:
