@@ -39,12 +39,13 @@ async def test_masks_that_are_too_many_for_one_call_are_filled_in_several(
     assert [masks(one) for one in together_] == [masks(one) for one in together]
     wrong = {place: one for place, one in enumerate(together) if isinstance(one, BertdError)}
     assert {place: one.reason for place, one in wrong.items()} == {
-        1: "TOO_MANY",
+        1: "TOO_LONG",
         3: "INVALID_INPUT",
     }
     assert all(isinstance(one, InvalidArgument) for one in wrong.values())
     assert [one.index for one in wrong.values()] == [1, 3]
-    assert "texts[1] has 6 masks" in str(wrong[1])
+    assert "texts[1] has " in str(wrong[1])
+    assert "bytes of answer" in str(wrong[1])
 
 
 def test_a_call_that_only_an_idle_server_takes_is_sent_in_halves(

@@ -38,14 +38,16 @@ class Budget:
         limit: of it; infinite for none.
     """
 
-    def __init__(self, limit: float, what: str, remedy: str) -> None:
+    def __init__(self, limit: float, what: str, remedy: str, *, count: str = "") -> None:
         """Begin with nothing spent.
 
         Args:
             limit: of the request; infinite for none.
             what: is counted, in the plural.
             remedy: beside fewer inputs, or shorter ones.
+            count: what stands before how much was spent.
         """
+        self._count = count
         self.limit = limit
         self._what = what
         self._remedy = remedy
@@ -53,11 +55,7 @@ class Budget:
 
     def at_least(self) -> Budget:
         """Another one, of what is known to be spent at least."""
-        return Budget(self.limit, f"{self._what} or more", self._remedy)
-
-    def room(self) -> float:
-        """What is left."""
-        return self.limit - self._spent
+        return Budget(self.limit, self._what, self._remedy, count="at least ")
 
     def spend(self, amount: int, one: Input) -> InvalidInput | None:
         """Count what an input takes; why it cannot be had by any request, or None.
@@ -87,8 +85,8 @@ class Budget:
         place = place_of(one)
         if self._spent > self.limit:
             raise InvalidInput(
-                f"the inputs up to {place} have {self._spent} {self._what}, and a request may "
-                f"have {self.limit}: split it into several requests, or {self._remedy}",
+                f"the inputs up to {place} have {self._count}{self._spent} {self._what}, and a "
+                f"request may have {self.limit}: split it into several requests, or {self._remedy}",
                 field=field_of(one),
                 reason="too_many",
                 limit=int(self.limit),

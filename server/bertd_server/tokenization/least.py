@@ -1,79 +1,89 @@
-"""What a text has at least, known before it is tokenised: some µs for what takes a ms.
+"""What a text has at least, known before it is tokenised: some µs for what takes ms.
 
 ::
 
     text ──" a"──────> words, each of them a token or more ──> tokens that are read at least
      └────"[MASK]"───> masks among the tokens that stay
+
+So a request that is far too much is refused at once. Where a guess is too high, by a text that is
+refused for its own length, the request would have an error in any case.
 """
 
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
-if TYPE_CHECKING:
-    from bertd_server.tokenization.reader import Fit, Input
+from bertd_server.tokenization.reader import Fit, Input
 
 # A blank and a character that no normalisation takes away.
 _WORD = re.compile(r"(?:^| )[0-9A-Za-z가-힣]")
 _PROBE = "The 3 cats of 가나 saw a b c d 1 2 3 and 다"
-_SPECIAL = 4  # tokens that a tokenizer adds to a text, at most
 
 
-def words_are_tokens(tokenizer: Tokenizer) -> bool:
-    """Whether a tokenizer splits texts at blanks first, so that each word is a token or more."""
-    splitter, count = tokenizer.pre_tokenizer, len(_PROBE.split())
-    if splitter is None:
-        return False
-    normal = _PROBE if tokenizer.normalizer is None else tokenizer.normalizer.normalize_str(_PROBE)
-    pieces = splitter.pre_tokenize_str(normal)
-    within = [piece for piece, _ in pieces if len(_WORD.findall(piece.strip(" ▁Ġ"))) > 1]
-    encoding = tokenizer.encode(_PROBE, add_special_tokens=False)
-    return not within and min(len(pieces), len(encoding)) >= count
+class Least:
+    """What is known of texts by a tokenizer and its limits. Threads may share it."""
+
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int, max_characters: int) -> None:
+        """Know these.
+
+        Args:
+            tokenizer: of the model; read only.
+            max_tokens: that the model reads at once.
+            max_characters: of a text; a longer one is refused, and counts for nothing.
+        """
+        self._tokenizer = tokenizer
+        self._max_tokens = max_tokens
+        self._max_characters = max_characters
+
+    def read(self, one: Input, fit: Fit, most: int) -> int:
+        """Tokens that the model reads of an input at least, those of each window counted.
+
+        Args:
+            one: of a pair nothing is known, nor of tokens that are given.
+            fit: of what may be refused for its length nothing is known.
+            most: tokens of which nothing beyond needs to be known.
+        """
+        unknown = one.pair is not None or fit.long_text == "error"
+        if unknown or len(one.text) > self._max_characters or not self._words_are_tokens:
+            return 0
+        if fit.long_text == "truncate":
+            return words(one.text, min(most, self._max_tokens))
+        count = words(one.text, most)
+        moved = max(1, self._max_tokens - fit.stride)
+        return count + fit.stride * max(0, -(-(count - self._max_tokens) // moved))
+
+    def masks(self, one: Input, fit: Fit, mask_id: int) -> int:
+        """Masks of a text that the model reads at least, which is not read in windows."""
+        mask = self._tokenizer.get_added_tokens_decoder().get(mask_id)
+        if mask is None or mask.normalized or mask.single_word:
+            return 0  # it is not known by its letters alone
+        if fit.side != "right" or not one.text.isascii() or len(one.text) > self._max_characters:
+            return 0
+        *parts, rest = one.text.split(mask.content)
+        room = self._max_tokens - self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        found = 0
+        for part in parts:
+            room -= len(part.strip()) + 1  # no character of ASCII is more than a token
+            found += room >= 0
+        room -= len(rest.strip())
+        return found if fit.long_text == "truncate" or room >= 0 else 0
+
+    @cached_property
+    def _words_are_tokens(self) -> bool:
+        """Whether the tokenizer splits texts at blanks first, and makes tokens of each word."""
+        splitter, normalizer = self._tokenizer.pre_tokenizer, self._tokenizer.normalizer
+        if splitter is None:
+            return False
+        text = _PROBE if normalizer is None else normalizer.normalize_str(_PROBE)
+        pieces = [piece for piece, _ in splitter.pre_tokenize_str(text)]
+        tokens = len(self._tokenizer.encode(_PROBE, add_special_tokens=False))
+        return min(len(pieces), tokens) >= len(_PROBE.split())
 
 
 def words(text: str, most: int) -> int:
-    """Words of a text that are a token or more each; none beyond `most` is looked for."""
+    """Words of a text, each a token or more; beyond `most` none is looked for."""
     return sum(1 for _ in islice(_WORD.finditer(text), most))
-
-
-def tokens_read(one: Input, fit: Fit, limit: int, most: int) -> int:
-    """Tokens that the model reads of an input at least, those of each window counted.
-
-    Args:
-        one: of a pair nothing is known, nor of tokens that are given.
-        fit: an input that is refused when it is long may be refused: nothing is known.
-        limit: tokens that the model reads at once.
-        most: tokens of which nothing beyond needs to be known.
-    """
-    if one.pair is not None or fit.long_text == "error":
-        return 0
-    if fit.long_text == "truncate":
-        return words(one.text, limit)
-    count = words(one.text, most)
-    moved = max(1, limit - fit.stride)
-    return count + fit.stride * max(0, -(-(count - limit) // moved))
-
-
-def masks(one: Input, fit: Fit, limit: int, mask: str) -> int:
-    """Masks of a text at least, among the tokens that the model reads.
-
-    Args:
-        one: no pair; of a text that is not ASCII nothing is known.
-        fit: without windows; a text that may be refused for its length counts for nothing.
-        limit: tokens that the model reads at once.
-        mask: how a text has one.
-    """
-    if fit.side != "right" or not one.text.isascii():
-        return 0
-    room, found = limit - _SPECIAL, 0
-    for part in one.text.split(mask)[:-1]:
-        room -= len(part) + 1  # no character of ASCII is more than a token
-        if room < 0:
-            return found if fit.long_text == "truncate" else 0
-        found += 1
-    rest = len(one.text) - one.text.rfind(mask) - len(mask)
-    return found if fit.long_text == "truncate" or rest <= room else 0

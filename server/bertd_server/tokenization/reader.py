@@ -26,7 +26,7 @@ from tokenizers import Encoding, Tokenizer
 
 from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import InvalidInput
-from bertd_server.tokenization import least, prompts, windows
+from bertd_server.tokenization import prompts, windows
 from bertd_server.tokenization.budget import TOKEN_BYTES, Budget, token_budget
 from bertd_server.tokenization.details import Details, details_of
 from bertd_server.tokenization.pretokenized import Pretokenized
@@ -199,32 +199,6 @@ class Reader:
     def largest_id(self) -> int:
         """The largest id of a token that the tokenizer makes; -1 where it makes none."""
         return len(self._sizes) - 1
-
-    @cached_property
-    def words_are_tokens(self) -> bool:
-        """Whether a text has as many tokens as words, or more."""
-        return least.words_are_tokens(self.tokenizer)
-
-    def least_read(self, one: Input, fit: Fit, most: int) -> int:
-        """Tokens of an input that the model reads at least; 0 where nothing is known.
-
-        Args:
-            one: a text; of a pair nothing is known.
-            fit: what to do with a long one.
-            most: tokens of which nothing beyond needs to be known.
-        """
-        if len(one.text) > self._max_characters or not self.words_are_tokens:
-            return 0
-        return least.tokens_read(one, fit, self.max_tokens, most)
-
-    def least_masks(self, one: Input, fit: Fit, mask_id: int) -> int:
-        """Masks of a text that the model reads at least; 0 where nothing is known."""
-        mask = self.tokenizer.get_added_tokens_decoder().get(mask_id)
-        if mask is None or mask.normalized or mask.single_word:
-            return 0  # it is not known by its letters alone
-        if len(one.text) > self._max_characters:
-            return 0
-        return least.masks(one, fit, self.max_tokens, mask.content)
 
     @cached_property
     def _sizes(self) -> NDArray[np.int32]:
