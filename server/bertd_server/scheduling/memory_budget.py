@@ -213,10 +213,6 @@ class MemoryBudget:
         """Have `told` called whenever a large call has given back what it had."""
         self._when_freed = told
 
-    def freed(self) -> None:
-        """Hear that much is free soon which no call has reserved: a large message, refused."""
-        self._when_freed()
-
     def pause(self, *, paused: bool) -> None:
         """Let large calls wait, those that have bytes already excepted, or go on."""
         self._large.paused = paused

@@ -147,7 +147,7 @@ class Server:
             interceptors=[
                 *self.observability.interceptors,
                 *self.guard.interceptors,
-                self._services.interceptor(self._services.limits.max_texts, self.memory.freed),
+                self._services.interceptor(self._services.limits.max_texts, self.memory),
             ],
             options=[
                 ("grpc.max_receive_message_length", self._settings.max_message_bytes),
