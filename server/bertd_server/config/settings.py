@@ -252,6 +252,12 @@ class Settings(BaseSettings):
     max_connections: int = Field(
         1_000, ge=0, description="connections to one address; 0 for no limit"
     )
+    max_connections_per_peer: int = Field(
+        500,
+        ge=0,
+        description="connections to one address of one client, of IPv6 one network (/64); 0 for no "
+        "limit",
+    )
     handshake_seconds: float = Field(
         5.0,
         gt=0,
