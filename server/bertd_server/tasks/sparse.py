@@ -83,7 +83,12 @@ async def embed_sparse(  # noqa: PLR0913 - the choices of one call
     def conclude(reading: Reading, outputs: list[GraphOutputs]) -> Steps[SparseVector]:
         weights = heads.most_active(outputs[0][bundle.SPARSE_EMBEDDING][0], count)
         indices = np.flatnonzero(weights)
-        refused = answers.spend(_bytes(indices), inputs[id(reading)])
+        one = inputs[id(reading)]
+        try:
+            refused = answers.spend(_bytes(indices), one)
+        except InvalidInput as beyond:
+            beyond.field = one.field  # those before it have their answers
+            raise
         if refused is not None:
             raise refused
         return at_once(SparseVector(indices, weights[indices]))
