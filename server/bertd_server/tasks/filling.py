@@ -164,13 +164,10 @@ async def _foresee(  # noqa: PLR0913, PLR0917 - what a call is
     if mask_id is None or sum(len(one.text) for one in texts) <= INLINE_CHARACTERS:
         return
     masks, answers = budget.at_least(), answer_budget(caller.answer_bytes).at_least()
-    found = written = 0
     for one in texts:
         known = model.least.masks(one, fit, mask_id)
-        found += known
-        masks.reach(found, one)
-        written += known * _mask_bytes(one.text, count)
-        answers.reach(written, one)
+        if masks.spend(known, one) is None:  # else it has an error of its own, once it is read
+            answers.spend(known * _mask_bytes(one.text, count), one)
         await asyncio.sleep(0)
 
 

@@ -79,10 +79,9 @@ async def foresee(
     if fit.long_text != "window" and not token_bytes:
         return
     reading, answering = model.token_budget().at_least(), answers.at_least()
-    tokens = 0
     most = min(reading.limit, answers.limit / token_bytes if token_bytes else math.inf, _MANY)
     for one in inputs:
-        tokens += model.least.read(one, fit, int(most) + 1 - tokens)
-        reading.reach(tokens, one)
-        answering.reach(token_bytes * tokens, one)
+        tokens = model.least.read(one, fit, int(most) + 1)
+        if reading.spend(tokens, one) is None:  # else it has an error of its own, once it is read
+            answering.spend(token_bytes * tokens, one)
         await asyncio.sleep(0)  # a long text takes a ms or two

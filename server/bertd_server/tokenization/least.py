@@ -17,6 +17,7 @@ from itertools import islice
 
 from tokenizers import Tokenizer
 
+from bertd_server.tokenization import windows
 from bertd_server.tokenization.reader import Fit, Input
 
 # A blank and a character that no normalisation takes away.
@@ -53,8 +54,12 @@ class Least:
         if fit.long_text == "truncate":
             return words(one.text, min(most, self._max_tokens))
         count = words(one.text, most)
-        moved = max(1, self._max_tokens - fit.stride)
-        return count + fit.stride * max(0, -(-(count - self._max_tokens) // moved))
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        room = self._max_tokens - special
+        if count <= room or room <= fit.stride:
+            return count
+        number, tokens = windows.sizes(count, special, room, fit.stride)
+        return tokens if number <= windows.MOST_WINDOWS else 0
 
     def masks(self, one: Input, fit: Fit, mask_id: int) -> int:
         """Masks of a text that the model reads at least, which is not read in windows."""
