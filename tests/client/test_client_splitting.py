@@ -39,12 +39,32 @@ async def test_masks_that_are_too_many_for_one_call_are_filled_in_several(
     assert [masks(one) for one in together_] == [masks(one) for one in together]
     wrong = {place: one for place, one in enumerate(together) if isinstance(one, BertdError)}
     assert {place: one.reason for place, one in wrong.items()} == {
-        1: "TOO_MANY",
+        1: "TOO_LONG",
         3: "INVALID_INPUT",
     }
     assert all(isinstance(one, InvalidArgument) for one in wrong.values())
     assert [one.index for one in wrong.values()] == [1, 3]
-    assert "texts[1] has 6 masks" in str(wrong[1])
+    assert "texts[1] has " in str(wrong[1])
+    assert "bytes of answer" in str(wrong[1])
+
+
+def test_sparse_vectors_that_are_too_large_for_one_answer_come_in_several(
+    task_bundle: Callable[[Task], Path],
+) -> None:
+    """How large they are is known only once they are computed: some have theirs, others wait."""
+    texts = [f"{word} sat on the mat" for word in ("cat", "dog", "sea", "mat", "the")]
+    settings = quick_settings(max_message_bytes=4096)
+    running = RunningServer(task_bundle("fill-mask"), settings)
+    with Client(running.address, inputs_per_call=1) as client:
+        alone = client.embed_sparse(texts)
+    sizes = [60 + 5 * len(one.indices) for one in alone]
+    assert max(sizes) < 4096 < sum(sizes)
+    with Client(running.address) as client:
+        together = client.embed_sparse(texts)
+    running.stop()
+    for one, other in zip(alone, together, strict=True):
+        assert one.indices.tolist() == other.indices.tolist()
+        assert one.values.tolist() == other.values.tolist()
 
 
 def test_a_call_that_only_an_idle_server_takes_is_sent_in_halves(

@@ -18,6 +18,7 @@ from bertd_server.config.reloading import Reloading
 from bertd_server.config.settings import RELOADABLE, Settings
 from bertd_server.models import startup
 from bertd_server.models.startup import ReadyEngine
+from bertd_server.process.lifecycle import Stops
 from bertd_server.process.systemd import SUPERVISOR, Manager, manager
 from bertd_server.process.watchdog import Watchdog, resident_bytes
 from bertd_server.serving.server import Server
@@ -74,6 +75,13 @@ async def test_systemd_hears_what_happens_while_all_is_well(listening: socket.so
     with pytest.raises(BlockingIOError):
         listening.recv(999)
     told.close()
+
+
+def test_a_signal_that_comes_twice_at_once_counts_once() -> None:
+    """As `timeout` sends it; another one, or the same one later, is a second signal."""
+    it = Stops()
+    came = [(15, 0.0), (15, 0.05), (2, 0.06), (15, 0.5), (2, 0.6)]
+    assert [it.counts(*each) for each in came] == [True, False, True, True, True]
 
 
 def test_without_a_manager_nothing_is_opened(tmp_path: Path) -> None:

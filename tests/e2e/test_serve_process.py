@@ -138,14 +138,14 @@ def test_a_run_that_never_ends_does_not_hold_the_process(tiny_bundle: Path, *, t
         process.send_signal(signal.SIGTERM)
         assert json.loads(process.stderr.readline())["event"] == "draining"
         if twice:
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGINT)
         _, log = process.communicate(timeout=PATIENCE)
         assert call.code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
     lines = [json.loads(line) for line in log.splitlines()]
     assert lines[0]["batches_running"] == 1
     if twice:
         assert [line["event"] for line in lines] == ["ended by a second signal"]
-        assert process.returncode == 128 + signal.SIGTERM
+        assert process.returncode == 128 + signal.SIGINT
     else:
         assert [line["event"] for line in lines] == ["gave up", "calls were cancelled", "stopped"]
         assert lines[1]["texts"] == 1

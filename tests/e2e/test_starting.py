@@ -103,7 +103,9 @@ async def test_a_socket_that_somebody_listens_on_is_not_taken_away(tmp_path: Pat
     ("flags", "words"),
     [
         (["--api-keys={}/none"], "No such file"),
-        (["--api-keys={}"], "Is a directory"),
+        (["--api-keys={}"], "is a folder"),
+        (["--tls-certificate={}", "--tls-key={}"], "Is a directory"),
+        (["--memory-limit=1KiB"], "give at least 64MiB"),
         (["--api-keys={}/garbage"], "cannot be read"),
         (["--tls-certificate={}/none", "--tls-key={}/none"], "TLS cannot be offered"),
         (["--tls-certificate={}/garbage", "--tls-key={}/garbage"], "TLS cannot be offered"),

@@ -12,6 +12,7 @@ import torch
 from bertd import bundle
 from bertd.tei.v1 import tei_pb2
 from bertd.v1 import inference_pb2, inference_pb2_grpc
+from bertd_server.engine import engine as engines
 from bertd_server.engine.engine import Engine
 from bertd_server.tokenization.reader import Reader
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -249,8 +250,12 @@ def test_sparse_weights_are_splades(fresh: FreshClient, filler: Served) -> None:
         assert alone["sparse_embeddings"] == answer["sparse_embeddings"]
 
 
-def test_sparse_weights_and_masks_share_a_batch(filler: Served) -> None:
-    """Each has what it has alone, bit for bit; pooled, a text's answer is one row."""
+@pytest.mark.parametrize("most", [engines.MOST_LOGITS, 1])
+def test_sparse_weights_and_masks_share_a_batch(
+    filler: Served, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Each has what it has alone, bit for bit, also in several runs; pooled, it is one row."""
+    monkeypatch.setattr(engines, "MOST_LOGITS", most)
     engine = Engine(filler.bundle, filler.manifest)
     reader = Reader.of(filler.bundle, filler.manifest)
     texts = reader.sequences(["w1 [MASK] w2 [MASK]", "w3", "[MASK] w4 w5 w6"])

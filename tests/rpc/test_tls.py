@@ -264,6 +264,9 @@ def test_loopback_sockets_and_what_is_asked_for_are_served() -> None:
     exposure.check(quick_settings(address="0.0.0.0:0", tls_certificate="a", tls_key="b"))
 
 
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+
 def test_limits_become_arguments_of_grpc() -> None:
     given = dict(
         transport.options(
@@ -275,10 +278,24 @@ def test_limits_become_arguments_of_grpc() -> None:
     assert given["grpc.max_concurrent_streams"] == 7
 
 
-@pytest.mark.parametrize("said", [b"", b"PRI * HTTP/2.0\r\n"])
-def test_connections_that_say_nothing_keep_nobody_out(tiny_bundle: Path, said: bytes) -> None:
-    """Without a word they are not taken; with half a word they are let go after their time."""
-    limits = {"max_connections": 10, "handshake_seconds": 0.5}
+@pytest.mark.parametrize(
+    ("said", "limits"),
+    [
+        (b"", {"handshake_seconds": 0.5}),
+        (b"PRI * HTTP/2.0\r\n", {"handshake_seconds": 0.5}),
+        (b"PRI * HTTP/2.0\r\n", {"max_connections_per_peer": 5}),
+        (_PREFACE, {"max_connections_per_peer": 0}),
+        (_PREFACE, {"max_connections_per_peer": 5}),
+    ],
+)
+def test_connections_that_say_nothing_keep_nobody_out(
+    tiny_bundle: Path, said: bytes, limits: dict[str, float]
+) -> None:
+    """Without a word they are not taken; with half a word, or a whole one and no call, they go.
+
+    After their time; or before it, as one client has too many, or all of them together.
+    """
+    limits = {"handshake_seconds": 9 * PATIENCE, "max_connections": 10} | limits
     server = RunningServer(tiny_bundle, quick_settings(**limits))
     host, _, port = server.address.rpartition(":")
     silent = [socket.create_connection((host, int(port)), 60) for _ in range(30)]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from bertd_server.errors import InvalidInput
 from bertd_server.inside import open_model_sync
-from bertd_server.tasks import classification, filling, ranking
+from bertd_server.tasks import classification, filling, ranking, sparse
 from bertd_server.tasks.ask import CallContext
 from bertd_server.tasks.classification import LabelScore
 from bertd_server.tokenization.reader import Fit, Input, texts_of
@@ -222,14 +222,51 @@ def test_masks_that_would_fill_the_memory_are_refused(
         replies = filler.runner.run(filling.fill_masks(filler.model, texts, caller=caller, top_k=2))
         return [one.outcome for one in replies]
 
+    first = fill()[0]
     monkeypatch.setattr(filling, "MOST_LOGITS", 2 * vocabulary)
-    first, second, third = fill()
-    assert isinstance(third, InvalidInput)
-    assert (third.field, third.reason, third.limit) == ("texts[2]", "too_many", 2)
-    again, second, third = fill(answer_bytes=2 * (24 + len(texts[0].text)))
-    assert again == first
-    assert "make top_k smaller" in str(second)
-    assert "make top_k smaller" in str(third)
+    with pytest.raises(InvalidInput, match=r"up to texts\[2\] have 3 masks") as refused:
+        fill()
+    assert (refused.value.field, refused.value.reason, refused.value.limit) == (
+        "texts",
+        "too_many",
+        2,
+    )
+    texts[1:] = texts_of([f"{mask} {mask} {mask} sat"])
+    assert fill()[0] == first
+    assert "has 3 masks, and a request may have 2" in str(fill()[1])
+    texts[1:] = texts_of([f"the {mask} sat", "no mask"])
+    with pytest.raises(InvalidInput, match="bytes of answer"):
+        fill(answer_bytes=2 * (24 + len(texts[0].text)))
+
+
+def test_sparse_vectors_are_refused_once_they_are_too_large_for_the_answer(
+    filler: Served,
+) -> None:
+    """Their weights are known only then: those that come too late have errors of their own."""
+    texts = texts_of(["the cat", "sat", "on the mat"])
+
+    def weigh(answer_bytes: float) -> list[Any]:
+        caller = CallContext(answer_bytes=answer_bytes)
+        weighed = sparse.embed_sparse(filler.model, texts, caller=caller)
+        return [one.outcome for one in filler.runner.run(weighed)]
+
+    sizes = [len(one.indices) for one in weigh(math.inf)]
+    first, second, third = weigh(60 + 7 * sizes[0])
+    assert isinstance(first, sparse.SparseVector)
+    assert {second.reason, third.reason} <= {"too_many", "too_long"}
+    assert "bytes of answer" in str(second)
+
+
+def test_masks_that_are_too_many_are_refused_before_any_text_is_read(
+    filler: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokenizer's mask is known by its letters; where a text is cut, those that stay count."""
+    model, mask = filler.model, filler.model.mask_token
+    monkeypatch.setattr(type(model), "read", None)
+    monkeypatch.setattr(filling, "MOST_LOGITS", 100 * model.manifest.vocab_size)
+    texts = texts_of([f"{mask} " * 20] * 40)
+    with pytest.raises(InvalidInput, match=r"have at least \d+ masks, and a request may have 100"):
+        filler.runner.run(filling.fill_masks(model, texts, Fit("truncate")))
 
 
 @pytest.fixture(scope="module")

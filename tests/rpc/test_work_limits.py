@@ -75,7 +75,7 @@ def test_windows_of_a_request_are_counted_before_they_are_built(
     error = refused(
         running,
         lambda: stub(running).Embed(request),
-        f"up to texts[{over - 1 + (over * each <= 262_144)}] have",
+        f"up to texts[{over - 1 + (over * each <= 262_144)}] have at least",
         "a request may have 262144",
         "make stride smaller",
         "--max-request-tokens",

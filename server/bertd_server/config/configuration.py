@@ -116,6 +116,9 @@ def bounds(field: FieldInfo) -> str:
         return f"one of {', '.join(get_args(field.annotation))}"
     reads_text = any(hasattr(rule, "func") for rule in field.metadata)
     kind = "an amount of memory" if reads_text else _KINDS.get(field.annotation, "a value")
+    above = next((rule.gt for rule in field.metadata if hasattr(rule, "gt")), None)
+    if above is not None:
+        return f"{kind} above {above}"
     low = next((rule.ge for rule in field.metadata if hasattr(rule, "ge")), None)
     high = next((rule.le for rule in field.metadata if hasattr(rule, "le")), None)
     if low is not None and high is not None:
@@ -202,7 +205,8 @@ def _complaint(error: ErrorDetails, sources: Mapping[str, str], file: Path | Non
         return f"{where}: {message}"
     field = Settings.model_fields[name]
     outside = error["type"].startswith(("greater_than", "less_than"))
-    what = "out of range" if outside else "not what it takes"
+    finite = error["type"] != "finite_number"
+    what = "out of range" if outside else "not what it takes" if finite else "no finite number"
     given = "the value" if _is_secret(field) else _clipped(repr(error["input"]))
     return f"{where}: {given} is {what}: give {bounds(field)}"
 

@@ -33,6 +33,7 @@ OFF: Switch = "off"
 AUTO = "auto"
 MAX_PORT = 65_535
 MOST_NAME_CHARACTERS = 128
+LEAST_MEMORY = 64 * 2**20  # bytes; a server without a model takes more
 MOST_THREADS = 1_024  # of lanes, and of a run: beyond all machines, and below what a system gives
 
 GROUPS = {
@@ -251,6 +252,12 @@ class Settings(BaseSettings):
     max_connections: int = Field(
         1_000, ge=0, description="connections to one address; 0 for no limit"
     )
+    max_connections_per_peer: int = Field(
+        500,
+        ge=0,
+        description="connections to one address of one client, of IPv6 one network (/64); 0 for no "
+        "limit",
+    )
     handshake_seconds: float = Field(
         5.0,
         gt=0,
@@ -308,6 +315,26 @@ class Settings(BaseSettings):
                 f"(0 takes a free one), or {OFF}"
             )
         return address
+
+    @field_validator(
+        *("repository", "cache_folder", "api_keys", "tls_certificate", "tls_key", "tls_client_ca"),
+        mode="before",
+    )
+    @classmethod
+    def _named(cls, path: object) -> object:
+        if isinstance(path, str) and not path.strip():
+            raise ValueError(f"{path!r} names nothing: give a path, or leave it out")
+        return path
+
+    @field_validator("memory_limit")
+    @classmethod
+    def _enough(cls, limit: int) -> int:
+        if 0 < limit < LEAST_MEMORY:
+            raise ValueError(
+                f"{limit} bytes are less than the process takes without a model: give at least "
+                f"{LEAST_MEMORY >> 20}MiB, or 0 for no limit"
+            )
+        return limit
 
     @field_validator("name")
     @classmethod

@@ -37,6 +37,9 @@ GraphOutputs = Mapping[str, Float32Array]
 """Arrays by the names of the graph's outputs."""
 
 _NOWHERE: Int64Array = np.empty(0, np.int64)
+# Of tokens times entries of the vocabulary that one run makes to pool them: 256 MiB. With 250,000
+# entries a batch of 2,048 tokens would take 2 GiB on each lane.
+MOST_LOGITS = 2**26
 NO_LIMIT = 2**62  # tokens: more than any batch has
 
 log = get_logger("bertd")
@@ -167,6 +170,14 @@ class Engine:
             as the manifest says. They are the batch's arrays, or views of them.
         """
         names = list(self.outputs if outputs is None else outputs)
+        if (
+            len(sequences) > 1
+            and bundle.SPARSE_EMBEDDING in names
+            and self._is_beyond_a_run(sequences)
+        ):
+            half = len(sequences) // 2
+            parts = (sequences[:half], sequences[half:])
+            return [one for part in parts for one in self.answer(part, names, wide=wide)]
         batch = self._pack(sequences)
         masks = self._masks(batch)
         if bundle.SPARSE_EMBEDDING in names:
@@ -212,6 +223,10 @@ class Engine:
         restored = np.empty_like(vectors)
         restored[batch.arrangement.order] = vectors
         return restored
+
+    def _is_beyond_a_run(self, sequences: Sequence[TokenSequence]) -> bool:
+        """Whether the logits at all tokens are too many for one run."""
+        return sum(map(len, sequences)) * self.manifest.vocab_size > MOST_LOGITS
 
     def _masks(self, batch: PackedBatch) -> Int64Array:
         """Places of mask tokens, where the graph asks for them."""

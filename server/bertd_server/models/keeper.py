@@ -96,7 +96,9 @@ class Keeper:
         try:
             found = await asyncio.to_thread(layout.scan, self._root)
         except OSError as error:
-            raise CannotServeError(f"--repository {self._root}: {error.strerror}") from error
+            raise CannotServeError(
+                f"--repository {self._root}: {error.strerror}; name a folder of models"
+            ) from error
         wanted = set(names) if self._mode == "explicit" else {"*"}
         missing = wanted - {"*"} - found.keys()
         if missing:

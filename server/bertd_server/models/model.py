@@ -30,8 +30,9 @@ from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.scheduler import Scheduler, SchedulerOptions
 from bertd_server.scheduling.statistics import Gauges, Statistics
 from bertd_server.system.call_metrics import Stages
-from bertd_server.tokenization.budget import answer_budget, token_budget
+from bertd_server.tokenization.budget import Budget, answer_budget, token_budget
 from bertd_server.tokenization.details import Details
+from bertd_server.tokenization.least import Least
 from bertd_server.tokenization.reader import Fit, Input, Reading
 from bertd_server.tokenization.text_queue import TextQueue
 
@@ -46,6 +47,7 @@ class Model:
         statistics: what has happened so far.
         jobs: what follows the model's run, and what describes texts, is done there.
         memory: of requests in flight, those of other models of the server included.
+        least: what texts have at least, known before they are read.
     """
 
     def __init__(  # noqa: PLR0913 - by keyword
@@ -78,6 +80,9 @@ class Model:
         self.name = name or loaded.manifest.name
         self.version = version
         self._reader = loaded.reader
+        self.least = Least(
+            loaded.reader.tokenizer, loaded.reader.max_tokens, options.texts.max_text_characters
+        )
         engine = loaded.engine
         scheduling = replace(
             options.scheduling,
@@ -163,7 +168,7 @@ class Model:
             refused=self.statistics.refused,
         )
 
-    async def read(
+    async def read(  # noqa: PLR0913 - by keyword
         self,
         inputs: Sequence[Input],
         fit: Fit,
@@ -171,6 +176,7 @@ class Model:
         *,
         prompt: str = "",
         offsets: bool = False,
+        settle: Callable[[Reading | InvalidInput, Input], Reading | InvalidInput] | None = None,
     ) -> list[Reading | InvalidInput]:
         """Turn inputs into what the model reads, each with its own outcome, in order.
 
@@ -180,17 +186,23 @@ class Model:
             deadline: on the monotonic clock.
             prompt: put before each text.
             offsets: whether readings shall have details.
+            settle: what becomes of each outcome, in order, on any thread; what it raises ends
+                the call before more is read.
 
         Raises:
             RequestError: the call as a whole cannot be answered.
         """
-        budget = token_budget(self._texts.options.max_request_tokens)
-        return await self._texts.run(
-            inputs,
-            partial(self._reader, fit=fit, prompt=prompt, offsets=offsets, budget=budget),
-            extra=len(prompt),
-            deadline=deadline,
-        )
+        budget = self.token_budget()
+
+        def read(part: Sequence[Input]) -> list[Reading | InvalidInput]:
+            found = self._reader(part, fit, prompt=prompt, offsets=offsets, budget=budget)
+            return found if settle is None else list(map(settle, found, part))
+
+        return await self._texts.run(inputs, read, extra=len(prompt), deadline=deadline)
+
+    def token_budget(self) -> Budget:
+        """Of the tokens that one request may have the model read."""
+        return token_budget(self._texts.options.max_request_tokens)
 
     async def encode(
         self, inputs: Sequence[Input], *, special: bool = True, answer_bytes: float = math.inf

@@ -22,7 +22,7 @@ from bertd_server.process.lifecycle import Lifecycle
 from bertd_server.process.trimming import Trimmer
 from bertd_server.process.watchdog import Watchdog
 from bertd_server.serving.server import Server, listening
-from bertd_server.system import cpu, logs
+from bertd_server.system import cache_folder, cpu, logs
 from bertd_server.system.exits import Exit
 from bertd_server.system.logs import get_logger
 
@@ -71,6 +71,7 @@ async def _serve(
     begin: Callable[[], Export | None],
 ) -> Exit:
     warn_beyond(cpu.usable_threads(), settings)
+    warn_unkept(settings.cache_folder)
     server = Server(folder, settings)
     server.reloading.reread = reread
     server.reloading.on_settings(lambda new: logs.configure(new.log_format, new.log_level))
@@ -133,6 +134,18 @@ def warn_beyond(usable: int, settings: Settings) -> None:
                 usable=usable,
                 remedy=f"--{name} {usable}, which is the default here, or a larger CPU quota",
             )
+
+
+def warn_unkept(folder: Path) -> None:
+    """Warn of a cache folder in which nothing can be kept, and say what is lost."""
+    if reason := cache_folder.obstacle(folder):
+        log.warning(
+            "nothing is kept for the next start",
+            cache_folder=str(folder),
+            reason=reason,
+            lost="prepacked weights and measurements, which each start makes anew",
+            remedy="name a folder that the server may write to with --cache-folder",
+        )
 
 
 def settle() -> None:

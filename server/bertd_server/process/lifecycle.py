@@ -17,6 +17,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
 
 from bertd.command import STOPS
@@ -27,6 +28,24 @@ from bertd_server.system.exits import Exit
 from bertd_server.system.logs import get_logger
 
 log = get_logger("bertd")
+
+_ECHO_SECONDS = 0.1
+
+
+class Stops:
+    """Which signals to stop count: `timeout` sends one to the process and once more to its group.
+
+    So the same signal within a tenth of a second of the last one is that one still.
+    """
+
+    def __init__(self) -> None:
+        """None has come."""
+        self._last: dict[int, float] = {}
+
+    def counts(self, number: int, now: float) -> bool:
+        """Whether a signal that came at `now`, in seconds, is one of its own."""
+        before, self._last[number] = self._last.get(number), now
+        return before is None or now - before > _ECHO_SECONDS
 
 
 class Lifecycle:
@@ -54,7 +73,8 @@ class Lifecycle:
         self._manager.when_gone(self._orphaned)
         self._taking = False
         self._undo: list[Callable[[], None]] = []
-        on_signals(lambda number: self._end_early(signal.Signals(number).name))
+        self._stops = Stops()
+        self._on_loop(lambda number: self._end_early(signal.Signals(number).name))
         if sys.platform != "win32":
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._on_hangup)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
@@ -66,7 +86,7 @@ class Lifecycle:
     def takes_calls(self) -> None:
         """There are calls to finish from now on: SIGINT and SIGTERM set `ending`."""
         self._taking = True
-        on_signals(lambda _: self.ending.set())
+        self._on_loop(lambda _: self.ending.set())
 
     def ready(
         self, status: str, healthy: Callable[[], bool], reload: Callable[[], Awaitable[object]]
@@ -93,17 +113,16 @@ class Lifecycle:
 
     def drains(self, second: Callable[[int], None]) -> None:
         """The drain begins; another signal does `second`, with its number."""
-        on_signals(second)
+        self._on_loop(second)
         self._manager.stopping("draining")
 
     def exit(self, drained: Exit) -> Exit:
         """The exit code after a drain."""
         return Exit.RESTART if self._restart else drained
 
-    @staticmethod
-    def over() -> None:
+    def over(self) -> None:
         """The loop ends: a signal ends the process where it is."""
-        _on_signals(_end_now)
+        self._on_signals(_end_now)
 
     def _orphaned(self) -> None:
         log.error("the supervisor is gone", action="the server drains and ends")
@@ -113,11 +132,27 @@ class Lifecycle:
 
     def _end_early(self, why: str) -> None:
         """End the process, which loads: minutes may pass until it could drain nothing."""
-        _on_signals(_end_now)  # somebody may ask twice
+        self._on_signals(_end_now)  # somebody may ask twice
         log.info("ended while it started", signal=why or None)
         for undo in self._undo:
             undo()
         os._exit(Exit.FINISHED)
+
+    def _on_loop(self, what: Callable[[int], None]) -> None:
+        """On a signal to stop do this, with its number, on the running loop."""
+        loop = asyncio.get_running_loop()
+        self._on_signals(lambda number: loop.call_soon_threadsafe(what, number))
+
+    def _on_signals(self, what: Callable[[int], object]) -> None:
+        def hear(number: int, _: object) -> None:
+            if self._stops.counts(number, time.monotonic()):
+                what(number)
+
+        # Not the loop's own handlers: it takes them away as it closes, before the process has ended
+        for number in STOPS:
+            signal.signal(number, hear)
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # a supervisor holds them back so far
 
     def _on_hangup(self) -> None:
         """Reload; a signal that comes before that is possible, or meanwhile, has its turn later."""
@@ -132,20 +167,6 @@ class Lifecycle:
             self._manager.reloading()
             await reload()
             self._manager.ready(self._status)
-
-
-def on_signals(what: Callable[[int], None]) -> None:
-    """Do this, with the signal's number, on the running loop from now on."""
-    loop = asyncio.get_running_loop()
-    _on_signals(lambda number: loop.call_soon_threadsafe(what, number))
-
-
-def _on_signals(what: Callable[[int], object]) -> None:
-    # Not the loop's own handlers: it takes them away as it closes, before the process has ended.
-    for number in STOPS:
-        signal.signal(number, lambda number, _: what(number))
-    if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # a supervisor holds them back so far
 
 
 def _end_now(number: int) -> None:

@@ -7,6 +7,7 @@
                   └── READY, STATUS, WATCHDOG on a socket; its end is the child's
 
     child ends:  0, or 2 (misused), or after a signal to stop ──> the parent ends with its code
+                 1 (cannot start) before one was ready ─────────> likewise
                  else ──> again: at once, then after 1 s, 2 s, 4 s … 30 s
                           too many failures within the window ──> the parent ends with its code
     no sign of life within the watchdog's time ──> killed, which is a failure
@@ -33,7 +34,9 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from bertd_server.config.settings import Settings
 
-_MISUSED = 2  # bertd_server.system.exits; another start would fail in the same way
+# Of bertd_server.system.exits. Another start would be misused likewise; and one that has never
+# served is somebody's who waits for it, and can mend what it lacks.
+_CANNOT_START, _MISUSED = 1, 2
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds before a restart
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 _PASSED_ON = (*_STOPS, signal.SIGHUP)
@@ -94,7 +97,7 @@ class Supervisor:
         self._watchdog = watchdog_seconds
         self._stopped = False
         self._signals: deque[int] = deque()  # that the child has yet to have
-        self._ready = False
+        self._ready = self._served = False
         self._alive_at = 0.0
         self._manager = _manager()
         self._ping = _own_watchdog() / 2 if self._manager else 0.0
@@ -113,6 +116,8 @@ class Supervisor:
         while True:
             code = self._run_once()
             if self._stopped or code in {0, _MISUSED}:
+                return code
+            if code == _CANNOT_START and not self._served:
                 return code
             pause = self._failures.pause(time.monotonic())
             if pause is None:
@@ -165,6 +170,7 @@ class Supervisor:
         lines = message.split(b"\n")
         self._alive_at = time.monotonic()
         self._ready = self._ready or b"READY=1" in lines
+        self._served = self._served or self._ready
         # The child's signs of life end here; and its end is not that of the service.
         if b"WATCHDOG=1" not in lines and (self._stopped or b"STOPPING=1" not in lines):
             self._relay(message)

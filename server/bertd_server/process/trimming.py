@@ -1,4 +1,4 @@
-"""Freed memory goes back to the system, once a large call has ended.
+"""Freed memory goes back to the system, once a large call has ended, or was refused.
 
 glibc gives back by itself what lies at the end of its heap; a small object of another call that
 lies above keeps all of a large one. ``malloc_trim`` gives back whole pages wherever they lie. The

@@ -24,6 +24,7 @@ from bertd_server.rpc.interceptors.decoding import DecodingInterceptor, request_
 from bertd_server.rpc.limits import CallLimits
 from bertd_server.rpc.reflection import DescriptorPools
 from bertd_server.rpc.v1 import InferenceService, ModelService
+from bertd_server.scheduling.memory_budget import MemoryBudget
 from bertd_server.security.management import Management
 
 SERVICES = (
@@ -66,13 +67,16 @@ class Services:
         self.models.when_changed(self._tell_health)
 
     @staticmethod
-    def interceptor(max_texts: int | None = None) -> grpc.aio.ServerInterceptor:
+    def interceptor(
+        max_texts: int | None = None, memory: MemoryBudget | None = None
+    ) -> grpc.aio.ServerInterceptor:
         """Put it last among a server's interceptors: it answers what is no valid message.
 
         Args:
             max_texts: of one call; None where that is not known.
+            memory: of requests in flight; None for no limit.
         """
-        return DecodingInterceptor(_REQUESTS, max_texts)
+        return DecodingInterceptor(_REQUESTS, max_texts, memory)
 
     def add_to(self, server: grpc.aio.Server, management: Management) -> None:
         """Serve bertd.v1, tei.v1 and the Open Inference Protocol."""

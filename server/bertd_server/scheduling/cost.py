@@ -65,6 +65,11 @@ class Shape:
             self.sequences + other.sequences, self.tokens + other.tokens, self.pairs + other.pairs
         )
 
+    def __sub__(self, other: Shape) -> Shape:
+        return Shape(
+            self.sequences - other.sequences, self.tokens - other.tokens, self.pairs - other.pairs
+        )
+
 
 NOTHING = Shape(0, 0, 0)
 

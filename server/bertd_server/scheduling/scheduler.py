@@ -208,16 +208,17 @@ class Scheduler:
         their time.
         """
         arrival = self._queue.arrival(call.priority, self._clock())
+        work = Shape.of(request.shape.tokens for _, request in wanted)
         self._joining += 1
         try:
             for begin in range(0, len(wanted), _A_TURN):
-                part, rest = wanted[begin : begin + _A_TURN], wanted[begin + _A_TURN :]
+                part = wanted[begin : begin + _A_TURN]
+                work -= Shape.of(request.shape.tokens for _, request in part)
                 costs, now = self._forecast.costs, self._clock()
                 found, arrival = self._in_flight.join(call, part, costs, now, arrival)
                 self.statistics.deduplicated += found
                 self._dispatcher.schedule()
-                if rest:
-                    work = Shape.of(request.shape.tokens for _, request in rest)
+                if work.sequences:
                     place = self._queue.backlog.add(
                         call.priority,
                         call.deadline,

@@ -213,6 +213,8 @@ class KeyRing:
             ValueError: it is not as it must be.
         """
         mode = self._path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise ValueError(f"{self._path} is a folder: name the file of keys in it")
         if mode & stat.S_IWOTH:
             raise ValueError(
                 f"{self._path} can be written by all, who could add keys: chmod o-w {self._path}"

@@ -31,8 +31,8 @@ def options(settings: Settings) -> ChannelArguments:
     ]
     return [
         *((name, min(value, _NONE) or _NONE) for name, value in limits),
-        ("grpc.server_handshake_timeout_ms", _ms(settings.handshake_seconds)),
-        ("grpc.keepalive_timeout_ms", _ms(settings.keepalive_timeout_seconds)),
+        ("grpc.server_handshake_timeout_ms", max(1, _ms(settings.handshake_seconds))),
+        ("grpc.keepalive_timeout_ms", max(1, _ms(settings.keepalive_timeout_seconds))),
         # Pings go to connections without calls too, and clients may send theirs then.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", _ms(settings.min_client_ping_seconds)),

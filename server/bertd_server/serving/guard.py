@@ -11,6 +11,7 @@ import grpc
 
 from bertd_server.config.settings import UNIX, Settings
 from bertd_server.security import exposure, transport
+from bertd_server.security.connections import ConnectionWatch
 from bertd_server.security.management import Management
 
 if TYPE_CHECKING:
@@ -51,13 +52,16 @@ class Guard:
             self._keys = KeyRing(settings.api_keys)
             self.interceptors = [KeyInterceptor(self._keys)]
         self.options = transport.options(settings)
-        self._handshake_seconds = settings.handshake_seconds
+        self._settings = settings
+        self._watches: list[ConnectionWatch] = []
         self.management = Management.of(
             elsewhere=bool(settings.management_address), keys=self._keys is not None
         )
 
     def listen(self, server: grpc.aio.Server, address: str) -> int:
         """Open a port of a server, with TLS where there is a certificate; returns its number.
+
+        Its connections are watched until :meth:`close`, on the running loop.
 
         Raises:
             RuntimeError: gRPC cannot.
@@ -67,8 +71,18 @@ class Guard:
         else:
             port = server.add_secure_port(address, self._certificates.credentials())
         if not address.startswith(UNIX):
-            transport.defer_accept(port, self._handshake_seconds)
+            transport.defer_accept(port, self._settings.handshake_seconds)
+            watch = ConnectionWatch(
+                port, self._settings.max_connections_per_peer, self._settings.max_connections
+            )
+            watch.start()
+            self._watches.append(watch)
         return port
+
+    def close(self) -> None:
+        """Look at connections no more."""
+        for watch in self._watches:
+            watch.stop()
 
     def reload(self) -> bool:
         """Read certificates and keys now; what cannot be read stays as it was.

@@ -147,7 +147,7 @@ class Server:
             interceptors=[
                 *self.observability.interceptors,
                 *self.guard.interceptors,
-                self._services.interceptor(self._services.limits.max_texts),
+                self._services.interceptor(self._services.limits.max_texts, self.memory),
             ],
             options=[
                 ("grpc.max_receive_message_length", self._settings.max_message_bytes),
@@ -260,6 +260,7 @@ class Server:
         """Stop listening, as nothing can be served."""
         servers = [self._grpc] if self._managed is None else [self._grpc, self._managed]
         await asyncio.gather(*(server.stop(None) for server in servers))
+        self.guard.close()
         self._loader.close()
         await self.observability.stop()
 
@@ -288,6 +289,7 @@ class Server:
         self._services.closing.set()
         servers = [self._grpc] if self._managed is None else [self._grpc, self._managed]
         await asyncio.gather(*(server.stop(limit) for server in servers))
+        self.guard.close()
         late = loop.time() >= end
         end = max(end, loop.time() + LAST_BATCH_SECONDS)
         if self._keeper is not None:

@@ -46,6 +46,16 @@ def user_cache_folder() -> Path:
         return Path("/.cache/bertd")
 
 
+def obstacle(folder: Path) -> str:
+    """Why nothing can be kept in a folder, in the system's words; empty if it can, or is made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
+
+
 def hold(path: Path, user: object) -> None:
     """Keep a file or folder from being swept, by any process, while `user` lives.
 

@@ -21,9 +21,9 @@ from bertd_server.scheduling.memory_budget import Reservation
 from bertd_server.scheduling.scheduler import INTERACTIVE
 from bertd_server.security.allowance import ALLOWANCE
 from bertd_server.system.call_metrics import CURRENT, Stages
-from bertd_server.system.turns import Turns
 from bertd_server.tasks import footprint
 from bertd_server.tasks.concluding import Conclude, ConcludedInput, Conclusions
+from bertd_server.tasks.limits import Answerable, foresee
 from bertd_server.tokenization.budget import answer_budget, field_of
 from bertd_server.tokenization.reader import Fit, Input, Reading
 
@@ -31,8 +31,6 @@ T = TypeVar("T")
 MOST_REPEATED = 4_000_000  # characters; some seconds of tokenising, from a short request
 
 T_co = TypeVar("T_co", covariant=True)
-
-_INPUTS_A_TURN = 32  # that are checked; each takes some tens of µs
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +126,7 @@ class TaskQuery(Generic[T_co]):
         check: why an input, by its reading, cannot be asked about; None if it can.
         answer_bytes: that the answer to an input will have, at least about; 0 where it is small
             beside the request.
+        token_bytes: that it will have besides for each token that is read.
         padded: whether all answers are as long as the longest.
     """
 
@@ -137,6 +136,7 @@ class TaskQuery(Generic[T_co]):
     prompt: str = ""
     check: Callable[[Reading, Input], InvalidInput | None] | None = None
     answer_bytes: Callable[[Reading], int] = _small
+    token_bytes: int = 0
     padded: bool = False
 
 
@@ -168,6 +168,7 @@ async def ask(
     in_flight.texts += len(inputs)
     try:
         async with asyncio.timeout(_seconds_left(model, caller)):
+            await foresee(model, inputs, fit, answer_budget(caller.answer_bytes), query.token_bytes)
             needs = footprint.of_inputs(
                 inputs, fit, model.manifest, query.outputs, query.prompt, details=query.offsets
             )
@@ -235,10 +236,20 @@ async def _ask(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it
     memory: Reservation,
 ) -> list[Reply[T]]:
     begin = time.perf_counter_ns()
+
+    def answer_size(reading: Reading) -> int:
+        return query.answer_bytes(reading) + query.token_bytes * reading.read
+
     readings = await model.read(
-        inputs, fit, caller.deadline, prompt=query.prompt, offsets=query.offsets
+        inputs,
+        fit,
+        caller.deadline,
+        prompt=query.prompt,
+        offsets=query.offsets,
+        settle=Answerable(
+            query.check, answer_size, answer_budget(caller.answer_bytes), query.padded
+        ),
     )
-    readings = await _checked(readings, inputs, caller, query)
     tokenize_ns = time.perf_counter_ns() - begin
     sequences = [w.sequence for r in readings if isinstance(r, Reading) for w in r.windows]
     concluded = Conclusions.of(readings, query.conclude, model.jobs, caller.deadline)
@@ -298,32 +309,3 @@ def _charged(sequences: Sequence[TokenSequence]) -> Iterator[None]:
     except RequestError:
         allowance.charge(-tokens)
         raise
-
-
-async def _checked(
-    readings: Sequence[Reading | InvalidInput],
-    inputs: Sequence[Input],
-    caller: CallContext,
-    query: TaskQuery[T],
-) -> list[Reading | InvalidInput]:
-    """The readings; those that cannot be asked about, or answered in a message, refused.
-
-    Raises:
-        InvalidInput: the answers are too large together.
-    """
-    turns, budget = Turns(_INPUTS_A_TURN), answer_budget(caller.answer_bytes)
-    found: list[Reading | InvalidInput] = []
-    longest = 0
-    if query.padded:
-        sizes = (query.answer_bytes(one) for one in readings if isinstance(one, Reading))
-        longest = max((size for size in sizes if size <= caller.answer_bytes), default=0)
-    for reading, one in zip(readings, inputs, strict=True):
-        refused = None
-        if isinstance(reading, Reading):
-            refused = query.check and query.check(reading, one)
-            size = query.answer_bytes(reading)
-            refused = refused or budget.spend(max(size, longest), one)
-        found.append(refused or reading)
-        if turns.over():
-            await asyncio.sleep(0)
-    return found

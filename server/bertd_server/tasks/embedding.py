@@ -123,7 +123,7 @@ async def embed_tokens(  # noqa: PLR0913 - options by keyword
         conclude,
         offsets=True,
         prompt=prompt,
-        answer_bytes=lambda reading: size * reading.read,
+        token_bytes=size,
         padded=padded > 0,
     )
     return await ask(model, texts, fit, caller, query)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,9 @@ from bertd_server.models.model import Model
 from bertd_server.scheduling.executor import Steps
 from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
 from bertd_server.tasks.targets import target_ids
+from bertd_server.tokenization.budget import Budget, answer_budget
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
+from bertd_server.tokenization.text_queue import INLINE_CHARACTERS
 
 MOST_CANDIDATES = 1_000
 CANDIDATES = 5
@@ -77,11 +80,19 @@ async def fill_masks(  # noqa: PLR0913 - options by keyword
     chosen = await model.jobs.run(target_ids(model.tokenizer, targets), caller.deadline)
     count = top_k if chosen is None else min(top_k, len(chosen))
     mask_id = model.manifest.mask_token_id
-    budget = _Budget(model.manifest.vocab_size, count, caller.answer_bytes)
+    budget = Budget(
+        MOST_LOGITS // model.manifest.vocab_size,
+        "masks",
+        "have fewer masks in a text",
+    )
+    await _foresee(model, texts, fit, count, budget, caller)
+
+    def masks_of(reading: Reading) -> int:
+        return int((reading.windows[0].sequence.input_ids == mask_id).sum())
 
     def problem(reading: Reading, one: Input) -> InvalidInput | None:
-        masks = int((reading.windows[0].sequence.input_ids == mask_id).sum())
-        return budget.refusal(reading, masks, one.field) if masks else lacking(reading, one.field)
+        masks = masks_of(reading)
+        return budget.spend(masks, one) if masks else lacking(reading, one.field)
 
     def lacking(reading: Reading, field: str) -> InvalidInput:
         cut = reading.read < reading.tokens and model.mask_token in reading.source
@@ -108,7 +119,13 @@ async def fill_masks(  # noqa: PLR0913 - options by keyword
             masks.append(mask)
         return masks
 
-    query = TaskQuery((bundle.LOGITS,), conclude, offsets=True, check=problem)
+    query = TaskQuery(
+        (bundle.LOGITS,),
+        conclude,
+        offsets=True,
+        check=problem,
+        answer_bytes=lambda reading: masks_of(reading) * _mask_bytes(reading.source, count),
+    )
     return await ask(model, texts, fit, caller, query)
 
 
@@ -125,41 +142,33 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
     return end - len(stretch.lstrip()), start + len(stretch.rstrip())
 
 
-class _Budget:
-    """What the masks of a call may cost: logits, and bytes of the answer."""
+def _mask_bytes(text: str, count: int) -> int:
+    """Of a mask in an answer: the whole text comes with each candidate."""
+    return count * (_CANDIDATE_BYTES + len(text.encode()))
 
-    def __init__(self, vocabulary: int, top_k: int, answer_bytes: float) -> None:
-        self._vocabulary = vocabulary
-        self._top_k = top_k
-        self._answer_bytes = answer_bytes
-        self._logits = 0
-        self._written = 0
 
-    def refusal(self, reading: Reading, masks: int, field: str) -> InvalidInput | None:
-        """Why so many masks of a text cannot be filled too; None, and they count, if they can."""
-        logits = self._logits + masks * self._vocabulary
-        each = _CANDIDATE_BYTES + len(reading.source.encode())
-        written = self._written + masks * self._top_k * each
-        if logits > MOST_LOGITS:
-            limit = MOST_LOGITS // self._vocabulary
-            why = f"a call may have {limit} masks: send fewer texts a call, or fewer masks"
-        elif written > self._answer_bytes:
-            limit = int(self._answer_bytes)
-            why = (
-                f"the whole text comes with each candidate, {written} bytes with those before, and "
-                f"an answer has at most {limit}: make top_k smaller, send fewer texts a call, or "
-                "have the server started with a larger --max-message-bytes"
-            )
-        else:
-            self._logits, self._written = logits, written
-            return None
-        return InvalidInput(
-            f"{field} has {masks} masks, which are too many for this call: {why}",
-            field=field,
-            tokens=reading.tokens,
-            reason="too_many",
-            limit=limit,
-        )
+async def _foresee(  # noqa: PLR0913, PLR0917 - what a call is
+    model: Model,
+    texts: Sequence[Input],
+    fit: Fit,
+    count: int,
+    budget: Budget,
+    caller: CallContext,
+) -> None:
+    """Refuse a call that has too many masks, before any text is read.
+
+    Raises:
+        InvalidInput: it has; nothing was spent.
+    """
+    mask_id = model.manifest.mask_token_id
+    if mask_id is None or sum(len(one.text) for one in texts) <= INLINE_CHARACTERS:
+        return
+    masks, answers = budget.at_least(), answer_budget(caller.answer_bytes).at_least()
+    for one in texts:
+        known = model.least.masks(one, fit, mask_id)
+        if masks.spend(known, one) is None:  # else it has an error of its own, once it is read
+            answers.spend(known * _mask_bytes(one.text, count), one)
+        await asyncio.sleep(0)
 
 
 def fill(text: str, mask: Mask, candidate: Candidate) -> str:

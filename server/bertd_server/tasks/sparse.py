@@ -21,7 +21,10 @@ from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
 from bertd_server.scheduling.executor import Steps, at_once
 from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
+from bertd_server.tokenization.budget import RESULT_BYTES, answer_budget
 from bertd_server.tokenization.reader import FIT, Fit, Input, Reading
+
+_FLOAT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +74,32 @@ async def embed_sparse(  # noqa: PLR0913 - the choices of one call
     rules = model.manifest.sparse or bundle.SparseRules()
     count = max_active_dims or rules.max_active_dims
 
-    def conclude(_reading: Reading, outputs: list[GraphOutputs]) -> Steps[SparseVector]:
+    answers = answer_budget(caller.answer_bytes)
+    inputs: dict[int, Input] = {}
+
+    def note(reading: Reading, one: Input) -> None:
+        inputs[id(reading)] = one
+
+    def conclude(reading: Reading, outputs: list[GraphOutputs]) -> Steps[SparseVector]:
         weights = heads.most_active(outputs[0][bundle.SPARSE_EMBEDDING][0], count)
         indices = np.flatnonzero(weights)
+        one = inputs[id(reading)]
+        try:
+            refused = answers.spend(_bytes(indices), one)
+        except InvalidInput as beyond:
+            beyond.field = one.field  # those before it have their answers
+            raise
+        if refused is not None:
+            raise refused
         return at_once(SparseVector(indices, weights[indices]))
 
-    query = TaskQuery((bundle.SPARSE_EMBEDDING,), conclude, prompt=model.prompt(prompt_name))
+    query = TaskQuery(
+        (bundle.SPARSE_EMBEDDING,), conclude, prompt=model.prompt(prompt_name), check=note
+    )
     return await ask(model, texts, fit, caller, query)
+
+
+def _bytes(indices: Int64Array) -> int:
+    """Of a vector in an answer, known only now: its weights, and its indices as varints."""
+    longer = sum(int(np.count_nonzero(indices >= least)) for least in (2**7, 2**14))
+    return RESULT_BYTES + (_FLOAT + 1) * len(indices) + longer

@@ -152,12 +152,7 @@ async def tag(  # noqa: PLR0913 - the choices of one call
 
     # Where each token is given, so many are known; else there are fewer.
     each = _ENTITY_BYTES if include_outside and aggregation == "none" else 0
-    query = TaskQuery(
-        (bundle.LOGITS,),
-        conclude,
-        offsets=True,
-        answer_bytes=lambda reading: each * reading.read,
-    )
+    query = TaskQuery((bundle.LOGITS,), conclude, offsets=True, token_bytes=each)
     return await ask(model, texts, fit, caller, query)
 
 

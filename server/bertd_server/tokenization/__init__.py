@@ -7,6 +7,7 @@
       refusals       texts that cannot be read
       windows        how many windows, of how many tokens, before one is built
       budget         how much one request may have
+      least          what a text has at least, before it is read
       truncation     which tokens stay where not all fit; pure
       prompts        which of them pooling leaves out
       details        what is known of the tokens that are read

@@ -32,20 +32,30 @@ if TYPE_CHECKING:
 
 
 class Budget:
-    """What one request may have of something. Its inputs spend one after the other."""
+    """What one request may have of something. Its inputs spend one after the other.
 
-    def __init__(self, limit: float, what: str, remedy: str) -> None:
+    Attributes:
+        limit: of it; infinite for none.
+    """
+
+    def __init__(self, limit: float, what: str, remedy: str, *, count: str = "") -> None:
         """Begin with nothing spent.
 
         Args:
             limit: of the request; infinite for none.
             what: is counted, in the plural.
             remedy: beside fewer inputs, or shorter ones.
+            count: what stands before how much was spent.
         """
-        self._limit = limit
+        self._count = count
+        self.limit = limit
         self._what = what
         self._remedy = remedy
         self._spent = 0
+
+    def at_least(self) -> Budget:
+        """Another one, of what is known to be spent at least."""
+        return Budget(self.limit, self._what, self._remedy, count="at least ")
 
     def spend(self, amount: int, one: Input) -> InvalidInput | None:
         """Count what an input takes; why it cannot be had by any request, or None.
@@ -54,24 +64,33 @@ class Budget:
             InvalidInput: it is too much with what the inputs before it take.
         """
         place = place_of(one)
-        if amount > self._limit:
+        if amount > self.limit:
             return InvalidInput(
-                f"{place} has {amount} {self._what}, and a request may have {self._limit}: "
+                f"{place} has {amount} {self._what}, and a request may have {self.limit}: "
                 f"shorten it, or {self._remedy}",
                 field=place,
                 reason="too_long",
-                limit=int(self._limit),
+                limit=int(self.limit),
             )
-        self._spent += amount
-        if self._spent > self._limit:
+        self.reach(self._spent + amount, one)
+        return None
+
+    def reach(self, amount: int, one: Input) -> None:
+        """Count what all inputs up to this one take together.
+
+        Raises:
+            InvalidInput: it is too much.
+        """
+        self._spent = amount
+        place = place_of(one)
+        if self._spent > self.limit:
             raise InvalidInput(
-                f"the inputs up to {place} have {self._spent} {self._what}, and a request may "
-                f"have {self._limit}: split it into several requests, or {self._remedy}",
+                f"the inputs up to {place} have {self._count}{self._spent} {self._what}, and a "
+                f"request may have {self.limit}: split it into several requests, or {self._remedy}",
                 field=field_of(one),
                 reason="too_many",
-                limit=int(self._limit),
+                limit=int(self.limit),
             )
-        return None
 
 
 def token_budget(limit: int) -> Budget:

@@ -51,8 +51,9 @@ def unreadable(one: Input, most: int, max_tokens: int) -> InvalidInput | None:
         if _longer_in_form(text, _FORM_CHARACTERS * most):
             return InvalidInput(
                 f"{field} has more than {_FORM_CHARACTERS * most} characters with its ligatures "
-                f"taken apart (Unicode NFKD), the most that the server reads of a text: send its "
-                f"beginning alone, {_REMEDY}",
+                f"taken apart (Unicode NFKD), {_FORM_CHARACTERS} times what a text may have: send "
+                f"fewer of its {len(text)} characters, such as the first "
+                f"{_FORM_CHARACTERS * most // _LONGEST_FORM}, {_REMEDY}",
                 field=field,
                 reason="too_long",
                 limit=_FORM_CHARACTERS * most,

@@ -27,7 +27,7 @@ from bertd_server.tokenization.truncation import (
 if TYPE_CHECKING:
     from bertd_server.tokenization.reader import Fit, Input
 
-_MOST_WINDOWS = 1_000  # of an input: a large stride would make one of nearly every token
+MOST_WINDOWS = 1_000  # of an input: a large stride would make one of nearly every token
 _FIRST, _SECOND = 0, 1  # sequence ids of the texts of a pair
 
 
@@ -95,22 +95,34 @@ def _without(total: int, *dropped: range) -> Plan:
 
 def _windows(total: int, moving: range, room: int, one: Input, fit: Fit) -> Plan | InvalidInput:
     """Windows over `moving`, each with `room` tokens of it and all other tokens."""
-    count = -(-(len(moving) - fit.stride) // (room - fit.stride))
-    if count > _MOST_WINDOWS:
+    count, tokens = sizes(len(moving), total - len(moving), room, fit.stride)
+    if count > MOST_WINDOWS:
         return InvalidInput(
             f"{_named(one)} {total} tokens: {count} windows with a stride of {fit.stride}, and "
-            f"an input may have {_MOST_WINDOWS}: make stride smaller, or shorten the text",
+            f"an input may have {MOST_WINDOWS}: make stride smaller, or shorten the text",
             field="stride",
             reason="too_many",
-            limit=_MOST_WINDOWS,
+            limit=MOST_WINDOWS,
         )
-    tokens = count * (total - len(moving)) + len(moving) + (count - 1) * fit.stride
 
     def places() -> Iterator[Int64Array]:
         for part in overlapping(moving, room, fit.stride):
             yield np.r_[0 : moving.start, part.start : part.stop, moving.stop : total]
 
     return Plan(count, tokens, places)
+
+
+def sizes(moving: int, fixed: int, room: int, stride: int) -> tuple[int, int]:
+    """How many windows there are over so many tokens, and how many tokens in all of them.
+
+    Args:
+        moving: tokens that windows go over.
+        fixed: that each has besides.
+        room: for those that move, in each.
+        stride: that neighbours share.
+    """
+    count = -(-(moving - stride) // (room - stride))
+    return count, count * fixed + moving + (count - 1) * stride
 
 
 def _no_room(short: str, rest: str, room: int, fit: Fit, limit: int) -> InvalidInput:

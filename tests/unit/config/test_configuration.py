@@ -100,6 +100,12 @@ def test_secrets_are_not_printed() -> None:
         ("lanes = " + "9" * 5_000, [], {}, ["x.toml is not TOML: Exceeds the limit"]),
         ("", ["--lanes", "x" * 500], {}, ["--lanes: 'xxx", "x… is not what it takes"]),
         ("", ["--drain-seconds", "inf"], {}, ["--drain-seconds: 'inf'", "a number of 0 or more"]),
+        ("", ["--drain-seconds", "nan"], {}, ["'nan' is no finite number: give a number of 0"]),
+        ("", ["--handshake-seconds", "0"], {}, ["'0' is out of range: give a number above 0"]),
+        ("", ["--poll-seconds", "inf"], {}, ["'inf' is no finite number: give a number above 0"]),
+        ("", ["--api-keys", ""], {}, ["--api-keys: '' names nothing: give a path, or leave"]),
+        ("tls_key = ' '", [], {}, ["x.toml: tls_key: ' ' names nothing"]),
+        ("", ["--memory-limit", "1KiB"], {}, ["give at least 64MiB, or 0 for no limit"]),
         ("", ["--memory-limit", "9" * 400], {}, ["--memory-limit: '999", "no amount of memory"]),
     ],
 )
@@ -122,6 +128,18 @@ def test_limits_of_connections_are_what_grpc_can_hold() -> None:
     given = dict(transport.options(huge))
     for name in ("keepalive_time_ms", "max_allowed_incoming_connections", "max_concurrent_streams"):
         assert given[f"grpc.{name}"] == largest
+
+
+def test_a_cache_folder_that_keeps_nothing_is_a_warning(tmp_path: Path) -> None:
+    """Once, with what is lost and what to do; one that is not there yet is made."""
+    (tmp_path / "file").touch()
+    with capture_logs() as logs:
+        app.warn_unkept(tmp_path / "file" / "nope")
+        app.warn_unkept(tmp_path / "new")
+    (warned,) = logs
+    assert warned["cache_folder"] == str(tmp_path / "file" / "nope")
+    assert (warned["reason"], "measurements" in warned["lost"]) == ("Not a directory", True)
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_more_threads_than_cores_are_a_warning_and_no_error() -> None:

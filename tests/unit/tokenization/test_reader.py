@@ -12,7 +12,8 @@ from bertd_server.errors import InvalidInput
 from bertd_server.tokenization import windows
 from bertd_server.tokenization.budget import token_budget
 from bertd_server.tokenization.details import NONE, Details, details_of
-from bertd_server.tokenization.reader import Fit, Input, Reader, Reading, texts_of
+from bertd_server.tokenization.least import Least
+from bertd_server.tokenization.reader import Fit, Input, LongText, Reader, Reading, texts_of
 from bertd_server.tokenization.token_list import TokenList
 from bertd_server.tokenization.tokens import Places
 from bertd_server.tokenization.truncation import CutSide
@@ -223,6 +224,25 @@ def test_a_request_is_refused_for_its_tokens_before_windows_are_built(kind: Kind
     assert isinstance(long, InvalidInput)
     assert (long.field, long.reason, long.limit) == ("texts[1]", "too_long", size - 1)
     assert (long.tokens, f"{size} tokens to read" in str(long)) == (one.tokens, True)
+
+
+@FEW
+@given(
+    WORDY.map(" ".join) | st.text(CHARACTERS, min_size=1, max_size=60),
+    st.sampled_from(["truncate", "window"]),
+    st.integers(0, 6),
+)
+def test_no_text_has_fewer_tokens_than_is_said_before_it_is_read(
+    kind: Kind, text: str, long_text: LongText, stride: int
+) -> None:
+    """Windows too: none that is read has less."""
+    one, fit = Input(text), Fit(long_text, stride=stride)
+    least = Least(kind.reader.tokenizer, LIMIT, 1_000)
+    known = least.read(one, fit, 1_000)
+    assert known <= sum(len(window.sequence) for window in read(kind, one, fit).windows)
+    assert least.read(Input(text, "the"), fit, 1_000) == least.read(one, Fit(), 1_000) == 0
+    assert least.read(Input("the " * 30), fit, 1_000) >= min(LIMIT, 30)
+    assert least.read(Input("the " * 300), fit, 1_000) == 0  # refused for its characters
 
 
 def test_a_budget_is_that_of_all_slices_of_a_request(kind: Kind) -> None:

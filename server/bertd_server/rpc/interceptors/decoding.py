@@ -24,9 +24,11 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from bertd_server.errors import InvalidInput
 from bertd_server.rpc.interceptors.entries import check_entries, pieces
 from bertd_server.rpc.interceptors.handlers import WrappingInterceptor, wrapped
+from bertd_server.scheduling.memory_budget import MemoryBudget
 
 LENGTH_DELIMITED = 2
 _PIECE_BYTES = 262_144  # are decoded at once, in some tenths of a ms
+_COPIES = 3  # as bytes, as a message, and what is made of it until its call has memory of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,47 +43,60 @@ class _Large:
     kind: type[Message]
     data: bytes
 
-    async def decoded(self) -> Message:
-        message = self.kind()
-        try:
-            for piece in pieces(self.data, _PIECE_BYTES):
-                message.MergeFromString(piece)
-                await asyncio.sleep(0)
-        except DecodeError:
-            raise explain(self.data, cast("Descriptor", self.kind.DESCRIPTOR)) from None
-        return message
+    async def decoded(self, memory: MemoryBudget) -> Message:
+        """The message, once there is memory for it.
+
+        Raises:
+            RequestError: it cannot be decoded, or there is no room.
+        """
+        size = len(self.data)
+        needs = memory.within(_COPIES * size)
+        with await memory.reserve(needs, request=size, field="the message"):
+            message = self.kind()
+            try:
+                for piece in pieces(self.data, _PIECE_BYTES):
+                    message.MergeFromString(piece)
+                    await asyncio.sleep(0)
+            except DecodeError:
+                raise explain(self.data, cast("Descriptor", self.kind.DESCRIPTOR)) from None
+            return message
 
 
 class DecodingInterceptor(WrappingInterceptor):
     """Wraps the deserialiser of every RPC."""
 
-    def __init__(self, requests: dict[str, type[Message]], max_texts: int | None = None) -> None:
+    def __init__(
+        self,
+        requests: dict[str, type[Message]],
+        max_texts: int | None = None,
+        memory: MemoryBudget | None = None,
+    ) -> None:
         """Take the request class of each method, by its full path.
 
         Args:
             requests: those classes.
             max_texts: entries that a call may have; None where that is not known.
+            memory: of requests in flight; None for no limit.
         """
         super().__init__(requests)
         self._requests = requests
         self._max_texts = max_texts
+        self._memory = memory or MemoryBudget()
 
     def wrap(self, method: str, handler: Any) -> Any:
         """Replace the deserialiser, and answer what it could not read."""
-        readable = _readable_stream if handler.request_streaming else _readable
+        readable = self._readable_stream if handler.request_streaming else self._readable
         decode = _decoder(self._requests[method], self._max_texts)
         return wrapped(handler, given=readable, decode=decode)
 
+    async def _readable(self, request: Any) -> Any:
+        if isinstance(request, _Undecodable):
+            raise request.error
+        return await request.decoded(self._memory) if isinstance(request, _Large) else request
 
-async def _readable(request: Any) -> Any:
-    if isinstance(request, _Undecodable):
-        raise request.error
-    return await request.decoded() if isinstance(request, _Large) else request
-
-
-async def _readable_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield await _readable(request)
+    async def _readable_stream(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in requests:
+            yield await self._readable(request)
 
 
 def _decoder(
