@@ -4,6 +4,7 @@
 
     add, remove ──> by urgency          [priority, deadline, virtual arrival] ──front──> form_batch
                     by virtual arrival  when the eldest was passed over too often
+                    short ones          by class, for the thread beside the lanes
                     backlog             seconds by class and deadline, for admission
 
 Forming a batch looks at the front alone: its work does not grow with the queue.
@@ -18,17 +19,21 @@ from collections.abc import Iterator, Sequence
 from typing import Generic, NamedTuple
 
 from bertd_server.scheduling.batching import (
+    SHORT_TOKENS,
     BatchPolicy,
     Costs,
     Decision,
     FreeLanes,
     W,
     form_batch,
+    form_short_batch,
     urgency,
 )
 
 _FINEST = -8  # deadlines are told apart to 2**-8 s
 _PER_OCTAVE = 6  # or, further away, to 2**-6 of what is left until then, or better
+
+_FEW_SHORT = 32  # short texts of a class; more are a load for lanes
 
 LATE_AT_ONCE = 64
 """Requests whose deadline has passed that are looked at at once: to end them takes 1 to 2 ms."""
@@ -79,6 +84,7 @@ class RequestQueue(Generic[W]):
         self._by_urgency: list[tuple[tuple[float, float, float], int]] = []
         self._by_arrival: list[tuple[float, int]] = []
         self._requests: dict[int, W] = {}
+        self._short: defaultdict[int, dict[int, W]] = defaultdict(dict)  # by class
         self._places: dict[int, tuple[int, Place, bool]] = {}  # number, work, follows; by identity
         self._clocks: defaultdict[int, ArrivalClock] = defaultdict(ArrivalClock)
         self._added = 0
@@ -118,6 +124,8 @@ class RequestQueue(Generic[W]):
         self._requests[number] = request
         insort(self._by_urgency, (urgency(request), number))
         insort(self._by_arrival, (request.virtual_arrival, number))
+        if request.shape.tokens <= SHORT_TOKENS:
+            self._short[request.priority][number] = request
         place = self.backlog.add(
             request.priority,
             request.deadline,
@@ -136,6 +144,7 @@ class RequestQueue(Generic[W]):
         del self._requests[number]
         del self._by_urgency[bisect_left(self._by_urgency, (urgency(request), number))]
         del self._by_arrival[bisect_left(self._by_arrival, (request.virtual_arrival, number))]
+        self._short[request.priority].pop(number, None)
         self.backlog.remove(place)
 
     def take(self, policy: BatchPolicy, costs: Costs, lanes: FreeLanes, now: float) -> Decision[W]:
@@ -150,6 +159,22 @@ class RequestQueue(Generic[W]):
             eldest = self.eldest
             if any(one.virtual_arrival > eldest.virtual_arrival for one in decision.batch):
                 eldest.passed_over += 1
+        return decision
+
+    def take_short(
+        self, policy: BatchPolicy, costs: Costs, lasting: float, now: float
+    ) -> Decision[W] | None:
+        """Take the short texts of the best class that has some, if they are to run beside lanes.
+
+        Nobody counts as passed over: they take no lane.
+        """
+        kind = min((priority for priority, some in self._short.items() if some), default=None)
+        if kind is None or len(self._short[kind]) > _FEW_SHORT:
+            return None
+        texts = list(self._short[kind].values())
+        decision = form_short_batch(texts, policy, costs, lasting, now)
+        for request in decision.batch if decision else ():
+            self.remove(request)
         return decision
 
     def _front(self, policy: BatchPolicy, costs: Costs, lanes: FreeLanes, now: float) -> list[W]:

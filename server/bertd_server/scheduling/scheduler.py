@@ -49,6 +49,11 @@ INTERACTIVE, BULK = 0, 1
 _A_TURN = 64
 
 
+def _nothing_else() -> bool:
+    """Where lanes alone compute."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class SchedulerOptions:
     """How a scheduler works; :mod:`bertd_server.config.settings` says what each value means."""
@@ -83,6 +88,7 @@ class Scheduler:
         on_lanes: Callable[[int], None] = unheard,
         pool: Pool | None = None,
         share: float = 1.0,
+        beside_others: Callable[[], bool] = _nothing_else,
     ) -> None:
         """Join a pool of lanes, or start one.
 
@@ -94,6 +100,7 @@ class Scheduler:
             on_lanes: told how many lanes of its own are alive, whenever that changes.
             pool: lanes to share; None starts as many as the options say.
             share: of the pool's lanes, beside those of its other members.
+            beside_others: whether threads compute that are no lanes, and have no end soon.
         """
         self.options = options
         self.statistics = Statistics()
@@ -123,6 +130,7 @@ class Scheduler:
             share=share,
             max_delay=options.max_queue_delay,
             clock=clock,
+            beside_others=beside_others,
         )
         self._loop = asyncio.get_running_loop()
         self._draining = False

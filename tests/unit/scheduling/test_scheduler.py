@@ -279,13 +279,13 @@ async def test_the_wide_session_has_all_lanes() -> None:
     it = scheduler(engine, lanes=2, wide=True)
     long = start(it.submit(sequences(400)))
     assert await engine.started() == [400]
-    short = start(it.submit(sequences(3)))
+    other = start(it.submit(sequences(140)))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert it.gauges().waiting == 1
     assert it.gauges().predicted_wait > 0
     engine.let_go()
-    assert values(await long + await short) == [400, 3]
+    assert values(await long + await other) == [400, 140]
     await it.drain()
     assert it.statistics.wide_batches == engine.wide_runs >= 1
 
