@@ -52,11 +52,10 @@ W = TypeVar("W", bound=Waiting)
 
 _LITTLE = 1.5  # times as long as on the other session may a try take
 _BEYOND_KNEE = 1.5
-_SHORT_SECONDS = 0.02  # that a short batch takes at most
 _LONGER = 4.0  # times as long must what runs last, for a short batch to run beside it
 
 SHORT_TOKENS = 128
-"""Of a text that may be short: what so few need, the reserve of the memory limit has."""
+"""Of a short batch, at most: what so few need, the reserve of the memory limit has."""
 
 urgency = attrgetter("priority", "deadline", "virtual_arrival")
 """The key of the ordinary order of texts: the least goes first."""
@@ -273,21 +272,35 @@ def form_short_batch(
     shape = NOTHING
     for text in waiting:
         shape += text.shape
+    if not waiting or not fits_beside(shape, policy, costs, lasting):
+        return None
     seconds = costs.lane.seconds(shape)
     in_time = [text for text in waiting if now + seconds < text.deadline]
-    if (
-        not in_time
-        or shape.sequences > policy.max_sequences
-        or shape.tokens > min(policy.max_tokens, SHORT_TOKENS)
-        or seconds > _SHORT_SECONDS
-        or _LONGER * seconds > lasting
-        or (lasting == math.inf and seconds > _LITTLE * costs.on_wide(shape))
-    ):
+    if not in_time:
         return None
     if len(in_time) < len(waiting):
         shape = Shape.of(text.shape.tokens for text in in_time)
         seconds = costs.lane.seconds(shape)
     return Decision(in_time, [], [], seconds=seconds, shape=shape)
+
+
+def fits_beside(shape: Shape, policy: BatchPolicy, costs: Costs, lasting: float) -> bool:
+    """Whether a batch of this shape may run beside the lanes.
+
+    Args:
+        shape: of it.
+        policy: limits.
+        costs: predicts times.
+        lasting: as in :func:`form_short_batch`.
+    """
+    seconds = costs.lane.seconds(shape)
+    if lasting == math.inf and seconds > _LITTLE * costs.on_wide(shape):
+        return False
+    return (
+        shape.sequences <= policy.max_sequences
+        and shape.tokens <= min(policy.max_tokens, SHORT_TOKENS)
+        and _LONGER * seconds <= lasting
+    )
 
 
 def budget(model: CostModel, knee: Shape) -> float:

@@ -164,17 +164,25 @@ class Pool:
 
     def _run_beside(self, members: Sequence[Member]) -> None:
         """Run short texts of one of the members on the short lane, if it is free."""
-        if self._short is not None or not self._short_lane.alive or not self.alive:
-            return
-        if any(member.is_beside_others for member in self._accounts):
-            lasting = math.inf
-        else:
-            lasting = max(self.busy(self._clock()))
+        lasting = 0.0 if self._short is not None else self.lasting()
         if not lasting:
             return
         for member in sorted(members, key=lambda one: self._accounts[one].charged):
             if member.step_beside(lasting):
                 return
+
+    def lasting(self) -> float:
+        """Seconds that the longest of what runs still needs; infinite where other threads compute.
+
+        0 where nothing does, or there is no short lane to run beside it.
+        """
+        if not self._short_lane.alive or not self.alive:
+            return 0.0
+        if any(member.is_beside_others for member in self._accounts):
+            return math.inf
+        if not self._running and not self._guests:
+            return 0.0
+        return max(self.busy(self._clock()))
 
     def run(self, member: Member, batch: Batch, job: BatchJob) -> None:
         """Hand a member's batch to a lane, and charge it."""

@@ -33,8 +33,6 @@ from bertd_server.scheduling.batching import (
 _FINEST = -8  # deadlines are told apart to 2**-8 s
 _PER_OCTAVE = 6  # or, further away, to 2**-6 of what is left until then, or better
 
-_FEW_SHORT = 32  # short texts of a class; more are a load for lanes
-
 LATE_AT_ONCE = 64
 """Requests whose deadline has passed that are looked at at once: to end them takes 1 to 2 ms."""
 
@@ -84,7 +82,9 @@ class RequestQueue(Generic[W]):
         self._by_urgency: list[tuple[tuple[float, float, float], int]] = []
         self._by_arrival: list[tuple[float, int]] = []
         self._requests: dict[int, W] = {}
-        self._short: defaultdict[int, dict[int, W]] = defaultdict(dict)  # by class
+        # By class: those that may be short, and their tokens.
+        self._short: defaultdict[int, dict[int, W]] = defaultdict(dict)
+        self._short_tokens: defaultdict[int, int] = defaultdict(int)
         self._places: dict[int, tuple[int, Place, bool]] = {}  # number, work, follows; by identity
         self._clocks: defaultdict[int, ArrivalClock] = defaultdict(ArrivalClock)
         self._added = 0
@@ -126,6 +126,7 @@ class RequestQueue(Generic[W]):
         insort(self._by_arrival, (request.virtual_arrival, number))
         if request.shape.tokens <= SHORT_TOKENS:
             self._short[request.priority][number] = request
+            self._short_tokens[request.priority] += request.shape.tokens
         place = self.backlog.add(
             request.priority,
             request.deadline,
@@ -144,7 +145,8 @@ class RequestQueue(Generic[W]):
         del self._requests[number]
         del self._by_urgency[bisect_left(self._by_urgency, (urgency(request), number))]
         del self._by_arrival[bisect_left(self._by_arrival, (request.virtual_arrival, number))]
-        self._short[request.priority].pop(number, None)
+        if self._short[request.priority].pop(number, None) is not None:
+            self._short_tokens[request.priority] -= request.shape.tokens
         self.backlog.remove(place)
 
     def take(self, policy: BatchPolicy, costs: Costs, lanes: FreeLanes, now: float) -> Decision[W]:
@@ -161,6 +163,10 @@ class RequestQueue(Generic[W]):
                 eldest.passed_over += 1
         return decision
 
+    def short_tokens(self, priority: int) -> int:
+        """Tokens of the texts of a class of which each is short enough for the short lane."""
+        return self._short_tokens[priority]
+
     def take_short(
         self, policy: BatchPolicy, costs: Costs, lasting: float, now: float
     ) -> Decision[W] | None:
@@ -169,7 +175,7 @@ class RequestQueue(Generic[W]):
         Nobody counts as passed over: they take no lane.
         """
         kind = min((priority for priority, some in self._short.items() if some), default=None)
-        if kind is None or len(self._short[kind]) > _FEW_SHORT:
+        if kind is None or self._short_tokens[kind] > SHORT_TOKENS:
             return None
         texts = list(self._short[kind].values())
         decision = form_short_batch(texts, policy, costs, lasting, now)
