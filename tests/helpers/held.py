@@ -95,6 +95,7 @@ def scheduler(
     *,
     wide: bool = False,
     on_lanes: Callable[[int], None] = unheard,
+    beside_others: Callable[[], bool] = lambda: False,
     **options: float,
 ) -> Scheduler:
     """A scheduler of small batches; further options by name."""
@@ -105,4 +106,5 @@ def scheduler(
         SchedulerOptions(**given),  # type: ignore[arg-type]
         clock=clock or Clock(),
         on_lanes=on_lanes,
+        beside_others=beside_others,
     )

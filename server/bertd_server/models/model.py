@@ -89,8 +89,16 @@ class Model:
             lanes=engine.lanes,
             max_batch_tokens=min(options.scheduling.max_batch_tokens, engine.max_batch_tokens),
         )
+        self._own_executor = executor is None
+        self._executor = executor or SlicedExecutor()
         self._scheduler = Scheduler(
-            engine, loaded.measured, scheduling, on_lanes=on_lanes, pool=pool, share=share
+            engine,
+            loaded.measured,
+            scheduling,
+            on_lanes=on_lanes,
+            pool=pool,
+            share=share,
+            beside_others=lambda: self._texts.waiting > 0 or self._executor.busy,
         )
         grid, self._calibrating = loaded.measured.grid, None
         if grid is not None:
@@ -100,8 +108,6 @@ class Model:
         self.statistics: Statistics = self._scheduler.statistics
         self.memory = memory or MemoryBudget()
         self._texts = TextQueue(options.texts, self.statistics.refused)
-        self._own_executor = executor is None
-        self._executor = executor or SlicedExecutor()
         self.jobs = JobQueue(self._executor, self.statistics)
         self._holders = 0
         self._unheld = asyncio.Event()

@@ -195,6 +195,11 @@ FAMILIES = (
         "dropped",
     ),
     _counter("bertd_wide_batches_total", "batches that ran on all threads", "wide_batches"),
+    _counter(
+        "bertd_short_batches_total",
+        "batches of short texts that ran beside the lanes",
+        "short_batches",
+    ),
     _counter("bertd_batch_failures_total", "batches that failed and were split", "batch_failures"),
     _counter("bertd_lane_deaths_total", "lanes that had to be replaced", "lane_deaths"),
     _gauge("bertd_queue_texts", "texts that wait for a batch", "waiting"),

@@ -6,6 +6,7 @@ The scheduler decides *when*; :func:`form_batch` decides *which*, from what wait
             ──> in order: priority, deadline, virtual arrival; that alone when one was passed over
                 too often
             ──> the first, and those after it while the batch gains and nobody in it becomes late
+    short ones, beside long batches ──> form_short_batch: for the thread beside the lanes
 """
 
 from __future__ import annotations
@@ -51,6 +52,10 @@ W = TypeVar("W", bound=Waiting)
 
 _LITTLE = 1.5  # times as long as on the other session may a try take
 _BEYOND_KNEE = 1.5
+_LONGER = 4.0  # times as long must what runs last, for a short batch to run beside it
+
+SHORT_TOKENS = 128
+"""Of a short batch, at most: what so few need, the reserve of the memory limit has."""
 
 urgency = attrgetter("priority", "deadline", "virtual_arrival")
 """The key of the ordinary order of texts: the least goes first."""
@@ -246,6 +251,56 @@ def _fill(
         count, shape, seconds = count + 1, larger, together
         work += model.share(text.shape)
     return count, shape, seconds
+
+
+def form_short_batch(
+    waiting: Sequence[W], policy: BatchPolicy, costs: Costs, lasting: float, now: float
+) -> Decision[W] | None:
+    """Form a batch that runs beside the lanes, on a thread that does not step back.
+
+    It takes all short texts that wait, or none: where they are many, lanes serve more of them a
+    second. What runs must last much longer than they do, so that a wait is what they are spared.
+
+    Args:
+        waiting: short texts of one class, in any order.
+        policy: limits.
+        costs: predicts times.
+        lasting: seconds that the longest of what runs still needs; infinite where it has no end
+            that is known, and the wide session would have to share its cores with it.
+        now: on the clock of the texts' times.
+    """
+    shape = NOTHING
+    for text in waiting:
+        shape += text.shape
+    if not waiting or not fits_beside(shape, policy, costs, lasting):
+        return None
+    seconds = costs.lane.seconds(shape)
+    in_time = [text for text in waiting if now + seconds < text.deadline]
+    if not in_time:
+        return None
+    if len(in_time) < len(waiting):
+        shape = Shape.of(text.shape.tokens for text in in_time)
+        seconds = costs.lane.seconds(shape)
+    return Decision(in_time, [], [], seconds=seconds, shape=shape)
+
+
+def fits_beside(shape: Shape, policy: BatchPolicy, costs: Costs, lasting: float) -> bool:
+    """Whether a batch of this shape may run beside the lanes.
+
+    Args:
+        shape: of it.
+        policy: limits.
+        costs: predicts times.
+        lasting: as in :func:`form_short_batch`.
+    """
+    seconds = costs.lane.seconds(shape)
+    if lasting == math.inf and seconds > _LITTLE * costs.on_wide(shape):
+        return False
+    return (
+        shape.sequences <= policy.max_sequences
+        and shape.tokens <= min(policy.max_tokens, SHORT_TOKENS)
+        and _LONGER * seconds <= lasting
+    )
 
 
 def budget(model: CostModel, knee: Shape) -> float:

@@ -59,6 +59,7 @@ class Completer:
         statistics.batch_sequences.observe(shape.sequences)
         statistics.batch_tokens.observe(shape.tokens)
         statistics.wide_batches += batch.wide
+        statistics.short_batches += batch.short
 
     def answer(self, batch: Batch, result: BatchResult) -> None:
         """Hand out the answers of a batch, and keep them if there is room."""

@@ -143,8 +143,8 @@ class InFlightRequest:
 class Batch:
     """Requests that run together; `seconds` are predicted, `started` is on the scheduler's clock.
 
-    `lone` says that every lane was free for it and nothing else waited. `span` belongs to whatever
-    traces its calls; None where nothing does.
+    `lone` says that every lane was free for it and nothing else waited, `short` that it runs beside
+    the lanes. `span` belongs to whatever traces its calls; None where nothing does.
     """
 
     requests: list[InFlightRequest]
@@ -153,6 +153,7 @@ class Batch:
     seconds: float
     started: float
     lone: bool = False
+    short: bool = False
     span: Any = None
 
     @property

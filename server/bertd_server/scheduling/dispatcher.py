@@ -50,6 +50,7 @@ class Dispatcher:
         share: float,
         max_delay: float,
         clock: Callable[[], float],
+        beside_others: Callable[[], bool],
     ) -> None:
         """Join a pool; construct this on the event loop.
 
@@ -62,6 +63,7 @@ class Dispatcher:
             share: of them, beside those of the pool's other members.
             max_delay: seconds that a batch may wait for more requests.
             clock: seconds.
+            beside_others: whether threads compute that are no lanes, and have no end soon.
         """
         self._queue = queue
         self._completer = completer
@@ -70,6 +72,7 @@ class Dispatcher:
         self._pool = pool
         self._max_delay = max_delay
         self._clock = clock
+        self._beside_others = beside_others
         self._loop = asyncio.get_running_loop()
         self._retries: deque[list[InFlightRequest]] = deque()
         self._running: set[Batch] = set()
@@ -93,6 +96,11 @@ class Dispatcher:
     def backlog_seconds(self) -> float:
         """Predicted lane seconds of what waits."""
         return self._queue.backlog.seconds()
+
+    @property
+    def is_beside_others(self) -> bool:
+        """Whether other threads of its model compute for long."""
+        return self._beside_others()
 
     def schedule(self) -> None:
         """Dispatch once this turn of the loop is over, so that its other calls join the batch."""
@@ -151,6 +159,24 @@ class Dispatcher:
             return False
         return True
 
+    def step_beside(self, lasting: float) -> bool:
+        """Start a batch of short texts beside the lanes, if there are some that it spares a wait.
+
+        Args:
+            lasting: seconds that the longest of what runs still needs.
+        """
+        now, forecast = self._clock(), self._forecast
+        decision = self._queue.take_short(forecast.policy, forecast.costs, lasting, now)
+        if decision is None:
+            return False
+        seconds = decision.seconds
+        self._start(
+            Batch(
+                decision.batch, decision.shape, wide=False, seconds=seconds, started=now, short=True
+            )
+        )
+        return True
+
     def rest(self) -> None:
         """Note whether anything is left to do."""
         if self._retries:
@@ -193,9 +219,10 @@ class Dispatcher:
             way = max(0.0, now - batch.started - result.seconds)  # calls wait for that too
             self._completer.count(batch, result, way)
             if result.error is None:
-                self._forecast.observe(
-                    batch.shape, result.seconds, now, wide=batch.wide, way=way, lone=batch.lone
-                )
+                if not batch.short:  # it was no lane's, and beside more than lanes have beside them
+                    self._forecast.observe(
+                        batch.shape, result.seconds, now, wide=batch.wide, way=way, lone=batch.lone
+                    )
                 self._pool.dispatch()  # the lane goes on while the answers are handed out
                 self._completer.answer(batch, result)
             else:

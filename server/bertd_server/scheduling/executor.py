@@ -88,6 +88,11 @@ class SlicedExecutor:
         # Nobody waits for its end: a slice is short, and a step that is not must not hold the exit.
         threading.Thread(target=self._work, name="bertd-conclude", daemon=True).start()
 
+    @property
+    def busy(self) -> bool:
+        """Whether the thread has something to do."""
+        return self._running is not None or bool(self._turns)
+
     def put(self, job: _Job) -> None:
         """Let a job wait for its turn."""
         if self._closed:

@@ -4,18 +4,24 @@
 
     dispatcher of a model ──schedule──> pool ──once a turn of the loop──> the one furthest behind
             ^                             │                                its share takes a step
-            └──── step: one batch <───────┘            batch ──run──> lanes
+            ├──── step: one batch <───────┤            batch ──run──> lanes
+            └──── step_beside: short <────┘            batch ──run──> short lane
     calibration ──lend──> lanes that nobody wants; told to end when somebody does
 
 Fair shares: each model is charged the lane seconds of its batches, divided by its share, and the
 one that was charged least goes first. One that comes back after a pause starts level with the
-others, so that nothing is saved up. A model alone has all lanes. Everything belongs to the event
-loop.
+others, so that nothing is saved up. A model alone has all lanes.
+
+The short lane is one thread more, which does not step back behind the event loop. It runs a few
+short texts while a long batch runs, or while the threads before and after lanes are busy: beside
+those a lane, which steps back, has a tenth of a core. All else waits for a lane. Everything belongs
+to the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +49,17 @@ class Member(Protocol):
         Args:
             lanes: at least one is idle.
             alone: nothing of other members waits, so that a batch may take all lanes.
+        """
+
+    @property
+    def is_beside_others(self) -> bool:
+        """Whether other threads of its model compute for long."""
+
+    def step_beside(self, lasting: float) -> bool:
+        """Start a batch of short texts beside the lanes; False if none is worth it.
+
+        Args:
+            lasting: seconds that the longest of what runs still needs.
         """
 
     def rest(self) -> None:
@@ -85,12 +102,14 @@ class Pool:
         self._level = 0.0  # what the member was charged that went last
         self._running: set[Batch] = set()
         self._wide: Batch | None = None  # the one of these that has all lanes
+        self._short: Batch | None = None  # the one that runs beside them
         self._due = False
         self._clock = clock
         self._rested = clock()  # when the last batch ended
         self._guests = 0  # jobs that nobody waits for
         self._end_guests: Callable[[], None] = _nothing
         self._lanes = Lanes(lanes, clock=clock, changed=self._lanes_changed, niceness=niceness)
+        self._short_lane = Lanes(1, clock=clock, changed=lambda _: self.schedule())
 
     @property
     def alive(self) -> int:
@@ -121,34 +140,68 @@ class Pool:
         """Give lanes that are free to members that wait."""
         self._due = False
         waiting = [member for member in self._accounts if member.waits]
-        while waiting:
-            total = self._lanes.alive
-            free = FreeLanes(0 if self._wide else max(0, total - len(self._running)), total)
+        if waiting:
             if self._guests:
                 self._end_guests()
-                break
+            self._run_beside(waiting)
+            waiting = [member for member in waiting if member.waits]
+        while waiting and not self._guests:
+            total = self._lanes.alive
+            free = FreeLanes(0 if self._wide else max(0, total - len(self._running)), total)
             if not free.idle:
                 break
             member = waiting[0]
             if len(waiting) > 1:
                 member = min(waiting, key=lambda one: self._accounts[one].charged)
             self._level = max(self._level, self._accounts[member].charged)
-            if not member.step(free, alone=len(waiting) == 1) or not member.waits:
+            alone = len(waiting) == 1 and self._short is None
+            if not member.step(free, alone=alone) or not member.waits:
                 waiting.remove(member)
+        if waiting:
+            self._run_beside(waiting)
         for member in tuple(self._accounts):
             member.rest()
 
+    def _run_beside(self, members: Sequence[Member]) -> None:
+        """Run short texts of one of the members on the short lane, if it is free."""
+        lasting = 0.0 if self._short is not None else self.lasting()
+        if not lasting:
+            return
+        for member in sorted(members, key=lambda one: self._accounts[one].charged):
+            if member.step_beside(lasting):
+                return
+
+    def lasting(self) -> float:
+        """Seconds that the longest of what runs still needs; infinite where other threads compute.
+
+        0 where nothing does, or there is no short lane to run beside it.
+        """
+        if not self._short_lane.alive or not self.alive:
+            return 0.0
+        if any(member.is_beside_others for member in self._accounts):
+            return math.inf
+        if not self._running and not self._guests:
+            return 0.0
+        return max(self.busy(self._clock()))
+
     def run(self, member: Member, batch: Batch, job: BatchJob) -> None:
         """Hand a member's batch to a lane, and charge it."""
+        self._charge(member, batch, batch.seconds)
+        if batch.short:
+            self._short = batch
+            self._short_lane.run(job)
+            return
         self._running.add(batch)
         if batch.wide:
             self._wide = batch
-        self._charge(member, batch, batch.seconds)
         self._lanes.run(job)
 
     def ended(self, member: Member, batch: Batch, seconds: float) -> None:
         """A batch has ended, after so many seconds."""
-        self._running.remove(batch)
+        if batch is self._short:
+            self._short = None
+        else:
+            self._running.remove(batch)
         if batch is self._wide:
             self._wide = None
         self._charge(member, batch, seconds - batch.seconds)
@@ -157,7 +210,8 @@ class Pool:
     @property
     def is_idle(self) -> bool:
         """Whether nobody uses or wants a lane, but for guests, who give way."""
-        return not self._running and not any(member.waits for member in self._accounts)
+        runs = self._running or self._short
+        return not runs and not any(member.waits for member in self._accounts)
 
     def quiet_seconds(self) -> float:
         """How long no lane has been used or wanted; 0 while one is."""
@@ -213,6 +267,7 @@ class Pool:
     def close(self, *, wait: bool = True) -> None:
         """End the lanes; without `wait`, one that never comes back is left behind."""
         self._lanes.close(wait=wait)
+        self._short_lane.close(wait=wait)
 
     def _charge(self, member: Member, batch: Batch, seconds: float) -> None:
         account = self._accounts.get(member)

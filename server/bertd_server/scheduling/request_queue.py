@@ -4,6 +4,7 @@
 
     add, remove ──> by urgency          [priority, deadline, virtual arrival] ──front──> form_batch
                     by virtual arrival  when the eldest was passed over too often
+                    short ones          by class, for the thread beside the lanes
                     backlog             seconds by class and deadline, for admission
 
 Forming a batch looks at the front alone: its work does not grow with the queue.
@@ -18,12 +19,14 @@ from collections.abc import Iterator, Sequence
 from typing import Generic, NamedTuple
 
 from bertd_server.scheduling.batching import (
+    SHORT_TOKENS,
     BatchPolicy,
     Costs,
     Decision,
     FreeLanes,
     W,
     form_batch,
+    form_short_batch,
     urgency,
 )
 
@@ -79,6 +82,9 @@ class RequestQueue(Generic[W]):
         self._by_urgency: list[tuple[tuple[float, float, float], int]] = []
         self._by_arrival: list[tuple[float, int]] = []
         self._requests: dict[int, W] = {}
+        # By class: those that may be short, and their tokens.
+        self._short: defaultdict[int, dict[int, W]] = defaultdict(dict)
+        self._short_tokens: defaultdict[int, int] = defaultdict(int)
         self._places: dict[int, tuple[int, Place, bool]] = {}  # number, work, follows; by identity
         self._clocks: defaultdict[int, ArrivalClock] = defaultdict(ArrivalClock)
         self._added = 0
@@ -118,6 +124,9 @@ class RequestQueue(Generic[W]):
         self._requests[number] = request
         insort(self._by_urgency, (urgency(request), number))
         insort(self._by_arrival, (request.virtual_arrival, number))
+        if request.shape.tokens <= SHORT_TOKENS:
+            self._short[request.priority][number] = request
+            self._short_tokens[request.priority] += request.shape.tokens
         place = self.backlog.add(
             request.priority,
             request.deadline,
@@ -136,6 +145,8 @@ class RequestQueue(Generic[W]):
         del self._requests[number]
         del self._by_urgency[bisect_left(self._by_urgency, (urgency(request), number))]
         del self._by_arrival[bisect_left(self._by_arrival, (request.virtual_arrival, number))]
+        if self._short[request.priority].pop(number, None) is not None:
+            self._short_tokens[request.priority] -= request.shape.tokens
         self.backlog.remove(place)
 
     def take(self, policy: BatchPolicy, costs: Costs, lanes: FreeLanes, now: float) -> Decision[W]:
@@ -150,6 +161,26 @@ class RequestQueue(Generic[W]):
             eldest = self.eldest
             if any(one.virtual_arrival > eldest.virtual_arrival for one in decision.batch):
                 eldest.passed_over += 1
+        return decision
+
+    def short_tokens(self, priority: int) -> int:
+        """Tokens of the texts of a class of which each is short enough for the short lane."""
+        return self._short_tokens[priority]
+
+    def take_short(
+        self, policy: BatchPolicy, costs: Costs, lasting: float, now: float
+    ) -> Decision[W] | None:
+        """Take the short texts of the best class that has some, if they are to run beside lanes.
+
+        Nobody counts as passed over: they take no lane.
+        """
+        kind = min((priority for priority, some in self._short.items() if some), default=None)
+        if kind is None or self._short_tokens[kind] > SHORT_TOKENS:
+            return None
+        texts = list(self._short[kind].values())
+        decision = form_short_batch(texts, policy, costs, lasting, now)
+        for request in decision.batch if decision else ():
+            self.remove(request)
         return decision
 
     def _front(self, policy: BatchPolicy, costs: Costs, lanes: FreeLanes, now: float) -> list[W]:

@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from bertd_server.engine.packing import TokenSequence
-from bertd_server.errors import Draining, NoLane, RequestError
+from bertd_server.errors import Draining, NoLane, Overloaded, RequestError
 from bertd_server.scheduling import admission
-from bertd_server.scheduling.batching import BatchPolicy
+from bertd_server.scheduling.batching import BatchPolicy, fits_beside
 from bertd_server.scheduling.cache import ResultCache
 from bertd_server.scheduling.completion import Completer
 from bertd_server.scheduling.cost import Shape
@@ -47,6 +47,12 @@ from bertd_server.system.turns import Turns
 INTERACTIVE, BULK = 0, 1
 # Requests that the event loop makes, joins or withdraws before others have their turn: 1 to 2 ms.
 _A_TURN = 64
+_TWO_SHORT = 2  # batches: the one that has the short lane, and that of the call
+
+
+def _nothing_else() -> bool:
+    """Where lanes alone compute."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,7 @@ class Scheduler:
         on_lanes: Callable[[int], None] = unheard,
         pool: Pool | None = None,
         share: float = 1.0,
+        beside_others: Callable[[], bool] = _nothing_else,
     ) -> None:
         """Join a pool of lanes, or start one.
 
@@ -94,6 +101,7 @@ class Scheduler:
             on_lanes: told how many lanes of its own are alive, whenever that changes.
             pool: lanes to share; None starts as many as the options say.
             share: of the pool's lanes, beside those of its other members.
+            beside_others: whether threads compute that are no lanes, and have no end soon.
         """
         self.options = options
         self.statistics = Statistics()
@@ -123,6 +131,7 @@ class Scheduler:
             share=share,
             max_delay=options.max_queue_delay,
             clock=clock,
+            beside_others=beside_others,
         )
         self._loop = asyncio.get_running_loop()
         self._draining = False
@@ -324,11 +333,25 @@ class Scheduler:
             texts=shape.sequences,
         )
         refused = admission.refusal(demand, self._outlook(now), self._bounds)
+        if isinstance(refused, Overloaded) and self._runs_beside(demand, new, now):
+            return None
         if refused is not None and self._is_worth_a_probe(demand, longest, now):
             for request in new:
                 request.probe = True
             return None
         return refused
+
+    def _runs_beside(
+        self, demand: admission.Demand, new: Sequence[InFlightRequest], now: float
+    ) -> bool:
+        """Whether a call need not wait for lanes, as few and short as its texts are."""
+        waiting = self._queue.short_tokens(demand.priority)
+        lengths = [len(request.sequence) for request in new]
+        shape = Shape.of([*lengths, waiting] if waiting else lengths)
+        policy, costs = self._forecast.policy, self._forecast.costs
+        if not fits_beside(shape, policy, costs, self._pool.lasting()):
+            return False
+        return now + _TWO_SHORT * costs.lane.seconds(shape) < demand.deadline
 
     def _is_worth_a_probe(self, demand: admission.Demand, longest: Shape, now: float) -> bool:
         """Whether a call that an idle server would refuse is to correct the prediction, or not."""

@@ -98,6 +98,7 @@ class Statistics:
         abandoned: texts that were taken and given up when the server stopped.
         deduplicated: texts that joined an equal one in flight.
         wide_batches: batches that took the wide session.
+        short_batches: batches of short texts that ran beside the lanes.
         batch_failures: batches that failed, and were split if they could be.
         lane_deaths: lanes that had to be replaced.
         last_answer: when the last call was answered, in seconds since 1970; 0 if none was.
@@ -122,6 +123,7 @@ class Statistics:
     abandoned: int = 0
     deduplicated: int = 0
     wide_batches: int = 0
+    short_batches: int = 0
     batch_failures: int = 0
     lane_deaths: int = 0
     last_answer: float = 0.0

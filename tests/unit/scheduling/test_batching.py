@@ -6,7 +6,15 @@ import math
 import random
 from dataclasses import dataclass, field
 
-from bertd_server.scheduling.batching import BatchPolicy, Costs, FreeLanes, form_batch, urgency
+import pytest
+from bertd_server.scheduling.batching import (
+    BatchPolicy,
+    Costs,
+    FreeLanes,
+    form_batch,
+    form_short_batch,
+    urgency,
+)
 from bertd_server.scheduling.cost import CostModel, Shape
 from bertd_server.scheduling.request_queue import RequestQueue
 from hypothesis import assume, given, settings
@@ -145,7 +153,9 @@ def test_idle_lanes_share_what_waits(tokens: list[int], count: int) -> None:
         taken = sum(LANE.share(t.shape) for t in decision.batch)
         even = sum(LANE.share(t.shape) for t in waiting) / idle
         assert (
-            taken - LANE.share(decision.batch[-1].shape) < even <= taken + 1e-12 if even else True
+            taken - LANE.share(decision.batch[-1].shape) < even + 1e-12 <= taken + 2e-12
+            if even
+            else True
         )
         waiting = decision.remaining
         if not waiting:
@@ -160,6 +170,47 @@ def test_a_lone_long_text_goes_wide_and_many_short_ones_do_not() -> None:
     long = form_batch([Text(512)], policy, Costs(LANE, WIDE), all_idle, NOW)
     short = form_batch([Text(8) for _ in range(8)], policy, Costs(LANE, WIDE), all_idle, NOW)
     assert (long.wide, short.wide, len(short.batch)) == (True, False, 2)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "lasting", "runs"),
+    [
+        ([8], 0.01, [8]),  # 1.4 ms
+        ([8], 0.005, []),  # what runs ends nearly as soon
+        ([8, 16], 0.02, [8, 16]),
+        ([8, 16], 0.008, []),  # the two together take too long
+        ([129], 10.0, []),
+        ([60, 70], 10.0, []),  # many are for the lanes
+        ([8], math.inf, [8]),  # no slower than on all threads, whose cores others have
+        ([128], math.inf, [128]),
+    ],
+)
+def test_all_short_texts_that_wait_run_beside_much_longer_ones_or_none(
+    tokens: list[int], lasting: float, runs: list[int]
+) -> None:
+    decision = form_short_batch(
+        [Text(size) for size in tokens],
+        BatchPolicy(2048, 32),
+        Costs(LANE, WIDE),
+        lasting,
+        NOW,
+    )
+    assert [text.tokens for text in (decision.batch if decision else [])] == runs
+    if decision:
+        assert decision.seconds == LANE.seconds(Shape.of(runs))
+
+
+def test_short_texts_go_to_all_threads_where_those_are_much_faster() -> None:
+    wide = Costs(LANE, WIDE.scaled(0.3))
+    assert form_short_batch([Text(8)], BatchPolicy(2048, 32), wide, math.inf, NOW) is None
+
+
+def test_a_short_text_that_would_be_late_stays_for_the_lanes() -> None:
+    late, other = Text(8, deadline=NOW + 1e-4), Text(8)
+    decision = form_short_batch([late, other], BatchPolicy(2048, 32), Costs(LANE), 1.0, NOW)
+    assert decision is not None
+    assert decision.batch == [other]
+    assert decision.shape == other.shape
 
 
 def test_a_text_that_no_lane_can_answer_in_time_goes_wide() -> None:

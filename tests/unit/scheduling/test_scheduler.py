@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import random
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import pytest
+from bertd.bundle.arrays import Float32Array
+from bertd_server.engine.packing import TokenSequence
 from bertd_server.errors import DeadlineMissed, Draining, EngineFailure, NoLane, Overloaded
 from bertd_server.scheduling.cache import ResultCache
+from bertd_server.scheduling.classes import size_class
 from bertd_server.scheduling.cost import Shape
 from bertd_server.scheduling.deduplication import Completion, Computed
 from bertd_server.scheduling.forecast import Forecast
@@ -279,15 +285,92 @@ async def test_the_wide_session_has_all_lanes() -> None:
     it = scheduler(engine, lanes=2, wide=True)
     long = start(it.submit(sequences(400)))
     assert await engine.started() == [400]
-    short = start(it.submit(sequences(3)))
+    other = start(it.submit(sequences(140)))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert it.gauges().waiting == 1
     assert it.gauges().predicted_wait > 0
     engine.let_go()
-    assert values(await long + await short) == [400, 3]
+    assert values(await long + await other) == [400, 140]
     await it.drain()
     assert it.statistics.wide_batches == engine.wide_runs >= 1
+
+
+async def test_a_short_text_does_not_wait_for_a_long_batch() -> None:
+    """It runs beside it, whatever else waits; no model of lanes is made of its time."""
+    engine = HeldEngine()
+    it = scheduler(engine)
+    long = start(it.submit(sequences(400, 300)))
+    assert await engine.started() == [400]
+    short = start(it.submit(sequences(3)))
+    assert await engine.started() == [3]
+    other = start(it.submit(sequences(4)))  # one such batch at a time
+    await until(lambda: it.gauges().waiting == 2)
+    assert it.gauges().batches_running == 2
+    engine.let_go()
+    assert values(await long + await short + await other) == [400, 300, 3, 4]
+    await it.drain()
+    assert 1 <= it.statistics.short_batches <= 2
+    assert size_class(Shape.single(400)) in it._forecast._seen
+    assert size_class(Shape.single(3)) not in it._forecast._seen
+
+
+async def test_the_thread_of_short_texts_does_not_step_back() -> None:
+    """A lane does: beside threads of the event loop's priority it has a tenth of a core."""
+
+    class Asked(HeldEngine):
+        niceness: ClassVar[dict[int, int]] = {}
+
+        def answer(
+            self,
+            batch: Sequence[TokenSequence],
+            outputs: Sequence[str] | None = None,
+            *,
+            wide: bool = False,
+        ) -> list[dict[str, Float32Array]]:
+            thread = threading.get_native_id()
+            self.niceness[len(batch[0])] = os.getpriority(os.PRIO_PROCESS, thread)
+            return super().answer(batch, outputs, wide=wide)
+
+    engine, own = Asked(), os.getpriority(os.PRIO_PROCESS, 0)
+    it = scheduler(engine, lane_niceness=min(19, own + 10))
+    calls = [start(it.submit(sequences(400)))]
+    await engine.started()
+    calls.append(start(it.submit(sequences(3))))
+    await engine.started()
+    engine.let_go()
+    await asyncio.gather(*calls)
+    await it.drain()
+    assert engine.niceness == {400: min(19, own + 10), 3: own}
+
+
+async def test_short_texts_do_not_step_back_while_other_threads_compute() -> None:
+    """Such as the tokeniser's: a lane would have a tenth of what it has."""
+    busy, engine = [True], HeldEngine()
+    it = scheduler(engine, beside_others=lambda: busy[0])
+    engine.let_go()
+    await it.submit(sequences(3))
+    assert it.statistics.short_batches == 1
+    busy[0] = False
+    await it.submit(sequences(4))
+    assert it.statistics.short_batches == 1
+    await it.drain()
+
+
+async def test_a_call_that_need_not_wait_is_not_refused_for_what_waits() -> None:
+    engine = HeldEngine()
+    it = scheduler(engine, max_queue_tokens=301)
+    long = start(it.submit(sequences(400, 300)))
+    assert await engine.started() == [400]
+    with pytest.raises(Overloaded, match="tokens are waiting"):
+        await it.submit(sequences(150))
+    short = start(it.submit(sequences(3)))
+    assert await engine.started() == [3]
+    with pytest.raises(Overloaded, match="tokens are waiting"):
+        await it.submit(sequences(*range(10, 23)))
+    engine.let_go()
+    assert values(await long + await short) == [400, 300, 3]
+    await it.drain()
 
 
 async def test_a_failing_batch_is_halved_until_the_guilty_text_stands_alone() -> None:

@@ -87,6 +87,7 @@ class Histories(RuleBasedStateMachine):
         self.asked: list[Asked] = []
         self.cancelled: set[int] = set()
         self.failures = 0
+        self.others_compute = False
         complete = Submission.complete
 
         def once(call: Submission, index: int, outcome: Completion) -> None:
@@ -112,9 +113,11 @@ class Histories(RuleBasedStateMachine):
 
         self.loop.run_until_complete(make())
         self.dispatcher = self.it._dispatcher
-        lanes = self.it._pool._lanes
+        self.dispatcher._beside_others = lambda: self.others_compute
+        lanes, short = self.it._pool._lanes, self.it._pool._short_lane
         assert isinstance(lanes, HandLanes)
-        self.lanes = lanes
+        assert isinstance(short, HandLanes)
+        self.lanes, self.short = lanes, short
         self.turn()
 
     @rule(
@@ -143,38 +146,48 @@ class Histories(RuleBasedStateMachine):
         self.cancelled |= {n for n, one in enumerate(self.asked) if one.task.cancel()}
         self.turn()
 
+    @rule(busy=st.booleans())
+    def other_threads(self, *, busy: bool) -> None:
+        self.others_compute = busy
+
     @rule(seconds=st.sampled_from([0.0005, 0.003, 0.05, 15.0]))
     def wait(self, seconds: float) -> None:
         self.clock.now += seconds
 
-    @precondition(lambda self: self.lanes.jobs)
+    @property
+    def jobs(self) -> list[BatchJob]:
+        """All that run."""
+        return [*self.lanes.jobs, *self.short.jobs]
+
+    @precondition(lambda self: hasattr(self, "it") and self.jobs)
     @rule(which=st.integers(0, 2))
     def succeed(self, which: int) -> None:
-        job = self.take(which)
+        job, lanes = self.take(which)
         outputs = [{"value": np.array([value(one)], np.float32)} for one in job.sequences]
-        self.end(job.done, BatchResult(outputs, self.lanes.began[id(job)], 0.001))
+        self.end(job.done, BatchResult(outputs, lanes.began[id(job)], 0.001))
 
-    @precondition(lambda self: self.lanes.jobs)
+    @precondition(lambda self: hasattr(self, "it") and self.jobs)
     @rule(which=st.integers(0, 2))
     def fail(self, which: int) -> None:
         self.failures += 1
-        job = self.take(which)
-        result = BatchResult([], self.lanes.began[id(job)], 0.001, RuntimeError("no"))
+        job, lanes = self.take(which)
+        result = BatchResult([], lanes.began[id(job)], 0.001, RuntimeError("no"))
         self.end(job.done, result)
 
-    @precondition(lambda self: self.lanes.jobs)
+    @precondition(lambda self: hasattr(self, "it") and self.jobs)
     @rule(which=st.integers(0, 2), replaced=st.booleans())
     def die(self, which: int, *, replaced: bool) -> None:
         self.failures += 1
-        self.lanes.threads = replaced
-        job = self.take(which)
-        result = BatchResult([], self.lanes.began[id(job)], 0.001, SystemExit("no"), died=True)
-        self.end(self.lanes._replace, threading.current_thread(), job, result)
+        job, lanes = self.take(which)
+        lanes.threads = replaced
+        result = BatchResult([], lanes.began[id(job)], 0.001, SystemExit("no"), died=True)
+        self.end(lanes._replace, threading.current_thread(), job, result)
 
-    @precondition(lambda self: self.lanes.missing)
+    @precondition(lambda self: hasattr(self, "it") and (self.lanes.missing or self.short.missing))
     @rule()
     def threads_are_there_again(self) -> None:
         self.end(self.lanes.give_threads)
+        self.end(self.short.give_threads)
 
     @invariant()
     def nothing_idles_while_texts_wait(self) -> None:
@@ -185,12 +198,14 @@ class Histories(RuleBasedStateMachine):
         gauges = self.it.gauges()
         waiting = [request.shape.tokens for request in self.it._queue]
         assert (gauges.waiting, gauges.waiting_tokens) == (len(waiting), sum(waiting))
-        assert gauges.batches_running == len(self.lanes.jobs) <= gauges.lanes_alive
+        assert gauges.batches_running == len(self.jobs)
+        assert len(self.lanes.jobs) <= gauges.lanes_alive
+        assert len(self.short.jobs) <= 1
         free = gauges.lanes_alive - len(self.lanes.jobs)
         if free and not any(job.wide for job in self.lanes.jobs):
             assert not waiting
             assert not self.dispatcher._retries
-        if not self.lanes.jobs and all(one.task.done() for one in self.asked):
+        if not self.jobs and all(one.task.done() for one in self.asked):
             assert self.dispatcher.idle.is_set()  # also where no lane lives
         assert self.it.statistics.started_late == 0
         assert gauges.cache_bytes <= CACHE_BYTES
@@ -206,9 +221,10 @@ class Histories(RuleBasedStateMachine):
 
     def finish(self) -> None:
         self.lanes.give_threads()
+        self.short.give_threads()
         drained = self.loop.create_task(self.it.drain(60.0))
         self.turn()
-        while self.lanes.jobs:
+        while self.jobs:
             self.succeed(0)
         assert self.loop.run_until_complete(drained)
         assert not self.broken
@@ -247,9 +263,12 @@ class Histories(RuleBasedStateMachine):
                 assert isinstance(outcome, DeadlineMissed)
                 assert asked.deadline < math.inf
 
-    def take(self, which: int) -> BatchJob:
-        """One of the jobs that run."""
-        return self.lanes.jobs.pop(which % len(self.lanes.jobs))
+    def take(self, which: int) -> tuple[BatchJob, HandLanes]:
+        """One of the jobs that run, and whose it was."""
+        place, many = which % len(self.jobs), len(self.lanes.jobs)
+        if place < many:
+            return self.lanes.jobs.pop(place), self.lanes
+        return self.short.jobs.pop(place - many), self.short
 
     def end(self, what: Any, *given: object) -> None:
         """Let a lane's message reach the loop."""

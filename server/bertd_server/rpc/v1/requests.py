@@ -227,10 +227,10 @@ async def token_ids(
             reason="too_many",
             limit=MOST_CHARACTERS,
         )
-    budget = answer_budget(answer_bytes)
+    budget, turns = answer_budget(answer_bytes), Turns(_IDS_A_TURN)
     found: list[list[int] | InvalidInput] = []
     for number, one in enumerate(given):
-        ids, size = await _ids(one.ids, model, f"sequences[{number}]")
+        ids, size = await _ids(one.ids, model, f"sequences[{number}]", turns)
         if not isinstance(ids, InvalidInput):
             ids = budget.spend(size, Input("", field=f"sequences[{number}]")) or ids
         found.append(ids)
@@ -238,7 +238,7 @@ async def token_ids(
 
 
 async def _ids(
-    given: Sequence[int], model: Model, field: str
+    given: Sequence[int], model: Model, field: str, turns: Turns
 ) -> tuple[list[int] | InvalidInput, int]:
     """Ids of a sequence, and the bytes of their text, a part at a time."""
     if len(given) > MOST_IDS:
@@ -264,6 +264,6 @@ async def _ids(
             return refused, 0
         ids += part
         size += model.written_bytes(part)
-        if len(part) == _IDS_A_TURN:
+        if turns.over(len(part)):
             await asyncio.sleep(0)
     return ids, size
