@@ -8,7 +8,8 @@ Only stock ONNX Runtime operators are used. A linear layer becomes
 * per row:      the row's largest value, ``QuantizeLinear`` of the row divided by it,
   ``MatMulIntegerToFloat``, times that value, plus bias
 
-with weights of 7 bits and one scale for each output channel.
+with weights of 7 bits and one scale for each output channel. :mod:`.int8_functions` then writes
+these nodes as functions, which a kernel can take the place of.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,9 +23,8 @@ from onnx import helper, numpy_helper
 
 from bertd_export.graph.operators import FUSED_DOMAIN
 from bertd_export.quantization.activations import Quantizer
+from bertd_export.quantization.int8_functions import INTEGER_PRODUCT, write_functions
 from bertd_export.quantization.rounding import RoundedLinear
-
-INTEGER_PRODUCT = "MatMulIntegerToFloat"
 
 
 @dataclass
@@ -164,4 +164,5 @@ def write_int8(fp32: onnx.ModelProto, rounded: Iterable[RoundedLinear]) -> onnx.
     graph.initializer.extend([*kept, *writer.constants.values()])
     if all(opset.domain != FUSED_DOMAIN for opset in result.opset_import):
         result.opset_import.append(helper.make_opsetid(FUSED_DOMAIN, 1))
+    write_functions(result)
     return result
