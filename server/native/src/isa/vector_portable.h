@@ -1,0 +1,98 @@
+// Eight floats in plain loops: the vector type of any CPU.
+//
+// What a vector type has is told by this one; others do the same in instructions.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace bertd {
+
+struct PortableVector {
+  static constexpr size_t width = 8;
+  static constexpr size_t tile_rows = 4;  // rows of a product computed together; registers bound it
+
+  struct F {
+    float lane[width];
+  };
+
+  template <class Function>
+  static F each(Function function) {
+    F result;
+    for (size_t i = 0; i < width; ++i) result.lane[i] = function(i);
+    return result;
+  }
+
+  static F set(float value) {
+    return each([&](size_t) { return value; });
+  }
+  static F load(const float* from) {
+    return each([&](size_t i) { return from[i]; });
+  }
+  // The first count numbers, and zeros; nothing beyond them is read.
+  static F load_first(const float* from, size_t count) {
+    return each([&](size_t i) { return i < count ? from[i] : 0.0f; });
+  }
+  static void store(float* to, F x) { std::memcpy(to, x.lane, sizeof x.lane); }
+  static void store_first(float* to, F x, size_t count) {
+    std::memcpy(to, x.lane, count * sizeof(float));
+  }
+  // x where the lane is at least from and below to, else otherwise.
+  static F between(F x, size_t from, size_t to, float otherwise) {
+    return each([&](size_t i) { return from <= i && i < to ? x.lane[i] : otherwise; });
+  }
+
+  static F add(F a, F b) {
+    return each([&](size_t i) { return a.lane[i] + b.lane[i]; });
+  }
+  static F sub(F a, F b) {
+    return each([&](size_t i) { return a.lane[i] - b.lane[i]; });
+  }
+  static F mul(F a, F b) {
+    return each([&](size_t i) { return a.lane[i] * b.lane[i]; });
+  }
+  static F div(F a, F b) {
+    return each([&](size_t i) { return a.lane[i] / b.lane[i]; });
+  }
+  // a * b + c; rounded once or twice, as the instruction set has it.
+  static F fma(F a, F b, F c) {
+    return each([&](size_t i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
+  }
+  // The larger one; b where either is not a number.
+  static F max(F a, F b) {
+    return each([&](size_t i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+  }
+  static F round(F x) {
+    return each([&](size_t i) { return std::nearbyint(x.lane[i]); });
+  }
+  // x * 2^n for whole n from -126 to 127.
+  static F scale2(F x, F n) {
+    return each([&](size_t i) {
+      const int32_t bits = (static_cast<int32_t>(n.lane[i]) + 127) * (1 << 23);
+      float power;
+      std::memcpy(&power, &bits, sizeof power);
+      return x.lane[i] * power;
+    });
+  }
+
+  static float sum(F x) {
+    return ((x.lane[0] + x.lane[4]) + (x.lane[2] + x.lane[6])) +
+           ((x.lane[1] + x.lane[5]) + (x.lane[3] + x.lane[7]));
+  }
+  static float highest(F x) {
+    float result = x.lane[0];
+    for (size_t i = 1; i < width; ++i) result = result > x.lane[i] ? result : x.lane[i];
+    return result;
+  }
+
+  // to[j][i] = from[i][j] for a square of width rows.
+  static void transpose(const float* from, size_t from_stride, float* to, size_t to_stride) {
+    for (size_t i = 0; i < width; ++i) {
+      for (size_t j = 0; j < width; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+    }
+  }
+};
+
+}  // namespace bertd
