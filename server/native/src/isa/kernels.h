@@ -13,6 +13,9 @@ namespace bertd {
 
 struct AttentionBlock;  // kernels/attention.h
 struct Rows;            // kernels/pooling.h
+struct Int8Product;     // kernels/int8_product.h
+struct RowsToLevels;    // kernels/levels.h
+struct NormedRows;      // kernels/norm.h
 
 struct Kernels {
   const char* isa;
@@ -20,6 +23,10 @@ struct Kernels {
   void (*mean)(const Rows&);
   void (*maximum)(const Rows&);
   void (*weighted_mean)(const Rows&);
+  size_t int8_panel;  // columns of a panel of weights
+  void (*int8_product)(const Int8Product&);
+  void (*to_levels)(const RowsToLevels&);
+  void (*norm)(const NormedRows&);
 };
 
 extern const Kernels portable;  // plain loops: any CPU; the tests' other implementation

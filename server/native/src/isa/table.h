@@ -3,6 +3,9 @@
 
 #include "isa/kernels.h"
 #include "kernels/attention.h"
+#include "kernels/int8_product.h"
+#include "kernels/levels.h"
+#include "kernels/norm.h"
 #include "kernels/pooling.h"
 
 namespace bertd {
@@ -15,6 +18,10 @@ constexpr Kernels table_of(const char* isa) {
   table.mean = Pooling<V>::mean;
   table.maximum = Pooling<V>::maximum;
   table.weighted_mean = Pooling<V>::weighted_mean;
+  table.int8_panel = Int8Products<V>::panel;
+  table.int8_product = Int8Products<V>::run;
+  table.to_levels = Levels<V>::run;
+  table.norm = Norm<V>::run;
   return table;
 }
 

@@ -13,6 +13,7 @@ struct Avx2Vector {
   static constexpr size_t tile_rows = 6;  // twelve sums, two of a row of b, one of a: 15 of 16
 
   using F = __m256;
+  using I = __m256i;
 
   static F set(float value) { return _mm256_set1_ps(value); }
   static F load(const float* from) { return _mm256_loadu_ps(from); }
@@ -33,6 +34,7 @@ struct Avx2Vector {
   static F div(F a, F b) { return _mm256_div_ps(a, b); }
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
+  static F min(F a, F b) { return _mm256_min_ps(a, b); }
   static F round(F x) {
     return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
@@ -73,7 +75,40 @@ struct Avx2Vector {
     }
   }
 
+  static I integers(const int32_t* from) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  }
+  static I bytes(const int8_t* from) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  }
+  static I same(uint32_t four) { return _mm256_set1_epi32(static_cast<int>(four)); }
+  // Two products of 8 and 7 bits fit into the 16 in which they are added first.
+  static I dot(I sum, I a, I b) {
+    const __m256i pairs = _mm256_maddubs_epi16(a, b);
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+  static F floats(I x) { return _mm256_cvtepi32_ps(x); }
+  static void store_levels(uint8_t* to, F x, int zero) {
+    const __m128i levels = packed_levels(x, zero);
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to), levels);
+  }
+  static void store_first_levels(uint8_t* to, F x, int zero, size_t count) {
+    alignas(16) uint8_t all[16];
+    _mm_store_si128(reinterpret_cast<__m128i*>(all), packed_levels(x, zero));
+    for (size_t i = 0; i < count; ++i) to[i] = all[i];
+  }
+
  private:
+  // Levels of eight numbers in the lower half. What is too small for 32 bits, or is no number,
+  // becomes the least of them by conversion; what is too large must be cut off before.
+  static __m128i packed_levels(F x, int zero) {
+    const __m256i level = _mm256_add_epi32(
+        _mm256_cvtps_epi32(_mm256_min_ps(set(255.0f), x)), _mm256_set1_epi32(zero));
+    const __m128i words =
+        _mm_packs_epi32(_mm256_castsi256_si128(level), _mm256_extracti128_si256(level, 1));
+    return _mm_packus_epi16(words, words);
+  }
+
   // All bits of the lanes at least from and below to.
   static __m256i lanes(size_t from, size_t to) {
     const __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

@@ -17,6 +17,9 @@ struct PortableVector {
   struct F {
     float lane[width];
   };
+  struct I {
+    int32_t lane[width];
+  };
 
   template <class Function>
   static F each(Function function) {
@@ -64,6 +67,10 @@ struct PortableVector {
   static F max(F a, F b) {
     return each([&](size_t i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
   }
+  // The smaller one; b where either is not a number.
+  static F min(F a, F b) {
+    return each([&](size_t i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
+  }
   static F round(F x) {
     return each([&](size_t i) { return std::nearbyint(x.lane[i]); });
   }
@@ -91,6 +98,49 @@ struct PortableVector {
   static void transpose(const float* from, size_t from_stride, float* to, size_t to_stride) {
     for (size_t i = 0; i < width; ++i) {
       for (size_t j = 0; j < width; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+    }
+  }
+
+  // Integers, a lane each.
+  static I integers(const int32_t* from) {
+    I result;
+    std::memcpy(result.lane, from, sizeof result.lane);
+    return result;
+  }
+  // Four signed bytes for each lane.
+  static I bytes(const int8_t* from) {
+    I result;
+    std::memcpy(result.lane, from, sizeof result.lane);
+    return result;
+  }
+  // The same four unsigned bytes, the first in the lowest bits, in each lane.
+  static I same(uint32_t four) {
+    I result;
+    for (size_t i = 0; i < width; ++i) std::memcpy(&result.lane[i], &four, sizeof four);
+    return result;
+  }
+  // Each lane's sum, plus the products of a's four unsigned and b's four signed bytes. b has 7
+  // bits and a sign: with more, some instruction sets would cut off sums of two products.
+  static I dot(I sum, I a, I b) {
+    for (size_t i = 0; i < width; ++i) {
+      uint8_t left[4];
+      int8_t right[4];
+      std::memcpy(left, &a.lane[i], sizeof left);
+      std::memcpy(right, &b.lane[i], sizeof right);
+      for (size_t j = 0; j < 4; ++j) sum.lane[i] += left[j] * right[j];
+    }
+    return sum;
+  }
+  static F floats(I x) {
+    return each([&](size_t i) { return static_cast<float>(x.lane[i]); });
+  }
+  // Each number rounded to the nearest integer, an even one if two are as near, plus zero, from 0
+  // to 255 as a byte. For what is no number it is 0 or 255.
+  static void store_levels(uint8_t* to, F x, int zero) { store_first_levels(to, x, zero, width); }
+  static void store_first_levels(uint8_t* to, F x, int zero, size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+      const float level = std::nearbyint(x.lane[i]) + static_cast<float>(zero);
+      to[i] = level >= 255.0f ? 255 : level > 0.0f ? static_cast<uint8_t>(level) : 0;
     }
   }
 };
