@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bertd.bundle import read_manifest
+from bertd.bundle import GRAPH_NAME, read_manifest
+from bertd.bundle.kernels import find
 from bertd_export.bundle import export_model
 from bertd_export.quantization.int8 import Int8Options
 from bertd_server.cli import serve
@@ -129,8 +130,8 @@ def test_servers_that_start_at_once_share_what_the_first_one_wrote(
     small: Path, tmp_path: Path
 ) -> None:
     """Here beside a damaged entry, which all of them want to replace."""
-    options = EngineOptions(threads=2, cache=tmp_path)
-    with prepacked(small, read_manifest(small), tmp_path) as graph:
+    options, kernels = EngineOptions(threads=2, cache=tmp_path), find(small / GRAPH_NAME)
+    with prepacked(small, read_manifest(small), tmp_path, kernels=kernels) as graph:
         graph.write_bytes(b"")
     with capture_logs() as logs, ThreadPoolExecutor(3) as threads:
         engines = [threads.submit(engine, small, options) for _ in range(3)]
@@ -140,7 +141,7 @@ def test_servers_that_start_at_once_share_what_the_first_one_wrote(
     np.testing.assert_array_equal(answers[0], answers[1])
     first = graph.stat().st_ino
     prepacking._put(
-        small, read_manifest(small), graph.parent
+        small, read_manifest(small), graph.parent, kernels
     )  # one that saw no entry, and is done when there is one
     assert graph.stat().st_ino == first
     assert entries(tmp_path / "prepacked") == [graph.parent.name]
@@ -150,7 +151,7 @@ def test_a_start_removes_what_nobody_uses(small: Path, tmp_path: Path) -> None:
     """Not what is newer, what another server holds however old it is, or what is not ours."""
     manifest, options = read_manifest(small), EngineOptions(threads=2, cache=tmp_path)
     folder = tmp_path / "prepacked"
-    with prepacked(small, manifest, tmp_path) as graph:
+    with prepacked(small, manifest, tmp_path, kernels=find(small / GRAPH_NAME)) as graph:
         own = graph.parent
     held, unused, newer, foreign = ("a" * 32, "b" * 32, "c" * 32, "notes")
     killed, writing = f"{unused}.k2_x", f"{unused}.w9_q"

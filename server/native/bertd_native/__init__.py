@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -30,6 +31,22 @@ OPS_ENTRY = "bertd.native.ops"
 
 AUTO = "auto"
 """The fastest instruction set that this CPU has and that is faster than stock operators."""
+
+_SEQUENCES = "cu_seqlens"
+_SEPARATE = ("q", "k", "v", _SEQUENCES)
+_TAKES: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "PackedAttention": (("qkv", _SEQUENCES), _SEPARATE),
+    "PackedFirstAttention": (_SEPARATE,),
+    "PackedLocalAttention": (_SEPARATE,),
+    "PackedMean": (("x", _SEQUENCES),),
+    "PackedMax": (("x", _SEQUENCES),),
+    "PackedWeightedMean": (("x", _SEQUENCES),),
+}
+"""With what the inputs of a function begin that an operator can take the place of.
+
+An operator cannot hand a node back once it is registered, so that this is looked at before. What
+changes the meaning of a function changes its name, or the names of its inputs.
+"""
 
 INSTRUCTION_SETS = ("portable", "avx2")
 """What the library has code for."""
@@ -63,3 +80,15 @@ def operators(isa: str = AUTO) -> frozenset[str]:
     names: list[bytes] = []
     _library().bertd_native_ops(isa.encode(), _EACH_NAME(names.append))
     return frozenset(name.decode() for name in names)
+
+
+def fitting(functions: Mapping[str, tuple[str, ...]], isa: str = AUTO) -> tuple[str, ...]:
+    """Names of the functions, given with the names of their inputs, that operators replace."""
+    mine = operators(isa)
+    return tuple(
+        sorted(
+            name
+            for name, inputs in functions.items()
+            if name in mine and any(inputs[: len(taken)] == taken for taken in _TAKES[name])
+        )
+    )
