@@ -8,8 +8,7 @@ Only stock ONNX Runtime operators are used. A linear layer becomes
 * per row:      the row's largest value, ``QuantizeLinear`` of the row divided by it,
   ``MatMulIntegerToFloat``, times that value, plus bias
 
-with weights of 7 bits and one scale for each output channel. :mod:`.int8_functions` then writes
-these nodes as functions, which a kernel can take the place of.
+with weights of 7 bits and one scale for each output channel. :mod:`.int8_functions` makes functions of these nodes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +22,7 @@ from onnx import helper, numpy_helper
 
 from bertd_export.graph.operators import FUSED_DOMAIN
 from bertd_export.quantization.activations import Quantizer
-from bertd_export.quantization.int8_functions import INTEGER_PRODUCT, write_functions
+from bertd_export.quantization.int8_functions import INTEGER_PRODUCT
 from bertd_export.quantization.rounding import RoundedLinear
 
 
@@ -164,5 +163,4 @@ def write_int8(fp32: onnx.ModelProto, rounded: Iterable[RoundedLinear]) -> onnx.
     graph.initializer.extend([*kept, *writer.constants.values()])
     if all(opset.domain != FUSED_DOMAIN for opset in result.opset_import):
         result.opset_import.append(helper.make_opsetid(FUSED_DOMAIN, 1))
-    write_functions(result)
     return result

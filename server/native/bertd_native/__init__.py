@@ -42,6 +42,22 @@ _TAKES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "PackedMax": (("x", _SEQUENCES),),
     "PackedWeightedMean": (("x", _SEQUENCES),),
 }
+_INT8 = "Int8"
+_INT8_TAKES = (
+    "x",
+    "weight",
+    "x_scale",
+    "weight_scale",
+    "x_zero",
+    "bias",
+    "floor",
+    "stream",
+    "gamma",
+    "beta",
+    "smooth",
+    "y_scale",
+    "y_zero",
+)
 """With what the inputs of a function begin that an operator can take the place of.
 
 An operator cannot hand a node back once it is registered, so that this is looked at before. What
@@ -89,6 +105,10 @@ def fitting(functions: Mapping[str, tuple[str, ...]], isa: str = AUTO) -> tuple[
         sorted(
             name
             for name, inputs in functions.items()
-            if name in mine and any(inputs[: len(taken)] == taken for taken in _TAKES[name])
+            if name in mine and any(inputs[: len(taken)] == taken for taken in _takes(name))
         )
     )
+
+
+def _takes(name: str) -> tuple[tuple[str, ...], ...]:
+    return (_INT8_TAKES,) if name.startswith(_INT8) else _TAKES[name]

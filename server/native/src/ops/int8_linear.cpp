@@ -84,6 +84,10 @@ class Int8Linear {
     from.inputs = static_cast<size_t>(levels.sizes[0]);
     from.outputs = static_cast<size_t>(levels.sizes[1]);
     from.levels = levels.as<int8_t>();
+    if (!std::all_of(from.levels, from.levels + levels.elements(),
+                     [](int8_t level) { return -64 <= level && level <= 64; })) {
+      throw ort::Error("weight must be within -64 and 64: sums of two products need the other bit");
+    }
     from.weight_scales = constant<float>(node, weight_scale, from.outputs, "weight_scale");
     if (stages.biased) from.bias = constant<float>(node, bias, from.outputs, "bias");
     from.row_scale = *constant<float>(node, x_scale, 1, "x_scale");
@@ -175,10 +179,8 @@ class Int8Linear {
   }
 
   template <class Element>
-  static Element* make(const ort::Run& run, size_t index, const std::vector<int64_t>& s) {
-    if (s.size() == 2) return static_cast<Element*>(run.output(index, {s[0], s[1]}));
-    if (s.size() == 3) return static_cast<Element*>(run.output(index, {s[0], s[1], s[2]}));
-    throw ort::Error("x must have two or three axes");
+  static Element* make(const ort::Run& run, size_t index, const std::vector<int64_t>& sizes) {
+    return static_cast<Element*>(run.output(index, sizes.data(), sizes.size()));
   }
 
   // Calls step(first row, end) for blocks of rows.

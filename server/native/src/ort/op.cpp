@@ -75,9 +75,9 @@ Tensor Run::input(size_t index) const {
   return describe(api_, value);
 }
 
-void* Run::output(size_t index, std::initializer_list<int64_t> sizes) const {
+void* Run::output(size_t index, const int64_t* sizes, size_t rank) const {
   Value* value = nullptr;
-  api_.check(api_.output(context_, index, sizes.begin(), sizes.size(), &value));
+  api_.check(api_.output(context_, index, sizes, rank, &value));
   void* data = nullptr;
   api_.check(api_.data(value, &data));
   return data;

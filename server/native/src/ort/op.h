@@ -77,7 +77,10 @@ class Run {
 
   size_t inputs() const;
   Tensor input(size_t index) const;  // empty where it is not there
-  void* output(size_t index, std::initializer_list<int64_t> sizes) const;
+  void* output(size_t index, std::initializer_list<int64_t> sizes) const {
+    return output(index, sizes.begin(), sizes.size());
+  }
+  void* output(size_t index, const int64_t* sizes, size_t rank) const;
 
   // Calls job(i) for each i below jobs, on the session's threads. It must not throw.
   template <class Job>
