@@ -54,12 +54,20 @@ class Int8Products {
 
   static void run(const Int8Product& p) {
     for (size_t at = p.first_panel; at < p.end_panel; ++at) {
+      // The next panel comes to the cache evenly while this one is used.
+      const size_t tiles = (p.end_row - p.first_row + tile - 1) / tile;
+      const size_t bytes = panel * int8_group * ((p.weight.inputs + int8_group - 1) / int8_group);
+      const size_t stride = panel * int8_group / tiles;
+      const int8_t* next = p.weight.levels + (at + 1) * bytes;
       size_t row = p.first_row;
-      for (; row + tile <= p.end_row; row += tile) rows<tile>(p, row, at);
+      for (; row + tile <= p.end_row; row += tile) {
+        rows<tile>(p, row, at, next, stride);
+        next += bytes / tiles;
+      }
       const size_t rest = p.end_row - row;
-      if (rest == 3) rows<3>(p, row, at);
-      if (rest == 2) rows<2>(p, row, at);
-      if (rest == 1) rows<1>(p, row, at);
+      if (rest == 3) rows<3>(p, row, at, next, stride);
+      if (rest == 2) rows<2>(p, row, at, next, stride);
+      if (rest == 1) rows<1>(p, row, at, next, stride);
     }
   }
 
@@ -67,10 +75,10 @@ class Int8Products {
   using F = typename V::F;
   using I = typename V::I;
   static constexpr size_t tile = 4;  // eight sums, two registers of weights, one of a row: of 16
-  static constexpr size_t ahead = 2048;  // bytes of weights asked for before they are needed
 
   template <size_t count>
-  static void rows(const Int8Product& p, size_t row, size_t at) {
+  static void rows(const Int8Product& p, size_t row, size_t at, const int8_t* next,
+                   size_t stride) {
     const Int8Weight& w = p.weight;
     const size_t column = at * panel;
     const size_t whole = w.inputs / int8_group;
@@ -84,17 +92,14 @@ class Int8Products {
       sums[r][1] = V::integers(w.offsets + column + V::width);
     }
     for (size_t group = 0; group < whole; ++group) {
-      __builtin_prefetch(weights + ahead);
+      __builtin_prefetch(next, 0, 3);
+      next += stride;
       step<count>(sums, inputs, w.inputs, int8_group, weights);
       inputs += int8_group;
       weights += panel * int8_group;
     }
     if (rest != 0) step<count>(sums, inputs, w.inputs, rest, weights);
-#pragma GCC unroll 4
-    for (size_t r = 0; r < count; ++r) {
-      store(p, row + r, column, sums[r][0]);
-      store(p, row + r, column + V::width, sums[r][1]);
-    }
+    finish<count>(p, row, column, sums);
   }
 
   // Adds one group's products; of each row it reads so many bytes.
@@ -114,27 +119,55 @@ class Int8Products {
     }
   }
 
-  static inline __attribute__((always_inline)) void store(const Int8Product& p, size_t row, size_t column, I sums) {
-    const size_t outputs = p.weight.outputs;
-    if (column >= outputs) return;
-    const size_t count = outputs - column < V::width ? outputs - column : V::width;
-    const F scale = V::load(p.weight.scales + column);
-    const F bias = V::load(p.weight.biases + column);
-    F x = V::floats(sums);
-    if (p.row_scales == nullptr) {
-      x = V::fma(x, scale, bias);
-    } else {
-      x = V::fma(V::mul(x, scale), V::set(p.row_scales[row]), bias);
+  template <size_t count>
+  static inline __attribute__((always_inline)) void finish(const Int8Product& p, size_t row,
+                                                           size_t column, I (&sums)[count][2]) {
+    const size_t stride = p.weight.outputs;
+    const bool whole = column + panel <= stride;
+#pragma GCC unroll 2
+    for (size_t half = 0; half < 2; ++half, column += V::width) {
+      const F scale = V::load(p.weight.scales + column);
+      const F bias = V::load(p.weight.biases + column);
+      F x[count];
+#pragma GCC unroll 4
+      for (size_t r = 0; r < count; ++r) {
+        x[r] = V::floats(sums[r][half]);
+        if (p.row_scales == nullptr) {
+          x[r] = V::fma(x[r], scale, bias);
+        } else {
+          x[r] = V::fma(V::mul(x[r], scale), V::set(p.row_scales[row + r]), bias);
+        }
+      }
+      const size_t place = row * stride + column;
+      if (!whole) {
+        for (size_t r = 0; r < count && column < stride; ++r) {
+          store_some(p, place + r * stride, stride - column, x[r]);
+        }
+      } else if (p.levels != nullptr) {
+#pragma GCC unroll 4
+        for (size_t r = 0; r < count; ++r) {
+          const F levels = gelu<V>(x[r], V::set(0.5f * p.inverse_scale));
+          V::store_levels(p.levels + place + r * stride, levels, p.zero);
+        }
+      } else if (p.stream != nullptr) {
+#pragma GCC unroll 4
+        for (size_t r = 0; r < count; ++r) {
+          const size_t at = place + r * stride;
+          V::store(p.out + at, V::add(x[r], V::load(p.stream + at)));
+        }
+      } else {
+#pragma GCC unroll 4
+        for (size_t r = 0; r < count; ++r) V::store(p.out + place + r * stride, x[r]);
+      }
     }
-    const size_t place = row * outputs + column;
+  }
+
+  // The same in the last panel, of which only some columns exist.
+  static void store_some(const Int8Product& p, size_t place, size_t columns, F x) {
+    const size_t count = columns < V::width ? columns : V::width;
     if (p.levels != nullptr) {
-      x = V::mul(gelu<V>(x), V::set(p.inverse_scale));
-      if (count == V::width) return V::store_levels(p.levels + place, x, p.zero);
+      x = gelu<V>(x, V::set(0.5f * p.inverse_scale));
       return V::store_first_levels(p.levels + place, x, p.zero, count);
-    }
-    if (count == V::width) {
-      if (p.stream != nullptr) x = V::add(x, V::load(p.stream + place));
-      return V::store(p.out + place, x);
     }
     if (p.stream != nullptr) x = V::add(x, V::load_first(p.stream + place, count));
     V::store_first(p.out + place, x, count);
