@@ -118,7 +118,7 @@ class Plain:
         last = self.product()
         if layer.follow == "Gelu":
             gelu = self.node("Gelu", [last], "gelu", approximate="none")
-            self.result(self.quantize(gelu, "y", 0.02, 9), TensorProto.UINT8)
+            self.result(self.quantize(gelu, "y", 0.17 / 8, 8), TensorProto.UINT8)
         elif layer.follow:
             stream = self.given("stream", TensorProto.FLOAT, width)
             total = self.node("Sum", [stream, last], "sum")
