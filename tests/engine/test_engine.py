@@ -8,7 +8,6 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from bertd_export.quantization.int8 import Int8Options
 from bertd_server.cli import serve
 from bertd_server.engine import prepacking
 from bertd_server.engine.engine import NO_LIMIT, EngineOptions
-from bertd_server.engine.packing import TokenSequence
 from bertd_server.engine.prepacking import prepacked
 from bertd_server.errors import CannotServeError
 from bertd_server.models import calibration, memory, shapes, startup
@@ -30,7 +28,7 @@ from bertd_server.models.startup import StartOptions
 from bertd_server.system import cache_folder
 from bertd_server.system.setting_types import parse_bytes
 from click.testing import CliRunner
-from helpers.engines import engine, entries
+from helpers.engines import engine, entries, texts
 from helpers.tiny import save_tiny
 from structlog.testing import capture_logs
 
@@ -49,11 +47,6 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     int8 = Int8Options(min_cosine=0.5) if request.param == "int8" else None
     export_model(str(source), scratch / "bundle", int8=int8)
     return scratch / "bundle"
-
-
-def texts(lengths: Sequence[int], vocabulary: int = 320) -> list[TokenSequence]:
-    rng = np.random.default_rng(len(lengths))
-    return [TokenSequence(rng.integers(5, vocabulary, n), np.zeros(n, np.int64)) for n in lengths]
 
 
 def test_a_text_has_the_same_bits_alone_in_a_batch_on_lanes_and_wide(folder: Path) -> None:

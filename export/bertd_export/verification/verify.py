@@ -190,9 +190,7 @@ def _held(manifest: Manifest, found: Mapping[str, Parity]) -> dict[str, Parity]:
     }
 
 
-def _cosine(
-    graph: Path, checkpoint: Checkpoint, provider: str, kernels: KernelChoice
-) -> float:
+def _cosine(graph: Path, checkpoint: Checkpoint, provider: str, kernels: KernelChoice) -> float:
     """Mean agreement with PyTorch over the built-in texts that calibration does not see."""
     texts = tokenized(checkpoint, read_sample(None).judge)
     expected = [compared_output(outputs) for outputs in eager_outputs(checkpoint, texts)]

@@ -120,8 +120,8 @@ class Settings(BaseSettings):
     )
     kernels: KernelChoice = Field(
         "auto",
-        description="what computes on a CPU: native, the package bertd-native; stock, ONNX "
-        "Runtime's own operators; auto: native where it is installed and this CPU has what it needs",
+        description="what computes on a CPU: native, kernels of the package bertd-native; stock, "
+        "ONNX Runtime's own operators; auto: native where they are installed and run",
     )
     memory_limit: Bytes = Field(
         default_factory=cgroups.memory_limit,

@@ -8,8 +8,9 @@
 
 A session rearranges the weights of matrix products for the CPU at hand ("prepacks" them) and
 keeps that copy for itself, so that two sessions take twice the memory. Written to a file once and
-mapped by both, the copy is shared. The file belongs to the CPU, the ONNX Runtime and the native kernels that made it.
-Servers that start at once may all write it; the first to finish puts it in place for all.
+mapped by both, the copy is shared. The file belongs to the CPU, the ONNX Runtime and the native
+kernels that made it. Servers that start at once may all write it; the first to finish puts it in
+place for all.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 ::
 
-    options.add_session_config_entry(ISA_ENTRY, "avx2")       instruction set; "auto" chooses
-    options.add_session_config_entry(OPS_ENTRY, "PackedMean")  which functions of the graph to replace
+    options.add_session_config_entry(ISA_ENTRY, "avx2")        instruction set; "auto" chooses
+    options.add_session_config_entry(OPS_ENTRY, "PackedMean")  functions whose place is taken
     options.register_custom_ops_library(str(LIBRARY))
 
 Nothing is loaded before it is asked for, and ONNX Runtime is not imported.
