@@ -224,7 +224,7 @@ def test_layers_that_share_weights_share_one_rounding(tmp_path: Path, texts: Pat
 
 @pytest.mark.parametrize("keep", [(), ("layer.0.ffn_up", "layer.1.attention_output")])
 def test_functions_change_neither_bits_nor_operators(
-    graph: Path, tiny: Path, texts: Path, tmp_path: Path, keep: tuple[str, ...]
+    graph: Path, tiny: Path, texts: Path, keep: tuple[str, ...]
 ) -> None:
     checkpoint = load(str(tiny))
     feeds = int8._feeds(graph, checkpoint, read_sample(texts))

@@ -22,6 +22,7 @@ A name says what a function does, stage by stage, so that each name has one body
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import onnx
 from onnx import helper, numpy_helper
@@ -84,7 +85,7 @@ class _Graph:
         return -1 if tensor is None else len(tensor.dims)
 
 
-def _attribute(node: onnx.NodeProto, name: str) -> object:
+def _attribute(node: onnx.NodeProto, name: str) -> Any:
     found = [helper.get_attribute_value(a) for a in node.attribute if a.name == name]
     return found[0] if found else None
 
@@ -111,7 +112,7 @@ class _Call:
     body: list[onnx.NodeProto] = field(default_factory=list)
     inputs: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
-    attributes: dict[str, float] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
 
     def feed(self, formal: str, actual: str) -> str:
         """Make a tensor an input; return its name within the function."""

@@ -8,7 +8,8 @@ Only stock ONNX Runtime operators are used. A linear layer becomes
 * per row:      the row's largest value, ``QuantizeLinear`` of the row divided by it,
   ``MatMulIntegerToFloat``, times that value, plus bias
 
-with weights of 7 bits and one scale for each output channel. :mod:`.int8_functions` makes functions of these nodes.
+with weights of 7 bits and one scale for each output channel. :mod:`.int8_functions` makes
+functions of these nodes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -23,6 +23,8 @@ void local_attention_in_every_split(const Kernels&);
 void first_attention_in_every_split(const Kernels&);
 void pooling_in_every_split(const Kernels&);
 void what_does_not_fit(const Kernels&);
+void int8_kernels(const Kernels&);
+void int8_layer_in_every_split(const Kernels&);
 
 inline std::vector<Test> all() {
   return {
@@ -31,6 +33,8 @@ inline std::vector<Test> all() {
       {"first attention in every split", first_attention_in_every_split},
       {"pooling in every split", pooling_in_every_split},
       {"what does not fit", what_does_not_fit},
+      {"int8 kernels", int8_kernels},
+      {"int8 layer in every split", int8_layer_in_every_split},
   };
 }
 
@@ -45,7 +49,7 @@ inline std::vector<float> normal(uint32_t seed, size_t count) {
 // What an add_… of ops/registered.h adds, made once: operators are never destroyed.
 using Adder = void (*)(const Kernels&, std::vector<NamedOp>&);
 inline const std::vector<NamedOp>& made(const Kernels& kernels, Adder adder) {
-  static std::map<std::pair<const Kernels*, Adder>, std::vector<NamedOp>> kept;
+  static auto& kept = *new std::map<std::pair<const Kernels*, Adder>, std::vector<NamedOp>>;
   auto& ops = kept[{&kernels, adder}];
   if (ops.empty()) adder(kernels, ops);
   return ops;
