@@ -45,7 +45,7 @@ inline std::vector<float> normal(uint32_t seed, size_t count) {
 // What an add_… of ops/registered.h adds, made once: operators are never destroyed.
 using Adder = void (*)(const Kernels&, std::vector<NamedOp>&);
 inline const std::vector<NamedOp>& made(const Kernels& kernels, Adder adder) {
-  static std::map<std::pair<const Kernels*, Adder>, std::vector<NamedOp>> kept;
+  static auto& kept = *new std::map<std::pair<const Kernels*, Adder>, std::vector<NamedOp>>;
   auto& ops = kept[{&kernels, adder}];
   if (ops.empty()) adder(kernels, ops);
   return ops;
