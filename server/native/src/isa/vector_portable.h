@@ -71,16 +71,15 @@ struct PortableVector {
   static F min(F a, F b) {
     return each([&](size_t i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
   }
-  static F round(F x) {
-    return each([&](size_t i) { return std::nearbyint(x.lane[i]); });
-  }
-  // x * 2^n for whole n from -126 to 127.
-  static F scale2(F x, F n) {
+  // 2^n, for the n from -126 to 127 in the low bits of a lane.
+  static F power_of_low_bits(F x) {
     return each([&](size_t i) {
-      const int32_t bits = (static_cast<int32_t>(n.lane[i]) + 127) * (1 << 23);
+      uint32_t bits;
+      std::memcpy(&bits, &x.lane[i], sizeof bits);
+      bits = (bits + 127) << 23;
       float power;
       std::memcpy(&power, &bits, sizeof power);
-      return x.lane[i] * power;
+      return power;
     });
   }
 

@@ -1,8 +1,9 @@
 // Attention of some queries of one sequence over its keys, for one head.
 //
-//   keys ──transposed──> [head][keys]   a tile of queries times it: scores [tile][keys]
-//   values ──copied──>   [keys][head]   softmax of the scores times it: out
+//   keys ──transposed──> panels [head][two vectors of keys]   times a tile of queries: scores
+//   values ──copied──>   panels [keys][two vectors of the head's columns]   weighted: out
 //
+// A panel lies in one piece, so that a tile reads it in order, whatever the rows' stride is.
 // Keys come in blocks of at most key_block, so that a block's keys and values stay in the cache.
 // A query keeps the largest score so far and the sum of weights; when a later block has a larger
 // score, what was summed is scaled down. How tiles are cut changes nothing in a row: each sum runs
@@ -36,10 +37,10 @@ struct AttentionBlock {
   float* scratch;  // attention_scratch(keys, head) floats
 };
 
-constexpr size_t attention_query_block = 192;
+constexpr size_t attention_query_block = 512;
 constexpr size_t attention_key_block = 256;
 constexpr size_t attention_tile_rows = 16;  // more than any vector type's
-constexpr size_t attention_padding = 16;    // no vector is wider
+constexpr size_t attention_panel = 32;      // no two vectors are wider
 
 constexpr size_t round_up(size_t count, size_t multiple) {
   return (count + multiple - 1) / multiple * multiple;
@@ -47,8 +48,8 @@ constexpr size_t round_up(size_t count, size_t multiple) {
 
 inline size_t attention_scratch(size_t keys, size_t head) {
   const size_t block =
-      round_up(keys < attention_key_block ? keys : attention_key_block, attention_padding);
-  const size_t columns = round_up(head, attention_padding);
+      round_up(keys < attention_key_block ? keys : attention_key_block, attention_panel);
+  const size_t columns = round_up(head, attention_panel);
   return block * (2 * columns + attention_tile_rows) + attention_tile_rows * columns +
          2 * attention_query_block;
 }
@@ -57,6 +58,7 @@ template <class V>
 class Attention {
   using F = typename V::F;
   static constexpr size_t W = V::width;
+  static constexpr size_t P = 2 * W;  // of a panel
 
  public:
   static void run(const AttentionBlock& block) { Attention(block).over_keys(); }
@@ -64,21 +66,23 @@ class Attention {
  private:
   const AttentionBlock& b;
   const size_t columns;  // of the head, rounded up to whole vectors
-  float* keys;           // [head][padded]
-  float* values;         // [keys of the block][columns]
-  float* queries;        // [tile][head], scaled
+  float* keys;           // panels of P keys, [head][P] each
+  float* values;         // panels of P columns, [count][P] each
+  float* queries;        // [tile][columns], scaled
   float* scores;         // [tile][padded]
   float* largest;        // of each query
   float* total;          // of each query's weights
   size_t begin = 0;      // the block's first key
   size_t count = 0;      // its keys
-  size_t padded = 0;     // rounded up to whole vectors
+  size_t padded = 0;     // rounded up to whole panels
+  size_t low = 0;        // keys of the block that a tile looks at
+  size_t high = 0;
 
   explicit Attention(const AttentionBlock& block)
       : b(block), columns(round_up(block.head, W)) {
     const size_t room =
-        round_up(b.keys < attention_key_block ? b.keys : attention_key_block, attention_padding);
-    const size_t wide = round_up(b.head, attention_padding);
+        round_up(b.keys < attention_key_block ? b.keys : attention_key_block, attention_panel);
+    const size_t wide = round_up(b.head, attention_panel);
     keys = b.scratch;
     values = keys + room * wide;
     scores = values + room * wide;
@@ -101,7 +105,7 @@ class Attention {
   void over_keys() {
     for (begin = 0; begin < b.keys; begin += attention_key_block) {
       count = b.keys - begin < attention_key_block ? b.keys - begin : attention_key_block;
-      padded = round_up(count, W);
+      padded = round_up(count, P);
       take_keys();
       take_values();
       over_queries();
@@ -113,20 +117,20 @@ class Attention {
     const float* k = b.k + begin * b.kv_stride;
     size_t key = 0;
     for (; key + W <= count; key += W) {
+      const float* from = k + key * b.kv_stride;
+      float* to = keys + key / P * P * b.head + key % P;
       size_t column = 0;
       for (; column + W <= b.head; column += W) {
-        V::transpose(k + key * b.kv_stride + column, b.kv_stride, keys + column * padded + key,
-                     padded);
+        V::transpose(from + column, b.kv_stride, to + column * P, P);
       }
       for (; column < b.head; ++column) {
-        for (size_t i = 0; i < W; ++i) {
-          keys[column * padded + key + i] = k[(key + i) * b.kv_stride + column];
-        }
+        for (size_t i = 0; i < W; ++i) to[column * P + i] = from[i * b.kv_stride + column];
       }
     }
     for (; key < padded; ++key) {
+      float* to = keys + key / P * P * b.head + key % P;
       for (size_t column = 0; column < b.head; ++column) {
-        keys[column * padded + key] = key < count ? k[key * b.kv_stride + column] : 0.0f;
+        to[column * P] = key < count ? k[key * b.kv_stride + column] : 0.0f;
       }
     }
   }
@@ -134,10 +138,11 @@ class Attention {
   void take_values() {
     for (size_t key = 0; key < count; ++key) {
       const float* from = b.v + (begin + key) * b.kv_stride;
-      float* row = values + key * columns;
-      size_t column = 0;
-      for (; column + W <= b.head; column += W) V::store(row + column, V::load(from + column));
-      if (column < b.head) V::store(row + column, V::load_first(from + column, b.head - column));
+      for (size_t column = 0; column < columns; column += W) {
+        float* to = values + column / P * P * count + key * P + column % P;
+        const size_t left = b.head - column;
+        V::store(to, left >= W ? V::load(from + column) : V::load_first(from + column, left));
+      }
     }
   }
 
@@ -159,14 +164,26 @@ class Attention {
 
   template <size_t R>
   __attribute__((noinline)) void tile(size_t query) {
+    low = from(query) / P * P;  // the keys that one of them sees, from a panel's first one on
+    high = to(query + R - 1);
+    if (begin == 0) start(query, R);
+    if (low >= high) return;
     take_queries(query, R);
-    size_t key = 0;
-    for (; key + 2 * W <= padded; key += 2 * W) score<R, 2>(key);
-    if (key < padded) score<R, 1>(key);
+    size_t key = low;
+    for (; key + W < high; key += P) score<R, 2>(key);
+    if (key < high) score<R, 1>(key);
     for (size_t i = 0; i < R; ++i) weigh(query + i, scores + i * padded);
     size_t column = 0;
-    for (; column + 2 * W <= columns; column += 2 * W) combine<R, 2>(query, column);
+    for (; column + P <= columns; column += P) combine<R, 2>(query, column);
     if (column < columns) combine<R, 1>(query, column);
+  }
+
+  void start(size_t query, size_t rows) {
+    for (size_t i = query; i < query + rows; ++i) {
+      largest[i] = lowest;
+      total[i] = 0.0f;
+      for (size_t column = 0; column < columns; column += W) put(i, column, V::set(0.0f));
+    }
   }
 
   void take_queries(size_t query, size_t rows) {
@@ -193,8 +210,8 @@ class Attention {
 #pragma GCC unroll 2
       for (size_t n = 0; n < N; ++n) sum[i][n] = V::set(0.0f);
     }
-    const float* k = keys + key;
-    for (size_t column = 0; column < b.head; ++column, k += padded) {
+    const float* k = keys + key * b.head;
+    for (size_t column = 0; column < b.head; ++column, k += P) {
       F part[N];
 #pragma GCC unroll 2
       for (size_t n = 0; n < N; ++n) part[n] = V::load(k + n * W);
@@ -214,39 +231,69 @@ class Attention {
 
   // Scores of a query in this block become weights, 0 for keys that it does not see.
   void weigh(size_t query, float* row) {
-    const size_t low = from(query), high = to(query);
-    const float before = begin == 0 ? lowest : largest[query];
+    const size_t first = from(query), last = to(query);
+    const float before = largest[query];
     float top = before;
-    if (low < high) {
-      const float found = highest_between(row, low, high);
+    if (first < last) {
+      const float found = highest_between(row, first, last);
       top = before > found ? before : found;  // found where it is not a number
     }
-    const float share = begin == 0 ? 0.0f : exp_one(before - top);
-    const F largest_now = V::set(top);
-    F sum = V::set(0.0f);
-    for (size_t key = 0; key < padded; key += W) {
-      if (key + W <= low || key >= high) {
-        V::store(row + key, V::set(0.0f));
-        continue;
+    const float share = exp_one(before - top);
+    total[query] = total[query] * share + raise(row, top, first, last);
+    largest[query] = top;
+    if (begin != 0 && share != 1.0f) multiply(b.out + query * b.out_stride, share);
+  }
+
+  // The largest of some scores of a row. Four maxima at once: one would wait for itself.
+  static float highest_between(const float* row, size_t first, size_t last) {
+    const size_t whole = round_up(first, W), end = last / W * W;
+    F top[4];
+    for (F& one : top) one = V::set(lowest);
+    size_t key = whole;
+    for (; key + 4 * W <= end; key += 4 * W) {
+#pragma GCC unroll 4
+      for (size_t n = 0; n < 4; ++n) top[n] = V::max(top[n], V::load(row + key + n * W));
+    }
+    for (; key < end; key += W) top[0] = V::max(top[0], V::load(row + key));
+    for (size_t part : {first / W * W, end}) {  // vectors of which it sees some lanes
+      if (part < last && (part < whole || part >= end)) {
+        top[1] = V::max(top[1], seen(V::load(row + part), part, first, last, lowest));
       }
-      F weight = exp_nonpositive<V>(V::sub(V::load(row + key), largest_now));
-      if (key < low || key + W > high) weight = V::between(weight, low < key ? 0 : low - key, high - key, 0.0f);
+    }
+    return V::highest(V::max(V::max(top[0], top[1]), V::max(top[2], top[3])));
+  }
+
+  // e^(score - top) of the scores that a query sees, in their place, and 0 of the tile's others;
+  // gives the sum.
+  float raise(float* row, float top, size_t first, size_t last) const {
+    const F tops = V::set(top), zero = V::set(0.0f);
+    F sum = zero;
+    size_t key = low;
+    for (; key + W <= first; key += W) V::store(row + key, zero);
+    if (key < first) {
+      sum = seen(exp_nonpositive<V>(V::sub(V::load(row + key), tops)), key, first, last, 0.0f);
+      V::store(row + key, sum);
+      key += W;
+    }
+    for (; key + W <= last; key += W) {
+      const F weight = exp_nonpositive<V>(V::sub(V::load(row + key), tops));
       sum = V::add(sum, weight);
       V::store(row + key, weight);
     }
-    total[query] = (begin == 0 ? 0.0f : total[query] * share) + V::sum(sum);
-    largest[query] = top;
-    if (begin != 0) multiply(b.out + query * b.out_stride, share);
+    if (key < last) {
+      const F weight =
+          seen(exp_nonpositive<V>(V::sub(V::load(row + key), tops)), key, first, last, 0.0f);
+      sum = V::add(sum, weight);
+      V::store(row + key, weight);
+      key += W;
+    }
+    for (; key < high; key += W) V::store(row + key, zero);
+    return V::sum(sum);
   }
 
-  float highest_between(const float* row, size_t low, size_t high) const {
-    F top = V::set(lowest);
-    for (size_t key = low / W * W; key < high; key += W) {
-      F score = V::load(row + key);
-      if (key < low || key + W > high) score = V::between(score, low < key ? 0 : low - key, high - key, lowest);
-      top = V::max(top, score);
-    }
-    return V::highest(top);
+  // A vector of keys from key on, of which those not seen have another value.
+  static F seen(F x, size_t key, size_t first, size_t last, float otherwise) {
+    return V::between(x, first < key ? 0 : first - key, last < key ? 0 : last - key, otherwise);
   }
 
   // Rows of values, each times its weight, into N vectors of the head's columns of R queries.
@@ -260,8 +307,8 @@ class Attention {
         sum[i][n] = begin == 0 ? V::set(0.0f) : part_of(query + i, column + n * W);
       }
     }
-    const float* v = values + column;
-    for (size_t key = 0; key < count; ++key, v += columns) {
+    const float* v = values + column * count + low * P;
+    for (size_t key = low; key < high; ++key, v += P) {
       F part[N];
 #pragma GCC unroll 2
       for (size_t n = 0; n < N; ++n) part[n] = V::load(v + n * W);

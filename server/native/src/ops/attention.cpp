@@ -59,8 +59,8 @@ class Jobs {
   void block(const Kernels& kernels, size_t s, size_t head, size_t number) const {
     const size_t length = sequences_.length(s), begin = sequences_.begin(s);
     const size_t queries = call_.first_only ? 1 : length;
-    const size_t from = number * attention_query_block;
-    const size_t to = std::min(queries, from + attention_query_block);
+    const size_t blocks = (queries + attention_query_block - 1) / attention_query_block;
+    const size_t from = queries * number / blocks, to = queries * (number + 1) / blocks;
     const size_t size = call_.width / call_.heads;
     // Keys that no query of the block sees are left out.
     const ptrdiff_t window = call_.window;
