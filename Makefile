@@ -6,8 +6,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 SERVES := $(VENV)/.serves
+NATIVE := $(VENV)/.native
+KERNELS := server/native
 
-.PHONY: help install serve test test-all test-fast robustness folders coverage lint format protos bench peers report footprint clean
+.PHONY: help install serve test test-all test-fast robustness folders coverage native sanitize lint format protos bench peers report footprint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -25,13 +27,31 @@ $(READY): pyproject.toml constraints.txt
 
 install: $(READY)  ## make the environment in .venv, for all targets
 
-serve: $(SERVES)  ## export the default model once, then serve it in the foreground
+# Kernels in C++, which are a gain and no need: without them ONNX Runtime's own operators serve.
+$(NATIVE): $(KERNELS)/pyproject.toml $(KERNELS)/CMakeLists.txt $(wildcard $(KERNELS)/src/* $(KERNELS)/src/*/* $(KERNELS)/bertd_native/*.py) | $(SERVES)
+	@if ! command -v $${CXX:-c++} >/dev/null; then \
+	  echo "bertd-native is not built: there is no C++ compiler; ONNX Runtime's own operators serve"; \
+	elif ! $(BIN)/python -m pip install --quiet --disable-pip-version-check ./$(KERNELS) 2>$@.log; then \
+	  echo "bertd-native is not built: $@.log says why; ONNX Runtime's own operators serve"; \
+	fi
+	@touch $@
+
+native: $(NATIVE)  ## build the kernels into .venv, where there is a C++ compiler; serve and test do so too
+
+sanitize:  ## run the kernels' C++ tests under AddressSanitizer, UBSan and ThreadSanitizer
+	for sanitizers in address,undefined thread; do \
+	  cmake -S $(KERNELS) -B build/$$sanitizers -DBERTD_TESTS=ON -DBERTD_SANITIZE=$$sanitizers && \
+	  cmake --build build/$$sanitizers --target kernel_tests && build/$$sanitizers/kernel_tests \
+	    || exit 1; \
+	done
+
+serve: $(SERVES) $(NATIVE)  ## export the default model once, then serve it in the foreground
 	@exec $(BIN)/bertd serve
 
-test: $(READY)  ## run the tests
+test: $(READY) $(NATIVE)  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
-test-all: $(READY)  ## run the tests, the slow ones too: every family, command and document
+test-all: $(READY) $(NATIVE)  ## run the tests, the slow ones too: every family, command and document
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(READY)  ## run what needs no export and no server process, under a minute
@@ -84,4 +104,4 @@ footprint: $(READY)  ## install .[server] into a fresh environment; write down i
 	$(BIN)/bertd bench docs
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .peers .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build .peers .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -32,6 +32,7 @@ from bertd.bundle import (
     file_record,
     write_manifest,
 )
+from bertd.bundle.kernels import missing
 
 from bertd_export.checkpoint.families import attention_calls, describe_family
 from bertd_export.checkpoint.labels import NAMES_SAY, InferenceLabels
@@ -71,7 +72,10 @@ class ExportSummary:
 
 
 def _versions() -> dict[str, str]:
-    return {name: version(name) for name in _PACKAGES}
+    found = {name: version(name) for name in _PACKAGES}
+    if missing() is None:  # what the comparison ran with
+        found["bertd-native"] = version("bertd-native")
+    return found
 
 
 def _check_output(output: Path, *, force: bool) -> None:

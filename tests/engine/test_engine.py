@@ -8,20 +8,19 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from bertd.bundle import read_manifest
+from bertd.bundle import GRAPH_NAME, read_manifest
+from bertd.bundle.kernels import find
 from bertd_export.bundle import export_model
 from bertd_export.quantization.int8 import Int8Options
 from bertd_server.cli import serve
 from bertd_server.engine import prepacking
 from bertd_server.engine.engine import NO_LIMIT, EngineOptions
-from bertd_server.engine.packing import TokenSequence
 from bertd_server.engine.prepacking import prepacked
 from bertd_server.errors import CannotServeError
 from bertd_server.models import calibration, memory, shapes, startup
@@ -29,7 +28,7 @@ from bertd_server.models.startup import StartOptions
 from bertd_server.system import cache_folder
 from bertd_server.system.setting_types import parse_bytes
 from click.testing import CliRunner
-from helpers.engines import engine, entries
+from helpers.engines import engine, entries, texts
 from helpers.tiny import save_tiny
 from structlog.testing import capture_logs
 
@@ -48,11 +47,6 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     int8 = Int8Options(min_cosine=0.5) if request.param == "int8" else None
     export_model(str(source), scratch / "bundle", int8=int8)
     return scratch / "bundle"
-
-
-def texts(lengths: Sequence[int], vocabulary: int = 320) -> list[TokenSequence]:
-    rng = np.random.default_rng(len(lengths))
-    return [TokenSequence(rng.integers(5, vocabulary, n), np.zeros(n, np.int64)) for n in lengths]
 
 
 def test_a_text_has_the_same_bits_alone_in_a_batch_on_lanes_and_wide(folder: Path) -> None:
@@ -129,8 +123,8 @@ def test_servers_that_start_at_once_share_what_the_first_one_wrote(
     small: Path, tmp_path: Path
 ) -> None:
     """Here beside a damaged entry, which all of them want to replace."""
-    options = EngineOptions(threads=2, cache=tmp_path)
-    with prepacked(small, read_manifest(small), tmp_path) as graph:
+    options, kernels = EngineOptions(threads=2, cache=tmp_path), find(small / GRAPH_NAME)
+    with prepacked(small, read_manifest(small), tmp_path, kernels=kernels) as graph:
         graph.write_bytes(b"")
     with capture_logs() as logs, ThreadPoolExecutor(3) as threads:
         engines = [threads.submit(engine, small, options) for _ in range(3)]
@@ -140,7 +134,7 @@ def test_servers_that_start_at_once_share_what_the_first_one_wrote(
     np.testing.assert_array_equal(answers[0], answers[1])
     first = graph.stat().st_ino
     prepacking._put(
-        small, read_manifest(small), graph.parent
+        small, read_manifest(small), graph.parent, kernels
     )  # one that saw no entry, and is done when there is one
     assert graph.stat().st_ino == first
     assert entries(tmp_path / "prepacked") == [graph.parent.name]
@@ -150,7 +144,7 @@ def test_a_start_removes_what_nobody_uses(small: Path, tmp_path: Path) -> None:
     """Not what is newer, what another server holds however old it is, or what is not ours."""
     manifest, options = read_manifest(small), EngineOptions(threads=2, cache=tmp_path)
     folder = tmp_path / "prepacked"
-    with prepacked(small, manifest, tmp_path) as graph:
+    with prepacked(small, manifest, tmp_path, kernels=find(small / GRAPH_NAME)) as graph:
         own = graph.parent
     held, unused, newer, foreign = ("a" * 32, "b" * 32, "c" * 32, "notes")
     killed, writing = f"{unused}.k2_x", f"{unused}.w9_q"

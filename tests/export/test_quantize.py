@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from bertd.bundle import GRAPH_NAME, SENTENCE_EMBEDDING, Quantization, read_manifest, verify_files
 from bertd.bundle.arrays import Float32Array
+from bertd.bundle.kernels import KernelChoice
 from bertd_export.bundle import export_model
 from bertd_export.checkpoint.loading import load
 from bertd_export.checkpoint.texts import TokenizedText
@@ -18,7 +20,7 @@ from bertd_export.cli import export
 from bertd_export.errors import ExportError
 from bertd_export.graph.operators import OPSET
 from bertd_export.graph.rewrite import fold_transposes
-from bertd_export.graph.runtime import session
+from bertd_export.graph.runtime import optimized, session
 from bertd_export.graph.trace import trace
 from bertd_export.parity.agreement import agreement
 from bertd_export.parity.packed_batch import feed_of, run_packed
@@ -33,6 +35,7 @@ from bertd_export.quantization.calibration import for_calibration, read_sample, 
 from bertd_export.quantization.gptq import LEVELS, compensation, round_weight
 from bertd_export.quantization.int8 import Int8Options
 from bertd_export.quantization.int8_exceptions import Candidates
+from bertd_export.quantization.int8_functions import INTEGER_PRODUCT, write_functions
 from bertd_export.quantization.int8_graph import write_int8
 from bertd_export.quantization.linear_layers import find_linears, split_residual_biases
 from bertd_export.quantization.rounding import ranges, round_linears
@@ -101,10 +104,12 @@ def test_the_bundle_says_what_was_done(bundle: Path, texts: Path) -> None:
 def test_an_int8_bundle_can_be_inspected_and_verified(bundle: Path, tiny: Path) -> None:
     shown = dict(rows(inspect_bundle(bundle)))
     assert shown["quantization"].startswith("scheme: 2; linear layers: 12; calibration: texts.txt")
-    found = verify(bundle, str(tiny))
-    assert not found.failures
-    assert all(parity.max_abs_diff > 0 for parity in found.parity.values())
-    assert 0.99 < (found.cosine or 0) < 1
+    kernels: tuple[KernelChoice, ...] = ("auto", "stock")  # the tolerances hold for both
+    for choice in kernels:
+        found = verify(bundle, str(tiny), kernels=choice)
+        assert not found.failures
+        assert all(parity.max_abs_diff > 0 for parity in found.parity.values())
+        assert 0.99 < (found.cosine or 0) < 1
 
 
 def test_other_weights_are_found_whatever_the_manifest_allows(
@@ -218,6 +223,32 @@ def test_layers_that_share_weights_share_one_rounding(tmp_path: Path, texts: Pat
     assert not record.keep_fp32
     weights = [t for t in onnx.load(str(written)).graph.initializer if t.data_type == 3]  # INT8
     assert (record.linear_layers, len(weights)) == (32, 8)
+
+
+@pytest.mark.parametrize("keep", [(), ("layer.0.ffn_up", "layer.1.attention_output")])
+def test_functions_change_neither_bits_nor_operators(
+    graph: Path, tiny: Path, texts: Path, keep: tuple[str, ...]
+) -> None:
+    checkpoint = load(str(tiny))
+    feeds = int8._feeds(graph, checkpoint, read_sample(texts))
+    rounded = round_linears(graph, feeds, lambda _: None)
+    chosen = [one for one in rounded if one.linear.name not in keep]
+    model = write_int8(onnx.load(str(graph), load_external_data=False), chosen)
+    plain, written = (graph.with_name(name) for name in ("plain.onnx", "written.onnx"))
+    plain.write_bytes(model.SerializeToString())
+    write_functions(model)
+    written.write_bytes(model.SerializeToString())
+    names = [node.op_type for node in model.graph.node if node.op_type.startswith("Int8")]
+    assert len(names) == len(chosen)
+    assert {name for name in names if "Gelu" in name or "Norm" in name}
+    assert not {node.op_type for node in model.graph.node} & {INTEGER_PRODUCT}
+    counts = [Counter(node.op_type for node in optimized(x).graph.node) for x in (plain, written)]
+    assert counts[0] == counts[1]
+    batch = tokenized(checkpoint, read_sample(texts).judge)
+    runs = [session(path, kernels="stock") for path in (plain, written)]
+    for old, new in zip(*(run_packed(run, checkpoint, batch) for run in runs), strict=True):
+        for name, answer in old.items():
+            assert np.array_equal(answer, new[name])
 
 
 @pytest.mark.parametrize("precise", [pytest.param((), marks=pytest.mark.slow), ("layer.0.ffn_up",)])

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from bertd.bundle import Parity
 from bertd.bundle.arrays import Float32Array
+from bertd.bundle.kernels import KernelChoice
 
 from bertd_export.checkpoint.loading import Checkpoint
 from bertd_export.checkpoint.texts import TextOutputs
@@ -46,7 +47,11 @@ class Observation:
 
 
 def observe(
-    graph: Path, checkpoint: Checkpoint, tolerance: float, provider: str = CPU
+    graph: Path,
+    checkpoint: Checkpoint,
+    tolerance: float,
+    provider: str = CPU,
+    kernels: KernelChoice = "auto",
 ) -> Observation:
     """Compare every output over the grid of cases, alone and in batches (:mod:`.cases`).
 
@@ -55,11 +60,12 @@ def observe(
         checkpoint: the model that PyTorch runs, one text at a time.
         tolerance: written into the result; whether it holds is for the caller to see.
         provider: what runs the graph, in ONNX Runtime's name.
+        kernels: of a CPU, see :func:`bertd_export.graph.runtime.session`.
 
     Raises:
         ExportError: an answer is not finite.
     """
-    run = session(graph, provider=provider)
+    run = session(graph, provider=provider, kernels=kernels)
     texts = cases.texts(checkpoint)
     expected = dict(zip(texts, eager_outputs(checkpoint, texts.values()), strict=True))
     alone: dict[str, TextOutputs] = {}

@@ -4,7 +4,7 @@
 
     calibration   texts that set scales, and texts that judge
     int8          linear_layers ──folding──> activations, gptq ──rounding──> rounded layers
-                  ──int8_exceptions──> int8_graph ──> cosine to fp32
+                  ──int8_exceptions──> int8_graph ──> int8_functions ──> cosine to fp32
     fp16          largest values ──fp16_exceptions──> fp16_graph ──> cosine to fp32
     conversion    what either is held against, and hands to the bundle
 """

@@ -35,7 +35,7 @@ from bertd_export.quantization.calibration import (
 from bertd_export.quantization.conversion import PrecisionRecord, QualityGate
 from bertd_export.quantization.folding import fold
 from bertd_export.quantization.int8_exceptions import Candidates, matched, search
-from bertd_export.quantization.int8_graph import INTEGER_PRODUCT
+from bertd_export.quantization.int8_functions import INTEGER_PRODUCT
 from bertd_export.quantization.linear_layers import (
     find_linears,
     share_equal_weights,

@@ -15,6 +15,7 @@ from bertd_export.errors import ExportError
 from bertd_export.graph.runtime import session
 from bertd_export.parity.agreement import CosineScores, task_agreement
 from bertd_export.parity.packed_batch import compared_outputs
+from bertd_export.quantization.int8_functions import write_functions
 from bertd_export.quantization.int8_graph import write_int8
 from bertd_export.quantization.rounding import RoundedLinear
 
@@ -39,7 +40,9 @@ class Candidates:
     def judge(self, kept: set[str]) -> CosineScores:
         """Write the graph with these linear layers in fp32, and compare it with the fp32 graph."""
         chosen = [one for one in self._rounded if one.linear.name not in kept]
-        self.path.write_bytes(write_int8(self._fp32, chosen).SerializeToString())
+        model = write_int8(self._fp32, chosen)
+        write_functions(model)
+        self.path.write_bytes(model.SerializeToString())
         answers = compared_outputs(session(self.path), self._checkpoint, self._judge)
         return task_agreement(self._checkpoint.task, self._expected, answers)
 

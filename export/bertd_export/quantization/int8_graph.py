@@ -8,7 +8,8 @@ Only stock ONNX Runtime operators are used. A linear layer becomes
 * per row:      the row's largest value, ``QuantizeLinear`` of the row divided by it,
   ``MatMulIntegerToFloat``, times that value, plus bias
 
-with weights of 7 bits and one scale for each output channel.
+with weights of 7 bits and one scale for each output channel. :mod:`.int8_functions` makes
+functions of these nodes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,9 +23,8 @@ from onnx import helper, numpy_helper
 
 from bertd_export.graph.operators import FUSED_DOMAIN
 from bertd_export.quantization.activations import Quantizer
+from bertd_export.quantization.int8_functions import INTEGER_PRODUCT
 from bertd_export.quantization.rounding import RoundedLinear
-
-INTEGER_PRODUCT = "MatMulIntegerToFloat"
 
 
 @dataclass

@@ -141,6 +141,14 @@ def _print(title: str, lines: list[tuple[str, str]]) -> None:
     help="What runs the graph, in ONNX Runtime's name, such as CUDAExecutionProvider.",
 )
 @click.option(
+    "--kernels",
+    type=click.Choice(["auto", "native", "stock"]),
+    default="auto",
+    show_default=True,
+    help="On a CPU: those of the package bertd-native, ONNX Runtime's own operators, or native "
+    "ones where they are installed.",
+)
+@click.option(
     "--revision",
     help="Branch, tag or commit of a hub id.  [default: the commit in the manifest]",
 )

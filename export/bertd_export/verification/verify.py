@@ -24,6 +24,7 @@ from bertd.bundle import (
     read_manifest,
     verify_files,
 )
+from bertd.bundle.kernels import KernelChoice
 
 from bertd_export.bundle import describe
 from bertd_export.checkpoint.families import attention_calls
@@ -118,6 +119,7 @@ def verify(  # noqa: PLR0913 - all but two are options by keyword
     tolerance: float | None = None,
     min_cosine: float | None = None,
     provider: str = CPU,
+    kernels: KernelChoice = "auto",
     inference: InferenceLabels = NAMES_SAY,
 ) -> Verification:
     """Compare a bundle with a checkpoint.
@@ -132,6 +134,7 @@ def verify(  # noqa: PLR0913 - all but two are options by keyword
         min_cosine: the least mean cosine of int8 and fp16; by default that of an export, with a
             tenth more distance from 1 for another machine.
         provider: what runs the graph, in ONNX Runtime's name.
+        kernels: `native` ones, `stock` operators, or native ones where they are.
         inference: of zero-shot-classification, what the labels were called at export.
 
     Raises:
@@ -157,7 +160,7 @@ def verify(  # noqa: PLR0913 - all but two are options by keyword
     _check_tokenizer(folder, checkpoint)
     graph = folder / GRAPH_NAME
     check_fusion(graph, attention_calls(checkpoint.model.config))
-    found = observe(graph, checkpoint, tolerance or FP32_TOLERANCE, provider)
+    found = observe(graph, checkpoint, tolerance or FP32_TOLERANCE, provider, kernels)
     if found.parity.keys() != manifest.parity.keys():
         raise ExportError(
             f"the bundle has outputs {', '.join(manifest.parity)}; "
@@ -166,7 +169,7 @@ def verify(  # noqa: PLR0913 - all but two are options by keyword
     parity = found.parity if tolerance is not None else _held(manifest, found.parity)
     cosine = least = None
     if manifest.precision in _LEAST:
-        cosine = _cosine(graph, checkpoint, provider)
+        cosine = _cosine(graph, checkpoint, provider, kernels)
         gate = _LEAST[manifest.precision]
         least = min_cosine if min_cosine is not None else gate - _MARGIN * (1 - gate)
     found_so_far = Verification(manifest, None, parity, found.varying, provider, cosine, least)
@@ -187,11 +190,11 @@ def _held(manifest: Manifest, found: Mapping[str, Parity]) -> dict[str, Parity]:
     }
 
 
-def _cosine(graph: Path, checkpoint: Checkpoint, provider: str) -> float:
+def _cosine(graph: Path, checkpoint: Checkpoint, provider: str, kernels: KernelChoice) -> float:
     """Mean agreement with PyTorch over the built-in texts that calibration does not see."""
     texts = tokenized(checkpoint, read_sample(None).judge)
     expected = [compared_output(outputs) for outputs in eager_outputs(checkpoint, texts)]
-    run = session(graph, provider=provider)
+    run = session(graph, provider=provider, kernels=kernels)
     got = compared_outputs(run, checkpoint, texts)
     return task_agreement(checkpoint.task, expected, got).mean
 

@@ -38,7 +38,12 @@ _SAME_VALUES = (b"Unsqueeze", b"Squeeze", b"Reshape", b"Cast", b"Identity")
 _FIELDS: dict[str, tuple[tuple[str, int, str], ...]] = {
     "Model": (("graph", 7, "Graph"), ("training", 20, "Training"), ("functions", 25, "Function")),
     "Training": (("initialization", 1, "Graph"), ("algorithm", 2, "Graph")),
-    "Function": (("node", 7, "Node"), ("attribute_proto", 11, "Attribute")),
+    "Function": (
+        ("name", 1, "bytes"),
+        ("input", 4, "texts"),
+        ("node", 7, "Node"),
+        ("attribute_proto", 11, "Attribute"),
+    ),
     "Graph": (("node", 1, "Node"), ("initializer", 5, "Tensor"), ("sparse", 15, "Sparse")),
     "Node": (
         ("input", 1, "texts"),
@@ -104,6 +109,23 @@ def table_rows(folder: Path) -> dict[str, int]:
             name = source[node.input[-1]]
             found[name] = min(rows[first], found.get(name, rows[first]))
     return found
+
+
+def functions(graph: Path) -> dict[str, tuple[str, ...]]:
+    """The graph's own functions: the names of what each takes, by its name.
+
+    Args:
+        graph: its file.
+
+    Raises:
+        BundleError: it is none.
+    """
+    return {
+        function.name.decode(errors="replace"): tuple(
+            name.decode(errors="replace") for name in function.input
+        )
+        for function in _read(graph).functions
+    }
 
 
 def _read(path: Path) -> Any:

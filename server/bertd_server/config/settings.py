@@ -12,6 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from bertd.bundle.kernels import KernelChoice
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -117,6 +118,11 @@ class Settings(BaseSettings):
     profile: Profile = Field(
         "latency",
         description="latency: threads spin within a run on several of them; efficient: they sleep",
+    )
+    kernels: KernelChoice = Field(
+        "auto",
+        description="what computes on a CPU: native, kernels of the package bertd-native; stock, "
+        "ONNX Runtime's own operators; auto: native where they are installed and run",
     )
     memory_limit: Bytes = Field(
         default_factory=cgroups.memory_limit,

@@ -23,9 +23,10 @@ import numpy as np
 from bertd import bundle
 from bertd.bundle import heads
 from bertd.bundle.arrays import Float32Array, Int64Array
+from bertd.bundle.kernels import KernelChoice, NativeKernels
 from bertd.bundle.prompts import pooled
 
-from bertd_server.engine import sessions
+from bertd_server.engine import native, sessions
 from bertd_server.engine.packing import PackedBatch, TokenSequence, pack
 from bertd_server.engine.prepacking import prepacked
 from bertd_server.engine.sessions import Interrupt, SessionOptions
@@ -55,6 +56,7 @@ class EngineOptions:
         niceness: of threads that a session has, above that of the process.
         provider: what computes; other than the CPU, all runs go to one session.
         profile: see :class:`bertd_server.engine.sessions.SessionOptions`.
+        kernels: native ones, stock operators, or native ones where they are.
         cache: folder that keeps prepacked weights for the next start; None makes them anew.
     """
 
@@ -63,6 +65,7 @@ class EngineOptions:
     provider: Provider = "cpu"
     niceness: int = 0
     profile: Profile = "latency"
+    kernels: KernelChoice = "auto"
     cache: Path | None = None
 
 
@@ -73,6 +76,7 @@ class Engine:
         manifest: of the bundle.
         options: how it runs.
         lanes: narrow runs that may go on at once.
+        kernels: native ones that take the place of the graph's functions; None: there are none.
         has_wide: whether there is a session that uses all threads for one run.
         outputs: names that :meth:`answer` computes unless told otherwise.
         max_batch_tokens: the largest batch that the memory limit allows.
@@ -91,11 +95,15 @@ class Engine:
 
         Raises:
             CannotServeError: the provider is not there.
+            MisusedError: native kernels are asked for, and are not there.
         """
         self.manifest = manifest
         self.options = options or EngineOptions()
         self.lanes = self.options.lanes or self.options.threads
         self.has_wide = self.options.provider == "cpu" and self.options.threads > 1
+        self.kernels: NativeKernels | None = native.chosen(
+            self.options.kernels, self.options.provider, folder / bundle.GRAPH_NAME
+        )
         self.max_batch_tokens = NO_LIMIT
         self.request_bytes = 0
         self._pack = partial(
@@ -118,14 +126,14 @@ class Engine:
 
     def _open(self, folder: Path) -> tuple[Any, Any]:
         """The narrow and the wide session; one and the same where one is enough."""
-        common = SessionOptions(self.options.provider, self.options.profile)
+        common = SessionOptions(self.options.provider, self.options.profile, self.kernels)
         threads = self.options.threads if self.has_wide else 1
         graph = folder / bundle.GRAPH_NAME
         if not self.has_wide:
             session = sessions.open_session(graph, threads, common)
             return session, session
         try:
-            with prepacked(folder, self.manifest, self.options.cache, self) as packed:
+            with prepacked(folder, self.manifest, self.options.cache, self, self.kernels) as packed:
                 return (
                     sessions.open_session(packed, 1, common),
                     sessions.open_session(packed, threads, common),

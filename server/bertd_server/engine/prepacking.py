@@ -8,8 +8,9 @@
 
 A session rearranges the weights of matrix products for the CPU at hand ("prepacks" them) and
 keeps that copy for itself, so that two sessions take twice the memory. Written to a file once and
-mapped by both, the copy is shared. The file belongs to the CPU and the ONNX Runtime that made it.
-Servers that start at once may all write it; the first to finish puts it in place for all.
+mapped by both, the copy is shared. The file belongs to the CPU, the ONNX Runtime and the native
+kernels that made it. Servers that start at once may all write it; the first to finish puts it in
+place for all.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 import onnxruntime as ort
 from bertd import bundle
 from bertd.bundle import scratch
+from bertd.bundle.kernels import NativeKernels
 from pydantic import BaseModel, ValidationError
 
 from bertd_server.engine import providers
@@ -45,7 +47,11 @@ class _Record(BaseModel, extra="forbid", frozen=True):
 
 @contextlib.contextmanager
 def prepacked(
-    folder: Path, manifest: bundle.Manifest, cache: Path | None, user: object = None
+    folder: Path,
+    manifest: bundle.Manifest,
+    cache: Path | None,
+    user: object = None,
+    kernels: NativeKernels | None = None,
 ) -> Iterator[Path]:
     """Give the graph of a bundle with its weights prepacked in a file.
 
@@ -55,6 +61,7 @@ def prepacked(
         cache: folder that keeps the files for the next start; None keeps them nowhere. On Linux
             a file that is mapped may be deleted.
         user: whose sessions map the files; while it lives no other server sweeps them away.
+        kernels: of the sessions; a graph that is written with them is loaded with them alone.
 
     Yields:
         The graph's file, to be loaded at once.
@@ -65,12 +72,12 @@ def prepacked(
     """
     if cache is None:
         with tempfile.TemporaryDirectory(prefix="bertd-") as unkept:
-            yield _write(folder, Path(unkept))
+            yield _write(folder, Path(unkept), kernels)
         return
-    entry = cache / FOLDER / _key(manifest)
+    entry = cache / FOLDER / _key(manifest, kernels)
     _use(entry, user)  # before the look at it: from here on nobody removes it
     if not _is_whole(entry):
-        _put(folder, manifest, entry)
+        _put(folder, manifest, entry, kernels)
         _use(entry, user)
     yield entry / _FILES[0]
 
@@ -94,7 +101,9 @@ def check_same(folder: Path, manifest: bundle.Manifest) -> None:
         )
 
 
-def _put(bundle_folder: Path, manifest: bundle.Manifest, entry: Path) -> None:
+def _put(
+    bundle_folder: Path, manifest: bundle.Manifest, entry: Path, kernels: NativeKernels | None
+) -> None:
     """Write an entry, or leave the whole one that another server puts there meanwhile.
 
     Raises:
@@ -103,7 +112,7 @@ def _put(bundle_folder: Path, manifest: bundle.Manifest, entry: Path) -> None:
     """
     entry.parent.mkdir(parents=True, exist_ok=True)
     with scratch.made(entry.parent, f"{entry.name}.") as folder:
-        _write(bundle_folder, folder)
+        _write(bundle_folder, folder, kernels)
         check_same(bundle_folder, manifest)
         with scratch.one_at_a_time(entry.parent):
             if _is_whole(entry):
@@ -117,14 +126,14 @@ def _put(bundle_folder: Path, manifest: bundle.Manifest, entry: Path) -> None:
                     raise
 
 
-def _write(folder: Path, target: Path) -> Path:
+def _write(folder: Path, target: Path, kernels: NativeKernels | None) -> Path:
     """Write the prepacked graph and its record; gives the graph's file.
 
     Raises:
         OSError: that failed.
     """
     graph, weights = _FILES
-    options = configured(1, SessionOptions())
+    options = configured(1, SessionOptions(kernels=kernels))
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(target / graph)
     for name, value in (
@@ -154,9 +163,9 @@ def _is_whole(folder: Path) -> bool:
     )
 
 
-def _key(manifest: bundle.Manifest) -> str:
-    """Name of what fits these weights, this CPU, this ONNX Runtime and this writer alone."""
+def _key(manifest: bundle.Manifest, kernels: NativeKernels | None) -> str:
+    """Name of what fits these weights, this CPU, what computes and this writer alone."""
     parts = [f"{FOLDER} {_VERSION}"]
     parts += [manifest.files[name].sha256 for name in sorted(manifest.files)]
-    parts += [ort.__version__, cpu.identity()]
+    parts += [ort.__version__, cpu.identity(), *([] if kernels is None else [str(kernels)])]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -15,6 +15,7 @@ from typing import Any
 
 import onnxruntime as ort
 from bertd import bundle
+from bertd.bundle.kernels import NativeKernels
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from bertd_server.engine import providers
@@ -51,10 +52,12 @@ class SessionOptions:
         provider: what computes.
         profile: `latency` lets the threads of a wide run spin from one operator to the next;
             `efficient` puts them to sleep.
+        kernels: take the place of the graph's functions; None for stock operators.
     """
 
     provider: Provider = "cpu"
     profile: Profile = "latency"
+    kernels: NativeKernels | None = None
 
 
 class Interrupt:
@@ -129,6 +132,8 @@ def configured(threads: int, options: SessionOptions) -> ort.SessionOptions:
     if options.provider == "cpu":
         _register_arena()
         result.add_session_config_entry(_SHARED_ARENA, "1")
+    if options.kernels is not None:
+        options.kernels.register(result)
     return result
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import numpy as np
+from bertd.bundle.kernels import KernelChoice
 from numpy.typing import ArrayLike
 
 from bertd_server.errors import InvalidInput
@@ -87,6 +88,7 @@ class OpenOptions(TypedDict, total=False):
     lane_niceness: int
     provider: Provider
     profile: Profile
+    kernels: KernelChoice
     memory_limit: int | str
     cache_folder: str | Path
     warmup_seconds: float

@@ -291,6 +291,7 @@ def _identity(engine: Engine, grid: Sequence[tuple[int, ...]]) -> list[str]:
         device,
         f"{cpu.usable_threads()} usable threads, quota {cpu.quota_cores():g}",
         f"onnxruntime {ort.__version__}",
+        f"kernels {engine.kernels or 'stock'}",
         f"{engine.lanes} lanes, {options.threads} threads, {options.provider}, {options.profile}",
         f"outputs {' '.join(engine.outputs)}",
         f"batches {' '.join(f'{len(lengths)}x{lengths[0]}' for lengths in grid)}",

@@ -149,6 +149,7 @@ class Loader:
                 provider=settings.provider,
                 niceness=settings.lane_niceness,
                 profile=settings.profile,
+                kernels=settings.kernels,
                 cache=settings.cache_folder,
             ),
             scheduling=scheduling,

@@ -151,6 +151,7 @@ def start(
         model=manifest.name,
         lanes=engine.lanes,
         threads=options.threads,
+        kernels=str(engine.kernels or "stock"),
         load_seconds=round(loaded - begin, 3),
         warmup_seconds=round(warm - loaded, 3),
         calibration_seconds=round(time.perf_counter() - warm, 3),

@@ -1,0 +1,16 @@
+#include "isa/kernels.h"
+
+namespace bertd {
+
+const Kernels* find_kernels(std::string_view isa) {
+  const bool any = isa == "auto";
+#if defined(__x86_64__)
+  // What the system lets a program use, AVX's registers that is, is asked for here as well.
+  if ((any || isa == avx2.isa) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    return &avx2;
+  }
+#endif
+  return isa == portable.isa ? &portable : nullptr;
+}
+
+}  // namespace bertd

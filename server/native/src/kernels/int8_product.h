@@ -1,0 +1,177 @@
+// Rows of uint8 times a packed weight of int8, and what is done to the sums before they are stored.
+//
+//   weight [inputs, outputs]        panels, each [groups, columns, 4]
+//   ┌───────────────┐               ┌────────────────────────────┐
+//   │ 4 inputs      │               │ column 0  column 1  …      │ group 0: inputs 0 to 3
+//   │ x a panel's   │  ──packed──>  │ w0 w1 w2 w3  w0 w1 w2 w3 … │
+//   │ columns       │               │ …                          │ group 1: inputs 4 to 7
+//   └───────────────┘               └────────────────────────────┘
+//
+// A group of a row's inputs is four bytes, which an instruction multiplies with those of every
+// column of a register. Missing inputs and columns are zeros. Sums are integers, thus exact in any
+// order; each begins with minus the zero point of the rows times the sum of its column.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/gelu.h"
+
+namespace bertd {
+
+constexpr size_t int8_group = 4;
+
+// A weight for one instruction set; all arrays reach to the end of the last panel.
+struct Int8Weight {
+  size_t inputs;
+  size_t outputs;
+  const int8_t* levels;    // [panels, groups, columns of a panel, 4]
+  const int32_t* offsets;  // what each sum begins with
+  const float* scales;     // float value of one step of each sum
+  const float* biases;
+};
+
+// A block of rows and panels; out and levels have the whole width of the weight's outputs.
+struct Int8Product {
+  const Int8Weight& weight;
+  const uint8_t* rows;      // [., inputs]
+  const float* row_scales;  // what each row is multiplied by before the bias, or null
+  size_t first_row;
+  size_t end_row;
+  size_t first_panel;
+  size_t end_panel;
+  const float* stream;  // added at last, [., outputs], or null
+  float* out;           // where no levels are asked for
+  uint8_t* levels;      // of Gelu, in place of out; or null
+  float inverse_scale;  // 1 / the float value of one level
+  int zero;             // the level of 0.0
+};
+
+template <class V>
+class Int8Products {
+ public:
+  static constexpr size_t panel = 2 * V::width;
+
+  static void run(const Int8Product& p) {
+    for (size_t at = p.first_panel; at < p.end_panel; ++at) {
+      // The next panel comes to the cache evenly while this one is used.
+      const size_t tiles = (p.end_row - p.first_row + tile - 1) / tile;
+      const size_t bytes = panel * int8_group * ((p.weight.inputs + int8_group - 1) / int8_group);
+      const size_t stride = panel * int8_group / tiles;
+      const int8_t* next = p.weight.levels + (at + 1) * bytes;
+      size_t row = p.first_row;
+      for (; row + tile <= p.end_row; row += tile) {
+        rows<tile>(p, row, at, next, stride);
+        next += bytes / tiles;
+      }
+      const size_t rest = p.end_row - row;
+      if (rest == 3) rows<3>(p, row, at, next, stride);
+      if (rest == 2) rows<2>(p, row, at, next, stride);
+      if (rest == 1) rows<1>(p, row, at, next, stride);
+    }
+  }
+
+ private:
+  using F = typename V::F;
+  using I = typename V::I;
+  static constexpr size_t tile = 4;  // eight sums, two registers of weights, one of a row: of 16
+
+  template <size_t count>
+  static void rows(const Int8Product& p, size_t row, size_t at, const int8_t* next,
+                   size_t stride) {
+    const Int8Weight& w = p.weight;
+    const size_t column = at * panel;
+    const size_t whole = w.inputs / int8_group;
+    const size_t rest = w.inputs % int8_group;
+    const int8_t* weights = w.levels + column * (whole + (rest != 0)) * int8_group;
+    const uint8_t* inputs = p.rows + row * w.inputs;
+    I sums[count][2];
+#pragma GCC unroll 4
+    for (size_t r = 0; r < count; ++r) {
+      sums[r][0] = V::integers(w.offsets + column);
+      sums[r][1] = V::integers(w.offsets + column + V::width);
+    }
+    for (size_t group = 0; group < whole; ++group) {
+      __builtin_prefetch(next, 0, 3);
+      next += stride;
+      step<count>(sums, inputs, w.inputs, int8_group, weights);
+      inputs += int8_group;
+      weights += panel * int8_group;
+    }
+    if (rest != 0) step<count>(sums, inputs, w.inputs, rest, weights);
+    finish<count>(p, row, column, sums);
+  }
+
+  // Adds one group's products; of each row it reads so many bytes.
+  template <size_t count>
+  static inline __attribute__((always_inline)) void step(I (&sums)[count][2],
+                                                         const uint8_t* inputs, size_t stride,
+                                                         size_t bytes, const int8_t* weights) {
+    const I left = V::bytes(weights);
+    const I right = V::bytes(weights + V::width * int8_group);
+#pragma GCC unroll 4
+    for (size_t r = 0; r < count; ++r) {
+      uint32_t four = 0;
+      __builtin_memcpy(&four, inputs + r * stride, bytes);
+      const I same = V::same(four);
+      sums[r][0] = V::dot(sums[r][0], same, left);
+      sums[r][1] = V::dot(sums[r][1], same, right);
+    }
+  }
+
+  template <size_t count>
+  static inline __attribute__((always_inline)) void finish(const Int8Product& p, size_t row,
+                                                           size_t column, I (&sums)[count][2]) {
+    const size_t stride = p.weight.outputs;
+    const bool whole = column + panel <= stride;
+#pragma GCC unroll 2
+    for (size_t half = 0; half < 2; ++half, column += V::width) {
+      const F scale = V::load(p.weight.scales + column);
+      const F bias = V::load(p.weight.biases + column);
+      F x[count];
+#pragma GCC unroll 4
+      for (size_t r = 0; r < count; ++r) {
+        x[r] = V::floats(sums[r][half]);
+        if (p.row_scales == nullptr) {
+          x[r] = V::fma(x[r], scale, bias);
+        } else {
+          x[r] = V::fma(V::mul(x[r], scale), V::set(p.row_scales[row + r]), bias);
+        }
+      }
+      const size_t place = row * stride + column;
+      if (!whole) {
+        for (size_t r = 0; r < count && column < stride; ++r) {
+          store_some(p, place + r * stride, stride - column, x[r]);
+        }
+      } else if (p.levels != nullptr) {
+#pragma GCC unroll 4
+        for (size_t r = 0; r < count; ++r) {
+          const F levels = gelu<V>(x[r], V::set(0.5f * p.inverse_scale));
+          V::store_levels(p.levels + place + r * stride, levels, p.zero);
+        }
+      } else if (p.stream != nullptr) {
+#pragma GCC unroll 4
+        for (size_t r = 0; r < count; ++r) {
+          const size_t at = place + r * stride;
+          V::store(p.out + at, V::add(x[r], V::load(p.stream + at)));
+        }
+      } else {
+#pragma GCC unroll 4
+        for (size_t r = 0; r < count; ++r) V::store(p.out + place + r * stride, x[r]);
+      }
+    }
+  }
+
+  // The same in the last panel, of which only some columns exist.
+  static void store_some(const Int8Product& p, size_t place, size_t columns, F x) {
+    const size_t count = columns < V::width ? columns : V::width;
+    if (p.levels != nullptr) {
+      x = gelu<V>(x, V::set(0.5f * p.inverse_scale));
+      return V::store_first_levels(p.levels + place, x, p.zero, count);
+    }
+    if (p.stream != nullptr) x = V::add(x, V::load_first(p.stream + place, count));
+    V::store_first(p.out + place, x, count);
+  }
+};
+
+}  // namespace bertd

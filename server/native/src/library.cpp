@@ -1,0 +1,102 @@
+// What ONNX Runtime calls when a session registers the library, and what Python asks it.
+//
+// A session's options say what it gets (SessionOptions.add_session_config_entry):
+//
+//   bertd.native.ops   names of operators, joined by commas; without it, all
+//   bertd.native.isa   name of an instruction set; without it, "auto"
+//
+// An operator that is registered takes the place of the graph's function of that name, which
+// cannot be undone once the graph is read: whoever opens the session names those that fit it.
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "ops/registered.h"
+
+namespace bertd {
+namespace {
+
+std::vector<NamedOp> all_ops(const Kernels& kernels) {
+  std::vector<NamedOp> ops;
+  add_attention(kernels, ops);
+  add_int8_linear(kernels, ops);
+  add_pooling(kernels, ops);
+  return ops;
+}
+
+// The operators of an instruction set, made at its first use.
+const std::vector<NamedOp>& ops_of(const Kernels& kernels) {
+  static std::mutex making;
+  static auto& made = *new std::map<std::string, std::vector<NamedOp>>;
+  const std::lock_guard<std::mutex> held(making);
+  auto [place, is_new] = made.try_emplace(kernels.isa);
+  if (is_new) place->second = all_ops(kernels);
+  return place->second;
+}
+
+std::string option(const ort::Api& api, const ort::Options* options, const char* key,
+                   const char* otherwise) {
+  int has = 0;
+  api.check(api.has_entry(options, key, &has));
+  if (!has) return otherwise;
+  size_t size = 0;
+  api.check(api.entry(options, key, nullptr, &size));
+  std::string value(size, '\0');
+  api.check(api.entry(options, key, value.data(), &size));
+  value.resize(size - 1);  // the size counts a closing zero
+  return value;
+}
+
+bool named(const std::string& names, const std::string& name) {
+  return ("," + names + ",").find("," + name + ",") != std::string::npos;
+}
+
+void add_ops(const ort::Api& api, ort::Options* options) {
+  const std::string isa = option(api, options, "bertd.native.isa", "auto");
+  const std::string names = option(api, options, "bertd.native.ops", "*");
+  const Kernels* kernels = find_kernels(isa);
+  if (kernels == nullptr) throw ort::Error("bertd.native.isa " + isa + " does not run here");
+  ort::Domain* domain = nullptr;  // sessions refer to it; it is as small as the list of its names
+  api.check(api.create_domain("bertd", &domain));
+  for (const NamedOp& op : ops_of(*kernels)) {
+    if (names == "*" || named(names, op.name)) api.check(api.add_op(domain, op.op));
+  }
+  api.check(api.add_domain(options, domain));
+}
+
+}  // namespace
+}  // namespace bertd
+
+extern "C" {
+
+__attribute__((visibility("default"))) bertd::ort::Status* RegisterCustomOps(
+    bertd::ort::Options* options, const bertd::ort::ApiBase* base) {
+  const void* const* table = base->table(bertd::ort::api_version);
+  if (table == nullptr) {  // no status can be made without a table: the oldest one will do
+    return bertd::ort::Api(base->table(1)).status("bertd-native needs ONNX Runtime 1.17 or newer");
+  }
+  const bertd::ort::Api api(table);
+  try {
+    bertd::add_ops(api, options);
+    return nullptr;
+  } catch (const std::exception& error) {
+    return api.status((std::string("bertd-native: ") + error.what()).c_str());
+  }
+}
+
+// Name of the instruction set that "auto" or a name gives on this CPU; null where there is none.
+__attribute__((visibility("default"))) const char* bertd_native_isa(const char* wanted) {
+  const bertd::Kernels* kernels = bertd::find_kernels(wanted);
+  return kernels == nullptr ? nullptr : kernels->isa;
+}
+
+// Calls back with the name of each operator that an instruction set has.
+__attribute__((visibility("default"))) void bertd_native_ops(const char* isa,
+                                                             void (*name)(const char*)) {
+  const bertd::Kernels* kernels = bertd::find_kernels(isa);
+  if (kernels == nullptr) return;
+  for (const auto& op : bertd::ops_of(*kernels)) name(op.name.c_str());
+}
+
+}

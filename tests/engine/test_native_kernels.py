@@ -1,0 +1,236 @@
+"""Kernels of bertd-native: what plain numpy gives, and the same bits however work is split."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bertd.bundle import GRAPH_NAME, graphs, read_manifest
+from bertd.bundle.arrays import Float32Array
+from bertd.bundle.kernels import find
+from bertd_export.bundle import export_model
+from bertd_server.engine.engine import Engine, EngineOptions
+from bertd_server.engine.prepacking import prepacked
+from bertd_server.errors import MisusedError
+from helpers import native_ops
+from helpers.engines import engine, entries, texts
+from helpers.native_ops import bounds, run, session
+from helpers.tiny import save_tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+bertd_native = pytest.importorskip("bertd_native", reason="bertd-native is not installed")
+
+LONG = [1, 5, 200, 257, 530]  # beyond a block of queries, one and two blocks of keys
+LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=6)
+HEADS = st.sampled_from([(1, 1), (1, 20), (2, 7), (3, 8), (2, 16), (2, 33), (12, 32), (1, 64)])
+
+
+on_each_isa = pytest.mark.parametrize("isa", bertd_native.available())
+
+
+def normal(seed: int, *shape: int) -> Float32Array:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def close(got: Float32Array, want: Float32Array) -> None:
+    np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-6)
+
+
+def attended(  # noqa: PLR0913 - what one run is of
+    isa: str,
+    name: str,
+    lengths: Sequence[int],
+    shape: tuple[int, int],
+    *,
+    threads: int = 1,
+    window: int | None = None,
+) -> tuple[Float32Array, Float32Array]:
+    """Attention of an operator over a batch, after it was found equal to that of each alone.
+
+    Args:
+        isa: the instruction set.
+        name: of the operator.
+        lengths: of the batch's sequences.
+        shape: heads, and columns of one.
+        threads: of the batch's run; each alone has one.
+        window: of local attention.
+
+    Returns:
+        It, and what it should be.
+    """
+    heads, size = shape
+    width, cu = heads * size, bounds(lengths)
+    q, k, v = (normal(seed, int(cu[-1]), width) for seed in (1, 2, 3))
+    if name == "PackedFirstAttention":
+        q = q[cu[:-1]]
+    inputs = {"q": q, "k": k, "v": v, "cu_seqlens": cu}
+    scale = float(np.float32(size**-0.5))
+    more = {} if window is None else {"window": window}
+    one = session(name, inputs, isa, 1, num_heads=heads, scale=scale, **more)
+    many = session(name, inputs, isa, threads, num_heads=heads, scale=scale, **more)
+    got, expected = run(many, inputs), np.empty_like(q)
+    for s, (a, b) in enumerate(itertools.pairwise(cu)):
+        rows = slice(s, s + 1) if name == "PackedFirstAttention" else slice(a, b)
+        alone = {"q": q[rows], "k": k[a:b], "v": v[a:b], "cu_seqlens": bounds([b - a])}
+        np.testing.assert_array_equal(run(one, alone), got[rows])
+        expected[rows] = native_ops.attention((q[rows], k[a:b], v[a:b]), heads, scale, window)
+    return got, expected
+
+
+@on_each_isa
+@pytest.mark.parametrize("name", ["PackedAttention", "PackedFirstAttention"])
+@settings(max_examples=15)
+@given(lengths=LENGTHS, heads=HEADS)
+def test_attention_of_any_shape(
+    isa: str, name: str, lengths: list[int], heads: tuple[int, int]
+) -> None:
+    close(*attended(isa, name, lengths, heads))
+
+
+@on_each_isa
+@settings(max_examples=15)
+@given(lengths=LENGTHS, heads=HEADS, window=st.integers(0, 50))
+def test_local_attention_of_any_shape(
+    isa: str, lengths: list[int], heads: tuple[int, int], window: int
+) -> None:
+    close(*attended(isa, "PackedLocalAttention", lengths, heads, window=window))
+
+
+@on_each_isa
+@pytest.mark.parametrize("window", [None, 3, 64, 300])
+def test_blocks_and_threads_change_no_bit(isa: str, window: int | None) -> None:
+    """Enough work for two threads, of sequences in several blocks."""
+    name = "PackedAttention" if window is None else "PackedLocalAttention"
+    close(*attended(isa, name, LONG, (4, 32), threads=2, window=window))
+
+
+@on_each_isa
+def test_merged_and_separate_inputs_give_the_same_bits(isa: str) -> None:
+    cu = bounds([3, 9, 30])
+    q, k, v = (normal(seed, 42, 48) for seed in (1, 2, 3))
+    separate = {"q": q, "k": k, "v": v, "cu_seqlens": cu}
+    merged = {"qkv": np.concatenate([q, k, v], axis=1), "cu_seqlens": cu}
+    both = [
+        run(session("PackedAttention", inputs, isa, num_heads=3, scale=0.25), inputs)
+        for inputs in (separate, merged)
+    ]
+    np.testing.assert_array_equal(both[0], both[1])
+
+
+@on_each_isa
+def test_large_scores_and_what_is_no_number(isa: str) -> None:
+    """Weights of e^-100 vanish; what is not a number makes its own sequence so, and no other."""
+    cu = bounds([4, 6])
+    q, k, v = normal(1, 10, 8) * 30, normal(2, 10, 8) * 30, normal(3, 10, 8)
+    inputs = {"q": q, "k": k, "v": v, "cu_seqlens": cu}
+    one = session("PackedAttention", inputs, isa, num_heads=1, scale=1.0)
+    close(run(one, inputs)[:4], native_ops.attention((q[:4], k[:4], v[:4]), 1, 1.0))
+    k[5, 3] = np.nan
+    got = run(one, inputs)
+    assert np.isfinite(got[:4]).all()
+    assert np.isnan(got[4:]).all()
+
+
+@on_each_isa
+@pytest.mark.parametrize("name", ["PackedMean", "PackedMax", "PackedWeightedMean"])
+@settings(max_examples=15)
+@given(lengths=LENGTHS, width=st.integers(1, 40))
+def test_pooling_of_any_shape(isa: str, name: str, lengths: list[int], width: int) -> None:
+    cu = bounds(lengths)
+    x = normal(1, int(cu[-1]), width)
+    inputs = {"x": x, "cu_seqlens": cu}
+    one = session(name, inputs, isa)
+    got = run(one, inputs)
+    for s, (a, b) in enumerate(itertools.pairwise(cu)):
+        weights = np.arange(1, b - a + 1) if name == "PackedWeightedMean" else None
+        rows = x[a:b].astype(float)
+        want = rows.max(axis=0) if name == "PackedMax" else np.average(rows, 0, weights)
+        close(got[s], want.astype(np.float32))
+        alone = {"x": x[a:b], "cu_seqlens": bounds([b - a])}
+        np.testing.assert_array_equal(run(one, alone)[0], got[s])
+
+
+@on_each_isa
+@pytest.mark.parametrize("cu", [[0, 3], [1, 5], [0, 5, 3, 5], [0]])
+def test_bounds_that_do_not_fit_are_refused(isa: str, cu: list[int]) -> None:
+    inputs = {"x": normal(1, 5, 4), "cu_seqlens": np.array(cu, np.int64)}
+    with pytest.raises(Exception, match="bertd::PackedMean: cu_seqlens must"):
+        run(session("PackedMean", inputs, isa), inputs)
+
+
+@on_each_isa
+def test_shapes_that_do_not_fit_are_refused(isa: str) -> None:
+    q, cu = normal(1, 5, 8), bounds([5])
+    inputs = {"q": q, "k": q, "v": q, "cu_seqlens": cu}
+    with pytest.raises(Exception, match="a multiple of 3 heads"):
+        run(session("PackedAttention", inputs, isa, num_heads=3, scale=1.0), inputs)
+    with pytest.raises(Exception, match="num_heads must be at least 1"):
+        session("PackedAttention", inputs, isa, num_heads=0, scale=1.0)
+
+
+def test_an_instruction_set_that_is_not_there_is_refused() -> None:
+    assert bertd_native.instruction_set("avx1024") is None
+    inputs = {"x": normal(1, 5, 4), "cu_seqlens": bounds([5])}
+    with pytest.raises(Exception, match=r"bertd\.native\.isa avx1024 does not run here"):
+        session("PackedMean", inputs, "avx1024")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("native")
+    export_model(str(save_tiny(folder / "checkpoint", "bert")), folder / "bundle")
+    return folder / "bundle"
+
+
+def test_kernels_take_the_place_of_functions_in_an_unchanged_bundle(
+    small: Path, tmp_path: Path
+) -> None:
+    """ONNX Runtime looks for a registered operator first, and for a function of that name then:
+    nowhere promised, and what everything here rests on."""
+    kernels = find(small / GRAPH_NAME)
+    assert kernels is not None
+    assert set(kernels.operators) == {"PackedAttention", "PackedMean"}
+    assert graphs.functions(small / GRAPH_NAME).keys() == set(kernels.operators)
+    lengths = [7, 1, 12, 30, 3]
+    native = engine(small, EngineOptions(threads=2, cache=tmp_path, kernels="native"))
+    stock = engine(small, EngineOptions(threads=2, cache=tmp_path, kernels="stock"))
+    assert native.kernels == kernels
+    assert stock.kernels is None
+    assert len(entries(tmp_path / "prepacked")) == 2  # files are of the kernels that wrote them
+    with prepacked(small, read_manifest(small), tmp_path, kernels=kernels) as graph:
+        written = graph.read_bytes()
+    assert b"PackedAttention" in written
+    assert b"MultiHeadAttention" not in written
+    got = native.embed(texts(lengths))
+    np.testing.assert_allclose(got, stock.embed(texts(lengths)), rtol=1e-5, atol=1e-6)
+    for place, alone in enumerate(texts(lengths)):
+        for wide in (False, True):
+            np.testing.assert_array_equal(native.embed([alone], wide=wide)[0], got[place])
+
+
+def test_a_function_with_other_inputs_keeps_its_body() -> None:
+    taken = bertd_native.fitting(
+        {
+            "PackedMean": ("x", "cu_seqlens"),
+            "PackedMax": ("rows", "cu_seqlens"),
+            "PackedAttention": ("q", "k", "v", "mask"),
+            "PackedAttentionHalf": ("qkv", "cu_seqlens"),
+        }
+    )
+    assert taken == ("PackedMean",)
+
+
+def test_native_alone_is_refused_where_it_cannot_be(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = read_manifest(small)
+    with pytest.raises(MisusedError, match="provider is cuda: leave kernels at auto"):
+        Engine(small, manifest, EngineOptions(provider="cuda", kernels="native"))
+    monkeypatch.setattr(bertd_native, "fitting", lambda *_: ())
+    assert engine(small).kernels is None
+    with pytest.raises(MisusedError, match="no function that they know"):
+        engine(small, EngineOptions(kernels="native"))
