@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 bertd_native = pytest.importorskip("bertd_native", reason="bertd-native is not installed")
 
-LONG = [1, 5, 200, 257, 530]  # beyond a block of queries, one and two blocks of keys
+LONG = [1, 5, 200, 530, 1100]  # beyond a block of keys, and beyond one of queries
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=6)
 HEADS = st.sampled_from([(1, 1), (1, 20), (2, 7), (3, 8), (2, 16), (2, 33), (12, 32), (1, 64)])
 
