@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from bertd.bundle import GRAPH_NAME, graphs, read_manifest
 from bertd.bundle.arrays import Float32Array
-from bertd.bundle.kernels import find
+from bertd.bundle.kernels import KernelChoice, find
 from bertd_export.bundle import export_model
+from bertd_export.verification.verify import verify
 from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.engine.prepacking import prepacked
 from bertd_server.errors import MisusedError
@@ -24,7 +25,7 @@ from hypothesis import strategies as st
 
 bertd_native = pytest.importorskip("bertd_native", reason="bertd-native is not installed")
 
-LONG = [1, 5, 200, 257, 530]  # beyond a block of queries, one and two blocks of keys
+LONG = [1, 5, 200, 530, 1100]  # beyond a block of keys, and beyond one of queries
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=6)
 HEADS = st.sampled_from([(1, 1), (1, 20), (2, 7), (3, 8), (2, 16), (2, 33), (12, 32), (1, 64)])
 
@@ -210,6 +211,14 @@ def test_kernels_take_the_place_of_functions_in_an_unchanged_bundle(
     for place, alone in enumerate(texts(lengths)):
         for wide in (False, True):
             np.testing.assert_array_equal(native.embed([alone], wide=wide)[0], got[place])
+
+
+@pytest.mark.parametrize("kernels", ["stock", "native"])
+def test_the_tolerances_of_a_bundle_hold_for_both(small: Path, kernels: KernelChoice) -> None:
+    """The export has compared by native ones."""
+    assert "bertd-native" in read_manifest(small).versions
+    found = verify(small, str(small.parent / "checkpoint"), kernels=kernels)
+    assert not found.failures
 
 
 def test_a_function_with_other_inputs_keeps_its_body() -> None:

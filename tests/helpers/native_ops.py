@@ -19,7 +19,7 @@ def session(
     inputs: Mapping[str, Any],
     isa: str,
     threads: int = 1,
-    **attributes: float,
+    **attributes: Any,
 ) -> Any:
     """A session that runs one operator.
 

@@ -92,7 +92,7 @@ void check(const Kernels& kernels, const Case& c) {
 }
 
 // Around every border of a tile, a vector and a block.
-const std::vector<size_t> many = {1, 2, 3, 5, 6, 7, 8, 9, 13, 16, 17, 25, 192, 193, 256, 257, 300};
+const std::vector<size_t> many = {1, 2, 3, 5, 6, 7, 8, 9, 13, 16, 17, 25, 193, 513, 1030};
 
 void in_every_split(const Kernels& kernels, const char* op, std::initializer_list<int64_t> windows) {
   for (int64_t window : windows) {

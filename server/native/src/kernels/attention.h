@@ -37,8 +37,8 @@ struct AttentionBlock {
   float* scratch;  // attention_scratch(keys, head) floats
 };
 
-constexpr size_t attention_query_block = 512;
-constexpr size_t attention_key_block = 256;
+constexpr size_t attention_query_block = 1024;
+constexpr size_t attention_key_block = 512;
 constexpr size_t attention_tile_rows = 16;  // more than any vector type's
 constexpr size_t attention_panel = 32;      // no two vectors are wider
 

@@ -1,0 +1,110 @@
+"""How fast attention of one layer is natively and by its function's stock body, in turns.
+
+::
+
+    .venv/bin/python tests/tools/native_attention.py [--seconds 1] [--threads 1]
+
+Rows are batches; a number is how many times less native kernels take: by the least CPU time on one
+thread, by the least wall time on several.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from typing import Any
+
+import bertd_native
+import numpy as np
+import onnx
+import onnxruntime as ort
+from bertd.bundle.runs import arrange
+from bertd_export.graph.attention import packed_attention
+from bertd_export.graph.local_attention import local_attention
+from onnx import helper
+
+BATCHES = {
+    "1 x 8": [8],
+    "1 x 32": [32],
+    "1 x 128": [128],
+    "1 x 512": [512],
+    "1 x 2048": [2048],
+    "32 x 8": [8] * 32,
+    "16 mixed": [5, 7, 9, 12, 14, 17, 20, 24, 30, 37, 45, 60, 80, 110, 150, 220],
+}
+LAYERS = {"12 heads of 32": (32, None), "12 heads of 64": (64, None), "local, of 64": (64, 64)}
+HEADS = 12
+FEWEST = 7  # turns
+TYPES = {"float32": onnx.TensorProto.FLOAT, "int64": onnx.TensorProto.INT64}
+
+
+def feeds(size: int, lengths: list[int], *, local: bool) -> dict[str, Any]:
+    """Random rows, and how they lie."""
+    width, runs = HEADS * size, arrange(np.array(lengths, np.int64))
+    rows = np.random.default_rng(0).normal(size=(sum(lengths), 3 * width)).astype(np.float32)
+    parts = {name: rows[:, i * width : (i + 1) * width].copy() for i, name in enumerate("qkv")}
+    cu = {"cu_seqlens": np.cumsum([0, *lengths])}
+    if local:
+        return {**parts, **cu}
+    return {"qkv": rows, **cu, "short_runs": runs.short_runs, "long_runs": runs.long_runs}
+
+
+def session(arrays: dict[str, Any], size: int, window: int | None, threads: int, how: str) -> Any:
+    """A graph of one call of the function."""
+    function = packed_attention(merged=True) if window is None else local_attention()
+    attributes: dict[str, Any] = {"num_heads": HEADS, "scale": size**-0.5}
+    if window is not None:
+        attributes["window"] = window
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node(function.name, list(arrays), ["out"], domain="bertd", **attributes)],
+        "layer",
+        [value(name, TYPES[x.dtype.name], [None] * x.ndim) for name, x in arrays.items()],
+        [value("out", onnx.TensorProto.FLOAT, None)],
+    )
+    opsets = [helper.make_opsetid(*entry) for entry in (("", 23), ("com.microsoft", 1))]
+    opsets.append(helper.make_opsetid("bertd", 1))
+    model = helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=10)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.enable_mem_pattern = threads, False
+    options.log_severity_level = 3  # it warns of shapes in each run, which takes time
+    if how == "native":
+        options.register_custom_ops_library(str(bertd_native.LIBRARY))
+    return ort.InferenceSession(model.SerializeToString(), options)
+
+
+def gain(size: int, lengths: list[int], window: int | None, threads: int, seconds: float) -> float:
+    """How many times less native kernels take."""
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    arrays = feeds(size, lengths, local=window is not None)
+    ways = {how: session(arrays, size, window, threads, how) for how in ("stock", "native")}
+    least = dict.fromkeys(ways, float("inf"))
+    end = time.perf_counter() + seconds
+    for turn in itertools.count():
+        if turn >= FEWEST and time.perf_counter() > end:
+            break
+        for how in ways if turn % 2 else reversed(ways):
+            begin = clock()
+            ways[how].run(None, arrays)
+            least[how] = min(least[how], clock() - begin)
+    return least["stock"] / least["native"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=1.0, help="for a number")
+    parser.add_argument("--threads", type=int, default=1)
+    chosen = parser.parse_args()
+    print(f"| {bertd_native.instruction_set()} | {' | '.join(BATCHES)} |")
+    print(f"|---|{'---:|' * len(BATCHES)}")
+    for name, (size, window) in LAYERS.items():
+        found = [
+            gain(size, lengths, window, chosen.threads, chosen.seconds)
+            for lengths in BATCHES.values()
+        ]
+        print(f"| {name} | {' | '.join(f'{each:.2f}x' for each in found)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
