@@ -1,6 +1,6 @@
 """CPU of a server for a call over HTTP, beside the same call over gRPC, in turns.
 
-    .venv/bin/python tests/tools/http_cost.py BUNDLE [--turns 7]
+.venv/bin/python tests/tools/http_cost.py BUNDLE [--turns 7]
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def main() -> None:
             *("--http-address", "off", "--cache-folder", scratch),
             *("--first-calibration-seconds", "5", "--calibration-seconds", "5"),
         ]
-        server = subprocess.Popen([*command, *flags], stderr=subprocess.DEVNULL)  # noqa: S603
+        server = subprocess.Popen([*command, *flags], stderr=subprocess.DEVNULL)
         try:
             with grpc.insecure_channel(f"127.0.0.1:{ports[0]}") as channel:
                 grpc.channel_ready_future(channel).result(120)

@@ -126,11 +126,13 @@ def _read(given: dict[str, Any], kind: type[Message], *, large: bool) -> Steps[M
 
 
 def _parsed(given: dict[str, Any], kind: type[Message]) -> Message:
+    """The message. Fields that are not known are refused: with them values of enums would pass."""
     try:
-        return json_format.ParseDict(given, kind(), ignore_unknown_fields=True)
+        return json_format.ParseDict(given, kind())
     except json_format.ParseError as error:
+        said = " ".join(str(error).split())
         raise InvalidInput(
-            f"the body is no {kind.DESCRIPTOR.name}: {error}", reason="undecodable"
+            f"the body is no {kind.DESCRIPTOR.name}: {said}", reason="undecodable"
         ) from None
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidInput(
