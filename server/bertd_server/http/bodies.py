@@ -39,25 +39,18 @@ class ClientLeft(Exception):
 
 
 async def read(receive: Receive, headers: Mapping[str, str], *, most: int, seconds: float) -> bytes:
-    """The body of a request, as its client has made it.
+    """The body of a request, as it was sent.
 
     Args:
         receive: gives its chunks.
         headers: of the request.
-        most: bytes, on the way and inflated.
+        most: bytes.
         seconds: that it may take to begin, and as many more as its size needs.
 
     Raises:
-        InvalidInput: it is too large, too slow, or encoded in a way that is not known.
+        InvalidInput: it is too large, or too slow.
         ClientLeft: it has not come whole.
     """
-    encoding = headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in {*_WINDOWS, "identity", ""}:
-        raise plain_failure(
-            f"header content-encoding is {encoding[:40]!r}: send the body as gzip, deflate, or as "
-            "it is",
-            NO_ENCODING,
-        )
     declared = headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > most:
         raise _too_large(int(declared), most)
@@ -81,12 +74,61 @@ async def read(receive: Receive, headers: Mapping[str, str], *, most: int, secon
             raise _too_large(size, most)
         chunks.append(chunk)
         more = message.get("more_body", False)
-    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    return await _inflated(body, encoding, most) if encoding in _WINDOWS else body
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-async def _inflated(body: bytes, encoding: str, most: int) -> bytes:
-    """A body that was compressed; `deflate` may lack zlib's head, as some clients send it."""
+async def discard(
+    receive: Receive, headers: Mapping[str, str], *, most: int, seconds: float
+) -> bool:
+    """Read what is left of a body that nobody wants, so that its client hears the answer.
+
+    A connection that ends while its client still sends is reset, and the answer with it.
+
+    Args:
+        receive: gives its chunks.
+        headers: of the request; a client that asks whether to send its body has not begun.
+        most: bytes that are read.
+        seconds: that this may take.
+
+    Returns:
+        whether nothing is left.
+    """
+    size, more = 0, "expect" not in headers
+    if not more:
+        return False
+    try:
+        async with asyncio.timeout(seconds):
+            while more and size <= most:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return False
+                size += len(message.get("body", b""))
+                more = message.get("more_body", False)
+    except TimeoutError:
+        return False
+    return not more
+
+
+async def inflated(body: bytes, headers: Mapping[str, str], most: int) -> bytes:
+    """A body as its client has made it; `deflate` may lack zlib's head, as some send it.
+
+    Args:
+        body: that may be compressed.
+        headers: of the request.
+        most: bytes that it may then have.
+
+    Raises:
+        InvalidInput: it is too large, or encoded in a way that is not known.
+    """
+    encoding = headers.get("content-encoding", "").strip().lower()
+    if encoding in {"", "identity"}:
+        return body
+    if encoding not in _WINDOWS:
+        raise plain_failure(
+            f"header content-encoding is {encoding[:40]!r}: send the body as gzip, deflate, or as "
+            "it is",
+            NO_ENCODING,
+        )
     bits = _WINDOWS[encoding]
     if encoding == "deflate" and not _has_zlib_head(body):
         bits = -zlib.MAX_WBITS

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from pydantic import BaseModel
@@ -140,6 +141,7 @@ class Front:
                         seconds=self._body_seconds,
                     )
                     whole = True
+                    body = await bodies.inflated(body, call.headers, self._limits.max_message_bytes)
                     if route.counted:
                         await bodies.check_values(body)
                     reply = await route.answer(call, body)
@@ -153,7 +155,18 @@ class Front:
             except Exception:
                 log.exception("a call failed", path=call.path)
                 reply = self._refused(call, internal(), call.form or route.form)
+        if not whole and reply.status != HTTPStatus.REQUEST_TIMEOUT:
+            whole = await self.discard(call, receive)
         return reply, whole
+
+    async def discard(self, call: HttpCall, receive: bodies.Receive) -> bool:
+        """Read what is left of a call that is refused; whether that is all of it."""
+        return await bodies.discard(
+            receive,
+            call.headers,
+            most=self._limits.max_message_bytes,
+            seconds=self._body_seconds,
+        )
 
     @staticmethod
     def _refused(call: HttpCall, failure: Failure, form: Form) -> Reply:
@@ -184,7 +197,7 @@ class Front:
         with caller.allowance.at_work(caller.entry.id):
             yield
 
-    async def _unknown(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG002 - ASGI
+    async def _unknown(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a path that there is not; strangers with keys to find learn nothing of it."""
         call = HttpCall(scope, "")
         try:
@@ -197,7 +210,7 @@ class Front:
             )
         except RequestError as error:
             reply = reply_of(failure_of(error), openai_form)
-        await respond(call, reply, send, whole=False)
+        await respond(call, reply, send, whole=await self.discard(call, receive))
 
 
 class _Endpoint:
@@ -220,7 +233,8 @@ class _Endpoint:
             )
             reply = reply_of(failure_of(error), first.form)
             reply.headers.append(("allow", self._allowed))
-            await respond(call, reply, send, whole=False)
+            whole = await self._front.discard(call, receive)
+            await respond(call, reply, send, whole=whole)
             return
         try:
             reply, whole = await self._front.answer(call, route, receive)

@@ -83,16 +83,16 @@ class OpenAiCalls:
             rest = {"object": "list", "model": model.name, "usage": usage}
             return Reply(await model.jobs.run(within("data", entries, rest), caller.deadline))
 
-    async def list(self, _call: HttpCall, _body: bytes) -> Reply:
+    async def list(self, call: HttpCall, _body: bytes) -> Reply:
         """List the models."""
-        described = [_described(model) for model in self._models.newest()]
+        described = [_described(model, call) for model in self._models.newest()]
         return json_reply({"object": "list", "data": described})
 
     async def describe(self, call: HttpCall, _body: bytes) -> Reply:
         """Describe a model."""
         name = call.params["model"]
         try:
-            return json_reply(_described(self._models.find(name)))
+            return json_reply(_described(self._models.find(name), call))
         except RequestError as error:
             raise UnknownModel(error.message, field="model") from None
 
@@ -106,14 +106,18 @@ def _entries(vectors: Sequence[Vector], *, as_base64: bool) -> Iterator[dict[str
         yield {"object": "embedding", "index": index, "embedding": given}
 
 
-def _described(model: Model) -> dict[str, Any]:
-    """A model; what Infinity's clients want to know of it stands beside OpenAI's fields."""
+def _described(model: Model, call: HttpCall) -> dict[str, Any]:
+    """A model; what Infinity's clients want to know of it stands beside OpenAI's fields.
+
+    At their own path they take no owner but Infinity.
+    """
     gauges = model.gauges()
+    owner = {"owned_by": _OWNER} if call.path.startswith("/v1/") else {}
     return {
         "id": model.name,
         "object": "model",
         "created": 0,
-        "owned_by": _OWNER,
+        **owner,
         "backend": "bertd",
         "capabilities": [model.manifest.task],
         "stats": {

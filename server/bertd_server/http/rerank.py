@@ -21,7 +21,8 @@ from bertd_server.tasks import ranking
 from bertd_server.tasks.ask import Reply as TaskReply
 from bertd_server.tokenization.reader import Fit, Input
 
-_PATHS = ("/rerank", "/v1/rerank", "/v2/rerank")
+_INFINITY = "/rerank"
+_PATHS = (_INFINITY, "/v1/rerank", "/v2/rerank")
 
 
 class RerankBody(Truncating):
@@ -88,6 +89,7 @@ class RerankCalls:
                         order[: request.top_n or None],
                         texts,
                         with_text=bool(request.return_documents),
+                        bare=call.path == _INFINITY,
                     ),
                     _rest(model.name, replies),
                 )
@@ -122,11 +124,13 @@ def _ranks(
 
 
 def _results(
-    order: Sequence[tuple[int, float]], texts: Sequence[str], *, with_text: bool
+    order: Sequence[tuple[int, float]], texts: Sequence[str], *, with_text: bool, bare: bool
 ) -> Iterator[dict[str, Any]]:
+    """Entries of Cohere and Jina; Infinity's have the document as a string."""
     for index, score in order:
         found: dict[str, Any] = {"index": index, "relevance_score": score}
-        yield found | ({"document": {"text": texts[index]}} if with_text else {})
+        document: Any = texts[index] if bare else {"text": texts[index]}
+        yield found | ({"document": document} if with_text else {})
 
 
 def _rest(model: str, replies: Sequence[TaskReply[float]]) -> dict[str, Any]:
