@@ -107,9 +107,10 @@ def test_a_task_s_body_that_is_no_message_is_refused(
 
 
 def test_tei_embeds_as_its_grpc(served: HttpServed) -> None:
-    stub = tei_pb2_grpc.EmbedStub(served.channel)  # type: ignore[no-untyped-call]
+    stub = tei_pb2_grpc.EmbedStub(served.channel)
+    options: dict[str, Any]
     for options in ({}, {"normalize": False}, {"dimensions": 8}):
-        asked = {"normalize": True, **options}
+        asked: dict[str, Any] = {"normalize": True, **options}
         expected = [
             stub.Embed(tei_pb2.EmbedRequest(inputs=text, **asked)).embeddings for text in TEXTS
         ]
@@ -123,7 +124,7 @@ def test_tei_embeds_as_its_grpc(served: HttpServed) -> None:
 
 def test_tei_s_other_routes_answer_as_its_grpc(served: HttpServed) -> None:
     text, channel = TEXTS[0], served.channel
-    embed = tei_pb2_grpc.EmbedStub(channel)  # type: ignore[no-untyped-call]
+    embed = tei_pb2_grpc.EmbedStub(channel)
     tokens = [list(one.embeddings) for one in embed.EmbedAll(
         tei_pb2.EmbedAllRequest(inputs=text)).token_embeddings]  # fmt: skip
     assert np.array_equal(

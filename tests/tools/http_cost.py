@@ -48,9 +48,7 @@ def cpu_seconds(pid: int) -> Counter[str]:
 
 def callers(grpc_port: int, http_port: int, texts: int) -> dict[str, Callable[[], None]]:
     """What makes a call, by protocol."""
-    stub = inference_pb2_grpc.InferenceServiceStub(  # type: ignore[no-untyped-call]
-        grpc.insecure_channel(f"127.0.0.1:{grpc_port}")
-    )
+    stub = inference_pb2_grpc.InferenceServiceStub(grpc.insecure_channel(f"127.0.0.1:{grpc_port}"))
     connection = http.client.HTTPConnection("127.0.0.1", http_port)
     given = [f"{TEXT} {number}" for number in range(texts)]
     request = inference_pb2.EmbedRequest(texts=given)

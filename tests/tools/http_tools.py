@@ -41,7 +41,7 @@ def langchain_openai(server: Server) -> int:
     made: Any = OpenAIEmbeddings(
         model=server.vectors,
         base_url=server.v1,
-        api_key=KEY,  # type: ignore[arg-type]
+        api_key=KEY,
         check_embedding_ctx_length=False,
     )
     return len(made.embed_documents(TEXTS)) + len(made.embed_query(TEXTS[0])[:0])

@@ -185,8 +185,8 @@ async def check_values(body: bytes) -> None:
         if inside:
             inside = _is_escaped(body, place, end)
         else:
-            inside = True
-            values += 1
+            inside = quote >= 0
+            values += inside
             for begin in range(place, end, _PIECE_BYTES):
                 part = body[begin : min(end, begin + _PIECE_BYTES)]
                 values += part.count(b"[") + part.count(b"{")

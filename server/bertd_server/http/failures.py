@@ -20,7 +20,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from bertd_server.errors import InvalidInput, Overloaded, RequestError
 from bertd_server.http.call import Aborted
-from bertd_server.http.replies import Reply, json_reply
+from bertd_server.http.replies import HttpReply, json_reply
 from bertd_server.rpc.status import to_status
 
 # As google.rpc.Code maps them; 499 is what proxies call a client that has left.
@@ -116,7 +116,7 @@ def _failure(rich: status_pb2.Status, *, in_vain: bool) -> Failure:
     return Failure(code, rich.message, field, reason, status, wait, in_vain, rich)
 
 
-def reply_of(failure: Failure, form: Form) -> Reply:
+def reply_of(failure: Failure, form: Form) -> HttpReply:
     """The answer that says so."""
     status, body = form(failure)
     reply = json_reply(body, status)

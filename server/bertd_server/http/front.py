@@ -34,7 +34,7 @@ from bertd_server.http.failures import (
     plain_failure,
     reply_of,
 )
-from bertd_server.http.replies import Reply
+from bertd_server.http.replies import HttpReply
 from bertd_server.rpc.limits import CallLimits
 from bertd_server.security.allowance import ALLOWANCE
 from bertd_server.security.keys import KeyRing
@@ -47,9 +47,9 @@ log = get_logger("bertd")
 
 _CHUNK_BYTES = 262_144  # that are sent before the client must have read some
 _BEARER = "bearer "
-Handler = Callable[[HttpCall, bytes], Awaitable[Reply]]
+Handler = Callable[[HttpCall, bytes], Awaitable[HttpReply]]
 Monitor = Callable[[str, HttpCall], AbstractContextManager[None]]
-Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+_Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class Front:
 
     async def answer(
         self, call: HttpCall, route: Route, receive: bodies.Receive
-    ) -> tuple[Reply, bool]:
+    ) -> tuple[HttpReply, bool]:
         """The reply to a call, and whether its body has been read."""
         whole = False
         with self._monitor(call.path, call) if self._monitor else nullcontext():
@@ -169,7 +169,7 @@ class Front:
         )
 
     @staticmethod
-    def _refused(call: HttpCall, failure: Failure, form: Form) -> Reply:
+    def _refused(call: HttpCall, failure: Failure, form: Form) -> HttpReply:
         call.ended = failure.code
         record = CURRENT.get()
         if record is not None:
@@ -261,8 +261,8 @@ def _authorization(call: HttpCall) -> str | None:
     return f"Bearer {given}"
 
 
-async def respond(call: HttpCall, reply: Reply, send: Send, *, whole: bool) -> None:
-    """Send a reply, a part at a time, as fast as it is read.
+async def respond(call: HttpCall, reply: HttpReply, send: _Send, *, whole: bool) -> None:
+    """_Send a reply, a part at a time, as fast as it is read.
 
     Args:
         call: that it answers.

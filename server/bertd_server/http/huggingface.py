@@ -23,7 +23,7 @@ from bertd_server.http.fields import (
     values_of,
 )
 from bertd_server.http.front import Route
-from bertd_server.http.replies import Reply, json_reply, listed
+from bertd_server.http.replies import HttpReply, json_reply, listed
 from bertd_server.http.rerank import RerankCalls
 from bertd_server.http.tei import EmbedBody, SimilarityBody, TeiCalls
 from bertd_server.models.catalogue import Catalogue
@@ -61,7 +61,7 @@ class Parameters(Truncating):
     targets: list[str] | None = None
 
 
-Work = Callable[[Model, TaskBody, Parameters, CallContext], Awaitable[list[Any]]]
+_Work = Callable[[Model, TaskBody, Parameters, CallContext], Awaitable[list[Any]]]
 
 
 class HuggingFaceCalls:
@@ -75,7 +75,7 @@ class HuggingFaceCalls:
         self._limits = limits
         self._tei = tei
         self._rerank = rerank
-        self._works: Mapping[str, Work] = {
+        self._works: Mapping[str, _Work] = {
             "text-classification": self._classify,
             "zero-shot-classification": self._classify_zero_shot,
             "token-classification": self._tag,
@@ -87,7 +87,7 @@ class HuggingFaceCalls:
         """What it answers."""
         yield Route("POST", "/", self.ask, tei_form, "the model's task", body=TaskBody)
 
-    async def ask(self, call: HttpCall, body: bytes) -> Reply:
+    async def ask(self, call: HttpCall, body: bytes) -> HttpReply:
         """Ask the model what it is for."""
         task = self._models.find(call.model()).manifest.task
         if task == "text-ranking":
@@ -106,9 +106,9 @@ class HuggingFaceCalls:
             if isinstance(request.inputs, str | dict):  # one answer, not in a list of them
                 (one,) = found
                 return json_reply(one)
-            return Reply(await model.jobs.run(listed(found), caller.deadline))
+            return HttpReply(await model.jobs.run(listed(found), caller.deadline))
 
-    async def _vectors(self, call: HttpCall, request: TaskBody, body: bytes) -> Reply:
+    async def _vectors(self, call: HttpCall, request: TaskBody, body: bytes) -> HttpReply:
         """Vectors, or of an object cosines."""
         if isinstance(request.inputs, dict):
             return await self._tei.compare_texts(call, SimilarityBody.read(body))

@@ -40,7 +40,8 @@ def written_message(message: Message, *, numbers: bool = False) -> Steps[bytes]:
         numbers: whether integers of 64 bits are numbers; else strings, as the mapping has them.
     """
     pieces = []
-    for field in message.DESCRIPTOR.fields:
+    fields: Any = message.DESCRIPTOR.fields  # their types are two to protobuf's stubs
+    for field in fields:
         if field.has_presence and not message.HasField(field.name):
             continue
         kind, value = field.message_type, getattr(message, field.name)

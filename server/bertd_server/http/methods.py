@@ -26,7 +26,7 @@ from bertd_server.http.call import HttpCall
 from bertd_server.http.failures import status_form
 from bertd_server.http.front import Handler, Route
 from bertd_server.http.messages import schema_of, written_message
-from bertd_server.http.replies import Reply
+from bertd_server.http.replies import HttpReply
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.rpc.v1 import InferenceService, ModelService
 from bertd_server.scheduling.executor import LONG, Steps
@@ -61,7 +61,7 @@ class MethodCalls:
         request_class = GetMessageClass(method.input_type)
         response_class = GetMessageClass(method.output_type)
 
-        async def answer(call: HttpCall, body: bytes) -> Reply:
+        async def answer(call: HttpCall, body: bytes) -> HttpReply:
             given = _object(body)
             name = given.get("model")
             with self._models.find(call.model(name if isinstance(name, str) else "")) as model:
@@ -69,7 +69,7 @@ class MethodCalls:
                 reading = _read(given, request_class, large=len(body) > LEAST_BYTES)
                 request = await model.jobs.run(reading)
                 response: bytes = await behaviour(request, call)
-                return Reply(await model.jobs.run(_written(response, response_class)))
+                return HttpReply(await model.jobs.run(_written(response, response_class)))
 
         return answer
 
@@ -77,10 +77,10 @@ class MethodCalls:
 def _describe(method: MethodDescriptor, behaviour: Behaviour) -> Handler:
     request_class = GetMessageClass(method.input_type)
 
-    async def answer(call: HttpCall, body: bytes) -> Reply:
+    async def answer(call: HttpCall, body: bytes) -> HttpReply:
         request = _parsed(_object(body), request_class)
         response: Message = await behaviour(request, call)
-        return Reply(_at_once(written_message(response)))
+        return HttpReply(_at_once(written_message(response)))
 
     return answer
 

@@ -13,7 +13,7 @@ from bertd_server.http.call import HttpCall
 from bertd_server.http.failures import openai_form
 from bertd_server.http.fields import Body, Texts, texts_of, tokens_of, values_of
 from bertd_server.http.front import Route
-from bertd_server.http.replies import Reply, json_reply, within
+from bertd_server.http.replies import HttpReply, json_reply, within
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.models.model import Model
 from bertd_server.rpc.limits import CallLimits
@@ -62,7 +62,7 @@ class OpenAiCalls:
             one = f"{path}/{{model:path}}"
             yield Route("GET", one, self.describe, openai_form, "a model", scope=None)
 
-    async def embed(self, call: HttpCall, body: bytes) -> Reply:
+    async def embed(self, call: HttpCall, body: bytes) -> HttpReply:
         """Embed texts."""
         request = EmbeddingsBody.read(body)
         texts = await texts_of(request.input, "input", self._limits.max_texts)
@@ -81,14 +81,14 @@ class OpenAiCalls:
             entries = _entries(vectors, as_base64=request.encoding_format == "base64")
             usage = {"prompt_tokens": tokens, "total_tokens": tokens}
             rest = {"object": "list", "model": model.name, "usage": usage}
-            return Reply(await model.jobs.run(within("data", entries, rest), caller.deadline))
+            return HttpReply(await model.jobs.run(within("data", entries, rest), caller.deadline))
 
-    async def list(self, call: HttpCall, _body: bytes) -> Reply:
+    async def list(self, call: HttpCall, _body: bytes) -> HttpReply:
         """List the models."""
         described = [_described(model, call) for model in self._models.newest()]
         return json_reply({"object": "list", "data": described})
 
-    async def describe(self, call: HttpCall, _body: bytes) -> Reply:
+    async def describe(self, call: HttpCall, _body: bytes) -> HttpReply:
         """Describe a model."""
         name = call.params["model"]
         try:

@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 from bertd_server.http.call import HttpCall
 from bertd_server.http.failures import openai_form
 from bertd_server.http.front import Route
-from bertd_server.http.replies import Reply, json_reply
+from bertd_server.http.replies import HttpReply, json_reply
 
 PATH = "/openapi.json"
 _REFERENCES = "#/components/schemas/{model}"
@@ -21,7 +21,7 @@ def route_of(routes: Sequence[Route]) -> Route:
     """What serves the document that lists these routes."""
     made: list[dict[str, Any]] = []
 
-    async def answer(_call: HttpCall, _body: bytes) -> Reply:
+    async def answer(_call: HttpCall, _body: bytes) -> HttpReply:
         if not made:
             made.append(document(routes))
         return json_reply(made[0])

@@ -15,7 +15,7 @@ _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 
 
 @dataclass(slots=True)
-class Reply:
+class HttpReply:
     """What is sent back."""
 
     body: bytes
@@ -29,9 +29,9 @@ def written(value: Any) -> bytes:
     return orjson.dumps(value, option=_NUMPY)
 
 
-def json_reply(value: Any, status: int = 200) -> Reply:
+def json_reply(value: Any, status: int = 200) -> HttpReply:
     """A small answer."""
-    return Reply(written(value), status)
+    return HttpReply(written(value), status)
 
 
 def listed(values: Iterable[Any]) -> Steps[bytes]:

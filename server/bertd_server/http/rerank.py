@@ -12,13 +12,13 @@ from bertd_server.http.call import HttpCall
 from bertd_server.http.failures import Failure, cohere_form, tei_form
 from bertd_server.http.fields import Anything, Truncating, shown, tokens_of, values_of
 from bertd_server.http.front import Route
-from bertd_server.http.replies import Reply, listed, within
+from bertd_server.http.replies import HttpReply, listed, within
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.rpc.checks import check_count
 from bertd_server.rpc.limits import CallLimits
 from bertd_server.system.call_metrics import made_id
 from bertd_server.tasks import ranking
-from bertd_server.tasks.ask import Reply as TaskReply
+from bertd_server.tasks.ask import Reply
 from bertd_server.tokenization.reader import Fit, Input
 
 _INFINITY = "/rerank"
@@ -51,7 +51,7 @@ class RerankCalls:
         for path in _PATHS:
             yield Route("POST", path, self.rank, _form, "documents by relevance", body=RerankBody)
 
-    async def rank(self, call: HttpCall, body: bytes) -> Reply:
+    async def rank(self, call: HttpCall, body: bytes) -> HttpReply:
         """Order documents, or texts."""
         request = RerankBody.read(body)
         if (request.texts is None) == (request.documents is None):
@@ -93,7 +93,7 @@ class RerankCalls:
                     ),
                     _rest(model.name, replies),
                 )
-            return Reply(await model.jobs.run(entries, caller.deadline))
+            return HttpReply(await model.jobs.run(entries, caller.deadline))
 
 
 def _texts(given: Any, field: str, most: int) -> list[str]:
@@ -133,7 +133,7 @@ def _results(
         yield found | ({"document": document} if with_text else {})
 
 
-def _rest(model: str, replies: Sequence[TaskReply[float]]) -> dict[str, Any]:
+def _rest(model: str, replies: Sequence[Reply[float]]) -> dict[str, Any]:
     tokens = tokens_of(replies)
     return {
         "id": made_id(),

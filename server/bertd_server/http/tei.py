@@ -30,7 +30,7 @@ from bertd_server.http.fields import (
     values_of,
 )
 from bertd_server.http.front import Route
-from bertd_server.http.replies import Reply, json_reply, listed
+from bertd_server.http.replies import HttpReply, json_reply, listed
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.models.model import Model
 from bertd_server.rpc.checks import check_count
@@ -40,7 +40,7 @@ from bertd_server.rpc.tei.info import InfoService
 from bertd_server.rpc.tei.predict import predicted
 from bertd_server.rpc.tei.tokenize import TokenizeService
 from bertd_server.tasks import embedding, sparse, vectors
-from bertd_server.tasks.ask import Reply as TaskReply
+from bertd_server.tasks.ask import Reply
 from bertd_server.tasks.classification import LabelScore
 from bertd_server.tokenization.reader import Input
 
@@ -134,11 +134,11 @@ class TeiCalls:
         yield Route("GET", "/info", self.info, tei_form, "the model, and limits", scope=None)
         yield Route("GET", "/health", self.health, tei_form, "200 while it answers", public=True)
 
-    async def embed(self, call: HttpCall, body: bytes) -> Reply:
+    async def embed(self, call: HttpCall, body: bytes) -> HttpReply:
         """Embed texts."""
         return await self.embed_texts(call, EmbedBody.read(body))
 
-    async def embed_texts(self, call: HttpCall, request: EmbedBody) -> Reply:
+    async def embed_texts(self, call: HttpCall, request: EmbedBody) -> HttpReply:
         """Embed texts."""
         texts = await self._texts(request.inputs)
         wanted = request.dimensions or None
@@ -151,9 +151,9 @@ class TeiCalls:
             normalize = request.normalize is not False
             found = (shaped(one, model, wanted, normalize=normalize) for one in values_of(replies))
             _count(call, texts, replies)
-            return Reply(await model.jobs.run(listed(found), caller.deadline))
+            return HttpReply(await model.jobs.run(listed(found), caller.deadline))
 
-    async def embed_all(self, call: HttpCall, body: bytes) -> Reply:
+    async def embed_all(self, call: HttpCall, body: bytes) -> HttpReply:
         """Embed the tokens of texts."""
         request = EmbedBody.read(body)
         texts = await self._texts(request.inputs)
@@ -164,9 +164,9 @@ class TeiCalls:
             )
             found = (one.vectors for one in values_of(replies))
             _count(call, texts, replies)
-            return Reply(await model.jobs.run(listed(found), caller.deadline))
+            return HttpReply(await model.jobs.run(listed(found), caller.deadline))
 
-    async def embed_sparse(self, call: HttpCall, body: bytes) -> Reply:
+    async def embed_sparse(self, call: HttpCall, body: bytes) -> HttpReply:
         """Weigh the vocabulary for texts."""
         request = EmbedBody.read(body)
         texts = await self._texts(request.inputs)
@@ -177,9 +177,9 @@ class TeiCalls:
             )
             found = map(_weights, values_of(replies))
             _count(call, texts, replies)
-            return Reply(await model.jobs.run(listed(found), caller.deadline))
+            return HttpReply(await model.jobs.run(listed(found), caller.deadline))
 
-    async def predict(self, call: HttpCall, body: bytes) -> Reply:
+    async def predict(self, call: HttpCall, body: bytes) -> HttpReply:
         """Classify texts and pairs."""
         request = PredictBody.read(body)
         inputs, single = _pairs(request.inputs, self._limits.max_texts)
@@ -193,13 +193,13 @@ class TeiCalls:
             found = [_labels(one) for one in values_of(replies)]
             if single:
                 return json_reply(found[0])
-            return Reply(await model.jobs.run(listed(found), caller.deadline))
+            return HttpReply(await model.jobs.run(listed(found), caller.deadline))
 
-    async def compare(self, call: HttpCall, body: bytes) -> Reply:
+    async def compare(self, call: HttpCall, body: bytes) -> HttpReply:
         """Compare texts."""
         return await self.compare_texts(call, SimilarityBody.read(body))
 
-    async def compare_texts(self, call: HttpCall, request: SimilarityBody) -> Reply:
+    async def compare_texts(self, call: HttpCall, request: SimilarityBody) -> HttpReply:
         """Compare texts: the cosine of the first with each of the others."""
         given, parameters = request.inputs, request.parameters or Truncating()
         check_count(len(given.sentences), self._limits.max_texts - 1, "inputs.sentences")
@@ -218,7 +218,7 @@ class TeiCalls:
             _count(call, texts, replies)
             return json_reply([float(first @ other) for other in others])
 
-    async def tokenize(self, call: HttpCall, body: bytes) -> Reply:
+    async def tokenize(self, call: HttpCall, body: bytes) -> HttpReply:
         """Tokenise texts."""
         request = TokenizeBody.read(body)
         texts = strings_of(request.inputs, "inputs", self._limits.max_texts)
@@ -232,9 +232,9 @@ class TeiCalls:
             response = await self._tokens.Tokenize(asked, call)  # type: ignore[arg-type] # a call is
             found.append(response.tokens)
         with self._models.find(call.model()) as model:
-            return Reply(await model.jobs.run(_token_lists(found)))
+            return HttpReply(await model.jobs.run(_token_lists(found)))
 
-    async def decode(self, call: HttpCall, body: bytes) -> Reply:
+    async def decode(self, call: HttpCall, body: bytes) -> HttpReply:
         """Write token ids as texts."""
         request = DecodeBody.read(body)
         skip = request.skip_special_tokens is not False
@@ -245,7 +245,7 @@ class TeiCalls:
             texts.append(response.text)
         return json_reply(texts)
 
-    async def info(self, call: HttpCall, _body: bytes) -> Reply:
+    async def info(self, call: HttpCall, _body: bytes) -> HttpReply:
         """Describe the server and its model."""
         found = await self._info.Info(pb.InfoRequest(), call)  # type: ignore[arg-type] # a context
         with self._models.find(call.model()) as model:
@@ -262,7 +262,7 @@ class TeiCalls:
                 }
             )
 
-    async def health(self, _call: HttpCall, _body: bytes) -> Reply:
+    async def health(self, _call: HttpCall, _body: bytes) -> HttpReply:
         """Say whether calls can be answered now."""
         if not self._serving():
             raise Starting("the server takes no calls at this moment: ask again")
@@ -358,7 +358,7 @@ def _model_type(model: Model, found: pb.InfoResponse) -> Mapping[str, Any]:
     return {"classifier" if classifier else "reranker": names}
 
 
-def _count(call: HttpCall, inputs: list[Input], replies: list[TaskReply[Any]]) -> None:
+def _count(call: HttpCall, inputs: list[Input], replies: list[Reply[Any]]) -> None:
     """Headers that say what was computed."""
     call.answered += [
         ("x-compute-characters", str(sum(one.characters for one in inputs))),

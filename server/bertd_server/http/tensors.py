@@ -26,7 +26,7 @@ from bertd_server.http.failures import v2_form
 from bertd_server.http.fields import Anything, Body, shown
 from bertd_server.http.front import Route
 from bertd_server.http.messages import written_message
-from bertd_server.http.replies import Reply, json_reply, written
+from bertd_server.http.replies import HttpReply, json_reply, written
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.rpc.v2 import OpenInferenceService
 from bertd_server.scheduling.executor import LONG, Steps
@@ -111,48 +111,48 @@ class TensorCalls:
             path = f"/v2/repository/models/{{model:path}}/{verb}"
             yield Route("POST", path, answer, v2_form, f"{verb} a model", scope="manage")
 
-    async def server(self, call: HttpCall, _body: bytes) -> Reply:
+    async def server(self, call: HttpCall, _body: bytes) -> HttpReply:
         """Name the server."""
         found = await self._service.ServerMetadata(pb.ServerMetadataRequest(), _as_context(call))
         return json_reply(
             {"name": found.name, "version": found.version, "extensions": list(found.extensions)}
         )
 
-    async def live(self, _call: HttpCall, _body: bytes) -> Reply:
+    async def live(self, _call: HttpCall, _body: bytes) -> HttpReply:
         """Say that the server answers."""
         return json_reply({"live": True})
 
-    async def ready(self, call: HttpCall, _body: bytes) -> Reply:
+    async def ready(self, call: HttpCall, _body: bytes) -> HttpReply:
         """Say whether calls can be answered now."""
         found = await self._service.ServerReady(pb.ServerReadyRequest(), _as_context(call))
         return json_reply({"ready": found.ready}, 200 if found.ready else 503)
 
-    async def model_ready(self, call: HttpCall, _body: bytes) -> Reply:
+    async def model_ready(self, call: HttpCall, _body: bytes) -> HttpReply:
         """Say whether a model can be asked now."""
         name, version = _named(call)
         request = pb.ModelReadyRequest(name=name, version=version)
         found = await self._service.ModelReady(request, _as_context(call))
         return json_reply({"name": name, "ready": found.ready}, 200 if found.ready else 503)
 
-    async def model(self, call: HttpCall, _body: bytes) -> Reply:
+    async def model(self, call: HttpCall, _body: bytes) -> HttpReply:
         """Name the tensors of a model."""
         name, version = _named(call)
         request = pb.ModelMetadataRequest(name=name, version=version)
         return _small(await self._service.ModelMetadata(request, _as_context(call)))
 
-    async def config(self, call: HttpCall, _body: bytes) -> Reply:
+    async def config(self, call: HttpCall, _body: bytes) -> HttpReply:
         """Give the configuration of a model."""
         name, version = _named(call)
         request = pb.ModelConfigRequest(name=name, version=version)
         return _small((await self._service.ModelConfig(request, _as_context(call))).config)
 
-    async def statistics(self, call: HttpCall, _body: bytes) -> Reply:
+    async def statistics(self, call: HttpCall, _body: bytes) -> HttpReply:
         """Count and time what has happened."""
         name, version = _named(call)
         request = pb.ModelStatisticsRequest(name=name, version=version)
         return _small(await self._service.ModelStatistics(request, _as_context(call)))
 
-    async def index(self, call: HttpCall, body: bytes) -> Reply:
+    async def index(self, call: HttpCall, body: bytes) -> HttpReply:
         """List the models of the repository."""
         ready = bool(IndexBody.read(body or b"{}").ready)
         request = pb.RepositoryIndexRequest(ready=ready)
@@ -169,19 +169,19 @@ class TensorCalls:
             ]
         )
 
-    async def load(self, call: HttpCall, _body: bytes) -> Reply:
+    async def load(self, call: HttpCall, _body: bytes) -> HttpReply:
         """Serve a model as it is in the repository now."""
         request = pb.RepositoryModelLoadRequest(model_name=call.params["model"])
         await self._service.RepositoryModelLoad(request, _as_context(call))
         return json_reply({})
 
-    async def unload(self, call: HttpCall, _body: bytes) -> Reply:
+    async def unload(self, call: HttpCall, _body: bytes) -> HttpReply:
         """Serve no version of a model any more."""
         request = pb.RepositoryModelUnloadRequest(model_name=call.params["model"])
         await self._service.RepositoryModelUnload(request, _as_context(call))
         return json_reply({})
 
-    async def infer(self, call: HttpCall, body: bytes) -> Reply:
+    async def infer(self, call: HttpCall, body: bytes) -> HttpReply:
         """Answer a request."""
         name, version = _named(call)
         head, tail = _parts(call, body)
@@ -208,14 +208,14 @@ def _named(call: HttpCall) -> tuple[str, str]:
     return call.params.get("model", ""), call.params.get("version", "")
 
 
-def _small(message: Any) -> Reply:
+def _small(message: Any) -> HttpReply:
     """A message in JSON, numbers of 64 bits as such."""
     steps = written_message(message, numbers=True)
     try:
         while True:
             next(steps)
     except StopIteration as ended:
-        return Reply(ended.value)
+        return HttpReply(ended.value)
 
 
 def _parts(call: HttpCall, body: bytes) -> tuple[bytes, memoryview]:
@@ -329,7 +329,7 @@ def _parameters(given: Mapping[str, Any] | None, into: Any) -> None:
             parameter.string_param = value if isinstance(value, str) else orjson.dumps(value)
 
 
-def _answer(response: bytes, asked: InferBody) -> Steps[Reply]:
+def _answer(response: bytes, asked: InferBody) -> Steps[HttpReply]:
     """The response, its outputs in JSON or in bytes as they are wanted."""
     if len(response) > LEAST_BYTES:
         yield LONG
@@ -358,8 +358,8 @@ def _answer(response: bytes, asked: InferBody) -> Steps[Reply]:
         known["id"] = found.id
     text = b'%s,"outputs":[%s]}' % (written(known)[:-1], b",".join(heads))
     if not tail:
-        return Reply(text)
-    reply = Reply(b"".join([text, *tail]), content_type=_BINARY)
+        return HttpReply(text)
+    reply = HttpReply(b"".join([text, *tail]), content_type=_BINARY)
     reply.headers.append(("inference-header-content-length", str(len(text))))
     return reply
 
