@@ -59,7 +59,9 @@ class HttpServed:
         )
         self.running = RunningServer(None, settings)
         self.server = self.running.server
-        self.port = self.server.http_port
+        assert self.server.http is not None
+        self.http = self.server.http
+        self.port = self.http.port
         self.url = f"http://127.0.0.1:{self.port}"
         self.channel = grpc.insecure_channel(self.running.address)
         self.stub = inference_pb2_grpc.InferenceServiceStub(self.channel)

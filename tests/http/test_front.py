@@ -54,6 +54,7 @@ def guarded(tasks_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         http_address="127.0.0.1:0",
         max_message_bytes=100_000,
         handshake_seconds=1.0,
+        keepalive_timeout_seconds=1.0,
         max_connections=40,
     ) as server:
         yield server
@@ -181,6 +182,18 @@ def test_slow_and_silent_clients_are_let_go(guarded: HttpServed) -> None:
     assert guarded.ask("/health").status == 200
 
 
+def test_a_client_that_reads_nothing_is_let_go(guarded: HttpServed) -> None:
+    """Its system has taken what it could; the rest waits a second, not for ever."""
+    with connected(guarded) as client:
+        key = bearer("infer")["authorization"]
+        asked = f"GET /openapi.json HTTP/1.1\r\nhost: x\r\nauthorization: {key}\r\n\r\n"
+        size = len(guarded.ask("/openapi.json", headers=bearer("infer")).body)
+        count = 32 * 2**20 // size
+        with suppress(OSError):  # it may be gone before all is asked
+            client.sendall(asked.encode() * count)
+        assert until(lambda: guarded.http.connections == 0)
+
+
 def test_connections_are_counted(guarded: HttpServed) -> None:
     many = [connecting(guarded) for _ in range(60)]
     try:
@@ -284,11 +297,13 @@ def test_until_models_are_loaded_calls_are_asked_to_wait(tasks_folder: Path) -> 
         settings = quick_settings(repository=tasks_folder, http_api="127.0.0.1:0")
         server = Server(None, settings)
         await server.listen()
+        assert server.http is not None
+        port = server.http.port
         try:
-            answer = await asyncio.to_thread(ask, server.http_port, EMBEDDINGS, TEXT)
+            answer = await asyncio.to_thread(ask, port, EMBEDDINGS, TEXT)
             assert answer.status == 503
             assert answer.headers["retry-after"] == "1"
-            ready = await asyncio.to_thread(ask, server.http_port, "/v2/health/ready")
+            ready = await asyncio.to_thread(ask, port, "/v2/health/ready")
             assert (ready.status, ready.body) == (503, b'{"ready":false}')
         finally:
             await server.abandon()

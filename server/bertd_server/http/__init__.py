@@ -59,5 +59,7 @@ def http_server(  # noqa: PLR0913 - by keyword
         monitor=monitor,
         body_seconds=settings.handshake_seconds,
     )
-    limits = ConnectionLimits(settings.max_connections, settings.handshake_seconds)
+    limits = ConnectionLimits(
+        settings.max_connections, settings.handshake_seconds, settings.keepalive_timeout_seconds
+    )
     return HttpServer(front, limits, tls=tls, idle_seconds=settings.max_connection_idle_seconds)

@@ -24,10 +24,12 @@ class ConnectionLimits:
     Attributes:
         connections: at once; 0 for no limit.
         head_seconds: for the head of a request, from its first byte, or the connection's begin.
+        unread_seconds: that a client may let what it is sent lie.
     """
 
     connections: int
     head_seconds: float
+    unread_seconds: float
 
 
 class Connection(HttpToolsProtocol):
@@ -46,6 +48,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._late: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         self._answering: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -62,6 +65,7 @@ class Connection(HttpToolsProtocol):
         if self not in self.connections:  # it was one too many
             return
         self._head_is_there()
+        self._read_on()
         super().connection_lost(exc)
         if self._answering is not None and self.cycle.disconnected:
             self._answering.cancel()
@@ -89,6 +93,17 @@ class Connection(HttpToolsProtocol):
         self._in_head = True
         super().on_message_complete()
 
+    def pause_writing(self) -> None:
+        """Wait for the client to read, but not for ever."""
+        super().pause_writing()
+        seconds = self._limits.unread_seconds
+        self._unread = self.loop.call_later(seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._read_on()
+        super().resume_writing()
+
     def timeout_keep_alive_handler(self) -> None:
         """End a connection without calls, whether its client reads what it was sent or not."""
         if self.transport.get_write_buffer_size():
@@ -102,6 +117,11 @@ class Connection(HttpToolsProtocol):
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(cast("asyncio.Task[None]", task))
         self._answering = task
+
+    def _read_on(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _await_head(self) -> None:
         self._late = self.loop.call_later(self._limits.head_seconds, self.transport.abort)

@@ -238,9 +238,9 @@ class _Endpoint:
             return
         try:
             reply, whole = await self._front.answer(call, route, receive)
+            await respond(call, reply, send, whole=whole)
         except (asyncio.CancelledError, bodies.ClientLeft):
             return  # nobody is there to be told
-        await respond(call, reply, send, whole=whole)
 
 
 def _counted(path: str) -> str:

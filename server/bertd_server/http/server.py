@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from ssl import SSLContext
 from typing import Any
@@ -54,12 +55,20 @@ class HttpServer:
             lifespan="off",
             log_config=None,
             access_log=False,
+            proxy_headers=False,
             timeout_keep_alive=idle_seconds or _FOREVER,  # type: ignore[arg-type] # seconds
         )
         self._config.load()
+        # It warns of each client that speaks no HTTP, which strangers may do as often as they like.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         self._state = ServerState()
         self._server: asyncio.Server | None = None
         self._socket: socket.socket | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return len(self._state.connections)
 
     def bind(self, host: str, port: int) -> int:
         """Take the address; returns the port.

@@ -66,6 +66,7 @@ class Server:
         observability: metrics, traces and the access log.
         memory: of requests in flight.
         management_port: of the management address, once it listens.
+        http: what answers over HTTP; None where it is off.
     """
 
     management_port = 0
@@ -126,7 +127,7 @@ class Server:
         self._services.add_health_to(self._grpc)
         channelz = [add_channelz(self._grpc)] if settings.channelz == ON else []
         self._services.add_reflection_to(self._grpc, *channelz)
-        self._http = self._http_server() if settings.http_api != OFF else None
+        self.http = self._http_server() if settings.http_api != OFF else None
         self._managed: grpc.aio.Server | None = None
         if settings.management_address:
             self._managed = self._grpc_server()
@@ -177,11 +178,6 @@ class Server:
         )
 
     @property
-    def http_port(self) -> int:
-        """The port of `--http-api`, once it listens; 0 without."""
-        return 0 if self._http is None else self._http.port
-
-    @property
     def model(self) -> Model:
         """The only model, or the default one."""
         return self.catalogue.find("")
@@ -226,8 +222,8 @@ class Server:
             if self._managed is not None:
                 address = settings.management_address
                 self.management_port = self._listen(self._managed, address, "--management-address")
-            if self._http is not None:
-                self._bind(self._http)
+            if self.http is not None:
+                self._bind(self.http)
             try:
                 self.observability.listen()
             except OSError as error:
@@ -244,9 +240,9 @@ class Server:
                 "management", address=listening(settings.management_address, self.management_port)
             )
         await self._grpc.start()
-        if self._http is not None:
-            await self._http.start()
-            log.info("http api", address=listening(settings.http_api, self._http.port))
+        if self.http is not None:
+            await self.http.start()
+            log.info("http api", address=listening(settings.http_api, self.http.port))
         return port
 
     def _bind(self, http: HttpServer) -> None:
@@ -304,7 +300,7 @@ class Server:
 
     def _servers(self) -> list[grpc.aio.Server | HttpServer]:
         """All that take calls."""
-        return [one for one in (self._grpc, self._managed, self._http) if one is not None]
+        return [one for one in (self._grpc, self._managed, self.http) if one is not None]
 
     def leave_sockets(self) -> None:
         """Remove the files of Unix sockets, where the process ends without a drain."""
