@@ -252,6 +252,7 @@ def test_calls_are_counted_with_their_protocol(guarded: HttpServed) -> None:
     assert "/made/up" not in str(after)
 
 
+@pytest.mark.usefixtures("unconfigured_structlog")  # and so it is left for others
 def test_the_access_log_has_calls_over_http(tasks_folder: Path) -> None:
     with alone(tasks_folder, access_log="on") as server, capture_logs() as lines:
         server.get(EMBEDDINGS, TEXT, headers={"x-request-id": "mine"})

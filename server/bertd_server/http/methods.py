@@ -63,9 +63,10 @@ class MethodCalls:
 
         async def answer(call: HttpCall, body: bytes) -> HttpReply:
             given = _object(body)
-            name = given.get("model")
-            with self._models.find(call.model(name if isinstance(name, str) else "")) as model:
-                given["model"] = model.name if name is None else name
+            named = given.get("model")
+            asked = call.model(named if isinstance(named, str) else "")
+            with self._models.find(asked) as model:
+                given["model"] = asked if named is None else named
                 reading = _read(given, request_class, large=len(body) > LEAST_BYTES)
                 request = await model.jobs.run(reading)
                 response: bytes = await behaviour(request, call)
