@@ -266,7 +266,9 @@ def test_the_access_log_has_calls_over_http(tasks_folder: Path) -> None:
     assert found[1]["reason"] == "empty"
 
 
-def test_calls_that_wait_are_refused_cancelled_and_cut_short(tasks_folder: Path) -> None:
+def test_calls_that_wait_are_refused_cancelled_and_cut_short(
+    tasks_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A batch that does not fill lets a call wait; what may wait beside it is one token."""
     with alone(
         tasks_folder, max_queue_delay=3600.0, max_queue_tokens=1, drain_seconds=0.2
@@ -283,6 +285,12 @@ def test_calls_that_wait_are_refused_cancelled_and_cut_short(tasks_folder: Path)
         leaving.close()
         assert until(lambda: statistics.in_flight.calls == 0)
         assert statistics.cancelled == 1
+        several = connecting(served)
+        several.sendall(REQUEST * 3)
+        assert until(lambda: statistics.in_flight.calls == 1)
+        several.close()
+        assert until(lambda: served.http.connections == 0)
+        assert statistics.cancelled == 2
         waiting, idle = connecting(served), connecting(served)
         waiting.sendall(REQUEST)
         assert until(lambda: statistics.in_flight.calls == 1)
@@ -291,6 +299,7 @@ def test_calls_that_wait_are_refused_cancelled_and_cut_short(tasks_folder: Path)
         assert answered.startswith(b"HTTP/1.1 503")
         assert b"retry-after: 1\r\n" in answered
         assert received(idle) == b""
+    assert not [one for one in caplog.records if one.name.startswith("uvicorn")]
 
 
 def test_until_models_are_loaded_calls_are_asked_to_wait(tasks_folder: Path) -> None:

@@ -49,7 +49,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = True
         self._late: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
-        self._answering: asyncio.Task[None] | None = None
+        self._answering: tuple[asyncio.Task[None], Any] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, if there is room."""
@@ -67,8 +67,11 @@ class Connection(HttpToolsProtocol):
         self._head_is_there()
         self._read_on()
         super().connection_lost(exc)
-        if self._answering is not None and self.cycle.disconnected:
-            self._answering.cancel()
+        if self._answering is not None:
+            task, cycle = self._answering
+            if not cycle.response_complete:
+                cycle.disconnected = True  # it need not be the last of several that were sent
+                task.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, of a head only so many."""
@@ -116,7 +119,7 @@ class Connection(HttpToolsProtocol):
         task = self.loop.create_task(cycle.run_asgi(app))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(cast("asyncio.Task[None]", task))
-        self._answering = task
+        self._answering = task, cycle
 
     def _read_on(self) -> None:
         if self._unread is not None:
