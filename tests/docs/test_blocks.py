@@ -86,7 +86,7 @@ READ: dict[tuple[str, ...], Callable[[Reader, Path], None]] = {
     ("README.md",): served_beside_a_checkpoint,
     ("docs/recipes.md", "docs/recipes.ko.md"): with_repository,
     ("docs/export.md",): with_checkpoint,
-    ("docs/api.md", "docs/tei.md", "docs/v2.md"): served,
+    ("docs/api.md", "docs/tei.md", "docs/v2.md", "docs/http.md"): served,
     ("docs/configuration.md",): served,
     ("docs/inside.md",): with_bundle,
     ("docs/repository.md",): with_repository,

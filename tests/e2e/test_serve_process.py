@@ -153,7 +153,7 @@ def test_a_run_that_never_ends_does_not_hold_the_process(tiny_bundle: Path, *, t
 
 
 def test_torch_stays_out(bundle_folder: Path) -> None:
-    """The process answers, and never imports torch or transformers."""
+    """The process answers, and never imports torch or transformers; nor HTTP, which is off."""
     with serving(bundle_folder) as (process, address):
         with Client(address) as client:
             assert client.embed(["hello"]).shape == (1, 384)
@@ -162,6 +162,7 @@ def test_torch_stays_out(bundle_folder: Path) -> None:
     modules = json.loads(stdout)
     assert "onnxruntime" in modules
     assert not {"torch", "transformers"} & set(modules)
+    assert not {"starlette", "uvicorn", "httptools", "orjson"} & set(modules)
 
 
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:

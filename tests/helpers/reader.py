@@ -33,7 +33,7 @@ from typing import Self
 
 from helpers.markdown import Block
 
-PORTS = (8001, 8002, 8011)  # of calls, of metrics, of management, in every document
+PORTS = (8001, 8002, 8011, 8003)  # of calls, metrics, management, HTTP, in every document
 _PORT = re.compile(rf"(?<=:)({'|'.join(map(str, PORTS))})\b")
 _EXIT_CODE = re.compile(r"# exit code (\d+)")
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -87,7 +87,7 @@ class Reader:
         (self.folder / ".venv").mkdir()
         (self.folder / ".venv" / "bin").symlink_to(bin_)
         self._ports = dict(zip(map(str, PORTS), map(str, free_ports(len(PORTS))), strict=True))
-        serving, metrics, _ = self._ports.values()
+        serving, metrics, *_ = self._ports.values()
         python = Path(sys.executable).parent
         kept = {name: value for name, value in os.environ.items() if not name.startswith("BERTD_")}
         self._environment = kept | {

@@ -40,15 +40,8 @@ class Served:
     """A server of one task, and the clients that ask it."""
 
     def __init__(self, task: Task, factory: pytest.TempPathFactory) -> None:
-        head = {"max_position_embeddings": 64, **HEADS.get(task, {})}
-
-        def make(folder: Path) -> None:
-            source = save_tiny(folder / "source", "bert", task, **head)
-            export_model(str(source), folder / "bundle", name="tiny", task=task)
-
-        folder = once(factory, f"v2-{task}", make)
         settings = quick_settings(max_texts_per_call=MOST, management_address="127.0.0.1:0")
-        self.server = RunningServer(folder / "bundle", settings)
+        self.server = RunningServer(bundle_of(task, factory), settings)
         self.address = self.server.address
         self.triton = triton.InferenceServerClient(self.address)
         managed = f"127.0.0.1:{self.server.server.management_port}"
@@ -85,6 +78,17 @@ class Served:
             if pairs:
                 types[row, found.index(SEPARATOR) + 1 : len(found)] = 1
         return ids, types, mask
+
+
+def bundle_of(task: Task, factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT for a task, which reads 64 tokens."""
+    head = {"max_position_embeddings": 64, **HEADS.get(task, {})}
+
+    def make(folder: Path) -> None:
+        source = save_tiny(folder / "source", "bert", task, **head)
+        export_model(str(source), folder / "bundle", name="tiny", task=task)
+
+    return once(factory, f"v2-{task}", make) / "bundle"
 
 
 def inputs(tensors: dict[str, Any]) -> list[Any]:

@@ -78,6 +78,11 @@ class Settings(BaseSettings):
     )
 
     address: str = Field("127.0.0.1:8001", description="host:port to listen on")
+    http_api: str = Field(
+        "off",
+        description="host:port of the same calls over HTTP: OpenAI, TEI, Cohere, Open Inference "
+        "Protocol and others; off for none",
+    )
     name: str = Field(
         "", description="what the bundle is called, in the place of the name that it brings"
     )
@@ -311,7 +316,7 @@ class Settings(BaseSettings):
             )
         return address
 
-    @field_validator("http_address")
+    @field_validator("http_address", "http_api")
     @classmethod
     def _host_and_port_or_off(cls, address: str) -> str:
         host, _, port = address.rpartition(":")

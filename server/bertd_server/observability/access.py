@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from bertd_server.system.call_metrics import RpcRecord
+from bertd_server.system.call_metrics import RpcRecord, protocol_of
 from bertd_server.system.logs import get_logger
 
 log = get_logger("bertd.access")
@@ -52,6 +52,7 @@ class AccessLog:
             write(
                 "rpc",
                 rpc=record.rpc,
+                protocol=protocol_of(record.rpc),
                 model=record.model,
                 code=_NAMES.get(code, str(code)),
                 texts=record.texts,

@@ -264,8 +264,16 @@ OF_SERVER: dict[str, tuple[MetricKind, str, tuple[str, ...]]] = {
         "how long this scrape waited for the event loop",
         (),
     ),
-    "bertd_rpcs_total": ("counter", "RPCs that have ended", ("rpc", "code")),
-    "bertd_rpcs_in_flight": ("gauge", "RPCs that run, open streams included", ("rpc",)),
+    "bertd_rpcs_total": (
+        "counter",
+        "RPCs, and calls over HTTP, that have ended",
+        ("rpc", "protocol", "code"),
+    ),
+    "bertd_rpcs_in_flight": (
+        "gauge",
+        "RPCs, and calls over HTTP, that run, open streams included",
+        ("rpc", "protocol"),
+    ),
     "bertd_memory_bytes": (
         "gauge",
         "resident memory: anonymous (ONNX Runtime's arena, Python), file (mapped weights, code)",

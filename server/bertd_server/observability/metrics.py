@@ -39,7 +39,7 @@ from bertd_server.observability.families import (
     ModelSnapshot,
 )
 from bertd_server.observability.resident import resident
-from bertd_server.system.call_metrics import RpcCounts
+from bertd_server.system.call_metrics import RpcCounts, protocol_of
 
 Models = Callable[[], Iterable[ModelSnapshot]]
 """Gives each model that is served, as it is now."""
@@ -145,9 +145,12 @@ class SnapshotCollector(Collector):
             built = bertd.__version__, version("onnxruntime"), platform.python_version()
             return [(built, 1)]
         if name == "bertd_rpcs_total":
-            return [((rpc, _CODES[code]), count) for (rpc, code), count in state.ended.items()]
+            return [
+                ((rpc, protocol_of(rpc), _CODES[code]), count)
+                for (rpc, code), count in state.ended.items()
+            ]
         if name == "bertd_rpcs_in_flight":
-            return [((rpc,), count) for rpc, count in state.running.items()]
+            return [((rpc, protocol_of(rpc)), count) for rpc, count in state.running.items()]
         if name == "bertd_memory_bytes":
             return [((kind,), size) for kind, size in resident().items()]
         if name == "bertd_request_memory_bytes":

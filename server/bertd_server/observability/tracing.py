@@ -41,6 +41,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from bertd_server.scheduling.deduplication import Batch, Submission
 from bertd_server.scheduling.lanes import BatchResult
+from bertd_server.system.call_metrics import protocol_of
 
 _PARENT = TraceContextTextMapPropagator()
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
@@ -101,17 +102,16 @@ class Tracing:
     ) -> CallTrace:
         """Begin the span of an RPC below the one in its metadata."""
         carrier = {key: value for key, value in metadata or () if isinstance(value, str)}
-        service, _, method = rpc.rpartition("/")
+        if protocol_of(rpc) == "http":
+            named = {"http.route": rpc}
+        else:
+            service, _, method = rpc.rpartition("/")
+            named = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
         span = self._calls.start_span(
             rpc,
             context=_PARENT.extract(carrier, context=Context()),
             kind=SpanKind.SERVER,
-            attributes={
-                "rpc.system": "grpc",
-                "rpc.service": service,
-                "rpc.method": method,
-                "bertd.request_id": request_id,
-            },
+            attributes={**named, "bertd.request_id": request_id},
         )
         return CallTrace(span, self._calls, self._batches)
 

@@ -90,6 +90,31 @@ class Certificates:
             require_client_authentication=self._client_ca is not None,
         )
 
+    def context(self) -> ssl.SSLContext:
+        """For connections that are not gRPC's; each handshake asks for what is current."""
+        given, made = self._pair, self._context()
+        current = made
+
+        def renew(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+            nonlocal given, current
+            pair = self._current()
+            if pair is not given:
+                given, current = pair, self._context()
+            connection.context = current
+
+        made.sni_callback = renew
+        return made
+
+    def _context(self) -> ssl.SSLContext:
+        """Of the files as they are now, which have been tried."""
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        made.minimum_version = ssl.TLSVersion.TLSv1_2
+        made.load_cert_chain(self._certificate, self._key, password=lambda: "")
+        if self._client_ca is not None:
+            made.load_verify_locations(self._client_ca)
+            made.verify_mode = ssl.CERT_REQUIRED
+        return made
+
     def reload(self) -> bool:
         """Read the files now, changed or not; returns whether they are a pair."""
         with self._lock:

@@ -43,6 +43,7 @@ def check(settings: Settings) -> None:
     for flag, address in (
         ("--address", settings.address),
         ("--management-address", settings.management_address),
+        ("--http-api", "" if settings.http_api == OFF else settings.http_api),
     ):
         if address and not is_local(address):
             raise MisusedError(

@@ -11,8 +11,6 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
 from bertd_server.config.settings import AUTO, OFF, ON, Settings
 from bertd_server.errors import MisusedError
 from bertd_server.models.model import Model
@@ -74,7 +72,7 @@ class Observability:
         logs = None
         if settings.access_log == ON:
             logs = AccessLog(settings.access_log_sample, texts=settings.log_texts == ON)
-        self.interceptors: list[grpc.aio.ServerInterceptor] = []
+        self.interceptors: list[MonitoringInterceptor] = []
         if settings.http_address != OFF or logs is not None or self._tracing is not None:
             if settings.channelz == ON:
                 methods |= {f"/{_channelz().full_name}/{one.name}" for one in _channelz().methods}

@@ -15,6 +15,8 @@ from bertd_server.security.connections import ConnectionWatch
 from bertd_server.security.management import Management
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from bertd_server.rpc.interceptors.authentication import KeyInterceptor
     from bertd_server.security.certificates import Certificates
     from bertd_server.security.keys import KeyRing
@@ -27,6 +29,7 @@ class Guard:
         interceptors: of every gRPC server, outermost; none where there are no keys.
         options: of every gRPC server.
         management: the policy of the main address.
+        keys: that calls need; None where they need none.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -43,19 +46,19 @@ class Guard:
             self._certificates = Certificates(
                 settings.tls_certificate, settings.tls_key, settings.tls_client_ca
             )
-        self._keys: KeyRing | None = None
+        self.keys: KeyRing | None = None
         self.interceptors: list[KeyInterceptor] = []
         if settings.api_keys is not None:
             from bertd_server.rpc.interceptors.authentication import KeyInterceptor  # noqa: PLC0415
             from bertd_server.security.keys import KeyRing  # noqa: PLC0415
 
-            self._keys = KeyRing(settings.api_keys)
-            self.interceptors = [KeyInterceptor(self._keys)]
+            self.keys = KeyRing(settings.api_keys)
+            self.interceptors = [KeyInterceptor(self.keys)]
         self.options = transport.options(settings)
         self._settings = settings
         self._watches: list[ConnectionWatch] = []
         self.management = Management.of(
-            elsewhere=bool(settings.management_address), keys=self._keys is not None
+            elsewhere=bool(settings.management_address), keys=self.keys is not None
         )
 
     def listen(self, server: grpc.aio.Server, address: str) -> int:
@@ -79,6 +82,10 @@ class Guard:
             self._watches.append(watch)
         return port
 
+    def context(self) -> SSLContext | None:
+        """TLS of a port that is not gRPC's; None without."""
+        return None if self._certificates is None else self._certificates.context()
+
     def close(self) -> None:
         """Look at connections no more."""
         for watch in self._watches:
@@ -91,6 +98,6 @@ class Guard:
             whether all could be.
         """
         kept = [] if self._certificates is None else [self._certificates.reload()]
-        if self._keys is not None:
-            kept.append(self._keys.reload())
+        if self.keys is not None:
+            kept.append(self.keys.reload())
         return all(kept)

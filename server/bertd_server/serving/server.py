@@ -4,6 +4,7 @@
 
     settings ──> guard: certificates, keys      ─┐
              ──> services over a catalogue      ─┼──> gRPC servers: --address, --management-address
+                                                 │    HTTP: --http-api
              ──> observability: metrics, spans  ─┘
              ──> loader, keeper ──> catalogue of models
 
@@ -18,11 +19,12 @@ import asyncio
 import socket
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 
 from bertd_server.config.reloading import Reloading
-from bertd_server.config.settings import ON, UNIX, Settings
+from bertd_server.config.settings import OFF, ON, UNIX, Settings
 from bertd_server.errors import CannotServeError
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.models.keeper import Keeper
@@ -39,6 +41,9 @@ from bertd_server.serving.assembly import Observability, add_channelz
 from bertd_server.serving.guard import Guard
 from bertd_server.system.exits import Exit
 from bertd_server.system.logs import get_logger
+
+if TYPE_CHECKING:
+    from bertd_server.http.server import HttpServer
 
 log = get_logger("bertd")
 
@@ -61,6 +66,7 @@ class Server:
         observability: metrics, traces and the access log.
         memory: of requests in flight.
         management_port: of the management address, once it listens.
+        http: what answers over HTTP; None where it is off.
     """
 
     management_port = 0
@@ -121,11 +127,25 @@ class Server:
         self._services.add_health_to(self._grpc)
         channelz = [add_channelz(self._grpc)] if settings.channelz == ON else []
         self._services.add_reflection_to(self._grpc, *channelz)
+        self.http = self._http_server() if settings.http_api != OFF else None
         self._managed: grpc.aio.Server | None = None
         if settings.management_address:
             self._managed = self._grpc_server()
             self._services.add_tensors_to(self._managed, Management())
             self._services.add_health_to(self._managed)
+
+    def _http_server(self) -> HttpServer:
+        from bertd_server.http import http_server  # noqa: PLC0415 - only where HTTP is on
+
+        monitors = self.observability.interceptors
+        return http_server(
+            self._settings,
+            self._services,
+            self.guard.management,
+            keys=self.guard.keys,
+            tls=self.guard.context(),
+            monitor=monitors[0].around if monitors else None,
+        )
 
     def _keep(self, root: Path) -> None:
         settings = self._settings
@@ -202,6 +222,8 @@ class Server:
             if self._managed is not None:
                 address = settings.management_address
                 self.management_port = self._listen(self._managed, address, "--management-address")
+            if self.http is not None:
+                self._bind(self.http)
             try:
                 self.observability.listen()
             except OSError as error:
@@ -218,7 +240,21 @@ class Server:
                 "management", address=listening(settings.management_address, self.management_port)
             )
         await self._grpc.start()
+        if self.http is not None:
+            await self.http.start()
+            log.info("http api", address=listening(settings.http_api, self.http.port))
         return port
+
+    def _bind(self, http: HttpServer) -> None:
+        """Take the address of HTTP."""
+        host, _, port = self._settings.http_api.rpartition(":")
+        try:
+            http.bind(host, int(port))
+        except OSError as error:
+            raise CannotListenError(
+                f"cannot listen on {self._settings.http_api}: {error.strerror or error}; choose "
+                "another with --http-api, or off"
+            ) from error
 
     async def load(self) -> None:
         """Load the bundle, or the repository's models, and answer calls from then on.
@@ -258,11 +294,14 @@ class Server:
 
     async def abandon(self) -> None:
         """Stop listening, as nothing can be served."""
-        servers = [self._grpc] if self._managed is None else [self._grpc, self._managed]
-        await asyncio.gather(*(server.stop(None) for server in servers))
+        await asyncio.gather(*(server.stop(None) for server in self._servers()))
         self.guard.close()
         self._loader.close()
         await self.observability.stop()
+
+    def _servers(self) -> list[grpc.aio.Server | HttpServer]:
+        """All that take calls."""
+        return [one for one in (self._grpc, self._managed, self.http) if one is not None]
 
     def leave_sockets(self) -> None:
         """Remove the files of Unix sockets, where the process ends without a drain."""
@@ -287,8 +326,7 @@ class Server:
         end = loop.time() + limit
         self._health.drain()
         self._services.closing.set()
-        servers = [self._grpc] if self._managed is None else [self._grpc, self._managed]
-        await asyncio.gather(*(server.stop(limit) for server in servers))
+        await asyncio.gather(*(server.stop(limit) for server in self._servers()))
         self.guard.close()
         late = loop.time() >= end
         end = max(end, loop.time() + LAST_BATCH_SECONDS)

@@ -55,7 +55,7 @@ class RpcRecord:
 
     Attributes:
         id: of the request, its caller's or one made here.
-        rpc: `service/method`.
+        rpc: `service/method`, or over HTTP the route.
         peer: who called, as gRPC writes it.
         trace: its span; None without tracing.
         keep_inputs: whether what it asks is kept for the log.
@@ -88,6 +88,11 @@ class RpcRecord:
         return None if self.trace is None else self.trace.asking(model, version, len(inputs))
 
 
+def protocol_of(rpc: str) -> str:
+    """What a call came over: RPCs have the name of a service, calls over HTTP their route."""
+    return "http" if rpc.startswith("/") else "grpc"
+
+
 CURRENT: ContextVar[RpcRecord | None] = ContextVar("bertd_rpc", default=None)
 """The RPC that this code works for; None where nothing is monitored."""
 
@@ -97,8 +102,8 @@ class RpcCounts:
     """RPCs since the start, on the event loop.
 
     Attributes:
-        ended: by `service/method` and status code.
-        running: by `service/method`.
+        ended: by `service/method`, or the route over HTTP, and status code.
+        running: by `service/method` or route.
     """
 
     ended: Counter[tuple[str, int]] = field(default_factory=Counter)

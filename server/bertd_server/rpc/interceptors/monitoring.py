@@ -88,6 +88,11 @@ class MonitoringInterceptor(WrappingInterceptor):
         whole = full and (self._logs is not None or self._traces is not None)
         return wrapped(handler, within=lambda context: _Monitored(self, rpc, context, whole=whole))
 
+    def around(self, rpc: str, context: Any) -> AbstractContextManager[None]:
+        """What goes around a call that is no RPC of gRPC's, but has as much of its context."""
+        whole = self._logs is not None or self._traces is not None
+        return _Monitored(self, rpc, context, whole=whole)
+
     def begin(self, rpc: str, context: Any) -> RpcRecord:
         """Record an RPC whose log or trace somebody wants."""
         metadata = context.invocation_metadata()

@@ -88,12 +88,9 @@ class EmbedService(TeiService, tei_pb2_grpc.EmbedServicer):
             requests.caller(context, self._limits.max_message_bytes),
             prompt_name=_prompt(request),
         )
-        vector = tally.add(reply, len(request.inputs))
-        normalized = model.manifest.normalized
-        if wanted is not None and wanted < len(vector):
-            vector, normalized = vector[:wanted], False
-        if request.normalize and not normalized:
-            vector = vectors.of_length_one(vector)
+        vector = shaped(
+            tally.add(reply, len(request.inputs)), model, wanted, normalize=request.normalize
+        )
         return pb.EmbedResponse(embeddings=vector.tolist(), metadata=tally.metadata())
 
     @holding
@@ -129,6 +126,16 @@ class EmbedService(TeiService, tei_pb2_grpc.EmbedServicer):
         found = tally.add(reply, len(request.inputs))
         response = pb.EmbedAllResponse(metadata=tally.metadata())
         return await model.jobs.run(_of_tokens(response, found.vectors))
+
+
+def shaped(
+    vector: Float32Array, model: Model, wanted: int | None, *, normalize: bool
+) -> Float32Array:
+    """A model's vector as the protocol gives it: its first values, then of length one if asked."""
+    normalized = model.manifest.normalized
+    if wanted is not None and wanted < len(vector):
+        vector, normalized = vector[:wanted], False
+    return vectors.of_length_one(vector) if normalize and not normalized else vector
 
 
 def _weighed(

@@ -9,15 +9,15 @@ from bertd.tei.v1 import tei_pb2 as pb
 from bertd.tei.v1 import tei_pb2_grpc
 from grpc.aio import ServicerContext as Context
 
-from bertd_server.errors import InvalidInput
+from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.models.model import Model
 from bertd_server.rpc.tei import requests
 from bertd_server.rpc.tei.metadata import Tally
 from bertd_server.rpc.tei.service import TeiService, answered, holding, streamed
 from bertd_server.tasks import classification, ranking
-from bertd_server.tasks.ask import require
+from bertd_server.tasks.ask import CallContext, Reply, require
 from bertd_server.tasks.classification import LabelScore, ScoreFunction
-from bertd_server.tokenization.reader import Input
+from bertd_server.tokenization.reader import Fit, Input
 
 TASKS = ("text-classification", "zero-shot-classification", "text-ranking")
 
@@ -78,28 +78,45 @@ class PredictService(TeiService, tei_pb2_grpc.PredictServicer):
         self, model: Model, one: Input, request: Any, context: Context[Any, Any]
     ) -> pb.PredictResponse:
         tally = Tally()
-        require(model, "Predict", *TASKS)
-        fit, caller = (
+        (reply,) = await predicted(
+            model,
+            [one],
             requests.fit(request),
             requests.caller(context, self._limits.max_message_bytes),
+            raw_scores=request.raw_scores,
         )
-        labels = model.manifest.labels
-        function: ScoreFunction = "softmax" if len(labels) > 1 else "sigmoid"
-        if request.raw_scores:
-            function = "none"
-        if model.manifest.task == "text-ranking":
-            (score,) = await ranking.score_pairs(model, [one], fit, caller, score_function=function)
-            name = labels[0] if labels else _ONLY_LABEL
-            found = [LabelScore(name, tally.add(score, one.characters))]
-        else:
-            (reply,) = await classification.classify(
-                model, [one], fit, caller, score_function=function
-            )
-            found = tally.add(reply, one.characters)
+        found = tally.add(reply, one.characters)
         return pb.PredictResponse(
             predictions=[pb.Prediction(score=each.score, label=each.label) for each in found],
             metadata=tally.metadata(),
         )
+
+
+async def predicted(
+    model: Model, inputs: Sequence[Input], fit: Fit, caller: CallContext, *, raw_scores: bool
+) -> list[Reply[list[LabelScore]]]:
+    """The labels of inputs as the protocol scores them, whatever the model's config says."""
+    require(model, "Predict", *TASKS)
+    labels = model.manifest.labels
+    function: ScoreFunction = "softmax" if len(labels) > 1 else "sigmoid"
+    if raw_scores:
+        function = "none"
+    if model.manifest.task != "text-ranking":
+        return await classification.classify(model, inputs, fit, caller, score_function=function)
+    name = labels[0] if labels else _ONLY_LABEL
+    replies = await ranking.score_pairs(model, inputs, fit, caller, score_function=function)
+    return [
+        Reply(
+            one.outcome
+            if isinstance(one.outcome, RequestError)
+            else [LabelScore(name, one.outcome)],
+            one.tokens,
+            one.read,
+            one.windows,
+            one.trace,
+        )
+        for one in replies
+    ]
 
 
 def _pair(texts: Sequence[str]) -> Input:

@@ -1,0 +1,203 @@
+"""Tools that speak HTTP, as people use them, against a running server: one line for each.
+
+They are too heavy, and agree too little on versions, to be in the project's environment:
+
+    python -m venv .tools && .tools/bin/pip install langchain-openai litellm langchain-cohere …
+    bertd serve --repository ROOT --http-api 127.0.0.1:8003   # models VECTORS, RANKS and LABELS
+    .tools/bin/python tests/tools/http_tools.py http://127.0.0.1:8003 VECTORS RANKS LABELS
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+TEXTS = ["the cat sat on a mat", "a dog in the rain"]
+KEY = "none"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server, and its models."""
+
+    url: str
+    vectors: str
+    ranks: str
+    labels: str
+
+    @property
+    def v1(self) -> str:
+        """The address that OpenAI's clients take."""
+        return f"{self.url}/v1"
+
+
+def langchain_openai(server: Server) -> int:
+    from langchain_openai import OpenAIEmbeddings
+
+    made: Any = OpenAIEmbeddings(
+        model=server.vectors,
+        base_url=server.v1,
+        api_key=KEY,
+        check_embedding_ctx_length=False,
+    )
+    return len(made.embed_documents(TEXTS)) + len(made.embed_query(TEXTS[0])[:0])
+
+
+def litellm_embedding(server: Server) -> int:
+    import litellm
+
+    found = litellm.embedding(
+        model=f"openai/{server.vectors}", input=TEXTS, api_base=server.v1, api_key=KEY
+    )
+    assert all(isinstance(one["embedding"], list) for one in found.data)
+    return len(found.data)
+
+
+def litellm_rerank(server: Server) -> int:
+    import litellm
+
+    for provider in ("cohere", "jina_ai", "infinity"):
+        found = litellm.rerank(
+            model=f"{provider}/{server.ranks}",
+            query="cat",
+            documents=TEXTS,
+            top_n=2,
+            api_base=f"{server.url}/v1/rerank" if provider != "infinity" else server.url,
+            api_key=KEY,
+        )
+        assert len(found.results or []) == 2, provider
+    return 2
+
+
+def langchain_cohere(server: Server) -> int:
+    from langchain_cohere import CohereRerank
+
+    made: Any = CohereRerank(model=server.ranks, base_url=server.url, cohere_api_key=KEY)
+    return len(made.rerank(documents=TEXTS, query="cat", top_n=2))
+
+
+def llama_index_openai(server: Server) -> int:
+    from llama_index.embeddings.openai import OpenAIEmbedding
+
+    made: Any = OpenAIEmbedding(model_name=server.vectors, api_base=server.v1, api_key=KEY)
+    return len(made.get_text_embedding_batch(TEXTS))
+
+
+def llama_index_tei(server: Server) -> int:
+    from llama_index.embeddings.text_embeddings_inference import TextEmbeddingsInference
+
+    made: Any = TextEmbeddingsInference(model_name=server.vectors, base_url=server.url)
+    return len(made.get_text_embedding_batch(TEXTS))
+
+
+def haystack_openai(server: Server) -> int:
+    from haystack import Document
+    from haystack.components.embedders import OpenAIDocumentEmbedder
+    from haystack.utils import Secret
+
+    made = OpenAIDocumentEmbedder(
+        api_key=Secret.from_token(KEY), model=server.vectors, api_base_url=server.v1
+    )
+    found = made.run([Document(content=text) for text in TEXTS])["documents"]
+    return sum(one.embedding is not None for one in found)
+
+
+def haystack_huggingface(server: Server) -> int:
+    from haystack import Document
+    from haystack_integrations.components.embedders.huggingface_api import (
+        HuggingFaceAPIDocumentEmbedder,
+    )
+
+    made = HuggingFaceAPIDocumentEmbedder(
+        api_type="text_embeddings_inference", api_params={"url": server.url}
+    )
+    found = made.run([Document(content=text) for text in TEXTS])["documents"]
+    return sum(one.embedding is not None for one in found)
+
+
+def infinity_client(server: Server) -> int:
+    from infinity_client import Client
+    from infinity_client.api.default import classify, embeddings, health, models, rerank
+    from infinity_client.models import OpenAIEmbeddingInputText, RerankInput
+
+    del classify
+    client = Client(base_url=server.url)
+    with client:
+        given = OpenAIEmbeddingInputText(input_=TEXTS, model=server.vectors)
+        found: Any = embeddings.sync(client=client, body=given)
+        asked = RerankInput(query="cat", documents=TEXTS, model=server.ranks)
+        ranked: Any = rerank.sync(client=client, body=asked)
+        assert len(ranked.results) == 2
+        listed: Any = models.sync(client=client)
+        assert any(one.id == server.vectors for one in listed.data)
+        assert health.sync(client=client) is not None
+        return len(found.data)
+
+
+def tei_client(server: Server) -> int:
+    import tei_client
+
+    made: Any = tei_client.HttpClient(server.url)
+    return len(made.embed(TEXTS))
+
+
+def kserve_rest(server: Server) -> int:
+    from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
+
+    async def ask() -> int:
+        client = InferenceRESTClient(config=RESTConfig(protocol="v2"))
+        assert await client.is_server_ready(server.url)
+        assert await client.is_server_live(server.url)
+        assert await client.is_model_ready(server.url, server.vectors)
+        given = InferInput("text", [2, 1], "BYTES", data=[[text] for text in TEXTS])
+        request = InferRequest(model_name=server.vectors, infer_inputs=[given])
+        found: Any = await client.infer(server.url, request, model_name=server.vectors)
+        return int(found.outputs[0].shape[0])
+
+    return asyncio.run(ask())
+
+
+TOOLS: dict[str, tuple[str, Callable[[Server], int]]] = {
+    "LangChain, OpenAIEmbeddings": ("langchain-openai", langchain_openai),
+    "LangChain, CohereRerank": ("langchain-cohere", langchain_cohere),
+    "litellm, embedding": ("litellm", litellm_embedding),
+    "litellm, rerank (cohere, jina, infinity)": ("litellm", litellm_rerank),
+    "LlamaIndex, OpenAIEmbedding": ("llama-index-embeddings-openai", llama_index_openai),
+    "LlamaIndex, TextEmbeddingsInference": (
+        "llama-index-embeddings-text-embeddings-inference",
+        llama_index_tei,
+    ),
+    "Haystack, OpenAIDocumentEmbedder": ("haystack-ai", haystack_openai),
+    "Haystack, HuggingFaceAPIDocumentEmbedder": ("huggingface-api-haystack", haystack_huggingface),
+    "infinity-client": ("infinity-client", infinity_client),
+    "tei-client": ("tei-client", tei_client),
+    "KServe, InferenceRESTClient": ("kserve", kserve_rest),
+}
+
+
+def main() -> int:
+    """Try each tool that is installed."""
+    server = Server(*sys.argv[1:5])
+    failed = 0
+    for name, (package, tried) in TOOLS.items():
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            print(f"{name:42} not installed: {package}")
+            continue
+        try:
+            count = tried(server)
+            said = "works" if count == len(TEXTS) else f"answered {count} of {len(TEXTS)}"
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what a user would see
+            said = f"{type(error).__name__}: {str(error)[:300]}"
+        failed += said != "works"
+        print(f"{name:42} {package} {version:10} {said}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
