@@ -32,7 +32,7 @@ class ConnectionLimits:
     unread_seconds: float
 
 
-class Connection(HttpToolsProtocol):
+class HttpConnection(HttpToolsProtocol):
     """A client's connection."""
 
     def __init__(self, config: Config, state: ServerState, limits: ConnectionLimits) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from bertd_server.http.connections import Connection, ConnectionLimits
+from bertd_server.http.connections import HttpConnection, ConnectionLimits
 from bertd_server.http.front import Front
 
 _BACKLOG = 128
@@ -50,7 +50,7 @@ class HttpServer:
         self._tls = tls
         self._config = uvicorn.Config(
             front,
-            http=Connection,
+            http=HttpConnection,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -93,8 +93,8 @@ class HttpServer:
             ssl_handshake_timeout=seconds if self._tls else None,
         )
 
-    def _connection(self) -> Connection:
-        return Connection(self._config, self._state, self._limits)
+    def _connection(self) -> HttpConnection:
+        return HttpConnection(self._config, self._state, self._limits)
 
     async def stop(self, seconds: float | None) -> None:
         """Take no more calls, and let those that are there end; after so many seconds cut them."""
