@@ -118,13 +118,14 @@ async def test_the_client_comes_back_when_the_server_said(
     async with AsyncClient(f"127.0.0.1:{port}") as client:
         first = asyncio.create_task(client.embed(["one"]))
         await asyncio.to_thread(GatedEngine.entered.wait, PATIENCE)
-        others = [asyncio.create_task(client.embed([text])) for text in ("two", "three")]
+        # More than may wait to run beside the lanes.
+        others = [asyncio.create_task(client.embed([text])) for text in texts(4, 50)]
         while not server.model.statistics.refused:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0)
         GatedEngine.gate.set()
         answers = await asyncio.gather(first, *others)
     await server.drain()
-    assert np.stack(answers).shape == (3, 1, server.model.manifest.dimensions)
+    assert np.stack(answers).shape == (5, 1, server.model.manifest.dimensions)
 
 
 async def test_a_deadline_that_cannot_be_kept_is_refused_and_not_tried_again(

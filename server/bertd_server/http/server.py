@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from bertd_server.http.connections import HttpConnection, ConnectionLimits
+from bertd_server.http.connections import ConnectionLimits, HttpConnection
 from bertd_server.http.front import Front
 
 _BACKLOG = 128

@@ -167,10 +167,12 @@ async def test_guests_have_lanes_while_nobody_wants_them_and_end_when_somebody_d
     await asyncio.sleep(0)
     assert ended == ["told"]
     engine.let_go()
-    assert values(await call) == [A]
-    assert ended[-2:] == ["guest", "guest"]
+    assert values(await call) == [A]  # beside the guests, or after them
+    while len(ended) < 3:
+        await asyncio.sleep(0)
+    assert ended == ["told", "guest", "guest"]
     assert engine.runs == [[7], [7], [A]]
     await shared.a.drain()
     await shared.b.drain()
-    assert pool.quiet_seconds() == 0.0  # its last batch ended at this moment
+    assert pool.quiet_seconds() <= 2 * ONE  # since its last batch; guests may end after it
     pool.close()
