@@ -253,12 +253,12 @@ async def test_two_live_side_by_side(tiny_bundle: Path) -> None:
     caching: OpenOptions = {**QUICK, "cache_bytes": 2**20}
     async with bertd_server.open_model(tiny_bundle, **two_lanes) as one:
         async with bertd_server.open_model(tiny_bundle, **caching) as other:
-            assert lanes() == 3
+            assert lanes() == 2 + 1 + 2  # each has one more, for short texts
             first, second = await asyncio.gather(one.embed(TEXTS), other.embed(TEXTS))
             np.testing.assert_array_equal(first, second)
             await other.embed(TEXTS)
             assert (one.gauges().cache_hits, other.gauges().cache_hits) == (0, 2)
-        assert lanes() == 2
+        assert lanes() == 2 + 1
         np.testing.assert_array_equal(await one.embed(TEXTS), first)
     assert not lanes()
 

@@ -86,5 +86,6 @@ def test_a_second_make_serve_starts_the_server_and_nothing_else(tmp_path: Path) 
         return done.stdout.splitlines()
 
     assert any("pip install" in line for line in commands())
-    (tmp_path / ".serves").touch()
+    for stamp in (".serves", ".native"):
+        (tmp_path / stamp).touch()
     assert commands() == [f"exec {tmp_path}/bin/bertd serve"]

@@ -241,10 +241,10 @@ async def test_nothing_is_lost_and_nothing_is_left(
     await ledger.reached(20)
     broken = asyncio.create_task(
         embedding.embed(
-            server.model, texts_of(HARMLESS[20:40]), caller=CallContext.within(PROMISED)
+            server.model, texts_of(HARMLESS[20:80]), caller=CallContext.within(PROMISED)
         )
     )
-    await ledger.reached(40)
+    await ledger.reached(80)  # more than may run beside the lanes
     over = asyncio.get_running_loop().time() + PROMISED
     port = await server.listen()
     channels = [

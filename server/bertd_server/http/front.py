@@ -262,7 +262,7 @@ def _authorization(call: HttpCall) -> str | None:
 
 
 async def respond(call: HttpCall, reply: HttpReply, send: _Send, *, whole: bool) -> None:
-    """_Send a reply, a part at a time, as fast as it is read.
+    """Send a reply, a part at a time, as fast as it is read.
 
     Args:
         call: that it answers.

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Self
+from weakref import WeakMethod
 
 from tokenizers import Tokenizer
 
@@ -91,6 +92,8 @@ class Model:
         )
         self._own_executor = executor is None
         self._executor = executor or SlicedExecutor()
+        # The scheduler must not hold the model: one that is exchanged goes without a collection.
+        elsewhere = WeakMethod(self._computes_elsewhere)
         self._scheduler = Scheduler(
             engine,
             loaded.measured,
@@ -98,7 +101,7 @@ class Model:
             on_lanes=on_lanes,
             pool=pool,
             share=share,
-            beside_others=lambda: self._texts.waiting > 0 or self._executor.busy,
+            beside_others=lambda: (asked := elsewhere()) is not None and asked(),
         )
         grid, self._calibrating = loaded.measured.grid, None
         if grid is not None:
@@ -312,3 +315,7 @@ class Model:
                 field="prompt_name",
                 reason="unknown_value",
             ) from None
+
+    def _computes_elsewhere(self) -> bool:
+        """Whether threads that are no lanes have much to do: the tokeniser's, the executor's."""
+        return self._texts.waiting > 0 or self._executor.busy
