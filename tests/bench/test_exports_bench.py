@@ -74,6 +74,7 @@ def test_a_refusal_is_a_row_of_its_own_and_names_no_folder(tmp_path: Path) -> No
     assert "Refused:" in document.to_markdown(matrix)
 
 
+@pytest.mark.slow
 def test_rows_are_kept_one_by_one(tmp_path: Path) -> None:
     """An interrupted run loses the row that it was at."""
     path = tmp_path / "rows.json"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from bertd_bench.cli import bench
 from bertd_bench.load.front_end import FrontReport
 from click.testing import CliRunner
 
 
+@pytest.mark.slow
 def test_the_front_end_is_measured_beside_an_echo(tiny_bundle: Path, tmp_path: Path) -> None:
     """Every kind of message on both servers; figures mean nothing, but all are there."""
     target = tmp_path / "front.json"

@@ -42,7 +42,9 @@ def probe(rate: float) -> ramp.Step:
     return ramp.step_of(rate, 10, virtually(load(plan, Lanes())), cores=1.0)
 
 
-@pytest.mark.parametrize("guess", [100.0, 400.0, 1600.0])
+@pytest.mark.parametrize(
+    "guess", [100.0, *(pytest.param(g, marks=pytest.mark.slow) for g in (400.0, 1600.0))]
+)
 def test_a_ramp_ends_beyond_the_capacity_and_closes_in_on_the_last_rate_that_held(
     guess: float,
 ) -> None:

@@ -94,12 +94,14 @@ READ: dict[tuple[str, ...], Callable[[Reader, Path], None]] = {
 }
 
 
-# They export a model each; or start processes for what tests of `inside`, TLS and keys do in one.
+# They export a model each; or start processes for what other tests do in one.
 SLOW = {
     ("docs/recipes.md", "docs/recipes.ko.md"),
     ("docs/export.md",),
     ("docs/inside.md",),
     ("docs/security.md",),
+    ("docs/configuration.md",),
+    ("docs/repository.md",),
 }
 
 

@@ -104,8 +104,8 @@ def attention_nodes(exported: Exported) -> list[onnx.NodeProto]:
     return [node for node in graph_of(exported).node if node.op_type.endswith("Attention")]
 
 
-# One of each layout; the others are read alike.
-QUICK = {"bert", "deberta-v2", "modernbert"}
+# One of each layout; the others are read alike, and BERT is what most tests export.
+QUICK = {"deberta-v2", "modernbert"}
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from helpers.folders import Plan, plans
 from helpers.references import answered, difference, judged, reference
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-FOLDERS = int(os.environ.get("FOLDERS", "3"))
+FOLDERS = int(os.environ.get("FOLDERS", "2"))
 SEED = int(os.environ.get("FOLDERS_SEED", "0"))
 PART = 25  # folders of one test
 SIZES = [min(PART, FOLDERS - begin) for begin in range(0, FOLDERS, PART)]
