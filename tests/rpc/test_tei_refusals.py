@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -78,12 +79,33 @@ async def test_a_stream_waits_for_room_unless_that_is_in_vain() -> None:
             raise errors.pop()
         return "answer"
 
-    assert await patiently(work, refusals, context) == "answer"
+    assert await patiently(work, refusals, context, asyncio.Semaphore(1)) == "answer"
     assert not refusals
     late = Overloaded("full", reason="queue", retry_after_seconds=61)
     for error in (hopeless, late):
         with pytest.raises(Overloaded):
-            await patiently(work, [error], context)
+            await patiently(work, [error], context, asyncio.Semaphore(1))
+
+
+async def test_a_stream_that_finds_no_room_does_not_try_all_of_its_requests_again() -> None:
+    """A try reads the text on the event loop: the first of those that wait try, in order."""
+    turns, tries = asyncio.Semaphore(2), list[int]()
+    context: Any = SimpleNamespace(time_remaining=lambda: None)
+    is_full = True
+
+    async def work(number: int, _context: object) -> int:
+        tries.append(number)
+        if is_full:
+            raise Overloaded("full", reason="queue", retry_after_seconds=0)
+        return number
+
+    stream = [asyncio.create_task(patiently(work, one, context, turns)) for one in range(20)]
+    while len(tries) < 30:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0)
+    assert tries[:20] == list(range(20))
+    assert set(tries[20:]) == {0, 1}
+    is_full = False
+    assert await asyncio.gather(*stream) == list(range(20))
 
 
 def test_the_first_failure_ends_a_stream(fresh: FreshClient, embedder: Served) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,7 +16,14 @@ from bertd_server.rpc.checks import check_count
 from bertd_server.rpc.streams import closed_after_use, in_order
 from bertd_server.rpc.tei import requests
 from bertd_server.rpc.tei.metadata import Tally
-from bertd_server.rpc.tei.service import IN_WORK, TeiService, answered, holding, patiently
+from bertd_server.rpc.tei.service import (
+    IN_WORK,
+    WAITING,
+    TeiService,
+    answered,
+    holding,
+    patiently,
+)
 from bertd_server.tasks import ranking
 from bertd_server.tasks.ask import Reply, require
 from bertd_server.tokenization.reader import Input
@@ -96,9 +104,10 @@ class RerankService(TeiService, tei_pb2_grpc.RerankServicer):
             )
             return reply, pair
 
+        turns = asyncio.Semaphore(WAITING)
         replies = in_order(
             stream,
-            lambda request: patiently(score, request, context),
+            lambda request: patiently(score, request, context, turns),
             self._closing,
             IN_WORK,
         )

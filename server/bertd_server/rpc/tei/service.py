@@ -32,6 +32,9 @@ S = TypeVar("S", bound="TeiService")
 
 # Requests have one text each: so many of a stream together make good batches.
 IN_WORK = 128
+# Of those that found no room so many try again, in order. A try reads the text, which may be long:
+# all of several streams at once would hold the event loop for seconds.
+WAITING = 4
 MODEL_KEY = "bertd-model"  # of the call's metadata; the protocol has no field for it
 
 _LEAST_WAIT = 0.01  # seconds
@@ -87,7 +90,10 @@ async def streamed(
     closing: asyncio.Event,
 ) -> AsyncIterator[Response]:
     """Answer requests in order; the first that cannot be answered ends the call with its error."""
-    stream = in_order(requests, lambda request: patiently(work, request, context), closing, IN_WORK)
+    turns = asyncio.Semaphore(WAITING)
+    stream = in_order(
+        requests, lambda request: patiently(work, request, context, turns), closing, IN_WORK
+    )
     try:
         async with closed_after_use(stream) as responses:
             async for response in responses:
@@ -100,14 +106,28 @@ async def patiently(
     work: Callable[[Request, Context[Any, Any]], Awaitable[Response]],
     request: Request,
     context: Context[Any, Any],
+    turns: asyncio.Semaphore,
 ) -> Response:
-    """Answer a request of a stream; where there is no room, wait for it, if the deadline allows."""
-    while True:
-        try:
-            return await work(request, context)
-        except Overloaded as error:
-            wait = max(_LEAST_WAIT, error.retry_after_seconds)
+    """Answer a request of a stream; where there is no room, wait for it, if the deadline allows.
+
+    Args:
+        work: answers one.
+        request: to answer.
+        context: of the stream.
+        turns: of its requests that found no room: who waits for a turn tries nothing.
+    """
+    try:
+        return await work(request, context)
+    except Overloaded as error:
+        refused = error
+    async with turns:
+        while True:
+            wait = max(_LEAST_WAIT, refused.retry_after_seconds)
             remaining = seconds_left(context)
-            if error.in_vain or (remaining is not None and wait >= remaining):
-                raise
+            if refused.in_vain or (remaining is not None and wait >= remaining):
+                raise refused
             await asyncio.sleep(wait)
+            try:
+                return await work(request, context)
+            except Overloaded as error:
+                refused = error
