@@ -31,6 +31,7 @@ _FOR_SMALL = 1 / 8  # of the budget, for small calls alone
 _WAITING = 1 / 4  # of the budget, that requests which wait may take themselves
 _UNSURE = 4  # times: an estimate from characters may be as much too large, and no more
 _FIRST_SECONDS = 1.0  # that a large call takes, until one was timed
+_MUCH = 32 * 2**20  # bytes that small calls had together: then they are as good as a large one
 _WEIGHT = 0.2  # of the newest call in that
 
 
@@ -52,7 +53,7 @@ class _Share:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.held = 0
+        self.held = self.peak = 0  # the most since nobody held any
         self.waiters: deque[_Waiter] = deque()
         self.grower: _Waiter | None = None
         self.paused = False
@@ -149,6 +150,7 @@ class Reservation:
         """Give all back; once is enough, and more does nothing."""
         share, self._share = self._share, None
         if share is not None:
+            share.peak = max(share.peak, share.held)
             share.held -= self.size
             self.size = 0
             share.serve()
@@ -274,6 +276,10 @@ class MemoryBudget:
         if share is self._large:
             self._call_seconds += _WEIGHT * (self._clock() - began - self._call_seconds)
             self._when_freed()
+        elif not share.held:
+            if share.peak >= _MUCH:
+                self._when_freed()
+            share.peak = 0
 
     @staticmethod
     def _waiter(needs: int, request: int) -> _Waiter:

@@ -184,6 +184,22 @@ def test_while_paused_large_calls_wait_and_those_that_have_bytes_go_on() -> None
     virtually(main())
 
 
+@pytest.mark.parametrize(("calls", "told"), [(64, [0]), (4, [])])
+def test_many_small_calls_together_are_told_of_as_a_large_one(calls: int, told: list[int]) -> None:
+    """Requests of streams are small, and hundreds of them leave as much behind."""
+
+    async def main() -> None:
+        memory, freed = MemoryBudget(2**30, clock=asyncio.get_running_loop().time), list[int]()
+        memory.when_freed(lambda: freed.append(memory.held))
+        for one in [await memory.reserve(MIB) for _ in range(calls)]:
+            one.release()
+        assert freed == told
+        (await memory.reserve(MIB)).release()
+        assert freed == told
+
+    virtually(main())
+
+
 @given(st.lists(st.tuples(st.integers(1, LIMIT), st.integers(1, LIMIT), st.floats(0, 3))))
 def test_no_more_is_held_than_there_is_and_all_comes_back(
     calls: list[tuple[int, int, float]],
