@@ -13,17 +13,15 @@ import grpc
 from google.rpc import status_pb2
 
 from bertd_server.errors import InvalidInput
+from bertd_server.rpc.status import NEVER, PUSHBACK
+from bertd_server.rpc.tei.service import MODEL_KEY
 from bertd_server.tasks.ask import CallContext
-
-MODEL_KEY = "bertd-model"
-"""Header of a protocol whose bodies have no field for the model; also a parameter of the query."""
 
 TIMEOUT, GRPC_TIMEOUT = "x-request-timeout-ms", "grpc-timeout"
 _MILLISECONDS = (TIMEOUT, "connect-timeout-ms", "x-envoy-expected-rq-timeout-ms")
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _MOST_DIGITS = 10
 _DETAILS = "grpc-status-details-bin"
-_PUSHBACK_NEVER = ("grpc-retry-pushback-ms", "-1")
 
 
 class Aborted(Exception):
@@ -145,7 +143,7 @@ class HttpCall:
         status = status_pb2.Status(code=code.value[0], message=details)
         if _DETAILS in known:
             status = status_pb2.Status.FromString(known[_DETAILS])
-        raise Aborted(status, in_vain=_PUSHBACK_NEVER in tuple(metadata))
+        raise Aborted(status, in_vain=(PUSHBACK, NEVER) in tuple(metadata))
 
 
 def _milliseconds(name: str, headers: Mapping[str, str]) -> float | None:

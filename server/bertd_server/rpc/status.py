@@ -27,7 +27,7 @@ from bertd_server.system.call_metrics import CURRENT, REQUEST_ID, given_id
 # gRPC's clients that retry wait so long; a negative number keeps them from it.
 # https://github.com/grpc/proposal/blob/master/A6-client-retries.md
 PUSHBACK = "grpc-retry-pushback-ms"
-_NEVER = "-1"
+NEVER = "-1"
 
 DOMAIN = "bertd"
 # A status travels in trailers, of which gRPC takes 8 KiB: twice as text, percent-encoded (three
@@ -137,7 +137,7 @@ def _pushback(error: RequestError, remaining: float | None) -> tuple[tuple[str, 
         return ()
     wait = _milliseconds(error)
     in_vain = error.in_vain or (remaining is not None and wait >= 1000 * remaining)
-    return ((PUSHBACK, _NEVER if in_vain else str(wait)),)
+    return ((PUSHBACK, NEVER if in_vain else str(wait)),)
 
 
 def _milliseconds(error: Overloaded) -> int:
