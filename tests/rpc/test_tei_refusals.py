@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -85,6 +87,45 @@ async def test_a_stream_waits_for_room_unless_that_is_in_vain() -> None:
     for error in (hopeless, late):
         with pytest.raises(Overloaded):
             await patiently(work, [error], context, asyncio.Semaphore(1))
+
+
+async def test_a_request_that_found_no_room_leaves_nothing_for_a_collection() -> None:
+    """Texts of a thousand requests would stay where an error and its frames keep each other."""
+
+    class Text:
+        """What is read of a request."""
+
+    kept: list[weakref.ref[Text]] = []
+    context: Any = SimpleNamespace(time_remaining=lambda: None)
+
+    async def work(errors: list[Overloaded], _context: object) -> None:
+        text = Text()
+        kept.append(weakref.ref(text))
+        if errors:
+            raise errors.pop()
+        await asyncio.Event().wait()
+
+    gc.disable()
+    try:
+        refusal = Overloaded("full", reason="queue", retry_after_seconds=0)
+        task = asyncio.create_task(patiently(work, [refusal], context, asyncio.Semaphore(1)))
+        del refusal
+        while len(kept) < 2:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0)
+        assert kept[0]() is None
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        del task
+        assert kept[1]() is None
+        hopeless = Overloaded("full", reason="late", retry_after_seconds=0, in_vain=True)
+        task = asyncio.create_task(patiently(work, [hopeless], context, asyncio.Semaphore(1)))
+        await asyncio.wait([task])
+        assert task.exception() is hopeless
+        del task, hopeless
+        assert kept[2]() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_stream_that_finds_no_room_does_not_try_all_of_its_requests_again() -> None:

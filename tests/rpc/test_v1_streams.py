@@ -12,7 +12,7 @@ import pytest
 from bertd.v1 import inference_pb2 as pb
 from bertd.v1 import inference_pb2_grpc
 from bertd_server.errors import Draining
-from bertd_server.rpc.streams import closed_after_use, in_order
+from bertd_server.rpc.streams import BYTES_IN_WORK, closed_after_use, in_order
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from helpers.patience import PATIENCE
@@ -79,6 +79,34 @@ async def test_no_more_is_read_than_a_few_ahead() -> None:
         work.permit(number).set()
     answers += [answer async for answer in stream]
     assert answers == [number * 10 for number in range(100)]
+
+
+async def test_large_requests_are_read_one_at_a_time() -> None:
+    """Seven of 16 MiB, of each of a hundred streams, would be in memory at once."""
+    large = pb.EmbedRequest(texts=["a" * (BYTES_IN_WORK // 3)])
+    one_too_large = pb.EmbedRequest(texts=["a" * (2 * BYTES_IN_WORK)])
+    read: list[int] = []
+    let_go = asyncio.Event()
+
+    async def requests() -> AsyncIterator[pb.EmbedRequest]:
+        for number, request in enumerate((large, large, large, one_too_large, large)):
+            read.append(number)
+            yield request
+
+    running: list[int] = []
+
+    async def work(request: pb.EmbedRequest) -> int:
+        running.append(len(request.texts[0]))
+        await let_go.wait()
+        return len(request.texts[0])
+
+    stream = in_order(requests(), work, asyncio.Event())
+    first = asyncio.ensure_future(anext(stream))
+    await settle()
+    assert (len(running), len(read)) == (2, 3)
+    let_go.set()
+    answers = [await first] + [answer async for answer in stream]
+    assert answers == [len(one.texts[0]) for one in (large, large, large, one_too_large, large)]
 
 
 async def test_whoever_leaves_leaves_nothing_running() -> None:

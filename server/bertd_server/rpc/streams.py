@@ -14,12 +14,17 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TypeVar, cast
 
+from google.protobuf.message import Message
+
 from bertd_server.errors import Draining
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
-IN_WORK = 8  # requests of one stream; the sender is held back by gRPC's flow control
+# Requests of one stream, and their bytes as they came; one may be larger. The sender is held back
+# by gRPC's flow control.
+IN_WORK = 8
+BYTES_IN_WORK = 4 * 2**20
 
 
 async def in_order(
@@ -30,8 +35,8 @@ async def in_order(
 ) -> AsyncIterator[Response]:
     """Work on requests as they come, and give their responses in that order.
 
-    One more is read than may be in work. What `requests` raises is raised once those before it are
-    answered. Whoever leaves cancels what is in work.
+    One more is read than may be in work, by number or by bytes. What `requests` raises is raised
+    once those before it are answered. Whoever leaves cancels what is in work.
 
     Args:
         requests: the stream.
@@ -42,17 +47,18 @@ async def in_order(
     Raises:
         Draining: `closing` was set before the stream ended; what was read is answered.
     """
-    tasks: asyncio.Queue[asyncio.Future[Response] | None] = asyncio.Queue(in_work)
+    tasks: asyncio.Queue[tuple[asyncio.Future[Response], int] | None] = asyncio.Queue(in_work)
+    room = _Room(in_work - 1)  # one place is for the end
 
     async def read() -> None:
         try:
             async for request in requests:
-                await room.acquire()
-                tasks.put_nowait(asyncio.ensure_future(work(request)))
+                size = request.ByteSize() if isinstance(request, Message) else 0
+                await room.take(size)
+                tasks.put_nowait((asyncio.ensure_future(work(request)), size))
         finally:
             tasks.put_nowait(None)
 
-    room = asyncio.Semaphore(in_work - 1)  # one place is for the end
     reader = asyncio.ensure_future(read())
 
     async def close() -> None:
@@ -61,12 +67,13 @@ async def in_order(
 
     closer = asyncio.ensure_future(close())
     try:
-        while (task := await tasks.get()) is not None:
+        while (first := await tasks.get()) is not None:
+            task, size = first
             try:
                 yield await task
             finally:
                 task.cancel()
-                room.release()
+                room.give_back(size)
         await _end(reader, closing)
     finally:
         closer.cancel()
@@ -74,7 +81,31 @@ async def in_order(
         while not tasks.empty():
             left = tasks.get_nowait()
             if left is not None:
-                left.cancel()
+                left[0].cancel()
+
+
+class _Room:
+    """For so many requests, and so many bytes of them, or for one."""
+
+    def __init__(self, requests: int) -> None:
+        self._left = requests
+        self._bytes = 0
+        self._all = requests
+        self._changed = asyncio.Event()
+
+    async def take(self, size: int) -> None:
+        """Have room for a request, once there is."""
+        while not self._left or (self._left < self._all and self._bytes + size > BYTES_IN_WORK):
+            self._changed.clear()
+            await self._changed.wait()
+        self._left -= 1
+        self._bytes += size
+
+    def give_back(self, size: int) -> None:
+        """Have one request less in work."""
+        self._left += 1
+        self._bytes -= size
+        self._changed.set()
 
 
 async def _end(reader: asyncio.Future[None], closing: asyncio.Event) -> None:

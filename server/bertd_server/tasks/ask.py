@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,14 +47,15 @@ class CallContext:
         answer_bytes: that the answers to the request may have in all; infinite where they go into
             no message.
         task: that ends once its answer is sent, and no more memory is taken for it; None where an
-            answer is the caller's own.
+            answer is the caller's own. A weak reference: a task that was cancelled keeps the frames
+            of its call, which have this.
     """
 
     deadline: float = math.inf
     priority: int = INTERACTIVE
     arrived: float = math.inf
     answer_bytes: float = math.inf
-    task: asyncio.Task[Any] | None = None
+    task: weakref.ref[asyncio.Task[Any]] | None = None
 
     @classmethod
     def within(
@@ -65,7 +67,8 @@ class CallContext:
     ) -> CallContext:
         """One who waits so many seconds from now."""
         now = time.monotonic()
-        return cls(now + seconds, priority, now, answer_bytes, task)
+        kept = None if task is None else weakref.ref(task)
+        return cls(now + seconds, priority, now, answer_bytes, kept)
 
 
 NO_DEADLINE = CallContext()
@@ -175,7 +178,7 @@ async def ask(
             field = inputs[0].field.partition("[")[0] if inputs else ""
             with await model.reserve(*needs, deadline=caller.deadline, field=field) as memory:
                 replies = await _ask(model, inputs, fit, caller, query, stages, memory)
-                memory.release_after(caller.task)
+                memory.release_after(caller.task and caller.task())
     except TimeoutError:
         raise DeadlineMissed(
             f"the server gives a request {model.limits.max_request_seconds:g} s, and they are "

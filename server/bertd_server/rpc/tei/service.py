@@ -116,18 +116,36 @@ async def patiently(
         context: of the stream.
         turns: of its requests that found no room: who waits for a turn tries nothing.
     """
+    outcome = await _tried(work, request, context)
+    if not isinstance(outcome, Overloaded):
+        return outcome
+    async with turns:
+        while isinstance(outcome, Overloaded):
+            wait = max(_LEAST_WAIT, outcome.retry_after_seconds)
+            remaining = seconds_left(context)
+            if outcome.in_vain or (remaining is not None and wait >= remaining):
+                break
+            await asyncio.sleep(wait)
+            outcome = await _tried(work, request, context)
+    if isinstance(outcome, Overloaded):
+        try:
+            raise outcome
+        finally:
+            del outcome  # which keeps this frame now
+    return outcome
+
+
+async def _tried(
+    work: Callable[[Request, Context[Any, Any]], Awaitable[Response]],
+    request: Request,
+    context: Context[Any, Any],
+) -> Response | Overloaded:
+    """Answer a request, or return why there is no room for it.
+
+    The error forgets the frames that it passed through, since who keeps it is one of them: they
+    would keep each other, and what was read of the text, until all garbage is collected.
+    """
     try:
         return await work(request, context)
     except Overloaded as error:
-        refused = error
-    async with turns:
-        while True:
-            wait = max(_LEAST_WAIT, refused.retry_after_seconds)
-            remaining = seconds_left(context)
-            if refused.in_vain or (remaining is not None and wait >= remaining):
-                raise refused
-            await asyncio.sleep(wait)
-            try:
-                return await work(request, context)
-            except Overloaded as error:
-                refused = error
+        return error.with_traceback(None)

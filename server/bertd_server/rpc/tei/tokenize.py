@@ -86,12 +86,13 @@ class TokenizeService(TeiService, tei_pb2_grpc.TokenizeServicer):
         self,
         model: Model,
         request: pb.DecodeRequest,
-        context: Context[Any, Any],  # noqa: ARG002 - as the rest
+        context: Context[Any, Any],
     ) -> pb.DecodeResponse:
         if not 1 <= len(request.ids) <= MOST_IDS:
             raise InvalidInput(
                 f"ids has {len(request.ids)} entries: send 1 to {MOST_IDS:,} token ids", field="ids"
             )
+        await memory.reserve(model, footprint.of_ids(len(request.ids)), 0, context, "ids")
         ids, size = list(request.ids), model.manifest.vocab_size
         if (largest := max(ids)) >= size:
             field = f"ids[{ids.index(largest)}]"
