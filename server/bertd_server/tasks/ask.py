@@ -178,7 +178,7 @@ async def ask(
             field = inputs[0].field.partition("[")[0] if inputs else ""
             with await model.reserve(*needs, deadline=caller.deadline, field=field) as memory:
                 replies = await _ask(model, inputs, fit, caller, query, stages, memory)
-                memory.release_after(caller.task and caller.task())
+                memory.release_after(caller.task() if caller.task else None)
     except TimeoutError:
         raise DeadlineMissed(
             f"the server gives a request {model.limits.max_request_seconds:g} s, and they are "
