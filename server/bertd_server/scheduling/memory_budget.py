@@ -2,14 +2,15 @@
 
 ::
 
-    reserve ──> small: a share of its own ─────────┐
-        └─────> large: first come, first served ───┼──> Reservation ──resize──> ──release──> room
+    reserve ─┬─> short: a share of its own ────────┐
+             ├─> small: another ───────────────────┤
+             └─> large: first come, first served ──┼──> Reservation ──resize──> ──release──> room
                   │ beyond all: refused at once    │
                   └ beyond what may wait: refused ─┘ with the time until there is some
 
-Pure accounting, on the event loop: what a call needs is estimated by whoever calls. Small calls
-never wait behind a large one, nor it behind a stream of them. A call that has bytes and needs more
-waits at the head; a second such call is refused, since two could wait for each other for ever.
+Pure accounting, on the event loop: what a call needs is estimated by whoever calls. Smaller calls
+never wait behind larger ones, nor those behind a stream of them. A call that has bytes and needs
+more waits at the head; a second such call is refused, since two could wait for each other for ever.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from bertd_server.errors import DeadlineMissed, Overloaded
 from bertd_server.system.setting_types import format_bytes
 
 NO_LIMIT = 2**62
-_SMALL = 1 / 256  # of the budget: a call that needs no more is small
-_FOR_SMALL = 1 / 8  # of the budget, for small calls alone
+_SHORT, _SMALL = 1 / 8_192, 1 / 256  # of the budget: a call that needs no more is short, or small
+_FOR_SHORT, _FOR_SMALL = 1 / 32, 3 / 32  # of the budget, for such calls alone
 _WAITING = 1 / 4  # of the budget, that requests which wait may take themselves
 _UNSURE = 4  # times: an estimate from characters may be as much too large, and no more
 _FIRST_SECONDS = 1.0  # that a large call takes, until one was timed
@@ -170,7 +171,8 @@ class MemoryBudget:
             clock: seconds, monotonic; deadlines are on it.
         """
         self._clock = clock
-        self._small, self._large = _Share(0), _Share(0)
+        self._short, self._small, self._large = (_Share(0) for _ in range(3))
+        self._shares = (self._short, self._small, self._large)
         self._call_seconds = _FIRST_SECONDS
         self._when_freed: Callable[[], None] = _nothing
         self.relimit(limit)
@@ -178,12 +180,12 @@ class MemoryBudget:
     @property
     def limit(self) -> int:
         """Bytes that there are."""
-        return self._small.limit + self._large.limit
+        return sum(share.limit for share in self._shares)
 
     @property
     def held(self) -> int:
         """Bytes that calls have."""
-        return self._small.held + self._large.held
+        return sum(share.held for share in self._shares)
 
     def within(self, estimate: int) -> int:
         """What to reserve for an estimate from characters; all there is if it may be too large."""
@@ -201,15 +203,15 @@ class MemoryBudget:
     @property
     def waiting(self) -> int:
         """Calls that wait for bytes."""
-        queued = len(self._small.waiters) + len(self._large.waiters)
-        return queued + sum(share.grower is not None for share in (self._small, self._large))
+        return sum(len(each.waiters) + (each.grower is not None) for each in self._shares)
 
     def relimit(self, limit: int) -> None:
         """Have so many bytes from now on; what is held already stays."""
         self._small.limit = int(limit * _FOR_SMALL)
-        self._large.limit = limit - self._small.limit
-        self._small.serve()
-        self._large.serve()
+        self._short.limit = int(limit * _FOR_SHORT)
+        self._large.limit = limit - self._small.limit - self._short.limit
+        for share in self._shares:
+            share.serve()
 
     def when_freed(self, told: Callable[[], None]) -> None:
         """Have `told` called whenever a large call has given back what it had."""
@@ -243,7 +245,7 @@ class MemoryBudget:
             DeadlineMissed: the deadline passed before there was room.
         """
         held = Reservation(self, field, Counter() if refused is None else refused)
-        share = self._small if size <= _SMALL * self.limit else self._large
+        share = self._share_for(size)
         if not share.fits(size):
             self._check(size, held)
             waits = sum(each.request for each in share.waiters)
@@ -259,7 +261,7 @@ class MemoryBudget:
 
     async def grow(self, held: Reservation, share: _Share, size: int, deadline: float) -> None:
         """Let a call that has bytes have more; :meth:`Reservation.resize` says how."""
-        wanted = share if share is self._large or size <= _SMALL * self.limit else self._large
+        wanted = max(share, self._share_for(size), key=self._shares.index)
         more = size - held.size if wanted is share else size
         if not wanted.fits(more, ahead=True):
             self._check(size, held)
@@ -280,6 +282,12 @@ class MemoryBudget:
             if share.peak >= _MUCH:
                 self._when_freed()
             share.peak = 0
+
+    def _share_for(self, size: int) -> _Share:
+        """The share of a call that needs so many bytes."""
+        if size <= _SHORT * self.limit:
+            return self._short
+        return self._small if size <= _SMALL * self.limit else self._large
 
     @staticmethod
     def _waiter(needs: int, request: int) -> _Waiter:

@@ -47,6 +47,26 @@ def test_large_calls_wait_in_order_and_small_ones_go_on() -> None:
     virtually(main())
 
 
+def test_calls_of_a_short_text_do_not_wait_behind_a_thousand_long_ones() -> None:
+    """Streams send requests that are small each, and together fill what small ones may have."""
+
+    async def main() -> None:
+        memory = budget()
+        streams = [await settled(memory.reserve(LIMIT // 256)) for _ in range(1_000)]
+        assert memory.waiting
+        short = await settled(memory.reserve(LIMIT // 8_192))
+        assert short.done()
+        grown = asyncio.ensure_future((await short).resize(LIMIT // 256))  # not short any more
+        await asyncio.sleep(0)
+        assert not grown.done()
+        waiting: list[asyncio.Future[Any]] = [*streams, grown]
+        for each in waiting:
+            each.cancel()
+        await asyncio.wait(waiting)
+
+    virtually(main())
+
+
 def test_a_call_beyond_all_is_refused_at_once_with_field_bytes_limit_and_remedy() -> None:
     async def main() -> None:
         memory, refused = budget(), Counter[str]()
