@@ -129,3 +129,11 @@ def test_what_a_sparse_encoder_is_not_is_refused(
 def test_a_sparse_encoder_does_nothing_else(filler: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="with SpladePooling cannot do feature-extraction"):
         load(str(save_sparse(filler, tmp_path)), "feature-extraction")
+
+
+def test_what_the_reference_takes_from_the_tokenizer_is_named(filler: Path, tmp_path: Path) -> None:
+    folder = save_sparse(filler, tmp_path / "source")
+    path = next(folder.rglob("tokenizer_config.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_input_names": ["input_ids"]}))
+    with pytest.raises(ExportError, match=r"'attention_mask' .* model_input_names"):
+        export_model(str(folder), tmp_path / "bundle")

@@ -173,7 +173,7 @@ def _pipe(task: str, folder: Path, **options: Any) -> Any:
 
 
 def _classifier(folder: Path) -> list[Answer]:
-    pipe = _pipe("text-classification", folder)
+    pipe = _pipe("text-classification", folder, model_kwargs={"return_dict": True})  # or it fails
     cut = {"truncation": True, "max_length": _limit(pipe)}
     inputs = [{"text": text} for text in TEXTS]
     inputs += [{"text": text, "text_pair": pair} for text, pair in PAIRS]

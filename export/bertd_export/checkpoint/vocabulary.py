@@ -26,6 +26,7 @@ _SHOWN = 5
 _UNHEARD_OF = "\U000e0fff \ufdd0"  # code points that no vocabulary has
 _WORDS = ("WordPiece", "WordLevel")  # models whose tokens are words of texts, as they stand
 _SPACE = "▁"
+_BLANK = "Ġ"  # in byte-level vocabularies
 
 
 class Survival(NamedTuple):
@@ -98,6 +99,7 @@ def check_survival(
             setting asks for that; or the tokenizer fails on what it does not know.
     """
     _check_unknown(folder, tokenizer)
+    _check_bytes(folder, tokenizer)
     words, unknown, changed = survival(tokenizer)
     if not words:
         return ()
@@ -134,6 +136,17 @@ def _check_unknown(folder: Path, tokenizer: tokenizers.Tokenizer) -> None:
             f"{folder}: the tokenizer fails on characters that it does not know ({error}): name in "
             f"unk_token, of tokenizer.json's model too, a token that its vocabulary has"
         ) from error
+
+
+def _check_bytes(folder: Path, tokenizer: tokenizers.Tokenizer) -> None:
+    """Refuse what reads texts as bytes with a vocabulary of letters: most would vanish."""
+    steps = json.dumps(json.loads(tokenizer.to_str())["pre_tokenizer"])
+    if '"ByteLevel"' in steps and not any(_BLANK in token for token in tokenizer.get_vocab()):
+        raise ExportError(
+            f"{folder}: the tokenizer reads texts as bytes, and no token of its vocabulary has the "
+            f"letter of a blank ({_BLANK}): characters that it lacks vanish without a word. Set "
+            f"tokenizer_class in tokenizer_config.json to the tokenizer that the vocabulary is for"
+        )
 
 
 def _share(part: list[str], words: list[str]) -> str:

@@ -52,6 +52,9 @@ class Reference:
     answers: list[Answer]
 
 
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
 def ask(checkpoint: Checkpoint) -> Reference:
     """Have the library that a user would compare with answer.
 
@@ -70,6 +73,12 @@ def ask(checkpoint: Checkpoint) -> Reference:
         except ExportError:
             raise
         except Exception as error:  # a library's own, of any type
+            if isinstance(error, KeyError) and error.args[0] in _INPUTS:
+                raise ExportError(
+                    f"{checkpoint.folder} cannot be compared with its reference library, which "
+                    f"takes {error} from the tokenizer: name it in model_input_names of "
+                    f"tokenizer_config.json, or leave the key out"
+                ) from error
             raise ExportError(
                 f"{checkpoint.folder} cannot be compared with its reference library, which fails: "
                 f"{type(error).__name__}: {error}. Texts had up to {checkpoint.max_tokens} tokens, "

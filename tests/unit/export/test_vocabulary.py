@@ -98,6 +98,19 @@ def test_a_tokenizer_without_a_token_for_the_unknown_is_refused() -> None:
         check_survival(FOLDER, tokenizer, None)
 
 
+def test_bytes_need_a_vocabulary_of_bytes() -> None:
+    """A RobertaTokenizer on BERT's words reads nothing of a Korean text, and does not say so."""
+    letters = {letter: place for place, letter in enumerate(pre_tokenizers.ByteLevel.alphabet())}
+    for vocabulary in (letters, {letter: id_ for letter, id_ in letters.items() if letter != "Ġ"}):
+        tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()  # type: ignore[assignment,unused-ignore]
+        if "Ġ" in vocabulary:
+            assert check_survival(FOLDER, tokenizer, None) == ()
+        else:
+            with pytest.raises(ExportError, match=r"a blank .* tokenizer_class"):
+                check_survival(FOLDER, tokenizer, None)
+
+
 def test_pieces_of_a_sentencepiece_model_are_not_called_misplaced() -> None:
     """It reads them; what it loses, an AlbertTokenizer's Korean for instance, is another matter."""
     pieces = [("<unk>", 0.0), *((piece.upper(), -1.0) for piece in ("▁cat", "▁dog", "▁sea"))]
