@@ -23,8 +23,8 @@ def masks(outcome: Filling | BertdError) -> object:
 async def test_masks_that_are_too_many_for_one_call_are_filled_in_several(
     task_server: Callable[[Task], RunningServer],
 ) -> None:
-    """A call gives 16 million characters of candidates: 1,000 for each mask, each with its text."""
-    word = "x" * 3_000
+    """A call gives 4 million characters of candidates: 1,000 for each mask, each with its text."""
+    word = "x" * 750
     asked = [f"the [MASK] {number} {word} [MASK]" for number in range(5)]
     asked[1] = f"{word} {'[MASK] ' * 6}"  # alone too many
     asked[3] = "no mask"

@@ -28,7 +28,7 @@ from bertd.v1 import inference_pb2 as pb
 POSITIONS = 256  # tokens that each model of the drill reads at once
 MOST_TEXTS = 256
 MOST_CHARACTERS = 100_000
-MESSAGE_BYTES = 16 * 2**20
+MESSAGE_BYTES = 4 * 2**20
 SHARE = MESSAGE_BYTES // MOST_TEXTS - 64  # characters of a text where a call has most of them
 STRIDE = POSITIONS - 3  # of windows over a single text; of pairs the first one takes room too
 PAIR_STRIDE = POSITIONS - 10
@@ -167,7 +167,7 @@ def _v1() -> Iterator[WorstCall]:
         "EmbedTokens",
         "answer",
         "vectors",
-        lambda m: [pb.EmbedTokensRequest(model=m, texts=long_words(20), **_WINDOW)],
+        lambda m: [pb.EmbedTokensRequest(model=m, texts=long_words(14), **_WINDOW)],
     )
     yield row(
         "EmbedTokens",
@@ -185,9 +185,7 @@ def _v1() -> Iterator[WorstCall]:
         "ZeroShotClassify",
         "labels",
         "labels",
-        lambda m: [
-            pb.ZeroShotClassifyRequest(model=m, texts=["a b c"], labels=several(256, 60_000))
-        ],
+        lambda m: [pb.ZeroShotClassifyRequest(model=m, texts=["a b c"], labels=several(256))],
     )
     yield row(
         "ZeroShotClassify",
@@ -222,7 +220,7 @@ def _v1() -> Iterator[WorstCall]:
         "TagTokens",
         "characters",
         "entities",
-        lambda m: [pb.TagTokensRequest(model=m, texts=several(80, MOST_CHARACTERS), **_CUT)],
+        lambda m: [pb.TagTokensRequest(model=m, texts=several(41, MOST_CHARACTERS), **_CUT)],
     )
     yield row(
         "TagTokens",
@@ -274,7 +272,7 @@ def _v1() -> Iterator[WorstCall]:
         "vectors",
         lambda m: [
             pb.CountTokensRequest(
-                model=m, inputs=[pb.TextInput(text=each) for each in several(160, MOST_CHARACTERS)]
+                model=m, inputs=[pb.TextInput(text=each) for each in several(41, MOST_CHARACTERS)]
             )
         ],
     )
@@ -383,7 +381,7 @@ def _oip() -> Iterator[WorstCall]:
         infer,
         "labels",
         "labels",
-        lambda m: _infer(m, ["a b c"], labels=json.dumps(several(256, 60_000))),
+        lambda m: _infer(m, ["a b c"], labels=json.dumps(several(256, SHARE - 64))),
     )
     yield WorstCall(
         f"{OIP}/ModelStreamInfer",
@@ -400,17 +398,17 @@ def _beyond() -> Iterator[WorstCall]:
         return WorstCall(rpc, maximum, "vectors", make, beyond=True)
 
     embed = f"{V1}/Embed"
-    yield row(embed, "a text too many", lambda m: _embed(m, several(257, 50_000)))
+    yield row(embed, "a text too many", lambda m: _embed(m, several(257, SHARE - 64)))
     yield row(
         embed, "a character too many", lambda m: _embed(m, [characters(MOST_CHARACTERS) + " bb"])
     )
-    yield row(embed, "a byte too many", lambda m: _embed(m, several(257, 2**16)))
+    yield row(embed, "a byte too many", lambda m: _embed(m, several(257, 2**14)))
     yield row(
         embed,
         "a stride too large",
         lambda m: _embed(m, windowed(64), **_WINDOW, stride=POSITIONS - 2),
     )
-    yield row(f"{OIP}/ModelInfer", "a text too many", lambda m: _infer(m, several(257, 50_000)))
+    yield row(f"{OIP}/ModelInfer", "a text too many", lambda m: _infer(m, several(257, SHARE - 64)))
 
 
 ROWS = (*_v1(), *_tei(), *_oip(), *_beyond())

@@ -186,8 +186,10 @@ class Settings(BaseSettings):
         "counted; 0 for no limit",
     )
     max_texts_per_call: int = Field(256, ge=1, description="texts in one call")
+    # gRPC's own default, which stock clients have for answers. Eight messages of 16 MiB at once
+    # made a neighbour wait fifteen times as long, of 4 MiB five times.
     max_message_bytes: Bytes = Field(
-        16 * 1024 * 1024, ge=1024, le=2**31 - 1, description="bytes in one message, such as 16MiB"
+        4 * 1024 * 1024, ge=1024, le=2**31 - 1, description="bytes in one message, such as 16MiB"
     )
     drain_seconds: float = Field(
         30.0,
