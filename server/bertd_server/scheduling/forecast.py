@@ -53,6 +53,7 @@ class Forecast:
         self._last = dict.fromkeys(self._trackers, -math.inf)
         self._classes = {tracker: SizeClasses() for tracker in self._trackers}
         self._turns = Rows()
+        self._fresh = -math.inf  # until then no tracker and no class can be stale
         self._seen: dict[int, float] = {}  # when a class last had a batch, or a probe
         self.policy = policy
         self.costs = Costs(self._lane.model)
@@ -145,6 +146,8 @@ class Forecast:
 
         A wide session that was slow while all lanes were busy would never be tried again.
         """
+        if now <= self._fresh:
+            return False
         stale = False
         for tracker, last in self._last.items():
             if now - last > _STALE_SECONDS:
@@ -152,17 +155,24 @@ class Forecast:
                 self._last[tracker] = now
                 stale = True
             stale = self._classes[tracker].forget(now - _STALE_SECONDS) or stale
+        oldest = min(now, *self._last.values(), *(one.oldest for one in self._classes.values()))
+        self._fresh = oldest + _STALE_SECONDS
         return stale
 
     def _renew_class(self, tracker: CostTracker, kind: int) -> None:
         """Renew what is known of one class alone."""
-        factor = {kind: self._classes[tracker].factor(kind, tracker.model)}
         costs, is_lane = self.costs, tracker is self._lane
-        self.costs = replace(
-            costs,
-            lane_factors={**costs.lane_factors, **factor} if is_lane else costs.lane_factors,
-            wide_factors=costs.wide_factors if is_lane else {**costs.wide_factors, **factor},
-            due=self._turns.due(),
+        known = costs.lane_factors if is_lane else costs.wide_factors
+        factor, due = self._classes[tracker].factor(kind, tracker.model), self._turns.due()
+        if known.get(kind) == factor and due == costs.due:
+            return
+        renewed = {**known, kind: factor}
+        self.costs = Costs(
+            costs.lane,
+            costs.wide,
+            renewed if is_lane else costs.lane_factors,
+            costs.wide_factors if is_lane else renewed,
+            due,
         )
 
     def _renew(self) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
@@ -19,13 +18,14 @@ from bertd_server.errors import DeadlineMissed, InvalidInput, RequestError, Wron
 from bertd_server.models.model import Model
 from bertd_server.scheduling.memory_budget import Reservation
 from bertd_server.scheduling.scheduler import INTERACTIVE
-from bertd_server.security.allowance import ALLOWANCE
+from bertd_server.security.allowance import ALLOWANCE, Allowance
 from bertd_server.system.call_metrics import CURRENT, Stages
 from bertd_server.tasks import footprint
 from bertd_server.tasks.concluding import Conclude, ConcludedInput, Conclusions
 from bertd_server.tasks.limits import Answerable, foresee
 from bertd_server.tokenization.budget import answer_budget, field_of
 from bertd_server.tokenization.reader import Fit, Input, Reading
+from bertd_server.tokenization.text_queue import INLINE_CHARACTERS
 
 T = TypeVar("T")
 MOST_REPEATED = 4_000_000  # characters; some seconds of tokenising, from a short request
@@ -161,14 +161,18 @@ async def ask(
     Raises:
         RequestError: the call as a whole cannot be answered.
     """
-    check_repeated(inputs)
+    is_short = sum(one.characters for one in inputs) <= INLINE_CHARACTERS
+    if not is_short:
+        check_repeated(inputs)
     watched, in_flight = CURRENT.get(), model.statistics.in_flight
     stages = watched.asking(model.name, model.version, inputs) if watched else None
     in_flight.calls += 1
     in_flight.texts += len(inputs)
     try:
         async with asyncio.timeout(_seconds_left(model, caller)):
-            await foresee(model, inputs, fit, answer_budget(caller.answer_bytes), query.token_bytes)
+            if not is_short:
+                answers = answer_budget(caller.answer_bytes)
+                await foresee(model, inputs, fit, answers, query.token_bytes)
             needs = footprint.of_inputs(
                 inputs, fit, model.manifest, query.outputs, query.prompt, details=query.offsets
             )
@@ -258,15 +262,11 @@ async def _ask(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it
             read = [one for one in readings if isinstance(one, Reading)]
             size = footprint.of_readings(read, model.manifest, query.outputs)
             await memory.resize(size, caller.deadline)
-            with _charged(sequences):
-                await model.compute(
-                    sequences,
-                    caller.deadline,
-                    caller.priority,
-                    query.outputs,
-                    concluded.hear,
-                    stages,
-                )
+            computing = model.compute(
+                sequences, caller.deadline, caller.priority, query.outputs, concluded.hear, stages
+            )
+            key = ALLOWANCE.get()
+            await (computing if key is None else _charged(key, sequences, computing))
         total_ns = time.perf_counter_ns() - begin
         statistics = model.statistics
         statistics.tokenize.observe(tokenize_ns / 1e9)
@@ -295,17 +295,14 @@ def _reply(one: ConcludedInput[T], tokenize_ns: int, total_ns: int) -> Reply[T]:
     return Reply(cast("T", one.value), reading.tokens, reading.read, len(reading.windows), timings)
 
 
-@contextmanager
-def _charged(sequences: Sequence[TokenSequence]) -> Iterator[None]:
+async def _charged(
+    allowance: Allowance, sequences: Sequence[TokenSequence], computing: Awaitable[None]
+) -> None:
     """Charge the key of the call with what is read for it, unless it is refused."""
-    allowance = ALLOWANCE.get()
-    if allowance is None:
-        yield
-        return
     tokens = sum(map(len, sequences))
     allowance.charge(tokens)
     try:
-        yield
+        await computing
     except RequestError:
         allowance.charge(-tokens)
         raise
