@@ -53,8 +53,9 @@ STATIONS = (
     ("check, reserve", "asked", "read"),
     ("tokenise", "read", "tokenised"),
     ("account", "tokenised", "submitted"),
-    ("queue", "submitted", "dispatched"),
+    ("queue", "submitted", "dispatched"),  # and hand-over: where a lane computes
     ("hand-over", "dispatched", "run"),
+    ("choose", "submitted", "run"),
     ("run", "run", "ran"),
     ("back", "ran", "ended"),
     ("answer", "ended", "answered"),
@@ -94,7 +95,7 @@ def note(marks: Marks) -> None:
     noted(marks, Scheduler, "submit", "submitted")
     noted(marks, Pool, "run", "dispatched")
     noted(marks, Engine, "answer", "run", "ran")
-    noted(marks, Dispatcher, "_ended", "ended")
+    noted(marks, Dispatcher, "_hear", "ended")
     decoder = decoding._decoder
 
     def noting(*given: Any) -> Callable[[bytes], Any]:

@@ -45,7 +45,8 @@ def encoded(head: Message, name: str, results: Iterable[Steps[Pieces]]) -> Steps
 
 def within(kind: type[Message], name: str, pieces: Pieces) -> Pieces:
     """A field of a message: a string of bytes or a message, or one entry of several."""
-    return [_tag(kind, name) + _varint(sum(map(len, pieces))), *pieces]
+    which: Any = kind  # classes of messages can be hashed, though their stubs deny it
+    return [_tag(which, name) + _varint(sum(map(len, pieces))), *pieces]
 
 
 @lru_cache(maxsize=256)  # more than there are

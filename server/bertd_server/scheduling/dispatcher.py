@@ -251,10 +251,8 @@ class Dispatcher:
             way = max(0.0, now - batch.started - result.seconds)  # calls wait for that too
             self._completer.count(batch, result, way)
             if result.error is None:
-                if here:  # no lane waits for the next batch, but a call for its answer
-                    self._loop.call_soon(self._learn, batch, result, now, way)
-                else:
-                    self._learn(batch, result, now, way)
+                self._learn(batch, result, now, way, here=here)
+                if not here:
                     self._pool.dispatch()  # the lane goes on while the answers are handed out
                 self._completer.answer(batch, result)
             else:
@@ -268,12 +266,17 @@ class Dispatcher:
             self._completer.fail(batch.requests, error)  # nobody waits for it for ever
             self.schedule()
 
-    def _learn(self, batch: Batch, result: BatchResult, now: float, way: float) -> None:
+    def _learn(
+        self, batch: Batch, result: BatchResult, now: float, way: float, *, here: bool
+    ) -> None:
         """Predict from a batch, unless it was no lane's, and beside more than those run beside."""
-        if not batch.short:
-            self._forecast.observe(
-                batch.shape, result.seconds, now, wide=batch.wide, way=way, lone=batch.lone
-            )
+        seconds, wide = result.seconds, batch.wide
+        if here:
+            if self._forecast.note(batch.shape, seconds, now, wide=wide, way=way):
+                self._loop.call_soon(self._forecast.learn)  # the call has its answer first
+        elif not batch.short:
+            lone = batch.lone
+            self._forecast.observe(batch.shape, seconds, now, wide=wide, way=way, lone=lone)
 
     def _split(self, requests: list[InFlightRequest], error: BaseException, *, died: bool) -> None:
         """Halve a batch that failed until the guilty text stands alone.

@@ -19,6 +19,8 @@ from bertd_server.scheduling.cost import CostTracker, Measurement, Shape
 
 _STALE_SECONDS = 10.0  # without a batch; then live batches say little about the next one
 _TYPICAL_TOKENS = 32  # of a text, before any was seen
+_TOGETHER = 8  # lone batches
+_NOTED_SECONDS = 1.0  # may what was noted wait, while calls come
 _MARGIN = 2.0  # of the mean overrun: an error that falls either way is twice as large
 _MEMORY = 0.99  # of the mean length, from one batch to the next
 
@@ -53,6 +55,7 @@ class Forecast:
         self._last = dict.fromkeys(self._trackers, -math.inf)
         self._classes = {tracker: SizeClasses() for tracker in self._trackers}
         self._turns = Rows()
+        self._noted: list[tuple[Shape, float, float, bool, float]] = []  # arguments of observe
         self._fresh = -math.inf  # until then no tracker and no class can be stale
         self._seen: dict[int, float] = {}  # when a class last had a batch, or a probe
         self.policy = policy
@@ -97,6 +100,22 @@ class Forecast:
         self._seen[kind] = now
         return True
 
+    def note(self, shape: Shape, seconds: float, now: float, *, wide: bool, way: float) -> bool:
+        """Note a lone batch, as :meth:`observe` takes it in; whether it is time to :meth:`learn`.
+
+        One at a time costs a call more than all else that is done for it here; eight at once,
+        whose code and numbers are in the cache then, cost little more than one.
+        """
+        self._noted.append((shape, seconds, now, wide, way))
+        # A session that was due is not tried again and again until it is learnt.
+        return len(self._noted) >= _TOGETHER or size_class(shape) in self.costs.due
+
+    def learn(self) -> None:
+        """Take in what was noted."""
+        noted, self._noted = self._noted, []
+        for shape, seconds, now, wide, way in noted:
+            self.observe(shape, seconds, now, wide=wide, way=way, lone=True)
+
     def observe(  # noqa: PLR0913 - what a batch was, by keyword
         self,
         shape: Shape,
@@ -138,6 +157,8 @@ class Forecast:
 
         A model that had become too slow would refuse the very batches that could correct it.
         """
+        if self._noted and now - self._noted[0][2] > _NOTED_SECONDS:
+            self.learn()
         if self._forget_stale(now):
             self._renew()
 

@@ -176,11 +176,8 @@ class Scheduler:
         )
         wanted = await self._wanted(call, sequences, tuple(outputs))
         here = count == len(wanted) == 1 and self._is_answered_here(call, wanted[0][1])
-        if (
-            wanted
-            and not here
-            and (refused := self._refusal(call, wanted, self._clock())) is not None
-        ):
+        refused = None if here or not wanted else self._refusal(call, wanted, self._clock())
+        if refused is not None:
             self.statistics.refused[refused.reason] += 1
             try:
                 raise refused
@@ -311,6 +308,7 @@ class Scheduler:
 
     def gauges(self) -> Gauges:
         """How things are at this moment."""
+        self._forecast.learn()
         now = self._clock()
         busy = self._pool.busy(now)
         return Gauges(
@@ -333,6 +331,7 @@ class Scheduler:
         self, call: Submission, wanted: Sequence[tuple[int, InFlightRequest]], now: float
     ) -> RequestError | None:
         """Why a call is not taken; None if it is. What is in flight already costs nothing more."""
+        self._forecast.learn()
         if not self._pool.alive:
             return NoLane("the server's lanes died and are being replaced: retry in a second")
         if self._dispatcher.idle.is_set():

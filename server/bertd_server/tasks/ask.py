@@ -20,6 +20,7 @@ from bertd_server.scheduling.memory_budget import Reservation
 from bertd_server.scheduling.scheduler import INTERACTIVE
 from bertd_server.security.allowance import ALLOWANCE, Allowance
 from bertd_server.system.call_metrics import CURRENT, Stages
+from bertd_server.system.limited import limited
 from bertd_server.tasks import footprint
 from bertd_server.tasks.concluding import Conclude, ConcludedInput, Conclusions
 from bertd_server.tasks.limits import Answerable, foresee
@@ -161,25 +162,15 @@ async def ask(
     Raises:
         RequestError: the call as a whole cannot be answered.
     """
-    is_short = sum(one.characters for one in inputs) <= INLINE_CHARACTERS
-    if not is_short:
-        check_repeated(inputs)
     watched, in_flight = CURRENT.get(), model.statistics.in_flight
     stages = watched.asking(model.name, model.version, inputs) if watched else None
     in_flight.calls += 1
     in_flight.texts += len(inputs)
     try:
-        async with asyncio.timeout(_seconds_left(model, caller)):
-            if not is_short:
-                answers = answer_budget(caller.answer_bytes)
-                await foresee(model, inputs, fit, answers, query.token_bytes)
-            needs = footprint.of_inputs(
-                inputs, fit, model.manifest, query.outputs, query.prompt, details=query.offsets
-            )
-            field = inputs[0].field.partition("[")[0] if inputs else ""
-            with await model.reserve(*needs, deadline=caller.deadline, field=field) as memory:
-                replies = await _ask(model, inputs, fit, caller, query, stages, memory)
-                memory.release_after(caller.task)
+        replies = await limited(
+            _ask_within(model, inputs, fit, caller, query, stages),
+            lambda: _seconds_left(model, caller),
+        )
     except TimeoutError:
         raise DeadlineMissed(
             f"the server gives a request {model.limits.max_request_seconds:g} s, and they are "
@@ -191,6 +182,29 @@ async def ask(
         in_flight.texts -= len(inputs)
     if watched is not None:
         watched.tokens += sum(reply.read for reply in replies)
+    return replies
+
+
+async def _ask_within(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it
+    model: Model,
+    inputs: Sequence[Input],
+    fit: Fit,
+    caller: CallContext,
+    query: TaskQuery[T],
+    stages: Stages | None,
+) -> list[Reply[T]]:
+    """Ask, with memory for all that is made of the inputs."""
+    if sum(one.characters for one in inputs) > INLINE_CHARACTERS:
+        check_repeated(inputs)
+        answers = answer_budget(caller.answer_bytes)
+        await foresee(model, inputs, fit, answers, query.token_bytes)
+    needs = footprint.of_inputs(
+        inputs, fit, model.manifest, query.outputs, query.prompt, details=query.offsets
+    )
+    field = inputs[0].field.partition("[")[0] if inputs else ""
+    with await model.reserve(*needs, deadline=caller.deadline, field=field) as memory:
+        replies = await _ask(model, inputs, fit, caller, query, stages, memory)
+        memory.release_after(caller.task)
     return replies
 
 
