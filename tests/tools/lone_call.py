@@ -214,11 +214,11 @@ def serving(name: str, command: Sequence[str], tree: Path = ROOT) -> Iterator[Se
         process.wait()
 
 
-def bertd(bundle: str) -> list[str]:
+def bertd(bundle: str, flags: Sequence[str] = ()) -> list[str]:
     """The command of a server as people start it."""
     return [
         *("-m", "bertd_client.cli", "serve", bundle, "--address", "127.0.0.1:0"),
-        *("--http-address", "off", "--log-format", "json"),
+        *("--http-address", "off", "--log-format", "json", *flags),
     ]
 
 
@@ -226,9 +226,10 @@ def compare(options: argparse.Namespace, text: Callable[[], str]) -> None:
     """Print the CPU and the wait of a call, of each server."""
     this = str(Path(__file__).resolve())
     with ExitStack() as ends:
-        wanted = [("this", bertd(options.bundle), ROOT)]
+        command = bertd(options.bundle, options.flags)
+        wanted = [("this", command, ROOT)]
         if options.other:
-            wanted.append(("other", bertd(options.bundle), Path(options.other).resolve()))
+            wanted.append(("other", command, Path(options.other).resolve()))
         wanted += [("echo", [this, "--echo"], ROOT), ("echo, thread", [this, "--echo-hop"], ROOT)]
         servers = [ends.enter_context(serving(*each)) for each in wanted]
         time.sleep(options.settle)
@@ -301,7 +302,9 @@ def main() -> None:
     parser.add_argument("--settle", type=float, default=20, help="seconds to calibrate in")
     for mode in ("stations", "echo", "echo-hop"):
         parser.add_argument(f"--{mode}", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--flags", nargs="+", default=[], help="of the servers, without their --")
     options = parser.parse_args()
+    options.flags = [f"--{each}" for each in options.flags]
     if options.stations:
         runtime.run(serve_noting(Path(options.bundle)))
         return
