@@ -2,14 +2,16 @@
 
 ::
 
-    reserve ──> small: a share of its own ─────────┐
+    reserve ──> least, small: a share each ────────┐
         └─────> large: first come, first served ───┼──> Reservation ──resize──> ──release──> room
                   │ beyond all: refused at once    │
                   └ beyond what may wait: refused ─┘ with the time until there is some
 
-Pure accounting, on the event loop: what a call needs is estimated by whoever calls. Small calls
-never wait behind a large one, nor it behind a stream of them. A call that has bytes and needs more
-waits at the head; a second such call is refused, since two could wait for each other for ever.
+Pure accounting, on the event loop: what a call needs is estimated by whoever calls. A call waits
+behind its like alone: small ones never behind a large one, those of a few sentences never behind
+long texts, of which streams have hundreds, and no call behind a stream of smaller ones. A call that
+has bytes and needs more waits at the head; a second such call is refused, since two could wait for
+each other for ever.
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ from bertd_server.errors import DeadlineMissed, Overloaded
 from bertd_server.system.setting_types import format_bytes
 
 NO_LIMIT = 2**62
-_SMALL = 1 / 256  # of the budget: a call that needs no more is small
-_FOR_SMALL = 1 / 8  # of the budget, for small calls alone
+# Of the budget: what a call of each kind needs at most, and what there is for such calls alone.
+_LEAST, _FOR_LEAST = 1 / 4_096, 1 / 32
+_SMALL, _FOR_SMALL = 1 / 256, 3 / 32
 _WAITING = 1 / 4  # of the budget, that requests which wait may take themselves
 _UNSURE = 4  # times: an estimate from characters may be as much too large, and no more
 _FIRST_SECONDS = 1.0  # that a large call takes, until one was timed
@@ -49,10 +52,10 @@ class _Waiter:
 
 
 class _Share:
-    """A part of the budget, given to calls in order."""
+    """A part of the budget, given in order to calls that need at most so much."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self) -> None:
+        self.limit = self.most = 0
         self.held = self.peak = 0  # the most since nobody held any
         self.waiters: deque[_Waiter] = deque()
         self.grower: _Waiter | None = None
@@ -170,7 +173,8 @@ class MemoryBudget:
             clock: seconds, monotonic; deadlines are on it.
         """
         self._clock = clock
-        self._small, self._large = _Share(0), _Share(0)
+        self._shares = _Share(), _Share(), _Share()
+        self._large = self._shares[-1]
         self._call_seconds = _FIRST_SECONDS
         self._when_freed: Callable[[], None] = _nothing
         self.relimit(limit)
@@ -178,12 +182,12 @@ class MemoryBudget:
     @property
     def limit(self) -> int:
         """Bytes that there are."""
-        return self._small.limit + self._large.limit
+        return sum(share.limit for share in self._shares)
 
     @property
     def held(self) -> int:
         """Bytes that calls have."""
-        return self._small.held + self._large.held
+        return sum(share.held for share in self._shares)
 
     def within(self, estimate: int) -> int:
         """What to reserve for an estimate from characters; all there is if it may be too large."""
@@ -201,15 +205,16 @@ class MemoryBudget:
     @property
     def waiting(self) -> int:
         """Calls that wait for bytes."""
-        queued = len(self._small.waiters) + len(self._large.waiters)
-        return queued + sum(share.grower is not None for share in (self._small, self._large))
+        return sum(len(each.waiters) + (each.grower is not None) for each in self._shares)
 
     def relimit(self, limit: int) -> None:
         """Have so many bytes from now on; what is held already stays."""
-        self._small.limit = int(limit * _FOR_SMALL)
-        self._large.limit = limit - self._small.limit
-        self._small.serve()
-        self._large.serve()
+        least, small, large = self._shares
+        least.most, least.limit = int(limit * _LEAST), int(limit * _FOR_LEAST)
+        small.most, small.limit = int(limit * _SMALL), int(limit * _FOR_SMALL)
+        large.most = large.limit = limit - least.limit - small.limit
+        for share in self._shares:
+            share.serve()
 
     def when_freed(self, told: Callable[[], None]) -> None:
         """Have `told` called whenever a large call has given back what it had."""
@@ -243,7 +248,7 @@ class MemoryBudget:
             DeadlineMissed: the deadline passed before there was room.
         """
         held = Reservation(self, field, Counter() if refused is None else refused)
-        share = self._small if size <= _SMALL * self.limit else self._large
+        share = self._of(size)
         if not share.fits(size):
             self._check(size, held)
             waits = sum(each.request for each in share.waiters)
@@ -259,7 +264,7 @@ class MemoryBudget:
 
     async def grow(self, held: Reservation, share: _Share, size: int, deadline: float) -> None:
         """Let a call that has bytes have more; :meth:`Reservation.resize` says how."""
-        wanted = share if share is self._large or size <= _SMALL * self.limit else self._large
+        wanted = share if size <= share.most else self._of(size)
         more = size - held.size if wanted is share else size
         if not wanted.fits(more, ahead=True):
             self._check(size, held)
@@ -270,6 +275,10 @@ class MemoryBudget:
         else:
             wanted.held += more
         held.take(wanted, size, self._clock())
+
+    def _of(self, size: int) -> _Share:
+        """The share of a call that needs so many bytes."""
+        return next((one for one in self._shares if size <= one.most), self._large)
 
     def ended(self, share: _Share, began: float) -> None:
         """Hear that a call has given back all that it had of a share."""
