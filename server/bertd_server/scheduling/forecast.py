@@ -20,6 +20,7 @@ from bertd_server.scheduling.cost import CostTracker, Measurement, Shape
 _STALE_SECONDS = 10.0  # without a batch; then live batches say little about the next one
 _TYPICAL_TOKENS = 32  # of a text, before any was seen
 _TOGETHER = 8  # lone batches
+_ALIKE = 0.75  # of what was expected: a batch further off is learnt from at once
 _NOTED_SECONDS = 1.0  # may what was noted wait, while calls come
 _MARGIN = 2.0  # of the mean overrun: an error that falls either way is twice as large
 _MEMORY = 0.99  # of the mean length, from one batch to the next
@@ -107,8 +108,12 @@ class Forecast:
         whose code and numbers are in the cache then, cost little more than one.
         """
         self._noted.append((shape, seconds, now, wide, way))
-        # A session that was due is not tried again and again until it is learnt.
-        return len(self._noted) >= _TOGETHER or size_class(shape) in self.costs.due
+        expected = (self.costs.on_wide if wide else self.costs.on_lane)(shape)
+        return (
+            len(self._noted) >= _TOGETHER
+            or not _ALIKE * expected < seconds + way < expected / _ALIKE
+            or size_class(shape) in self.costs.due  # it was tried, and need not be again
+        )
 
     def learn(self) -> None:
         """Take in what was noted."""

@@ -47,6 +47,26 @@ def test_large_calls_wait_in_order_and_small_ones_go_on() -> None:
     virtually(main())
 
 
+def test_a_call_of_few_words_never_waits_behind_long_texts() -> None:
+    """Streams have hundreds of texts in work that are small calls too."""
+
+    async def main() -> None:
+        memory = budget()
+        texts = [await settled(memory.reserve(30_000)) for _ in range(100)]
+        assert memory.waiting > 70
+        words = await settled(memory.reserve(2_000))
+        (await words).release()
+        grown = await memory.reserve(2_000)
+        growing = asyncio.ensure_future(grown.resize(3_000))  # to be one of those, it goes first
+        for text in texts:
+            (await text).release()
+        await growing
+        grown.release()
+        assert (memory.waiting, memory.held) == (0, 0)
+
+    virtually(main())
+
+
 def test_a_call_beyond_all_is_refused_at_once_with_field_bytes_limit_and_remedy() -> None:
     async def main() -> None:
         memory, refused = budget(), Counter[str]()
