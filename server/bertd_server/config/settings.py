@@ -211,7 +211,7 @@ class Settings(BaseSettings):
         60.0,
         ge=0,
         description="seconds after which a batch is stuck, ten times its prediction if that is "
-        "more; the server then ends to be restarted; 0 never",
+        "more, or the event loop; the server then ends to be restarted; 0 never",
     )
     supervise: bool = Field(
         default=False, description="restart the server from a small process of our own if it fails"
