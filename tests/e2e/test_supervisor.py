@@ -165,9 +165,11 @@ def test_the_supervisor_imports_nothing_heavy() -> None:
 def test_a_stuck_lane_restarts_the_server(tiny_bundle: Path) -> None:
     """Not ready, drained for a limited time, ended with a code, started anew; then a clean end."""
     flags = (*QUICK, "--supervise", "--watchdog-seconds", "3", "--drain-seconds", "0")
-    flags += ("--loop-run-seconds", "0")
     with (
-        serving(tiny_bundle, *flags, before=STUCK) as (process, address),
+        serving(tiny_bundle, *flags, "--loop-run-seconds", "0", before=STUCK) as (
+            process,
+            address,
+        ),
         grpc.insecure_channel(address) as channel,
     ):
         work = inference_pb2.EmbedRequest(texts=["hello"])

@@ -96,7 +96,8 @@ def note(marks: Marks) -> None:
     noted(marks, Pool, "run", "dispatched")
     noted(marks, Engine, "answer", "run", "ran")
     noted(marks, Dispatcher, "_hear", "ended")
-    decoder = decoding._decoder
+    places: Any = decoding
+    decoder = places._decoder
 
     def noting(*given: Any) -> Callable[[bytes], Any]:
         decode = decoder(*given)
@@ -107,7 +108,7 @@ def note(marks: Marks) -> None:
 
         return decoded
 
-    decoding._decoder = noting
+    places._decoder = noting
 
 
 async def until_line(port: int) -> None:
@@ -139,7 +140,7 @@ async def serve_echo(*, hop: bool) -> None:
     async def echo(_request: bytes, _context: Any) -> bytes:
         return await loop.run_in_executor(threads, lambda: answer) if hop else answer
 
-    handler = grpc.unary_unary_rpc_method_handler(echo)
+    handler: Any = grpc.unary_unary_rpc_method_handler(echo)
     server = grpc.aio.server()
     service = grpc.method_handlers_generic_handler("bertd.v1.InferenceService", {"Embed": handler})
     server.add_generic_rpc_handlers((service,))
@@ -273,7 +274,7 @@ def stations(options: argparse.Namespace, text: Callable[[], str]) -> None:
 def wake_up(turns: int = 2_000) -> float:
     """µs from one thread's wish to another's turn, the median: what the machine takes for it."""
     asked, answered = threading.Semaphore(0), threading.Semaphore(0)
-    waits = []
+    waits: list[int] = []
 
     def partner() -> None:
         for _ in range(turns):
