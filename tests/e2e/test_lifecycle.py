@@ -220,7 +220,7 @@ async def test_a_drain_says_how_it_ended(tiny_bundle: Path, *, ends: bool) -> No
         engine, measured = startup.start(folder, manifest, *options)
         return Held(engine), measured
 
-    server = Server(tiny_bundle, quick_settings(drain_seconds=0), start)
+    server = Server(tiny_bundle, quick_settings(drain_seconds=0, loop_run_seconds=0), start)
     port = await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)

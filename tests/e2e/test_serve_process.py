@@ -126,9 +126,9 @@ def test_a_model_that_is_loaded_does_not_hold_the_process(
 def test_a_run_that_never_ends_does_not_hold_the_process(tiny_bundle: Path, *, twice: bool) -> None:
     """Its time is up after --drain-seconds, or with a second signal; the log says what is lost."""
     flags = ("--threads", "1", "--calibration-seconds", "0.1", "--warmup-seconds", "0")
-    limit = "900" if twice else "0"
+    limits = ("--drain-seconds", "900" if twice else "0", "--loop-run-seconds", "0")
     with (
-        serving(tiny_bundle, *flags, "--drain-seconds", limit, before=STUCK) as (process, address),
+        serving(tiny_bundle, *flags, *limits, before=STUCK) as (process, address),
         grpc.insecure_channel(address) as channel,
     ):
         assert process.stderr is not None

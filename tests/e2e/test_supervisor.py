@@ -166,7 +166,10 @@ def test_a_stuck_lane_restarts_the_server(tiny_bundle: Path) -> None:
     """Not ready, drained for a limited time, ended with a code, started anew; then a clean end."""
     flags = (*QUICK, "--supervise", "--watchdog-seconds", "3", "--drain-seconds", "0")
     with (
-        serving(tiny_bundle, *flags, before=STUCK) as (process, address),
+        serving(tiny_bundle, *flags, "--loop-run-seconds", "0", before=STUCK) as (
+            process,
+            address,
+        ),
         grpc.insecure_channel(address) as channel,
     ):
         work = inference_pb2.EmbedRequest(texts=["hello"])
@@ -184,6 +187,24 @@ def test_a_stuck_lane_restarts_the_server(tiny_bundle: Path) -> None:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=PATIENCE)
     assert process.returncode == Exit.FINISHED
+
+
+def test_a_stuck_event_loop_ends_the_server_to_be_restarted(tiny_bundle: Path) -> None:
+    """A lone text runs there, and its run never ends."""
+    flags = (*QUICK, "--watchdog-seconds", "1", "--loop-run-seconds", "0.1")
+    with (
+        serving(tiny_bundle, *flags, before=STUCK) as (process, address),
+        grpc.insecure_channel(address) as channel,
+    ):
+        work = inference_pb2.EmbedRequest(texts=["hello"])
+        call = inference_pb2_grpc.InferenceServiceStub(channel).Embed.future(work)
+        assert process.stderr is not None
+        assert process.stderr.readline() == "stuck\n"
+        found = line(process.stderr)
+        assert found["event"] == "the event loop is stuck"
+        assert found["stood_seconds"] > 1
+        assert process.wait(PATIENCE) == Exit.RESTART
+        assert call.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def test_memory_beyond_its_limit_ends_the_server_to_be_restarted(tiny_bundle: Path) -> None:

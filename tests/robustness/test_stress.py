@@ -222,6 +222,7 @@ async def test_nothing_is_lost_and_nothing_is_left(
     before = asyncio.all_tasks()
     monkeypatch.setattr(startup, "Engine", FaultyEngine)
     settings = Settings(
+        loop_run_seconds=0,  # what kills and waits is for lanes
         address="127.0.0.1:0",
         lanes=LANES,
         threads=2,

@@ -111,7 +111,8 @@ async def test_the_client_comes_back_when_the_server_said(
     """A call that was refused has its answer in the end: the client's gRPC waits as told."""
     monkeypatch.setattr(startup, "Engine", GatedEngine)
     GatedEngine.gate.set()
-    server = Server(tiny_bundle, quick_settings(max_queue_seconds=0))
+    # A gate would hold the event loop, if that computed.
+    server = Server(tiny_bundle, quick_settings(max_queue_seconds=0, loop_run_seconds=0))
     port = await server.start()
     GatedEngine.gate.clear()
     GatedEngine.entered.clear()

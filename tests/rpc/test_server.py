@@ -78,7 +78,8 @@ async def test_concurrent_calls_share_a_batch_and_keep_their_answers(
     gate, compute = threading.Event(), Engine.answer
 
     def gated(*given: Any, **options: Any) -> Any:
-        assert gate.wait(PATIENCE)
+        if threading.current_thread().name == "bertd-lane":  # the first may run on the event loop
+            assert gate.wait(PATIENCE)
         return compute(*given, **options)
 
     async with AsyncClient(server.address) as client:

@@ -344,6 +344,6 @@ def test_connections_are_few_and_end_and_requests_have_a_limit(tiny_bundle: Path
             watch.cancel()
             assert second.unary_unary(method)(b"", wait_for_ready=True, timeout=PATIENCE)
         with Client(server.address) as client, pytest.raises(DeadlineExceeded):
-            client.embed(["the cat"])
+            client.embed(["the cat " * 1_000])  # it waits for the tokeniser's thread
     finally:
         server.stop()

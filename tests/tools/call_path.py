@@ -73,6 +73,7 @@ async def trace(bundle: Path) -> Trail:
         embed = InferenceServiceStub(channel).Embed
         for number in range(2):
             active = number == 1
+            await asyncio.sleep(0.1)  # lanes rest: the next call is a lone one
             sys.setprofile(trail if active else None)
             await embed(inference_pb2.EmbedRequest(texts=[f"text {number}"]))
             sys.setprofile(None)

@@ -119,6 +119,13 @@ class Settings(BaseSettings):
         le=MOST_THREADS,
         description="threads of a batch that runs alone; with 1 all run on lanes",
     )
+    loop_run_seconds: float = Field(
+        0.003,
+        ge=0,
+        le=0.1,
+        description="predicted seconds up to which a lone text, while nothing else is to do, is "
+        "computed on the event loop's own thread, which spares two changes of thread; 0 never",
+    )
     provider: Provider = Field("cpu", description="what computes")
     profile: Profile = Field(
         "latency",
@@ -206,7 +213,7 @@ class Settings(BaseSettings):
         60.0,
         ge=0,
         description="seconds after which a batch is stuck, ten times its prediction if that is "
-        "more; the server then ends to be restarted; 0 never",
+        "more, or the event loop; the server then ends to be restarted; 0 never",
     )
     supervise: bool = Field(
         default=False, description="restart the server from a small process of our own if it fails"

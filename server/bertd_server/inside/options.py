@@ -86,6 +86,7 @@ class OpenOptions(TypedDict, total=False):
     lanes: int
     threads: int
     lane_niceness: int
+    loop_run_seconds: float
     provider: Provider
     profile: Profile
     kernels: KernelChoice

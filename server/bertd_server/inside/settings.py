@@ -51,8 +51,9 @@ def settings_of(values: Mapping[str, Any]) -> Settings:
             near = difflib.get_close_matches(name, _NAMES, 1)
             known = ", ".join(near or sorted(_NAMES))
             raise SettingsError(f"there is no setting {name!r}: use {known}")
+    hosts = {"max_request_seconds": 0.0, "max_request_tokens": 0, "loop_run_seconds": 0.0}
     with _explained():
-        return _ArgumentSettings(**{"max_request_seconds": 0.0, "max_request_tokens": 0, **values})
+        return _ArgumentSettings(**{**hosts, **values})
 
 
 def model_settings(own: Mapping[str, Any]) -> ModelSettings:

@@ -142,6 +142,8 @@ class Loader:
             **{field.name: getattr(settings, field.name) for field in fields(SchedulerOptions)}
         )
         scheduling = replace(scheduling, **own.own)
+        if settings.provider != "cpu":  # how long it takes is not this machine's alone to say
+            scheduling = replace(scheduling, loop_run_seconds=0.0)
         return ModelOptions(
             engine=EngineOptions(
                 threads=settings.threads,

@@ -102,16 +102,18 @@ async def _serve(
     lifecycle.ready(f"serving {', '.join(names)}", lambda: server.serving, server.reloading.reload)
     trimmer = Trimmer()
     server.memory.when_freed(trimmer.soon)
-    Watchdog(
+    watchdog = Watchdog(
         server.models,
         seconds=settings.watchdog_seconds,
         memory_limit=settings.memory_limit,
         requests=server.memory,
-    ).start(lifecycle.trouble)
+    )
+    watchdog.start(lifecycle.trouble, lifecycle.hung)
     await lifecycle.ending.wait()
     lifecycle.drains(lambda number: _end(number, server.models()))
     log.info("draining", limit_seconds=server.reloading.settings.drain_seconds)
     drained = await server.drain()
+    watchdog.stop()
     trimmer.close()
     for model in server.catalogue.models():
         log.info("stopped", model=model.name, **model.statistics.counts())

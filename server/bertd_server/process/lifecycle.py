@@ -111,6 +111,16 @@ class Lifecycle:
         self._restart = True
         self.ending.set()
 
+    @staticmethod
+    def hung(seconds: float) -> None:
+        """End at once, in order to be restarted: a loop that does not turn drains nothing."""
+        log.error(
+            "the event loop is stuck",
+            stood_seconds=round(seconds, 3),
+            action="the server ends to be restarted",
+        )
+        os._exit(Exit.RESTART)
+
     def drains(self, second: Callable[[int], None]) -> None:
         """The drain begins; another signal does `second`, with its number."""
         self._on_loop(second)

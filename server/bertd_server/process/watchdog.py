@@ -9,13 +9,15 @@
                                         v
                               trouble(what, facts), once: the server ends to be restarted
 
-Whether the loop itself still turns is seen from outside: :mod:`bertd_server.process.systemd`.
+A lone text runs on the loop itself, so a thread looks whether that still turns: if not, nothing can
+be drained, and the process ends. From outside it is seen too: :mod:`bertd_server.process.systemd`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -91,10 +93,27 @@ class Watchdog:
         self._resident = resident or resident_bytes(self._limit)
         self._pause = min(_LONGEST_PAUSE, seconds / _LOOKS if seconds else _LONGEST_PAUSE)
         self._last = self._awake = clock()
-        self._over = False
+        self._over = self._stopped = False
 
-    def start(self, trouble: Callable[[Trouble], None]) -> None:
-        """Look from now on; what is found first is told, and ends the watchdog."""
+    def start(self, trouble: Callable[[Trouble], None], hung: Callable[[float], None]) -> None:
+        """Look from now on; what is found first is told, and ends the watchdog.
+
+        Args:
+            trouble: told of what a drain may end.
+            hung: told, on another thread, for how many seconds the event loop has not turned.
+        """
+        if self._seconds:
+            outside = threading.Thread(
+                target=self._look_at_loop, args=(hung,), name="bertd-watchdog", daemon=True
+            )
+            outside.start()
+        self._wait(trouble)
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopped = True
+
+    def _wait(self, trouble: Callable[[Trouble], None]) -> None:
         if self._seconds or self._limit:
             asyncio.get_running_loop().call_later(self._pause, self._turn, trouble)
 
@@ -107,11 +126,28 @@ class Watchdog:
         return self._stuck(now) or self._breach()
 
     def _turn(self, trouble: Callable[[Trouble], None]) -> None:
+        if self._stopped:
+            return
         found = self.look()
         if found:
+            self.stop()
             trouble(found)
         else:
-            self.start(trouble)
+            self._wait(trouble)
+
+    def _look_at_loop(self, hung: Callable[[float], None]) -> None:
+        """What the thread does: the loop has looked last at the time that it has noted."""
+        looked = awake = self._clock()
+        while not self._stopped:
+            time.sleep(self._pause)
+            now = self._clock()
+            if now - looked > _SUSPENDED * self._pause:
+                awake = now
+            looked = now
+            stood = now - max(self._last, awake)
+            if stood > self._seconds + self._pause and not self._stopped:
+                hung(stood)
+                return
 
     def _stuck(self, now: float) -> Trouble | None:
         if not self._seconds:

@@ -14,6 +14,7 @@ repeated field is a tag, a length and the entry, and a message's fields may stan
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 import grpc
@@ -44,9 +45,14 @@ def encoded(head: Message, name: str, results: Iterable[Steps[Pieces]]) -> Steps
 
 def within(kind: type[Message], name: str, pieces: Pieces) -> Pieces:
     """A field of a message: a string of bytes or a message, or one entry of several."""
+    which: Any = kind  # classes of messages can be hashed, though their stubs deny it
+    return [_tag(which, name) + _varint(sum(map(len, pieces))), *pieces]
+
+
+@lru_cache(maxsize=256)  # more than there are
+def _tag(kind: type[Message], name: str) -> bytes:
     number = cast("Descriptor", kind.DESCRIPTOR).fields_by_name[name].number
-    length = sum(map(len, pieces))
-    return [_varint(number << 3 | _LENGTH_DELIMITED) + _varint(length), *pieces]
+    return _varint(number << 3 | _LENGTH_DELIMITED)
 
 
 def in_parts(

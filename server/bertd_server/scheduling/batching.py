@@ -7,6 +7,7 @@ The scheduler decides *when*; :func:`form_batch` decides *which*, from what wait
                 too often
             ──> the first, and those after it while the batch gains and nobody in it becomes late
     short ones, beside long batches ──> form_short_batch: for the thread beside the lanes
+    a lone one, while all rests     ──> form_alone: for the event loop's own thread
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ W = TypeVar("W", bound=Waiting)
 _LITTLE = 1.5  # times as long as on the other session may a try take
 _BEYOND_KNEE = 1.5
 _LONGER = 4.0  # times as long must what runs last, for a short batch to run beside it
+# Of its time must lanes have rested before a text that the event loop computes: it so computes two
+# thirds of the time at most, and calls that overlap have lanes.
+_RESTED = 0.5
 
 SHORT_TOKENS = 128
 """Of a short batch, at most: what so few need, the reserve of the memory limit has."""
@@ -203,27 +207,36 @@ def _fastest(
     lane, wide = costs.lane, costs.wide
     if wide is None:
         return lane
-    first, single = ordered[0], len(ordered) == 1
+    first = ordered[0]
+    if len(ordered) == 1:
+        return wide if _goes_wide(first, policy, costs, now)[0] else lane
     if now + costs.on_lane(first.shape) >= first.deadline > now + costs.on_wide(first.shape):
         return wide  # no lane is fast enough for the first
     everything = NOTHING
     for text in ordered:
         everything += text.shape
-    if not single and (
-        everything.tokens > policy.max_tokens or everything.sequences > policy.max_sequences
-    ):
+    if everything.tokens > policy.max_tokens or everything.sequences > policy.max_sequences:
         return lane  # more than one batch: the lanes together do more a second
     longest = max(costs.on_lane(text.shape) for text in ordered)
     work = sum(lane.share(text.shape) for text in ordered)
-    shared = longest if single else max(longest, work / min(lanes.total, len(ordered)))
-    alone = costs.on_wide(everything)
-    faster, slower = (wide, lane) if alone < shared else (lane, wide)
-    most = max(alone, shared)
-    in_time = now + most + policy.margin < first.deadline
-    is_due = costs.due.get(size_class(everything)) is (slower is wide)
-    if single and is_due and in_time and most < _LITTLE * min(alone, shared):
-        return slower
-    return faster
+    shared = max(longest, work / min(lanes.total, len(ordered)))
+    return wide if costs.on_wide(everything) < shared else lane
+
+
+def _goes_wide(text: Waiting, policy: BatchPolicy, costs: Costs, now: float) -> tuple[bool, float]:
+    """Whether a text that has all lanes for itself goes to the wide session, and its seconds there.
+
+    It goes to the slower one where that is due, costs little and makes it not late.
+    """
+    narrow, wide = costs.on_lane(text.shape), costs.on_wide(text.shape)
+    if now + narrow >= text.deadline > now + wide:
+        return True, wide  # no lane is fast enough
+    most, least = max(narrow, wide), min(narrow, wide)
+    is_slower = wide >= narrow
+    in_time = now + most + policy.margin < text.deadline
+    if most < _LITTLE * least and in_time and costs.due.get(size_class(text.shape)) is is_slower:
+        return is_slower, most
+    return not is_slower, least
 
 
 def _fill(
@@ -251,6 +264,29 @@ def _fill(
         count, shape, seconds = count + 1, larger, together
         work += model.share(text.shape)
     return count, shape, seconds
+
+
+def form_alone(  # noqa: PLR0913 - by keyword
+    text: W, policy: BatchPolicy, costs: Costs, now: float, *, rested: float, most: float
+) -> Decision[W] | None:
+    """Form the batch of a lone text that the event loop computes itself; None if lanes are to.
+
+    That spares two changes of thread. Nothing else is done meanwhile, so that it must be short, and
+    rare beside the time in which calls are waited for.
+
+    Args:
+        text: nothing else runs or waits.
+        policy: limits.
+        costs: predicts times.
+        now: on the clock of the text's times.
+        rested: seconds since the last batch ended.
+        most: seconds that the event loop may compute.
+    """
+    wide, seconds = _goes_wide(text, policy, costs, now)
+    if seconds > most or rested < _RESTED * seconds or now + seconds >= text.deadline:
+        return None
+    predicted = (costs.wide if wide and costs.wide else costs.lane).seconds(text.shape)
+    return Decision([text], [], [], wide, predicted, text.shape)
 
 
 def form_short_batch(

@@ -13,7 +13,9 @@ decided by batches of the same class. Pure: it takes the time as an argument.
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from dataclasses import dataclass
 
 from bertd_server.scheduling.cost import CostModel, Shape, known_ratio
 
@@ -30,12 +32,33 @@ def size_class(shape: Shape) -> int:
     return shape.tokens.bit_length()
 
 
+@dataclass(slots=True)
+class _Lone:
+    """A batch that had all lanes for itself, and what it took over what a model predicts."""
+
+    shape: Shape
+    seconds: float
+    by: CostModel | None = None
+    ratio: float = NEUTRAL
+
+    def over(self, model: CostModel) -> float:
+        """That ratio; models change seldom."""
+        if self.by is not model:
+            self.by, self.ratio = model, self.seconds / model.seconds(self.shape)
+        return self.ratio
+
+
 class SizeClasses:
     """Live batches of one session, by class."""
 
     def __init__(self) -> None:
-        self._batches: dict[int, deque[tuple[Shape, float]]] = {}
+        self._batches: dict[int, deque[_Lone]] = {}
         self._last: dict[int, float] = {}
+
+    @property
+    def oldest(self) -> float:
+        """When the class that was longest without a batch had one; infinite if none has."""
+        return min(self._last.values(), default=math.inf)
 
     def observe(self, shape: Shape, seconds: float, now: float) -> None:
         """Take in a batch that had all lanes for itself.
@@ -46,7 +69,7 @@ class SizeClasses:
             now: when it ended.
         """
         kind = size_class(shape)
-        self._batches.setdefault(kind, deque(maxlen=_KEPT)).append((shape, seconds))
+        self._batches.setdefault(kind, deque(maxlen=_KEPT)).append(_Lone(shape, seconds))
         self._last[kind] = now
 
     def forget(self, before: float) -> bool:
@@ -58,8 +81,7 @@ class SizeClasses:
 
     def factor(self, kind: int, model: CostModel) -> float:
         """What batches of a class take, over what a model predicts of them."""
-        ratios = [s / model.seconds(shape) for shape, s in self._batches.get(kind, ())]
-        return known_ratio(ratios, _FEW)
+        return known_ratio([one.over(model) for one in self._batches.get(kind, ())], _FEW)
 
     def factors(self, model: CostModel) -> dict[int, float]:
         """The same, of all classes that have seen a batch."""

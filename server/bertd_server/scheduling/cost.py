@@ -346,7 +346,7 @@ class CostTracker:
             self._refit()
         else:
             self._keep_pace()
-        return self.model != before
+        return self.model is not before and self.model != before
 
     def _keep_pace(self) -> None:
         paces = self._paces

@@ -18,12 +18,12 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from bertd_server.scheduling.batching import Costs, FreeLanes
+from bertd_server.scheduling.batching import Costs, FreeLanes, form_alone
 from bertd_server.scheduling.completion import Completer
 from bertd_server.scheduling.cost import Shape
-from bertd_server.scheduling.deduplication import Batch, InFlightRequest
+from bertd_server.scheduling.deduplication import Batch, InFlightRequest, Submission
 from bertd_server.scheduling.forecast import Forecast
-from bertd_server.scheduling.lanes import BatchEngine, BatchJob, BatchResult
+from bertd_server.scheduling.lanes import BatchEngine, BatchJob, BatchResult, result_of
 from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.request_queue import LATE_AT_ONCE, RequestQueue
 from bertd_server.system.logs import get_logger
@@ -177,6 +177,33 @@ class Dispatcher:
         )
         return True
 
+    def run_here(self, call: Submission, request: InFlightRequest, most: float) -> bool:
+        """Run the only text of a call on the event loop itself; False if it is to be queued.
+
+        Afterwards it is completed, but for one that would have ended a lane, which one tries again.
+
+        Args:
+            call: nothing else of this model runs or waits.
+            request: not in flight.
+            most: seconds that the event loop may compute.
+        """
+        rested = self._pool.quiet_seconds()
+        if not rested or self._beside_others():
+            return False
+        request.deadline = call.deadline
+        now, forecast = self._clock(), self._forecast
+        decision = form_alone(
+            request, forecast.policy, forecast.costs, now, rested=rested, most=most
+        )
+        if decision is None:
+            return False
+        request.join(call, 0)
+        batch = Batch([request], decision.shape, decision.wide, decision.seconds, now, lone=True)
+        result = result_of(self._job(batch), self._clock)
+        self._pool.ran(self, batch, result.seconds)
+        self._hear(batch, result, here=True)
+        return True
+
     def rest(self) -> None:
         """Note whether anything is left to do."""
         if self._retries:
@@ -205,33 +232,51 @@ class Dispatcher:
 
     def _start(self, batch: Batch) -> None:
         self._running.add(batch)
+        self._pool.run(self, batch, self._job(batch))
+
+    def _job(self, batch: Batch) -> BatchJob:
         sequences = [request.sequence for request in batch.requests]
         ended = partial(self._ended, batch)
-        self._pool.run(
-            self, batch, BatchJob(self._engine, sequences, batch.outputs, batch.wide, ended)
-        )
+        return BatchJob(self._engine, sequences, batch.outputs, batch.wide, ended)
 
     def _ended(self, batch: Batch, result: BatchResult) -> None:
         self._running.remove(batch)
         self._pool.ended(self, batch, result.seconds)
+        self._hear(batch, result)
+
+    def _hear(self, batch: Batch, result: BatchResult, *, here: bool = False) -> None:
+        """Learn from a batch that has ended on a lane, or here, and complete its requests."""
         try:
             now = self._clock()
             way = max(0.0, now - batch.started - result.seconds)  # calls wait for that too
             self._completer.count(batch, result, way)
             if result.error is None:
-                if not batch.short:  # it was no lane's, and beside more than lanes have beside them
-                    self._forecast.observe(
-                        batch.shape, result.seconds, now, wide=batch.wide, way=way, lone=batch.lone
-                    )
-                self._pool.dispatch()  # the lane goes on while the answers are handed out
+                self._learn(batch, result, now, way, here=here)
+                if not here:
+                    self._pool.dispatch()  # the lane goes on while the answers are handed out
                 self._completer.answer(batch, result)
             else:
                 self._split(batch.requests, result.error, died=result.died)
-                self._pool.dispatch()
+                if here:
+                    self.schedule()
+                else:
+                    self._pool.dispatch()
         except Exception as error:
             log.exception("a batch was lost", sequences=batch.shape.sequences)
             self._completer.fail(batch.requests, error)  # nobody waits for it for ever
             self.schedule()
+
+    def _learn(
+        self, batch: Batch, result: BatchResult, now: float, way: float, *, here: bool
+    ) -> None:
+        """Predict from a batch, unless it was no lane's, and beside more than those run beside."""
+        seconds, wide = result.seconds, batch.wide
+        if here:
+            if self._forecast.note(batch.shape, seconds, now, wide=wide, way=way):
+                self._loop.call_soon(self._forecast.learn)  # the call has its answer first
+        elif not batch.short:
+            lone = batch.lone
+            self._forecast.observe(batch.shape, seconds, now, wide=wide, way=way, lone=lone)
 
     def _split(self, requests: list[InFlightRequest], error: BaseException, *, died: bool) -> None:
         """Halve a batch that failed until the guilty text stands alone.

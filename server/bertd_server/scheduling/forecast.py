@@ -19,6 +19,9 @@ from bertd_server.scheduling.cost import CostTracker, Measurement, Shape
 
 _STALE_SECONDS = 10.0  # without a batch; then live batches say little about the next one
 _TYPICAL_TOKENS = 32  # of a text, before any was seen
+_TOGETHER = 8  # lone batches
+_ALIKE = 0.75  # of what was expected: a batch further off is learnt from at once
+_NOTED_SECONDS = 1.0  # may what was noted wait, while calls come
 _MARGIN = 2.0  # of the mean overrun: an error that falls either way is twice as large
 _MEMORY = 0.99  # of the mean length, from one batch to the next
 
@@ -53,6 +56,8 @@ class Forecast:
         self._last = dict.fromkeys(self._trackers, -math.inf)
         self._classes = {tracker: SizeClasses() for tracker in self._trackers}
         self._turns = Rows()
+        self._noted: list[tuple[Shape, float, float, bool, float]] = []  # arguments of observe
+        self._fresh = -math.inf  # until then no tracker and no class can be stale
         self._seen: dict[int, float] = {}  # when a class last had a batch, or a probe
         self.policy = policy
         self.costs = Costs(self._lane.model)
@@ -96,6 +101,26 @@ class Forecast:
         self._seen[kind] = now
         return True
 
+    def note(self, shape: Shape, seconds: float, now: float, *, wide: bool, way: float) -> bool:
+        """Note a lone batch, as :meth:`observe` takes it in; whether it is time to :meth:`learn`.
+
+        One at a time costs a call more than all else that is done for it here; eight at once,
+        whose code and numbers are in the cache then, cost little more than one.
+        """
+        self._noted.append((shape, seconds, now, wide, way))
+        expected = (self.costs.on_wide if wide else self.costs.on_lane)(shape)
+        return (
+            len(self._noted) >= _TOGETHER
+            or not _ALIKE * expected < seconds + way < expected / _ALIKE
+            or size_class(shape) in self.costs.due  # it was tried, and need not be again
+        )
+
+    def learn(self) -> None:
+        """Take in what was noted."""
+        noted, self._noted = self._noted, []
+        for shape, seconds, now, wide, way in noted:
+            self.observe(shape, seconds, now, wide=wide, way=way, lone=True)
+
     def observe(  # noqa: PLR0913 - what a batch was, by keyword
         self,
         shape: Shape,
@@ -137,6 +162,8 @@ class Forecast:
 
         A model that had become too slow would refuse the very batches that could correct it.
         """
+        if self._noted and now - self._noted[0][2] > _NOTED_SECONDS:
+            self.learn()
         if self._forget_stale(now):
             self._renew()
 
@@ -145,6 +172,8 @@ class Forecast:
 
         A wide session that was slow while all lanes were busy would never be tried again.
         """
+        if now <= self._fresh:
+            return False
         stale = False
         for tracker, last in self._last.items():
             if now - last > _STALE_SECONDS:
@@ -152,17 +181,24 @@ class Forecast:
                 self._last[tracker] = now
                 stale = True
             stale = self._classes[tracker].forget(now - _STALE_SECONDS) or stale
+        oldest = min(now, *self._last.values(), *(one.oldest for one in self._classes.values()))
+        self._fresh = oldest + _STALE_SECONDS
         return stale
 
     def _renew_class(self, tracker: CostTracker, kind: int) -> None:
         """Renew what is known of one class alone."""
-        factor = {kind: self._classes[tracker].factor(kind, tracker.model)}
         costs, is_lane = self.costs, tracker is self._lane
-        self.costs = replace(
-            costs,
-            lane_factors={**costs.lane_factors, **factor} if is_lane else costs.lane_factors,
-            wide_factors=costs.wide_factors if is_lane else {**costs.wide_factors, **factor},
-            due=self._turns.due(),
+        known = costs.lane_factors if is_lane else costs.wide_factors
+        factor, due = self._classes[tracker].factor(kind, tracker.model), self._turns.due()
+        if known.get(kind) == factor and due == costs.due:
+            return
+        renewed = {**known, kind: factor}
+        self.costs = Costs(
+            costs.lane,
+            costs.wide,
+            renewed if is_lane else costs.lane_factors,
+            costs.wide_factors if is_lane else renewed,
+            due,
         )
 
     def _renew(self) -> None:

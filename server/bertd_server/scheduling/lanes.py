@@ -73,6 +73,20 @@ class BatchJob:
     done: Callable[[BatchResult], None]
 
 
+def result_of(job: BatchJob, clock: Callable[[], float]) -> BatchResult:
+    """Run a job on this thread; whatever it raises is in the result."""
+    begin = clock()
+    try:
+        outputs = job.engine.answer(job.sequences, job.outputs, wide=job.wide)
+        if len(outputs) != len(job.sequences):  # callers must not wait for ever
+            raise RuntimeError(f"{len(outputs)} answers for {len(job.sequences)} sequences")  # noqa: TRY301
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the batch's
+        return BatchResult([], begin, clock() - begin, error)
+    except BaseException as error:  # noqa: BLE001 - the loop must learn of the death
+        return BatchResult([], begin, clock() - begin, error, died=True)
+    return BatchResult(outputs, begin, clock() - begin)
+
+
 def unheard(alive: int) -> None:
     """Where nobody wants to know how many lanes are alive."""
 
@@ -154,20 +168,12 @@ class Lanes:
 
     def _do(self, job: BatchJob) -> bool:
         """Run a job; whether the lane lives."""
-        begin = self._clock()
-        try:
-            outputs = job.engine.answer(job.sequences, job.outputs, wide=job.wide)
-            if len(outputs) != len(job.sequences):  # callers must not wait for ever
-                raise RuntimeError(f"{len(outputs)} answers for {len(job.sequences)} sequences")  # noqa: TRY301
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the batch's
-            self._tell(job.done, BatchResult([], begin, self._clock() - begin, error))
-        except BaseException as error:  # noqa: BLE001 - the loop must learn of the death
-            result = BatchResult([], begin, self._clock() - begin, error, died=True)
+        result = result_of(job, self._clock)
+        if result.died:
             self._tell(self._replace, threading.current_thread(), job, result)
-            return False
         else:
-            self._tell(job.done, BatchResult(outputs, begin, self._clock() - begin))
-        return True
+            self._tell(job.done, result)
+        return not result.died
 
     def _tell(self, what: Callable[..., None], *given: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more

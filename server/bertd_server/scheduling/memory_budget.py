@@ -2,15 +2,16 @@
 
 ::
 
-    reserve ─┬─> short: a share of its own ────────┐
-             ├─> small: another ───────────────────┤
-             └─> large: first come, first served ──┼──> Reservation ──resize──> ──release──> room
+    reserve ──> least, small: a share each ────────┐
+        └─────> large: first come, first served ───┼──> Reservation ──resize──> ──release──> room
                   │ beyond all: refused at once    │
                   └ beyond what may wait: refused ─┘ with the time until there is some
 
-Pure accounting, on the event loop: what a call needs is estimated by whoever calls. Smaller calls
-never wait behind larger ones, nor those behind a stream of them. A call that has bytes and needs
-more waits at the head; a second such call is refused, since two could wait for each other for ever.
+Pure accounting, on the event loop: what a call needs is estimated by whoever calls. A call waits
+behind its like alone: small ones never behind a large one, those of a few sentences never behind
+long texts, of which streams have hundreds, and no call behind a stream of smaller ones. A call that
+has bytes and needs more waits at the head; a second such call is refused, since two could wait for
+each other for ever.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from bertd_server.errors import DeadlineMissed, Overloaded
 from bertd_server.system.setting_types import format_bytes
 
 NO_LIMIT = 2**62
-_SHORT, _SMALL = 1 / 8_192, 1 / 256  # of the budget: a call that needs no more is short, or small
-_FOR_SHORT, _FOR_SMALL = 1 / 32, 3 / 32  # of the budget, for such calls alone
+# Of the budget: what a call of each kind needs at most, and what there is for such calls alone.
+_LEAST, _FOR_LEAST = 1 / 4_096, 1 / 32
+_SMALL, _FOR_SMALL = 1 / 256, 3 / 32
 _WAITING = 1 / 4  # of the budget, that requests which wait may take themselves
 _UNSURE = 4  # times: an estimate from characters may be as much too large, and no more
 _FIRST_SECONDS = 1.0  # that a large call takes, until one was timed
@@ -50,10 +52,10 @@ class _Waiter:
 
 
 class _Share:
-    """A part of the budget, given to calls in order."""
+    """A part of the budget, given in order to calls that need at most so much."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self) -> None:
+        self.limit = self.most = 0
         self.held = self.peak = 0  # the most since nobody held any
         self.waiters: deque[_Waiter] = deque()
         self.grower: _Waiter | None = None
@@ -171,8 +173,8 @@ class MemoryBudget:
             clock: seconds, monotonic; deadlines are on it.
         """
         self._clock = clock
-        self._short, self._small, self._large = (_Share(0) for _ in range(3))
-        self._shares = (self._short, self._small, self._large)
+        self._shares = _Share(), _Share(), _Share()
+        self._large = self._shares[-1]
         self._call_seconds = _FIRST_SECONDS
         self._when_freed: Callable[[], None] = _nothing
         self.relimit(limit)
@@ -207,9 +209,10 @@ class MemoryBudget:
 
     def relimit(self, limit: int) -> None:
         """Have so many bytes from now on; what is held already stays."""
-        self._small.limit = int(limit * _FOR_SMALL)
-        self._short.limit = int(limit * _FOR_SHORT)
-        self._large.limit = limit - self._small.limit - self._short.limit
+        least, small, large = self._shares
+        least.most, least.limit = int(limit * _LEAST), int(limit * _FOR_LEAST)
+        small.most, small.limit = int(limit * _SMALL), int(limit * _FOR_SMALL)
+        large.most = large.limit = limit - least.limit - small.limit
         for share in self._shares:
             share.serve()
 
@@ -245,7 +248,7 @@ class MemoryBudget:
             DeadlineMissed: the deadline passed before there was room.
         """
         held = Reservation(self, field, Counter() if refused is None else refused)
-        share = self._share_for(size)
+        share = self._of(size)
         if not share.fits(size):
             self._check(size, held)
             waits = sum(each.request for each in share.waiters)
@@ -261,7 +264,7 @@ class MemoryBudget:
 
     async def grow(self, held: Reservation, share: _Share, size: int, deadline: float) -> None:
         """Let a call that has bytes have more; :meth:`Reservation.resize` says how."""
-        wanted = max(share, self._share_for(size), key=self._shares.index)
+        wanted = share if size <= share.most else self._of(size)
         more = size - held.size if wanted is share else size
         if not wanted.fits(more, ahead=True):
             self._check(size, held)
@@ -273,6 +276,10 @@ class MemoryBudget:
             wanted.held += more
         held.take(wanted, size, self._clock())
 
+    def _of(self, size: int) -> _Share:
+        """The share of a call that needs so many bytes."""
+        return next((one for one in self._shares if size <= one.most), self._large)
+
     def ended(self, share: _Share, began: float) -> None:
         """Hear that a call has given back all that it had of a share."""
         if share is self._large:
@@ -282,12 +289,6 @@ class MemoryBudget:
             if share.peak >= _MUCH:
                 self._when_freed()
             share.peak = 0
-
-    def _share_for(self, size: int) -> _Share:
-        """The share of a call that needs so many bytes."""
-        if size <= _SHORT * self.limit:
-            return self._short
-        return self._small if size <= _SMALL * self.limit else self._large
 
     @staticmethod
     def _waiter(needs: int, request: int) -> _Waiter:

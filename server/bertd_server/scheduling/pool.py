@@ -207,6 +207,14 @@ class Pool:
         self._charge(member, batch, seconds - batch.seconds)
         self._rested = self._clock()
 
+    def ran(self, member: Member, batch: Batch, seconds: float) -> None:
+        """A batch of a member ran on the event loop, for so many seconds: it is charged for it."""
+        self.wake(member)
+        if account := self._accounts.get(member):
+            self._level = max(self._level, account.charged)
+        self._charge(member, batch, seconds)
+        self._rested = self._clock()
+
     @property
     def is_idle(self) -> bool:
         """Whether nobody uses or wants a lane, but for guests, who give way."""

@@ -42,7 +42,6 @@ from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.request_queue import RequestQueue
 from bertd_server.scheduling.statistics import Gauges, Statistics
 from bertd_server.system.call_metrics import Stages
-from bertd_server.system.turns import Turns
 
 INTERACTIVE, BULK = 0, 1
 # Requests that the event loop makes, joins or withdraws before others have their turn: 1 to 2 ms.
@@ -61,6 +60,7 @@ class SchedulerOptions:
 
     lanes: int = 1
     lane_niceness: int = 0
+    loop_run_seconds: float = 0.0
     max_batch_tokens: int = 2_048
     max_batch_sequences: int = 256
     max_queue_tokens: int = 1_048_576
@@ -175,7 +175,9 @@ class Scheduler:
             deadline, priority, now, [None] * count, count, self._loop.create_future(), stages, hear
         )
         wanted = await self._wanted(call, sequences, tuple(outputs))
-        if wanted and (refused := self._refusal(call, wanted, self._clock())) is not None:
+        here = count == len(wanted) == 1 and self._is_answered_here(call, wanted[0][1])
+        refused = None if here or not wanted else self._refusal(call, wanted, self._clock())
+        if refused is not None:
             self.statistics.refused[refused.reason] += 1
             try:
                 raise refused
@@ -184,7 +186,8 @@ class Scheduler:
         self.statistics.answered += count - len(wanted)  # once the call is taken
         if wanted:
             try:
-                await self._join(call, wanted)
+                if not here:
+                    await self._join(call, wanted)
                 await call.done
             except asyncio.CancelledError:
                 self.statistics.cancelled += call.missing
@@ -192,21 +195,37 @@ class Scheduler:
                 raise
         return cast("list[Completion]", call.completions)  # none is missing now
 
+    def _is_answered_here(self, call: Submission, request: InFlightRequest) -> bool:
+        """Whether the event loop has answered a call of one text, since nothing else is to do."""
+        if not (self.options.loop_run_seconds and self._dispatcher.idle.is_set()):
+            return False
+        if self.statistics.in_flight.calls > 1 or not self._pool.alive:
+            return False
+        self._forecast.idle(call.arrived)
+        return self._dispatcher.run_here(call, request, self.options.loop_run_seconds)
+
+    def _request(
+        self, call: Submission, index: int, sequence: TokenSequence, names: tuple[str, ...]
+    ) -> InFlightRequest | None:
+        """A request for a text; None if the cache has completed it."""
+        key = key_of(sequence, names)
+        found = self._cache.get(key)
+        if found is None:
+            shape = Shape.single(len(sequence.input_ids))
+            return InFlightRequest(key, sequence, names, shape, call.arrived)
+        call.complete(index, Computed(found, 0, 0, 0, 0))
+        return None
+
     async def _wanted(
         self, call: Submission, sequences: Sequence[TokenSequence], names: tuple[str, ...]
     ) -> list[tuple[int, InFlightRequest]]:
         """Requests for what the cache has not, each with its index; the rest is completed."""
         wanted: list[tuple[int, InFlightRequest]] = []
-        turns = Turns(_A_TURN)
-        for index, sequence in enumerate(sequences):
-            key = key_of(sequence, names)
-            found = self._cache.get(key) if self._cache.budget else None
-            if found is None:
-                shape = Shape.single(len(sequence))
-                wanted.append((index, InFlightRequest(key, sequence, names, shape, call.arrived)))
-            else:
-                call.complete(index, Computed(found, 0, 0, 0, 0))
-            if turns.over():
+        for index, sequence in enumerate(sequences, 1):
+            request = self._request(call, index - 1, sequence, names)
+            if request is not None:
+                wanted.append((index - 1, request))
+            if not index % _A_TURN:
                 await asyncio.sleep(0)
         return wanted
 
@@ -289,6 +308,7 @@ class Scheduler:
 
     def gauges(self) -> Gauges:
         """How things are at this moment."""
+        self._forecast.learn()
         now = self._clock()
         busy = self._pool.busy(now)
         return Gauges(
@@ -311,6 +331,7 @@ class Scheduler:
         self, call: Submission, wanted: Sequence[tuple[int, InFlightRequest]], now: float
     ) -> RequestError | None:
         """Why a call is not taken; None if it is. What is in flight already costs nothing more."""
+        self._forecast.learn()
         if not self._pool.alive:
             return NoLane("the server's lanes died and are being replaced: retry in a second")
         if self._dispatcher.idle.is_set():

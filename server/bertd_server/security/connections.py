@@ -154,7 +154,8 @@ class ConnectionWatch:
 
 def _files() -> int:
     """How many this process has open."""
-    return sum(1 for _ in _FILES.iterdir())
+    # In a fifth of the time that Path.iterdir takes, ten times a second.
+    return len(os.listdir(_FILES))  # noqa: PTH208
 
 
 def _connections(port: int) -> Iterator[tuple[Connection, int]]:

@@ -10,8 +10,7 @@ import asyncio
 import math
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
@@ -20,13 +19,15 @@ from bertd_server.errors import DeadlineMissed, InvalidInput, RequestError, Wron
 from bertd_server.models.model import Model
 from bertd_server.scheduling.memory_budget import Reservation
 from bertd_server.scheduling.scheduler import INTERACTIVE
-from bertd_server.security.allowance import ALLOWANCE
+from bertd_server.security.allowance import ALLOWANCE, Allowance
 from bertd_server.system.call_metrics import CURRENT, Stages
+from bertd_server.system.limited import limited
 from bertd_server.tasks import footprint
 from bertd_server.tasks.concluding import Conclude, ConcludedInput, Conclusions
 from bertd_server.tasks.limits import Answerable, foresee
 from bertd_server.tokenization.budget import answer_budget, field_of
 from bertd_server.tokenization.reader import Fit, Input, Reading
+from bertd_server.tokenization.text_queue import INLINE_CHARACTERS
 
 T = TypeVar("T")
 MOST_REPEATED = 4_000_000  # characters; some seconds of tokenising, from a short request
@@ -164,21 +165,15 @@ async def ask(
     Raises:
         RequestError: the call as a whole cannot be answered.
     """
-    check_repeated(inputs)
     watched, in_flight = CURRENT.get(), model.statistics.in_flight
     stages = watched.asking(model.name, model.version, inputs) if watched else None
     in_flight.calls += 1
     in_flight.texts += len(inputs)
     try:
-        async with asyncio.timeout(_seconds_left(model, caller)):
-            await foresee(model, inputs, fit, answer_budget(caller.answer_bytes), query.token_bytes)
-            needs = footprint.of_inputs(
-                inputs, fit, model.manifest, query.outputs, query.prompt, details=query.offsets
-            )
-            field = inputs[0].field.partition("[")[0] if inputs else ""
-            with await model.reserve(*needs, deadline=caller.deadline, field=field) as memory:
-                replies = await _ask(model, inputs, fit, caller, query, stages, memory)
-                memory.release_after(caller.task() if caller.task else None)
+        replies = await limited(
+            _ask_within(model, inputs, fit, caller, query, stages),
+            lambda: _seconds_left(model, caller),
+        )
     except TimeoutError:
         raise DeadlineMissed(
             f"the server gives a request {model.limits.max_request_seconds:g} s, and they are "
@@ -190,6 +185,29 @@ async def ask(
         in_flight.texts -= len(inputs)
     if watched is not None:
         watched.tokens += sum(reply.read for reply in replies)
+    return replies
+
+
+async def _ask_within(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it
+    model: Model,
+    inputs: Sequence[Input],
+    fit: Fit,
+    caller: CallContext,
+    query: TaskQuery[T],
+    stages: Stages | None,
+) -> list[Reply[T]]:
+    """Ask, with memory for all that is made of the inputs."""
+    if sum(one.characters for one in inputs) > INLINE_CHARACTERS:
+        check_repeated(inputs)
+        answers = answer_budget(caller.answer_bytes)
+        await foresee(model, inputs, fit, answers, query.token_bytes)
+    needs = footprint.of_inputs(
+        inputs, fit, model.manifest, query.outputs, query.prompt, details=query.offsets
+    )
+    field = inputs[0].field.partition("[")[0] if inputs else ""
+    with await model.reserve(*needs, deadline=caller.deadline, field=field) as memory:
+        replies = await _ask(model, inputs, fit, caller, query, stages, memory)
+        memory.release_after(caller.task() if caller.task else None)
     return replies
 
 
@@ -261,15 +279,11 @@ async def _ask(  # noqa: PLR0913, PLR0917 - those of ask, and what traces it
             read = [one for one in readings if isinstance(one, Reading)]
             size = footprint.of_readings(read, model.manifest, query.outputs)
             await memory.resize(size, caller.deadline)
-            with _charged(sequences):
-                await model.compute(
-                    sequences,
-                    caller.deadline,
-                    caller.priority,
-                    query.outputs,
-                    concluded.hear,
-                    stages,
-                )
+            computing = model.compute(
+                sequences, caller.deadline, caller.priority, query.outputs, concluded.hear, stages
+            )
+            key = ALLOWANCE.get()
+            await (computing if key is None else _charged(key, sequences, computing))
         total_ns = time.perf_counter_ns() - begin
         statistics = model.statistics
         statistics.tokenize.observe(tokenize_ns / 1e9)
@@ -298,17 +312,14 @@ def _reply(one: ConcludedInput[T], tokenize_ns: int, total_ns: int) -> Reply[T]:
     return Reply(cast("T", one.value), reading.tokens, reading.read, len(reading.windows), timings)
 
 
-@contextmanager
-def _charged(sequences: Sequence[TokenSequence]) -> Iterator[None]:
+async def _charged(
+    allowance: Allowance, sequences: Sequence[TokenSequence], computing: Awaitable[None]
+) -> None:
     """Charge the key of the call with what is read for it, unless it is refused."""
-    allowance = ALLOWANCE.get()
-    if allowance is None:
-        yield
-        return
     tokens = sum(map(len, sequences))
     allowance.charge(tokens)
     try:
-        yield
+        await computing
     except RequestError:
         allowance.charge(-tokens)
         raise

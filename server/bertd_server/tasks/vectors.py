@@ -11,7 +11,8 @@ depends on that vector alone, never on the others of its call.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -61,12 +62,18 @@ class VectorFormatter:
         dtype: as which numbers.
         ranges: float32 `[2, 1]` or `[2, dimensions]`, lowest and highest; None if not needed.
         normalize: whether what has been cut is made of length one again.
+        bytes: of a vector as it is given.
     """
 
     dimensions: int
     dtype: VectorDtype
     ranges: Float32Array | None
     normalize: bool
+    bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        none = self.empty()
+        object.__setattr__(self, "bytes", none.itemsize * int(none.shape[1]))
 
     @classmethod
     def of(cls, form: VectorFormat, most: int, *, normalize: bool) -> VectorFormatter:
@@ -80,6 +87,8 @@ class VectorFormatter:
         Raises:
             InvalidInput: the model cannot give that; the message says what it can.
         """
+        if form is AS_COMPUTED:
+            return _as_computed(most, normalize)
         check_dimensions(form.dimensions, most)
         dimensions = most if form.dimensions is None else form.dimensions
         if form.dtype not in DTYPES:
@@ -95,16 +104,15 @@ class VectorFormatter:
         vector = cut(vector, self.dimensions, normalize=self.normalize)
         return quantized(vector, self.dtype, self.ranges)
 
-    @property
-    def bytes(self) -> int:
-        """Of a vector as it is given."""
-        none = self.empty()
-        return none.itemsize * int(none.shape[1])
-
     def empty(self) -> Vector:
         """No vectors, `[0, values]`, of the right kind."""
         none = np.empty((0, self.dimensions), np.float32)
         return quantized(none, self.dtype, self.ranges)
+
+
+@lru_cache(maxsize=64)  # a model has one
+def _as_computed(dimensions: int, normalize: bool) -> VectorFormatter:
+    return VectorFormatter(dimensions, AS_COMPUTED.dtype, None, normalize)
 
 
 def check_dimensions(dimensions: int | None, most: int) -> None:

@@ -347,7 +347,9 @@ class Reader:
         if self._token_types > 1:
             types = np.array(encoding.type_ids, np.int64)
         found, kept = [], None
-        for places in plan.places():
+        if plan.tokens == total and plan.windows == 1 and not asked.prompt_tokens:
+            found.append(Window(TokenSequence(ids, types), np.arange(total)))
+        for places in plan.places() if not found else ():
             leading = prompts.leading(places, asked.prompt_tokens)
             if leading == len(places):
                 return prompts.nothing_left(one.field, total)

@@ -28,9 +28,12 @@ class Text:
 class Machine:
     """Lone texts on a machine that takes other times than were measured."""
 
-    def __init__(self, lane: float, wide: float) -> None:
-        """Take so many times what LANE says, on each session; measured were 1 and 0.8."""
-        self.lane, self.wide = lane, wide
+    def __init__(self, lane: float, wide: float, *, noted: bool) -> None:
+        """Take so many times what LANE says, on each session; measured were 1 and 0.8.
+
+        What is `noted` is learnt when it is time to.
+        """
+        self.lane, self.wide, self.noted = lane, wide, noted
         grid = [Measurement(shape, LANE.seconds(shape)) for shape in GRID]
         measured = Calibration(grid, [Measurement(m.shape, 0.8 * m.seconds) for m in grid])
         self.forecast = Forecast(measured, BatchPolicy(2048, 64))
@@ -44,13 +47,17 @@ class Machine:
         assert decision.batch == [text]
         seconds = LANE.seconds(text.shape) * (self.wide if decision.wide else self.lane)
         self.now += seconds
-        forecast.observe(text.shape, seconds, self.now, wide=decision.wide, lone=True)
+        if not self.noted:
+            forecast.observe(text.shape, seconds, self.now, wide=decision.wide, lone=True)
+        elif forecast.note(text.shape, seconds, self.now, wide=decision.wide, way=0.0):
+            forecast.learn()
         return decision.wide
 
 
-def test_a_lone_text_goes_where_texts_of_its_size_are_done_first() -> None:
+@pytest.mark.parametrize("noted", [False, True])
+def test_a_lone_text_goes_where_texts_of_its_size_are_done_first(*, noted: bool) -> None:
     """Neighbours made all threads slow for short texts."""
-    machine = Machine(lane=1.0, wide=1.3)
+    machine = Machine(lane=1.0, wide=1.3, noted=noted)
     chosen = [machine.answer(24) for _ in range(200)]
     assert chosen[0]  # as measured
     assert sum(chosen) < 20
@@ -59,19 +66,22 @@ def test_a_lone_text_goes_where_texts_of_its_size_are_done_first() -> None:
     assert sum(machine.answer(24) for _ in range(500)) > 200  # the neighbours have gone
 
 
-def test_the_other_session_is_tried_again_now_and_then_where_that_costs_little() -> None:
-    machine = Machine(lane=1.0, wide=0.8)
+@pytest.mark.parametrize("noted", [False, True])
+def test_the_other_session_is_tried_again_now_and_then_where_that_costs_little(
+    *, noted: bool
+) -> None:
+    machine = Machine(lane=1.0, wide=0.8, noted=noted)
     chosen = [machine.answer(24) for _ in range(330)]
     assert 5 <= chosen.count(False) <= 15
-    steep = Machine(lane=2.0, wide=0.8)  # known after the first tries
+    steep = Machine(lane=2.0, wide=0.8, noted=noted)  # known after the first tries
     assert [steep.answer(24) for _ in range(1000)].count(False) <= 3
-    hasty = Machine(lane=1.0, wide=0.8)
+    hasty = Machine(lane=1.0, wide=0.8, noted=noted)
     within = 0.9 * LANE.seconds(Shape.single(24))  # no time to try
     assert all(hasty.answer(24, within) for _ in range(200))
 
 
 def test_what_is_known_of_a_class_is_forgotten_with_the_rest() -> None:
-    machine = Machine(lane=1.0, wide=2.0)
+    machine = Machine(lane=1.0, wide=2.0, noted=False)
     for _ in range(3):
         machine.answer(24)
     known = machine.forecast.costs

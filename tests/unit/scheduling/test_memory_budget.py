@@ -47,22 +47,22 @@ def test_large_calls_wait_in_order_and_small_ones_go_on() -> None:
     virtually(main())
 
 
-def test_calls_of_a_short_text_do_not_wait_behind_a_thousand_long_ones() -> None:
-    """Streams send requests that are small each, and together fill what small ones may have."""
+def test_a_call_of_few_words_never_waits_behind_long_texts() -> None:
+    """Streams have hundreds of texts in work that are small calls too."""
 
     async def main() -> None:
         memory = budget()
-        streams = [await settled(memory.reserve(LIMIT // 256)) for _ in range(1_000)]
-        assert memory.waiting
-        short = await settled(memory.reserve(LIMIT // 8_192))
-        assert short.done()
-        grown = asyncio.ensure_future((await short).resize(LIMIT // 256))  # not short any more
-        await asyncio.sleep(0)
-        assert not grown.done()
-        waiting: list[asyncio.Future[Any]] = [*streams, grown]
-        for each in waiting:
-            each.cancel()
-        await asyncio.wait(waiting)
+        texts = [await settled(memory.reserve(30_000)) for _ in range(100)]
+        assert memory.waiting > 70
+        words = await settled(memory.reserve(2_000))
+        (await words).release()
+        grown = await memory.reserve(2_000)
+        growing = asyncio.ensure_future(grown.resize(3_000))  # to be one of those, it goes first
+        for text in texts:
+            (await text).release()
+        await growing
+        grown.release()
+        assert (memory.waiting, memory.held) == (0, 0)
 
     virtually(main())
 

@@ -17,14 +17,16 @@ from bertd_server.rpc.encoding import PARTS
 from bertd_server.rpc.limits import MOST_IDS
 from bertd_server.rpc.tei import requests
 from bertd_server.rpc.tei.service import TeiService, answered, holding, streamed
-from bertd_server.scheduling.executor import Steps
+from bertd_server.scheduling.executor import LONG, Steps
 from bertd_server.tasks import footprint
 from bertd_server.tasks.decoding import written
-from bertd_server.tokenization.budget import answer_budget
+from bertd_server.tokenization.budget import Budget, answer_budget
 from bertd_server.tokenization.details import Details
 from bertd_server.tokenization.reader import Input
 from bertd_server.tokenization.token_list import TokenList
 from bertd_server.tokenization.tokens import Places, Token
+
+_IDS_AT_ONCE = 4_000  # are read in some tenths of a ms
 
 
 class TokenizeService(TeiService, tei_pb2_grpc.TokenizeServicer):
@@ -93,18 +95,8 @@ class TokenizeService(TeiService, tei_pb2_grpc.TokenizeServicer):
                 f"ids has {len(request.ids)} entries: send 1 to {MOST_IDS:,} token ids", field="ids"
             )
         await memory.reserve(model, footprint.of_ids(len(request.ids)), 0, context, "ids")
-        ids, size = list(request.ids), model.manifest.vocab_size
-        if (largest := max(ids)) >= size:
-            field = f"ids[{ids.index(largest)}]"
-            raise InvalidInput(
-                f"{field} is {largest}: the vocabulary has ids below {size}", field=field
-            )
         budget = answer_budget(self._limits.max_message_bytes)
-        refused = budget.spend(model.written_bytes(ids), Input("", field="ids"))
-        if refused is not None:
-            raise refused
-        skip = request.skip_special_tokens
-        return await model.jobs.run(_written(model.tokenizer, ids, skip_special_tokens=skip))
+        return await model.jobs.run(_written(model, request, budget))
 
 
 def _described(encoding: Details, text: str, vocabulary: Tokenizer) -> Steps[pb.EncodeResponse]:
@@ -119,11 +111,31 @@ def _described(encoding: Details, text: str, vocabulary: Tokenizer) -> Steps[pb.
     return response
 
 
-def _written(
-    vocabulary: Tokenizer, ids: list[int], *, skip_special_tokens: bool
-) -> Steps[pb.DecodeResponse]:
-    """Token ids as a text."""
-    text = yield from written(vocabulary, ids, skip_special_tokens=skip_special_tokens)
+def _written(model: Model, request: pb.DecodeRequest, budget: Budget) -> Steps[pb.DecodeResponse]:
+    """Token ids as a text, a part at a time: a stream has many requests of many ids in work.
+
+    Raises:
+        InvalidInput: an id is beyond the vocabulary, or the text too large for an answer.
+    """
+    given, ids, size = request.ids, list[int](), 0
+    if len(given) > _IDS_AT_ONCE:
+        yield LONG
+    vocabulary = model.manifest.vocab_size
+    for begin in range(0, len(given), _IDS_AT_ONCE):
+        part = list(given[begin : begin + _IDS_AT_ONCE])
+        if (largest := max(part)) >= vocabulary:
+            field = f"ids[{begin + part.index(largest)}]"
+            raise InvalidInput(
+                f"{field} is {largest}: the vocabulary has ids below {vocabulary}", field=field
+            )
+        ids += part
+        size += model.written_bytes(part)
+        yield
+    refused = budget.spend(size, Input("", field="ids"))
+    if refused is not None:
+        raise refused
+    skip = request.skip_special_tokens
+    text = yield from written(model.tokenizer, ids, skip_special_tokens=skip)
     return pb.DecodeResponse(text=text)
 
 

@@ -189,6 +189,8 @@ async def documents(query: str, given: Sequence[str]) -> list[Input]:
 
 async def _made(given: Sequence[T], make: Callable[[T, int], Input]) -> list[Input]:
     """Inputs of a request: a message's text is copied and decoded as it is read, in turns."""
+    if len(given) == 1:
+        return [make(given[0], 0)]
     found, turns = list[Input](), Turns(_CHARACTERS_A_TURN)
     for number, one in enumerate(given):
         found.append(make(one, number))

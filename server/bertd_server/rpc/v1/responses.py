@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypedDict
 
@@ -29,6 +30,7 @@ from bertd_server.tokenization.reader import Input
 from bertd_server.tokenization.token_list import TokenList
 from bertd_server.tokenization.tokens import Offsets, Places, Token
 
+_IS_LITTLE = sys.byteorder == "little"
 _COPIED_BYTES = 1_048_576  # in a step: some tenths of a ms
 
 
@@ -117,8 +119,9 @@ def embedding(reply: Reply[Vector]) -> Steps[Pieces]:
     if isinstance(reply.outcome, RequestError):
         return _whole(inference_pb2.EmbedResult(**parts(reply)))
     vector = reply.outcome
-    little = vector.astype(vector.dtype.newbyteorder("<"), copy=False)
-    return _whole(inference_pb2.EmbedResult(embedding=little.tobytes(), **parts(reply)))
+    if not _IS_LITTLE:
+        vector = vector.astype(vector.dtype.newbyteorder("<"))
+    return _whole(inference_pb2.EmbedResult(embedding=vector.tobytes(), **parts(reply)))
 
 
 def sparse_vector(reply: Reply[SparseVector]) -> Steps[Pieces]:
