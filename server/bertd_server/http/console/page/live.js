@@ -197,8 +197,8 @@ export class Live {
     const lost = model.expired + model.failed;
     const wait = model.predicted_wait;
     const entries = [
-      [words.rate, few((model.calls - early.model.calls) / seconds), words.perSecond, `${model.calls} ${words.sinceStart}`],
-      [words.textsRate, few((model.texts - early.model.texts) / seconds), words.perSecond, `${model.texts} ${words.sinceStart}`],
+      [words.rate, few((model.calls - early.model.calls) / seconds), words.perSecond, filled(words.sinceStart, { n: model.calls })],
+      [words.textsRate, few((model.texts - early.model.texts) / seconds), words.perSecond, filled(words.sinceStart, { n: model.texts })],
       [words.queue, wait === null ? words.none : wait.toFixed(2), words.seconds,
         wait === null ? words.noLane : filled(words.waitingTexts, { n: model.waiting, tokens: model.waiting_tokens })],
       [words.lanes, String(model.running), filled(words.lanesOf, { n: model.lanes }), filled(words.lanesAlive, { n: model.lanes_alive })],

@@ -81,7 +81,7 @@ function showModels() {
       `${words().short_tasks[model.task] ?? model.task}, ${model.precision}`,
       filled(words().atMost, { n: model.max_tokens }),
       model.dimensions ? `${model.dimensions} ${words().dimensions}` : "",
-      model.labels.length ? `${words().labelsOf}: ${model.labels.slice(0, 6).join(", ")}${model.labels.length > 6 ? ", …" : ""}` : "",
+      model.labels.length > 1 ? `${words().labelsOf}: ${model.labels.slice(0, 6).join(", ")}${model.labels.length > 6 ? ", …" : ""}` : "",
     ].filter(Boolean);
     const chosen = model === page.model;
     return el(
@@ -91,7 +91,7 @@ function showModels() {
         "button",
         { type: "button", "aria-pressed": String(chosen), onclick: () => { choose(model); focusPressed("models"); } },
         el("b", {}, `${model.name} `, el("small", {}, model.version === "1" ? "" : `v${model.version}`)),
-        ...facts.map((fact) => el("small", {}, fact)),
+        ...facts.map((fact) => el("small", { class: "fact" }, fact)),
       ),
     );
   }));
@@ -326,6 +326,7 @@ byId("pause").addEventListener("click", () => {
 });
 byId("door").addEventListener("submit", async (event) => {
   event.preventDefault();
+  byId("door-error").textContent = "";
   useKey(byId("key").value.trim());
   byId("key").value = "";
   if (await enter()) byId("try").focus();

@@ -158,7 +158,7 @@ const masks = (answer, request, words, model) =>
   parts(answer.results, request.texts, words, (result) => {
     const found = result.masks.masks;
     if (!found.length) return el("p", { class: "empty" }, filled(words.noMask, { mask: model.mask_token }));
-    return el("div", { class: "bars" }, ...found.map((one) => bars(one.candidates.map((c) => [c.text, c.score]))));
+    return el("div", { class: "bars" }, ...found.map((one) => bars(one.candidates.map((each) => [each.text || `#${each.id}`, each.score]))));
   });
 
 async function terms(answer, request, words, model) {

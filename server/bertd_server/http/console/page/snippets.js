@@ -30,8 +30,11 @@ export function snippet(kind, id, request, where) {
     const tls = where.tls ? ["--tls"] : [];
     // A text that begins with a hyphen is no option.
     const end = texts.some((text) => text.startsWith("-")) ? ["--"] : [];
-    const all = [name, ...own, "--address", where.address, ...tls, "--model", request.model, ...end, ...texts];
-    return (where.key ? "export BERTD_API_KEY=…\n" : "") + ["bertd", ...all].map(quoted).join(" ");
+    return (where.key ? "export BERTD_API_KEY=…\n" : "") + [
+      ["bertd", name, ...own],
+      ["--address", where.address, ...tls, "--model", request.model, ...end],
+      ...texts.map((text) => [text]),
+    ].map((words) => words.map(quoted).join(" ")).join(" \\\n  ");
   }
   if (kind === "python") {
     const security = [where.tls && "tls=True", where.key && 'api_key=os.environ["BERTD_API_KEY"]'].filter(Boolean);
