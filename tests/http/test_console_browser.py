@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def page(window: Browser, served: HttpServed) -> Iterator[Browser]:
     """The page, whose models are there; it must have said nothing, and asked the server alone."""
     window.size(1440, 1000)
     window.colours("light")
-    window.said(), window.asked()  # of other tests
+    window.said()  # of other tests
+    window.asked()
     window.open(served.url)
     window.run("localStorage.clear()")
     window.open(served.url)
@@ -273,7 +275,7 @@ def test_a_key_is_asked_for_and_kept_in_memory_alone(
         for given, shown in (("wrong", "#door-error"), (key, "#models button")):
             window.driver.find_element("id", "key").send_keys(given)
             window.click("#door .primary")
-            window.until(lambda shown=shown: window.text(shown))  # type: ignore[misc]
+            window.until(partial(window.text, shown))
         window.said()  # that there is no key yet, and that one was wrong
         fill(window, {"texts": "the cat\na dog"})
         ask(window)
