@@ -83,6 +83,9 @@ class Settings(BaseSettings):
         description="host:port of the same calls over HTTP: OpenAI, TEI, Cohere, Open Inference "
         "Protocol and others; off for none",
     )
+    console: Switch = Field(
+        "on", description="a page for people at / of --http-api: models, a try, what runs"
+    )
     name: str = Field(
         "", description="what the bundle is called, in the place of the name that it brings"
     )

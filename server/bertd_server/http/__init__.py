@@ -6,6 +6,7 @@
     front        a call's way: its id, its key, its deadline, its metrics, its error
     openai, rerank, tei, huggingface, tensors, methods
                  the protocols: JSON to what `tasks` take, replies to JSON
+    console      a page for people, and what it asks
     openapi      what there is, from the same tables that answer
     fields       what requests of every protocol share
     call, bodies, replies, failures, connections
@@ -16,9 +17,10 @@ It is imported with `--http-api` alone, and needs the extra `[http]`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ssl import SSLContext
 
-from bertd_server.config.settings import Settings
+from bertd_server.config.settings import OFF, Settings
 from bertd_server.errors import MisusedError
 from bertd_server.rpc.services import Services
 from bertd_server.security.keys import KeyRing
@@ -26,6 +28,7 @@ from bertd_server.security.management import Management
 
 try:
     from bertd_server.http.connections import ConnectionLimits
+    from bertd_server.http.console import ConsoleCalls
     from bertd_server.http.front import Front, Monitor
     from bertd_server.http.routes import routes_of
     from bertd_server.http.server import HttpServer
@@ -41,6 +44,7 @@ def http_server(  # noqa: PLR0913 - by keyword
     keys: KeyRing | None,
     tls: SSLContext | None,
     monitor: Monitor | None,
+    grpc_address: Callable[[], str],
 ) -> HttpServer:
     """HTTP over services, with the limits of the settings; nothing listens yet.
 
@@ -51,9 +55,14 @@ def http_server(  # noqa: PLR0913 - by keyword
         keys: that calls need, if they do.
         tls: of the address; None for none.
         monitor: what goes around each call, if somebody counts them.
+        grpc_address: where the same is answered over gRPC, once that is known.
     """
+    routes = routes_of(services, management)
+    if settings.console != OFF:
+        console = ConsoleCalls(services.models, grpc_address, tls=tls is not None)
+        routes += console.routes()
     front = Front(
-        routes_of(services, management),
+        routes,
         services.limits,
         keys=keys,
         monitor=monitor,

@@ -261,6 +261,13 @@ def _authorization(call: HttpCall) -> str | None:
     return f"Bearer {given}"
 
 
+def _length(reply: HttpReply) -> list[tuple[str, str]]:
+    """Of a body; that of NOT_MODIFIED would be the length of what the client has."""
+    if reply.status == HTTPStatus.NOT_MODIFIED:
+        return []
+    return [("content-length", str(len(reply.body)))]
+
+
 async def respond(call: HttpCall, reply: HttpReply, send: _Send, *, whole: bool) -> None:
     """Send a reply, a part at a time, as fast as it is read.
 
@@ -274,7 +281,7 @@ async def respond(call: HttpCall, reply: HttpReply, send: _Send, *, whole: bool)
     known = record.id if record else given_id(call.invocation_metadata()) or made_id()
     headers = [
         ("content-type", reply.content_type),
-        ("content-length", str(len(reply.body))),
+        *_length(reply),
         *reply.headers,
         *((name, value) for name, value in call.answered if name != REQUEST_ID),
         (REQUEST_ID, known),

@@ -11,6 +11,7 @@ A completed request has no waiters: to complete it again does nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from bertd_server.engine.engine import GraphOutputs
 from bertd_server.errors import DeadlineMissed, Draining, EngineFailure
@@ -22,7 +23,7 @@ from bertd_server.scheduling.deduplication import (
     InFlightRequests,
 )
 from bertd_server.scheduling.lanes import BatchResult
-from bertd_server.scheduling.statistics import Statistics
+from bertd_server.scheduling.statistics import RecentBatch, Statistics
 from bertd_server.system.logs import get_logger
 
 log = get_logger("bertd")
@@ -60,6 +61,8 @@ class Completer:
         statistics.batch_tokens.observe(shape.tokens)
         statistics.wide_batches += batch.wide
         statistics.short_batches += batch.short
+        if statistics.recent is not None:
+            statistics.recent.append(_recent(batch, result.seconds, statistics.compute.count))
 
     def answer(self, batch: Batch, result: BatchResult) -> None:
         """Hand out the answers of a batch, and keep them if there is room."""
@@ -118,3 +121,11 @@ class Completer:
                 )
         self._statistics.abandoned += texts
         return texts
+
+
+def _recent(batch: Batch, seconds: float, number: int) -> RecentBatch:
+    lengths = tuple(len(request.sequence) for request in batch.requests)
+    kind: Literal["lane", "wide", "short"] = (
+        "wide" if batch.wide else "short" if batch.short else "lane"
+    )
+    return RecentBatch(number, lengths, seconds, batch.seconds, kind)

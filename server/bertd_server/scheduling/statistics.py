@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 _PER_OCTAVE = 4  # buckets between a value and its double: percentiles are right to 19 %
 _LEAST = 2.0**-20  # about a microsecond; what is less lies in the first bucket
@@ -58,6 +58,28 @@ class Histogram:
         return next(bound for bound, below in self.buckets() if below >= wanted)
 
 
+_RECENT = 24  # batches that are kept to be looked at
+
+
+@dataclass(frozen=True, slots=True)
+class RecentBatch:
+    """A batch that has run.
+
+    Attributes:
+        number: of the model's batches, from 1.
+        lengths: tokens of each text, in the order of the queue.
+        seconds: of the model's run.
+        predicted: seconds, before it started.
+        kind: lane, all threads (wide), or beside the lanes (short).
+    """
+
+    number: int
+    lengths: tuple[int, ...]
+    seconds: float
+    predicted: float
+    kind: Literal["lane", "wide", "short"]
+
+
 @dataclass(slots=True)
 class InFlight:
     """What is being answered.
@@ -102,6 +124,7 @@ class Statistics:
         batch_failures: batches that failed, and were split if they could be.
         lane_deaths: lanes that had to be replaced.
         last_answer: when the last call was answered, in seconds since 1970; 0 if none was.
+        recent: the last batches, the newest last; None while nobody looks.
     """
 
     tokenize: Histogram = field(default_factory=Histogram)
@@ -127,6 +150,13 @@ class Statistics:
     batch_failures: int = 0
     lane_deaths: int = 0
     last_answer: float = 0.0
+    recent: deque[RecentBatch] | None = None
+
+    def look(self) -> list[RecentBatch]:
+        """The last batches; from the first look on they are kept."""
+        if self.recent is None:
+            self.recent = deque(maxlen=_RECENT)
+        return list(self.recent)
 
     def copy(self) -> Statistics:
         """The same numbers, for another thread to look at."""

@@ -65,10 +65,12 @@ class Server:
         reloading: what SIGHUP reads again; parts of the server register there.
         observability: metrics, traces and the access log.
         memory: of requests in flight.
+        port: of the main address, once it listens; 0 where that is no port.
         management_port: of the management address, once it listens.
         http: what answers over HTTP; None where it is off.
     """
 
+    port = 0
     management_port = 0
 
     def __init__(self, folder: Path | None, settings: Settings, start: Start = start) -> None:
@@ -145,6 +147,7 @@ class Server:
             keys=self.guard.keys,
             tls=self.guard.context(),
             monitor=monitors[0].around if monitors else None,
+            grpc_address=lambda: listening(self._settings.address, self.port),
         )
 
     def _keep(self, root: Path) -> None:
@@ -217,7 +220,7 @@ class Server:
             CannotListenError: one is taken, or not one of this machine.
         """
         settings = self._settings
-        port = self._listen(self._grpc, settings.address, "--address")
+        self.port = self._listen(self._grpc, settings.address, "--address")
         try:
             if self._managed is not None:
                 address = settings.management_address
@@ -243,7 +246,7 @@ class Server:
         if self.http is not None:
             await self.http.start()
             log.info("http api", address=listening(settings.http_api, self.http.port))
-        return port
+        return self.port
 
     def _bind(self, http: HttpServer) -> None:
         """Take the address of HTTP."""
