@@ -130,7 +130,7 @@ def test_a_bias_with_merged_inputs_and_its_limits(isa: str) -> None:
 
     def biased(inputs: dict[str, Any], table: Float32Array) -> Any:
         held = {"distances": table}
-        options = {"num_heads": 3, "scale": 0.25}
+        options: dict[str, Any] = {"num_heads": 3, "scale": 0.25}
         return session("PackedBiasedAttention", inputs, isa, constants=held, **options)
 
     separate = {**dict(zip("qkv", parts, strict=True)), "cu_seqlens": cu}
