@@ -118,8 +118,9 @@ class Plain:
     def model(self) -> onnx.ModelProto:
         layer, width = self.layer, self.layer.outputs
         last = self.product()
-        if layer.follow == "Gelu":
-            gelu = self.node("Gelu", [last], "gelu", approximate="none")
+        if layer.follow.startswith("Gelu"):
+            form = "tanh" if layer.follow == "GeluTanh" else "none"
+            gelu = self.node("Gelu", [last], "gelu", approximate=form)
             self.result(self.quantize(gelu, "y", 0.17 / 8, 8), TensorProto.UINT8)
         elif layer.follow:
             stream = self.given("stream", TensorProto.FLOAT, width)
@@ -174,6 +175,7 @@ def every_layer() -> Iterator[Layer]:
         one = partial(Layer, given=given, biased=biased)
         yield one()
         yield one(follow="Gelu")
+        yield one(follow="GeluTanh")
         for shifted in (True, False):
             yield one(follow="Norm", shifted=shifted)
             for follow, smooth in product(("Norm", "Stream"), (True, False)):

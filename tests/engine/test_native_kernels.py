@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,7 +71,11 @@ def attended(  # noqa: PLR0913 - what one run is of
         q = q[cu[:-1]]
     inputs = {"q": q, "k": k, "v": v, "cu_seqlens": cu}
     scale = float(np.float32(size**-0.5))
-    more = {} if window is None else {"window": window}
+    more: dict[str, Any] = {} if window is None else {"window": window}
+    distances = None
+    if name == "PackedBiasedAttention":
+        distances = normal(4, heads, 2 * max(lengths) + 5)
+        more["constants"] = {"distances": distances}
     one = session(name, inputs, isa, 1, num_heads=heads, scale=scale, **more)
     many = session(name, inputs, isa, threads, num_heads=heads, scale=scale, **more)
     got, expected = run(many, inputs), np.empty_like(q)
@@ -78,13 +83,16 @@ def attended(  # noqa: PLR0913 - what one run is of
         rows = slice(s, s + 1) if name == "PackedFirstAttention" else slice(a, b)
         alone = {"q": q[rows], "k": k[a:b], "v": v[a:b], "cu_seqlens": bounds([b - a])}
         np.testing.assert_array_equal(run(one, alone), got[rows])
-        expected[rows] = native_ops.attention((q[rows], k[a:b], v[a:b]), heads, scale, window)
+        parts = (q[rows], k[a:b], v[a:b])
+        expected[rows] = native_ops.attention(parts, heads, scale, window, distances)
     return got, expected
 
 
 @on_each_isa
-@pytest.mark.parametrize("name", ["PackedAttention", "PackedFirstAttention"])
-@settings(max_examples=15)
+@pytest.mark.parametrize(
+    "name", ["PackedAttention", "PackedFirstAttention", "PackedBiasedAttention"]
+)
+@settings(max_examples=15, deadline=None)
 @given(lengths=LENGTHS, heads=HEADS)
 def test_attention_of_any_shape(
     isa: str, name: str, lengths: list[int], heads: tuple[int, int]
@@ -93,7 +101,7 @@ def test_attention_of_any_shape(
 
 
 @on_each_isa
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 @given(lengths=LENGTHS, heads=HEADS, window=st.integers(0, 50))
 def test_local_attention_of_any_shape(
     isa: str, lengths: list[int], heads: tuple[int, int], window: int
@@ -107,6 +115,32 @@ def test_blocks_and_threads_change_no_bit(isa: str, window: int | None) -> None:
     """Enough work for two threads, of sequences in several blocks."""
     name = "PackedAttention" if window is None else "PackedLocalAttention"
     close(*attended(isa, name, LONG, (4, 32), threads=2, window=window))
+
+
+@on_each_isa
+def test_blocks_and_threads_change_no_bit_of_a_bias(isa: str) -> None:
+    close(*attended(isa, "PackedBiasedAttention", LONG, (4, 32), threads=2))
+
+
+@on_each_isa
+def test_a_bias_with_merged_inputs_and_its_limits(isa: str) -> None:
+    cu, distances = bounds([3, 9, 30]), normal(4, 3, 59)
+    parts = [normal(seed, 42, 48) for seed in (1, 2, 3)]
+    merged = {"qkv": np.concatenate(parts, axis=1), "cu_seqlens": cu}
+
+    def biased(inputs: dict[str, Any], table: Float32Array) -> Any:
+        held = {"distances": table}
+        options: dict[str, Any] = {"num_heads": 3, "scale": 0.25}
+        return session("PackedBiasedAttention", inputs, isa, constants=held, **options)
+
+    separate = {**dict(zip("qkv", parts, strict=True)), "cu_seqlens": cu}
+    one = biased(merged, distances)
+    np.testing.assert_array_equal(run(one, merged), run(biased(separate, distances), separate))
+    longer = {**merged, "cu_seqlens": bounds([11, 31])}
+    with pytest.raises(Exception, match="a sequence of 31 tokens, distances are known for 30"):
+        run(one, longer)
+    with pytest.raises(Exception, match="distances must be a constant"):
+        biased(merged, distances[:, 1:])
 
 
 @on_each_isa
@@ -138,7 +172,7 @@ def test_large_scores_and_what_is_no_number(isa: str) -> None:
 
 @on_each_isa
 @pytest.mark.parametrize("name", ["PackedMean", "PackedMax", "PackedWeightedMean"])
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 @given(lengths=LENGTHS, width=st.integers(1, 40))
 def test_pooling_of_any_shape(isa: str, name: str, lengths: list[int], width: int) -> None:
     cu = bounds(lengths)
@@ -213,6 +247,21 @@ def test_kernels_take_the_place_of_functions_in_an_unchanged_bundle(
             np.testing.assert_array_equal(native.embed([alone], wide=wide)[0], got[place])
 
 
+@pytest.mark.slow
+def test_a_family_with_a_position_bias(tmp_path: Path) -> None:
+    """The export compares native answers with PyTorch; stock ones must agree with those."""
+    export_model(str(save_tiny(tmp_path / "checkpoint", "mpnet")), tmp_path / "bundle")
+    native = engine(tmp_path / "bundle", EngineOptions(kernels="native"))
+    stock = engine(tmp_path / "bundle", EngineOptions(kernels="stock"))
+    assert native.kernels is not None
+    assert "PackedBiasedAttention" in native.kernels.operators
+    batch = texts([7, 1, 140, 30, 3])
+    got = native.embed(batch)
+    np.testing.assert_allclose(got, stock.embed(batch), rtol=1e-5, atol=1e-6)
+    for place, alone in enumerate(batch):
+        np.testing.assert_array_equal(native.embed([alone])[0], got[place])
+
+
 @pytest.mark.parametrize("kernels", ["stock", "native"])
 def test_the_tolerances_of_a_bundle_hold_for_both(small: Path, kernels: KernelChoice) -> None:
     """The export has compared by native ones."""
@@ -228,6 +277,7 @@ def test_a_function_with_other_inputs_keeps_its_body() -> None:
             "PackedMax": ("rows", "cu_seqlens"),
             "PackedAttention": ("q", "k", "v", "mask"),
             "PackedAttentionHalf": ("qkv", "cu_seqlens"),
+            "PackedBiasedAttention": ("qkv", "cu_seqlens", "buckets", "c2p", "p2c"),
         }
     )
     assert taken == ("PackedMean",)

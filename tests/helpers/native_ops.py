@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from bertd.bundle.arrays import Float32Array, Int64Array
-from onnx import helper
+from onnx import helper, numpy_helper
 
 _TYPES = {"float32": onnx.TensorProto.FLOAT, "int64": onnx.TensorProto.INT64}
 
@@ -19,6 +19,7 @@ def session(
     inputs: Mapping[str, Any],
     isa: str,
     threads: int = 1,
+    constants: Mapping[str, Any] | None = None,
     **attributes: Any,
 ) -> Any:
     """A session that runs one operator.
@@ -28,12 +29,14 @@ def session(
         inputs: arrays by their names, for their types and ranks.
         isa: the instruction set.
         threads: of a run.
+        constants: further inputs, behind the others, which the graph holds.
         attributes: of the node.
     """
     import bertd_native  # noqa: PLC0415 - it may be missing: the tests are then skipped
 
     value = helper.make_tensor_value_info
-    node = helper.make_node(name, list(inputs), ["out"], domain="bertd", **attributes)
+    held = constants or {}
+    node = helper.make_node(name, [*inputs, *held], ["out"], domain="bertd", **attributes)
     graph = helper.make_graph(
         [node],
         "one",
@@ -42,6 +45,7 @@ def session(
             for key, array in inputs.items()
         ],
         [value("out", onnx.TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(array, key) for key, array in held.items()],
     )
     opsets = [helper.make_opsetid("", 23), helper.make_opsetid("bertd", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
@@ -68,17 +72,24 @@ def attention(
     heads: int,
     scale: float,
     window: int | None = None,
+    distances: Float32Array | None = None,
 ) -> Float32Array:
-    """Of one sequence, in float64: every query sees the keys at most ``window`` away."""
+    """Of one sequence, in float64.
+
+    Every query sees the keys at most ``window`` away, and ``distances[head, query - key]``, counted
+    from 1 - longest on, is added to its scores.
+    """
     q, k, v = rows
     size = q.shape[1] // heads
     out = np.empty(q.shape)
     for head in range(heads):
         part = slice(head * size, (head + 1) * size)
         scores = scale * (q[:, part].astype(float) @ k[:, part].astype(float).T)
+        away = np.subtract(*np.indices(scores.shape))
         if window is not None:
-            rows, columns = np.indices(scores.shape)
-            scores[abs(rows - columns) > window] = -np.inf
+            scores[abs(away) > window] = -np.inf
+        if distances is not None:
+            scores += distances[head, away + distances.shape[1] // 2]
         weights = np.exp(scores - scores.max(axis=1, keepdims=True))
         out[:, part] = weights / weights.sum(axis=1, keepdims=True) @ v[:, part].astype(float)
     return out.astype(np.float32)

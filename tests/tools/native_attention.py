@@ -11,6 +11,7 @@ thread, by the least wall time on several.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import time
 from typing import Any
@@ -21,8 +22,11 @@ import onnx
 import onnxruntime as ort
 from bertd.bundle.runs import arrange
 from bertd_export.graph.attention import packed_attention
+from bertd_export.graph.biased_attention import biased_attention_function, trace_bias
 from bertd_export.graph.local_attention import local_attention
-from onnx import helper
+from bertd_export.graph.position_bias import biased_attention
+from onnx import helper, numpy_helper
+from transformers import MPNetConfig, MPNetModel
 
 BATCHES = {
     "1 x 8": [8],
@@ -33,13 +37,30 @@ BATCHES = {
     "32 x 8": [8] * 32,
     "16 mixed": [5, 7, 9, 12, 14, 17, 20, 24, 30, 37, 45, 60, 80, 110, 150, 220],
 }
-LAYERS = {"12 heads of 32": (32, None), "12 heads of 64": (64, None), "local, of 64": (64, 64)}
+LAYERS = {
+    "12 heads of 32": (32, None, False),
+    "12 heads of 64": (64, None, False),
+    "local, of 64": (64, 64, False),
+    "MPNet's, of 64": (64, None, True),
+}
 HEADS = 12
+Layer = tuple[int, int | None, bool]  # columns of a head, window, whether biased
 FEWEST = 7  # turns
 TYPES = {"float32": onnx.TensorProto.FLOAT, "int64": onnx.TensorProto.INT64}
 
 
-def feeds(size: int, lengths: list[int], *, local: bool) -> dict[str, Any]:
+@functools.cache
+def mpnet() -> tuple[onnx.FunctionProto, Any]:
+    """Attention with a bias from positions, and its distances."""
+    size = max(sum(lengths) for lengths in BATCHES.values())
+    config = MPNetConfig(num_hidden_layers=1, max_position_embeddings=size)
+    layout = biased_attention(MPNetModel(config))
+    assert layout is not None
+    function = biased_attention_function(trace_bias(layout), merged=True)
+    return function, layout.layers[0].tables[0].detach().numpy()
+
+
+def feeds(size: int, lengths: list[int], *, local: bool, biased: bool) -> dict[str, Any]:
     """Random rows, and how they lie."""
     width, runs = HEADS * size, arrange(np.array(lengths, np.int64))
     rows = np.random.default_rng(0).normal(size=(sum(lengths), 3 * width)).astype(np.float32)
@@ -47,21 +68,28 @@ def feeds(size: int, lengths: list[int], *, local: bool) -> dict[str, Any]:
     cu = {"cu_seqlens": np.cumsum([0, *lengths])}
     if local:
         return {**parts, **cu}
+    if biased:
+        return {"qkv": rows, **cu}
     return {"qkv": rows, **cu, "short_runs": runs.short_runs, "long_runs": runs.long_runs}
 
 
-def session(arrays: dict[str, Any], size: int, window: int | None, threads: int, how: str) -> Any:
+def session(arrays: dict[str, Any], layer: Layer, threads: int, how: str) -> Any:
     """A graph of one call of the function."""
+    size, window, biased = layer
+    held = {}
     function = packed_attention(merged=True) if window is None else local_attention()
+    if biased:
+        function, held["distances"] = mpnet()
     attributes: dict[str, Any] = {"num_heads": HEADS, "scale": size**-0.5}
     if window is not None:
         attributes["window"] = window
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
-        [helper.make_node(function.name, list(arrays), ["out"], domain="bertd", **attributes)],
+        [helper.make_node(function.name, [*arrays, *held], ["out"], domain="bertd", **attributes)],
         "layer",
         [value(name, TYPES[x.dtype.name], [None] * x.ndim) for name, x in arrays.items()],
         [value("out", onnx.TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(array, name) for name, array in held.items()],
     )
     opsets = [helper.make_opsetid(*entry) for entry in (("", 23), ("com.microsoft", 1))]
     opsets.append(helper.make_opsetid("bertd", 1))
@@ -74,11 +102,12 @@ def session(arrays: dict[str, Any], size: int, window: int | None, threads: int,
     return ort.InferenceSession(model.SerializeToString(), options)
 
 
-def gain(size: int, lengths: list[int], window: int | None, threads: int, seconds: float) -> float:
+def gain(layer: Layer, lengths: list[int], threads: int, seconds: float) -> float:
     """How many times less native kernels take."""
     clock = time.thread_time if threads == 1 else time.perf_counter
-    arrays = feeds(size, lengths, local=window is not None)
-    ways = {how: session(arrays, size, window, threads, how) for how in ("stock", "native")}
+    size, window, biased = layer
+    arrays = feeds(size, lengths, local=window is not None, biased=biased)
+    ways = {how: session(arrays, layer, threads, how) for how in ("stock", "native")}
     least = dict.fromkeys(ways, float("inf"))
     end = time.perf_counter() + seconds
     for turn in itertools.count():
@@ -98,10 +127,9 @@ def main() -> None:
     chosen = parser.parse_args()
     print(f"| {bertd_native.instruction_set()} | {' | '.join(BATCHES)} |")
     print(f"|---|{'---:|' * len(BATCHES)}")
-    for name, (size, window) in LAYERS.items():
+    for name, layer in LAYERS.items():
         found = [
-            gain(size, lengths, window, chosen.threads, chosen.seconds)
-            for lengths in BATCHES.values()
+            gain(layer, lengths, chosen.threads, chosen.seconds) for lengths in BATCHES.values()
         ]
         print(f"| {name} | {' | '.join(f'{each:.2f}x' for each in found)} |", flush=True)
 

@@ -30,7 +30,7 @@ class _Bias(torch.nn.Module):
 
 
 def trace_bias(layout: BiasedAttention) -> onnx.GraphProto:
-    """Trace the stock code of the bias: inputs `qu`, `ku`, `table_0`…, output `bias`.
+    """Trace the stock code of the bias: inputs `qu`, `ku` and the tables, output `bias`.
 
     Raises:
         ExportError: it holds what a model-local function cannot.
@@ -40,14 +40,13 @@ def trace_bias(layout: BiasedAttention) -> onnx.GraphProto:
     length = torch.export.Dim("length")
     example = torch.zeros(1, 7, int(width))  # type: ignore[arg-type,unused-ignore]
     tables = tuple(table.detach() for table in layer.tables)
-    names = [f"table_{number}" for number in range(len(tables))]
     program = torch.onnx.export(
         _Bias(layout),
         (example, example.clone(), *tables),
         dynamo=True,
         opset_version=OPSET,
         dynamic_shapes=({1: length}, {1: length}, tuple({} for _ in tables)),
-        input_names=["qu", "ku", *names],
+        input_names=["qu", "ku", *layout.tables],
         output_names=["bias"],
         optimize=True,
         verbose=False,
@@ -67,7 +66,7 @@ def biased_attention_function(bias: onnx.GraphProto, *, merged: bool) -> onnx.Fu
         bias: from :func:`trace_bias`.
         merged: attention takes one ``qkv`` tensor instead of three.
     """
-    tables = [entry.name for entry in bias.input if entry.name.startswith("table_")]
+    tables = [entry.name for entry in bias.input if entry.name not in {"qu", "ku"}]
     outside = {"", "qu", "ku", "bias", *tables}
 
     def inner(name: str) -> str:

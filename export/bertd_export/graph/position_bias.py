@@ -40,11 +40,14 @@ class BiasedAttention:
     """All attention modules of a model.
 
     `bias(q, k, *tables)` takes one sequence, q and k float32 `[1, tokens, width]`, and returns what
-    is added to the scaled scores, float32 `[1, heads, tokens, tokens]`.
+    is added to the scaled scores, float32 `[1, heads, tokens, tokens]`. `tables` are their names as
+    inputs of the function, which kernels know it by: `distances` alone is one value for each head
+    and distance, added as it is.
     """
 
     layers: list[BiasedLayer]
     bias: Callable[..., torch.Tensor]
+    tables: tuple[str, ...]
 
     @contextmanager
     def installed(self, attend: Attend) -> Iterator[None]:
@@ -125,7 +128,7 @@ def _mpnet(model: Any) -> BiasedAttention:
         values = table.index_select(1, _distances(tokens, longest).flatten())
         return values.reshape(1, -1, tokens, tokens)
 
-    return BiasedAttention(layers, bias)
+    return BiasedAttention(layers, bias, ("distances",))
 
 
 def _deberta_v2(model: Any) -> BiasedAttention:
@@ -196,7 +199,7 @@ def _deberta_v2(model: Any) -> BiasedAttention:
         )
         return score[None]
 
-    return BiasedAttention(layers, bias)
+    return BiasedAttention(layers, bias, ("buckets", *kinds))
 
 
 _MAKERS: dict[str, Callable[[Any], BiasedAttention]] = {

@@ -3,7 +3,7 @@
 ::
 
     quantise? ─> integer product, bias? ─┬─> float32                              Linear, Product
-                                         ├─> Gelu ─> quantise                     Gelu
+                                         ├─> Gelu ─> quantise                     Gelu, GeluTanh
                                          └─> + stream ─> LayerNorm ─> quantise?   Norm, Stream
 
 A function's body is made of the very nodes that it replaces. ONNX Runtime puts them back before
@@ -15,7 +15,7 @@ A name says what a function does, stage by stage, so that each name has one body
 * ``Int8``: takes uint8 rows; ``Int8Static``: float32, quantised by constants; ``Int8Row`` and
   ``Int8GeluRow``: float32, quantised by the row's own largest magnitude or value
 * ``Linear``: the product with the weight, and the bias; ``Product``: without one
-* ``Gelu``: then Gelu, and to uint8
+* ``Gelu``, ``GeluTanh``: then Gelu, or its form with tanh, and to uint8
 * ``Norm``: the sum with the stream, normalised: an output; ``Stream``: the same, but the sum is
   the output, for families that normalise first; ``Unshifted`` before it: no beta
 * ``Smooth``, ``Quantize``: each channel times a constant; to uint8, an output as well
@@ -243,12 +243,12 @@ def _gelu(call: _Call, output: str) -> bool:
     """Go on through Gelu to uint8, if the graph does; whether it did."""
     graph = call.graph
     gelu = graph.reads(output, "Gelu")
-    if gelu is None or not graph.read_once(output) or _attribute(gelu, "approximate") == b"tanh":
+    if gelu is None or not graph.read_once(output):
         return False
     quantize = graph.reads(gelu.output[0], "QuantizeLinear")
     if quantize is None or not graph.read_once(gelu.output[0]):
         return False
-    call.name += "Gelu"
+    call.name += "GeluTanh" if _attribute(gelu, "approximate") == b"tanh" else "Gelu"
     call.step(gelu, [call.body[-1].output[0]], "gelu")
     _quantize(call, quantize, "gelu", "y", "y_rows")
     call.outputs["y_rows"] = quantize.output[0]

@@ -38,6 +38,7 @@ _TAKES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "PackedAttention": (("qkv", _SEQUENCES), _SEPARATE),
     "PackedFirstAttention": (_SEPARATE,),
     "PackedLocalAttention": (_SEPARATE,),
+    "PackedBiasedAttention": (("qkv", _SEQUENCES, "distances"), (*_SEPARATE, "distances")),
     "PackedMean": (("x", _SEQUENCES),),
     "PackedMax": (("x", _SEQUENCES),),
     "PackedWeightedMean": (("x", _SEQUENCES),),

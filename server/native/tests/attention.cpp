@@ -11,7 +11,10 @@ struct Case {
   std::vector<size_t> lengths;
   size_t heads, size;
   int64_t window;  // below 0: none
+  bool biased = false;
 };
+
+constexpr size_t longest = 1030;  // tokens for which a bias has distances
 
 std::vector<float> rows(const std::vector<float>& all, size_t from, size_t to, size_t width) {
   return {all.begin() + static_cast<ptrdiff_t>(from * width),
@@ -20,12 +23,13 @@ std::vector<float> rows(const std::vector<float>& all, size_t from, size_t to, s
 
 // The weighted values of one query and head.
 void reference(const float* q, const float* k, const float* v, size_t keys, size_t width,
-               size_t size, double scale, const std::vector<bool>& seen, std::vector<double>& out) {
+               size_t size, double scale, const std::vector<bool>& seen,
+               const std::vector<double>& bias, std::vector<double>& out) {
   std::vector<double> weights(keys, 0.0);
   double top = -1e300, total = 0;
   for (size_t key = 0; key < keys; ++key) {
     for (size_t i = 0; i < size; ++i) weights[key] += double(q[i]) * k[key * width + i];
-    weights[key] *= scale;
+    weights[key] = weights[key] * scale + bias[key];
     if (seen[key]) top = std::max(top, weights[key]);
   }
   for (size_t key = 0; key < keys; ++key) {
@@ -46,6 +50,11 @@ std::vector<float> attend(const ort::OpTable& op, const Case& c, size_t threads,
   info.integers = {{"num_heads", static_cast<int64_t>(c.heads)}};
   if (c.window >= 0) info.integers["window"] = c.window;
   info.reals = {{"scale", 1 / std::sqrt(static_cast<float>(c.size))}};
+  if (c.biased) {
+    const std::vector<int64_t> sizes{static_cast<int64_t>(c.heads), 2 * int64_t(longest) - 1};
+    info.constants.emplace(4, fake::floats(sizes, normal(4, c.heads * (2 * longest - 1))));
+    info.inputs = 5;
+  }
   ort::Context context;
   context.threads = threads;
   for (const auto* part : {&q, &k, &v}) {
@@ -62,6 +71,7 @@ void check(const Kernels& kernels, const Case& c) {
   const size_t width = c.heads * c.size, tokens = static_cast<size_t>(bounds(c.lengths).back());
   const auto k = normal(2, tokens * width), v = normal(3, tokens * width);
   const auto q = normal(1, (first ? c.lengths.size() : tokens) * width);
+  const auto distances = normal(4, c.heads * (2 * longest - 1));
   const double scale = 1 / std::sqrt(static_cast<float>(c.size));
 
   const auto together = attend(op, c, 3, c.lengths, q, k, v);
@@ -80,8 +90,13 @@ void check(const Kernels& kernels, const Case& c) {
       }
       for (size_t head = 0; head < c.heads; ++head) {
         const size_t column = head * c.size;
+        std::vector<double> bias(length, 0.0);
+        for (size_t key = 0; c.biased && key < length; ++key) {
+          bias[key] = distances[head * (2 * longest - 1) + i + longest - 1 - key];
+        }
         reference(&q[(row + i) * width + column], &k[begin * width + column],
-                  &v[begin * width + column], length, width, c.size, scale, seen, want);
+                  &v[begin * width + column], length, width, c.size, scale, seen, bias,
+                  want);
         for (size_t d = 0; d < c.size; ++d) {
           check_close(together[(row + i) * width + column + d], want[d], c.op);
         }
@@ -94,10 +109,11 @@ void check(const Kernels& kernels, const Case& c) {
 // Around every border of a tile, a vector and a block.
 const std::vector<size_t> many = {1, 2, 3, 5, 6, 7, 8, 9, 13, 16, 17, 25, 193, 513, 1030};
 
-void in_every_split(const Kernels& kernels, const char* op, std::initializer_list<int64_t> windows) {
+void in_every_split(const Kernels& kernels, const char* op, std::initializer_list<int64_t> windows,
+                    bool biased = false) {
   for (int64_t window : windows) {
     for (auto [heads, size] : {std::pair<size_t, size_t>{1, 1}, {2, 7}, {3, 8}, {1, 20}, {2, 32}}) {
-      check(kernels, {op, many, heads, size, window});
+      check(kernels, {op, many, heads, size, window, biased});
     }
   }
 }
@@ -112,6 +128,10 @@ void local_attention_in_every_split(const Kernels& kernels) {
 }
 void first_attention_in_every_split(const Kernels& kernels) {
   in_every_split(kernels, "PackedFirstAttention", {-1});
+}
+
+void biased_attention_in_every_split(const Kernels& kernels) {
+  in_every_split(kernels, "PackedBiasedAttention", {-1}, true);
 }
 
 }  // namespace bertd::tests

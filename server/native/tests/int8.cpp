@@ -80,11 +80,15 @@ void check_product(const Kernels& kernels, size_t rows, size_t inputs, size_t ou
   }
   std::vector<uint8_t> gelu(rows * outputs);
   constexpr float y_scale = 0.17f / 8;
-  kernels.int8_product({weight, x.data(), nullptr, 0, rows, 0, packed->panels(), nullptr, nullptr,
-                        gelu.data(), 1 / y_scale, 8});
-  for (size_t i = 0; i < gelu.size(); ++i) {
-    const double y = want[i] + bias[i % outputs];
-    check_level(gelu[i], y / 2 * (1 + std::erf(y / std::sqrt(2.0))) / y_scale + 8, "gelu");
+  for (const bool tanh : {false, true}) {
+    kernels.int8_product({weight, x.data(), nullptr, 0, rows, 0, packed->panels(), nullptr, nullptr,
+                          gelu.data(), 1 / y_scale, 8, tanh});
+    for (size_t i = 0; i < gelu.size(); ++i) {
+      const double y = want[i] + bias[i % outputs];
+      const double bent = tanh ? std::tanh(0.7978845608028654 * (y + 0.044715 * y * y * y))
+                               : std::erf(y / std::sqrt(2.0));
+      check_level(gelu[i], y / 2 * (1 + bent) / y_scale + 8, "gelu");
+    }
   }
 }
 

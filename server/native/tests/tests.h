@@ -21,6 +21,7 @@ struct Test {
 void attention_in_every_split(const Kernels&);
 void local_attention_in_every_split(const Kernels&);
 void first_attention_in_every_split(const Kernels&);
+void biased_attention_in_every_split(const Kernels&);
 void pooling_in_every_split(const Kernels&);
 void what_does_not_fit(const Kernels&);
 void int8_kernels(const Kernels&);
@@ -31,6 +32,7 @@ inline std::vector<Test> all() {
       {"attention in every split", attention_in_every_split},
       {"local attention in every split", local_attention_in_every_split},
       {"first attention in every split", first_attention_in_every_split},
+      {"biased attention in every split", biased_attention_in_every_split},
       {"pooling in every split", pooling_in_every_split},
       {"what does not fit", what_does_not_fit},
       {"int8 kernels", int8_kernels},

@@ -34,6 +34,10 @@ struct AttentionBlock {
   ptrdiff_t first;
   ptrdiff_t step;
   ptrdiff_t width;
+  // Added to the score of query i and key j is bias[i * bias_step + j]; null adds nothing. It is
+  // read for attention_panel keys beyond the last one too.
+  const float* bias;
+  ptrdiff_t bias_step;
   float* scratch;  // attention_scratch(keys, head) floats
 };
 
@@ -169,9 +173,11 @@ class Attention {
     if (begin == 0) start(query, R);
     if (low >= high) return;
     take_queries(query, R);
-    size_t key = low;
-    for (; key + W < high; key += P) score<R, 2>(key);
-    if (key < high) score<R, 1>(key);
+    if (b.bias == nullptr) {
+      score_all<R, false>(query);
+    } else {
+      score_all<R, true>(query);
+    }
     for (size_t i = 0; i < R; ++i) weigh(query + i, scores + i * padded);
     size_t column = 0;
     for (; column + P <= columns; column += P) combine<R, 2>(query, column);
@@ -201,14 +207,25 @@ class Attention {
     }
   }
 
+  template <size_t R, bool biased>
+  inline __attribute__((always_inline)) void score_all(size_t query) {
+    size_t key = low;
+    for (; key + W < high; key += P) score<R, 2, biased>(query, key);
+    if (key < high) score<R, 1, biased>(query, key);
+  }
+
   // Scores of R queries and N vectors of keys.
-  template <size_t R, size_t N>
-  inline __attribute__((always_inline)) void score(size_t key) {
+  template <size_t R, size_t N, bool biased>
+  inline __attribute__((always_inline)) void score(size_t query, size_t key) {
     F sum[R][N];
 #pragma GCC unroll 16
     for (size_t i = 0; i < R; ++i) {
+      const ptrdiff_t place = static_cast<ptrdiff_t>(query + i) * b.bias_step +
+                              static_cast<ptrdiff_t>(begin + key);
 #pragma GCC unroll 2
-      for (size_t n = 0; n < N; ++n) sum[i][n] = V::set(0.0f);
+      for (size_t n = 0; n < N; ++n) {
+        sum[i][n] = biased ? V::load(b.bias + place + n * W) : V::set(0.0f);
+      }
     }
     const float* k = keys + key * b.head;
     for (size_t column = 0; column < b.head; ++column, k += P) {

@@ -45,6 +45,7 @@ struct Int8Product {
   uint8_t* levels;      // of Gelu, in place of out; or null
   float inverse_scale;  // 1 / the float value of one level
   int zero;             // the level of 0.0
+  bool tanh = false;    // which form of Gelu
 };
 
 template <class V>
@@ -143,12 +144,10 @@ class Int8Products {
         for (size_t r = 0; r < count && column < stride; ++r) {
           store_some(p, place + r * stride, stride - column, x[r]);
         }
+      } else if (p.levels != nullptr && p.tanh) {
+        store_gelu<count, ByTanh>(p, place, x);
       } else if (p.levels != nullptr) {
-#pragma GCC unroll 4
-        for (size_t r = 0; r < count; ++r) {
-          const F levels = gelu<V>(x[r], V::set(0.5f * p.inverse_scale));
-          V::store_levels(p.levels + place + r * stride, levels, p.zero);
-        }
+        store_gelu<count, ByErf>(p, place, x);
       } else if (p.stream != nullptr) {
 #pragma GCC unroll 4
         for (size_t r = 0; r < count; ++r) {
@@ -162,11 +161,22 @@ class Int8Products {
     }
   }
 
+  template <size_t count, class Form>
+  static inline __attribute__((always_inline)) void store_gelu(const Int8Product& p, size_t place,
+                                                               const F (&x)[count]) {
+#pragma GCC unroll 4
+    for (size_t r = 0; r < count; ++r) {
+      const F levels = gelu<V, Form>(x[r], V::set(0.5f * p.inverse_scale));
+      V::store_levels(p.levels + place + r * p.weight.outputs, levels, p.zero);
+    }
+  }
+
   // The same in the last panel, of which only some columns exist.
   static void store_some(const Int8Product& p, size_t place, size_t columns, F x) {
     const size_t count = columns < V::width ? columns : V::width;
     if (p.levels != nullptr) {
-      x = gelu<V>(x, V::set(0.5f * p.inverse_scale));
+      const F factor = V::set(0.5f * p.inverse_scale);
+      x = p.tanh ? gelu<V, ByTanh>(x, factor) : gelu<V, ByErf>(x, factor);
       return V::store_first_levels(p.levels + place, x, p.zero, count);
     }
     if (p.stream != nullptr) x = V::add(x, V::load_first(p.stream + place, count));

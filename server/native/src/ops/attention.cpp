@@ -1,4 +1,5 @@
-// PackedAttention, PackedFirstAttention and PackedLocalAttention: each sequence over itself.
+// PackedAttention and its kin: each sequence over itself, for all rows or the first alone, within
+// a window, or with a bias from the distance of two tokens.
 //
 // A job is a block of queries of one sequence and one head. Long sequences come first, so that the
 // threads end together: sequences lie in ascending order of length.
@@ -27,6 +28,9 @@ struct Call {
   float scale;
   bool first_only;       // one query a sequence, in row s of q
   ptrdiff_t window;      // keys on either side; below 0 all are seen
+  const float* bias;     // of each head, from key - query = 1 - longest on; or null
+  size_t bias_stride;    // between heads
+  size_t longest;        // tokens of a sequence for which the bias is known
 };
 
 class Jobs {
@@ -83,6 +87,10 @@ class Jobs {
     block.scale = call_.scale;
     block.first = window < 0 ? 0 : start - static_cast<ptrdiff_t>(first_key);
     block.step = window < 0 ? 0 : 1;
+    if (call_.bias != nullptr) {
+      block.bias = call_.bias + head * call_.bias_stride + (call_.longest - 1) + first_key - from;
+      block.bias_step = -1;
+    }
     block.width = window < 0 ? static_cast<ptrdiff_t>(block.keys) : 2 * window + 1;
     block.scratch = scratch_floats(attention_scratch(block.keys, size));
     kernels.attend(block);
@@ -116,6 +124,15 @@ class AttentionOp {
 
  protected:
   void run_on(const ort::Run& run, bool first_only) const {
+    Call call{};
+    call.first_only = first_only;
+    run_call(run, call);
+  }
+
+  size_t heads() const { return heads_; }
+
+  // A call that says what is particular; the rest is filled in here.
+  void run_call(const ort::Run& run, Call& call) const {
     const ort::Tensor first = run.input(0), second = run.input(1);
     const bool merged = second.type == ort::Type::int64;
     const ort::Tensor v = merged ? first : run.input(2);
@@ -127,11 +144,10 @@ class AttentionOp {
                        std::to_string(heads_) + " heads");
     }
     const Sequences sequences(merged ? second : run.input(3), static_cast<size_t>(v.sizes[0]));
-    const size_t expected = first_only ? sequences.count() : static_cast<size_t>(v.sizes[0]);
+    const size_t expected = call.first_only ? sequences.count() : static_cast<size_t>(v.sizes[0]);
     if (static_cast<size_t>(first.sizes[0]) != expected) {
       throw ort::Error("q must have " + std::to_string(expected) + " rows");
     }
-    Call call{};
     call.q = first.as<float>();
     call.k = k.as<float>() + (merged ? width : 0);
     call.v = v.as<float>() + (merged ? 2 * width : 0);
@@ -141,8 +157,8 @@ class AttentionOp {
     call.width = width;
     call.heads = heads_;
     call.scale = scale_;
-    call.first_only = first_only;
     call.window = static_cast<ptrdiff_t>(window_);
+    if (call.bias != nullptr) check_lengths(sequences, call.longest);
     const Jobs jobs(call, sequences);
     if (!jobs.worth_sharing()) {
       for (size_t job = 0; job < jobs.count(); ++job) jobs.run(kernels_, job);
@@ -152,6 +168,15 @@ class AttentionOp {
   }
 
  private:
+  static void check_lengths(const Sequences& sequences, size_t longest) {
+    for (size_t s = 0; s < sequences.count(); ++s) {
+      if (sequences.length(s) > longest) {
+        throw ort::Error("cu_seqlens has a sequence of " + std::to_string(sequences.length(s)) +
+                         " tokens, distances are known for " + std::to_string(longest));
+      }
+    }
+  }
+
   static size_t columns(const ort::Tensor& x) {
     if (x.type != ort::Type::float32 || x.sizes.size() != 2) {
       throw ort::Error("q, k and v must be float32 of two axes");
@@ -183,12 +208,58 @@ struct PackedFirstAttention : AttentionOp {
   void run(const ort::Run& run) const { run_on(run, true); }
 };
 
+// After cu_seqlens it has distances, float32 [heads, 2 * longest - 1], a constant: what is added to
+// a score for query - key, from 1 - longest on.
+class PackedBiasedAttention : AttentionOp {
+ public:
+  static constexpr const char* name = "PackedBiasedAttention";
+  static constexpr ort::Port inputs[] = {
+      {ort::Type::float32},
+      {ort::Type::any},
+      {ort::Type::float32},
+      {ort::Type::int64, ort::Presence::optional},
+      {ort::Type::float32, ort::Presence::optional},
+  };
+  using AttentionOp::outputs;
+
+  PackedBiasedAttention(const ort::Node& node, const Kernels& kernels)
+      : AttentionOp(node, kernels) {
+    const ort::Tensor distances = node.constant(node.inputs() - 1);
+    if (!distances || distances.sizes.size() != 2 ||
+        distances.sizes[0] != static_cast<int64_t>(heads()) || distances.sizes[1] % 2 != 1) {
+      throw ort::Error("distances must be a constant [num_heads, 2 * longest - 1]");
+    }
+    const auto count = static_cast<size_t>(distances.sizes[1]);
+    longest_ = (count + 1) / 2;
+    stride_ = count + attention_panel;
+    bias_.assign(heads() * stride_, 0.0f);
+    for (size_t head = 0; head < heads(); ++head) {  // by key - query, as keys lie side by side
+      const float* from = distances.as<float>() + head * count;
+      std::reverse_copy(from, from + count, bias_.begin() + head * stride_);
+    }
+  }
+
+  void run(const ort::Run& run) const {
+    Call call{};
+    call.bias = bias_.data();
+    call.bias_stride = stride_;
+    call.longest = longest_;
+    run_call(run, call);
+  }
+
+ private:
+  std::vector<float> bias_;
+  size_t stride_ = 0;
+  size_t longest_ = 0;
+};
+
 }  // namespace
 
 void add_attention(const Kernels& kernels, std::vector<NamedOp>& ops) {
   add<PackedAttention>(kernels, ops);
   add<PackedFirstAttention>(kernels, ops);
   add<PackedLocalAttention>(kernels, ops);
+  add<PackedBiasedAttention>(kernels, ops);
 }
 
 }  // namespace bertd

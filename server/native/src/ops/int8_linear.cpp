@@ -23,7 +23,7 @@ using ort::Presence;
 using ort::Type;
 
 enum class Given { levels, floats, row, gelu_row };
-enum class Follow { floats, gelu, norm, stream };
+enum class Follow { floats, gelu, gelu_tanh, norm, stream };
 
 // What one name means; smooth and levels are of norm and stream.
 struct Stages {
@@ -33,6 +33,10 @@ struct Stages {
   bool shifted = true;
   bool smooth = false;
   bool levels = false;
+
+  constexpr bool activated() const {
+    return follow == Follow::gelu || follow == Follow::gelu_tanh;
+  }
 };
 
 constexpr size_t input_count = 13;
@@ -97,7 +101,7 @@ class Int8Linear {
     x_zero_ = from.row_zero;
     if (own_scale()) floor_ = *constant<float>(node, least, 1, "floor");
     if (normed()) read_norm(node, from.outputs);
-    if (stages.follow == Follow::gelu) read_levels(node);
+    if (stages.activated()) read_levels(node);
   }
 
   void run(const ort::Run& run) const {
@@ -118,7 +122,7 @@ class Int8Linear {
     }
     sizes.back() = static_cast<int64_t>(w.outputs);
     size_t output = 0;
-    if (stages_.follow != Follow::gelu) job.out = make<float>(run, output++, sizes);
+    if (!stages_.activated()) job.out = make<float>(run, output++, sizes);
     if (gives_levels()) job.levels = make<uint8_t>(run, output++, sizes);
     if (job.rows == 0) return;
     std::unique_ptr<uint8_t[]> scratch;
@@ -158,7 +162,7 @@ class Int8Linear {
   bool normed() const {
     return stages_.follow == Follow::norm || stages_.follow == Follow::stream;
   }
-  bool gives_levels() const { return stages_.follow == Follow::gelu || stages_.levels; }
+  bool gives_levels() const { return stages_.activated() || stages_.levels; }
 
   void read_levels(const ort::Node& node) {
     inverse_y_ = 1.0f / *constant<float>(node, y_scale, 1, "y_scale");
@@ -227,8 +231,8 @@ class Int8Linear {
       const size_t column = i / rows.count;
       kernels_.int8_product({w, job.x, job.row_scales, rows.begin(row), rows.begin(row + 1),
                              columns.begin(column), columns.begin(column + 1), job.stream, job.out,
-                             stages_.follow == Follow::gelu ? job.levels : nullptr, inverse_y_,
-                             y_zero_});
+                             stages_.activated() ? job.levels : nullptr, inverse_y_, y_zero_,
+                             stages_.follow == Follow::gelu_tanh});
     });
   }
 
@@ -260,7 +264,8 @@ constexpr Name spelled(const Stages& s) {
   Name name;
   name.add("Int8").add("Static", s.given == Given::floats);
   name.add("GeluRow", s.given == Given::gelu_row).add("Row", s.given == Given::row);
-  name.add(s.biased ? "Linear" : "Product").add("Gelu", s.follow == Follow::gelu);
+  name.add(s.biased ? "Linear" : "Product").add("Gelu", s.activated());
+  name.add("Tanh", s.follow == Follow::gelu_tanh);
   name.add("Unshifted", !s.shifted).add("Norm", s.follow == Follow::norm);
   name.add("Stream", s.follow == Follow::stream);
   return name.add("Smooth", s.smooth).add("Quantize", s.levels);
@@ -292,7 +297,7 @@ class Named : public Int8Linear {
   static constexpr auto inputs = ports(stages.given);
   static constexpr std::array<ort::Port, 1 + stages.levels> outputs = [] {
     std::array<ort::Port, 1 + stages.levels> types{};
-    types[0] = {stages.follow == Follow::gelu ? Type::uint8 : Type::float32};
+    types[0] = {stages.activated() ? Type::uint8 : Type::float32};
     if (stages.levels) types[stages.levels] = {Type::uint8};
     return types;
   }();
@@ -318,6 +323,7 @@ template <Given given, bool biased>
 void add_all(const Kernels& kernels, std::vector<NamedOp>& ops) {
   add<Named<Chosen<given, biased, Follow::floats, true, false, false>>>(kernels, ops);
   add<Named<Chosen<given, biased, Follow::gelu, true, false, false>>>(kernels, ops);
+  add<Named<Chosen<given, biased, Follow::gelu_tanh, true, false, false>>>(kernels, ops);
   add_normed<given, biased, Follow::norm, true>(kernels, ops);
   add_normed<given, biased, Follow::norm, false>(kernels, ops);
   add_normed<given, biased, Follow::stream, true>(kernels, ops);
