@@ -29,7 +29,7 @@ globals().update(classes({descriptor}))
 
 def includes() -> list[str]:
     """Folders in which imports of the .proto files are found."""
-    return [f"-I{ROOT}", f"-I{files('grpc_tools') / '_proto'}"]
+    return [f"-I{ROOT}", f"-I{ROOT / 'googleapis'}", f"-I{files('grpc_tools') / '_proto'}"]
 
 
 def generate(output: Path) -> None:

@@ -1,6 +1,6 @@
 // Embeds texts from Go, and says what went wrong:
 //
-//	protoc -Iprotos --go_out=SRC --go-grpc_out=SRC bertd/v1/inference.proto bertd/v1/models.proto
+//	protoc -Iprotos -Iprotos/googleapis --go_out=SRC --go-grpc_out=SRC bertd/v1/inference.proto bertd/v1/models.proto
 //	go run embed.go ADDRESS [KEY]
 //
 // In a module of your own, add to protoc for both files and both plugins where their code belongs,

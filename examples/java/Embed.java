@@ -1,6 +1,6 @@
 // Embeds texts from Java, and says what went wrong:
 //
-//     protoc -Iprotos --java_out=SRC --grpc-java_out=SRC bertd/v1/inference.proto \
+//     protoc -Iprotos -Iprotos/googleapis --java_out=SRC --grpc-java_out=SRC bertd/v1/inference.proto \
 //         google/rpc/status.proto google/rpc/error_details.proto
 //     java -cp CLASSES:JARS Embed ADDRESS [KEY]
 

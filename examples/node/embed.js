@@ -10,7 +10,7 @@ const [address, key] = process.argv.slice(2);
 const here = new URL("..", import.meta.url).pathname;
 const loaded = grpc.loadPackageDefinition(
   loader.loadSync(["bertd/v1/inference.proto", "google/rpc/status.proto", "google/rpc/error_details.proto"],
-    { includeDirs: [`${here}/../protos`], keepCase: true, enums: String }));
+    { includeDirs: [`${here}/../protos`, `${here}/../protos/googleapis`], keepCase: true, enums: String }));
 
 const client = new loaded.bertd.v1.InferenceService(address, grpc.credentials.createInsecure(), {
   "grpc.service_config": readFileSync(`${here}/service_config.json`, "utf8"),

@@ -24,6 +24,7 @@ from helpers.patience import PATIENCE
 from helpers.running import RunningServer, quick_settings
 
 EXAMPLES, PROTOS = ROOT / "examples", ROOT / "protos"
+INCLUDES = (f"-I{PROTOS}", f"-I{PROTOS / 'googleapis'}")
 CONFIG = EXAMPLES / "service_config.json"
 KEY = new_key("example")
 SAID = """\
@@ -141,7 +142,7 @@ def test_go(address: str, tmp_path: Path) -> None:
     source = tmp_path / "src"
     source.mkdir()
     given = ["bertd/v1/inference.proto", "bertd/v1/models.proto"]
-    run("protoc", f"-I{PROTOS}", f"--go_out={source}", f"--go-grpc_out={source}", *given)
+    run("protoc", *INCLUDES, f"--go_out={source}", f"--go-grpc_out={source}", *given)
     made = run(
         *("go", "run", EXAMPLES / "go/embed.go", address, KEY),
         GO111MODULE="off",
@@ -159,7 +160,7 @@ def test_java(address: str, tmp_path: Path) -> None:
     source.mkdir()
     given = ["bertd/v1/inference.proto", "google/rpc/status.proto"]
     run(
-        *("protoc", f"-I{PROTOS}", f"--java_out={source}", f"--grpc-java_out={source}"),
+        *("protoc", *INCLUDES, f"--java_out={source}", f"--grpc-java_out={source}"),
         f"--plugin=protoc-gen-grpc-java={shutil.which('grpc_java_plugin')}",
         *(*given, "google/rpc/error_details.proto"),
     )

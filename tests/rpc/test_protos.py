@@ -60,8 +60,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[FileDescriptorProto]
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FileDescriptorProto]:
     """All .proto files of the folder by name; with nothing but protobuf's own beside them."""
     target = tmp_path_factory.mktemp("shipped") / "set"
-    sources = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
-    given = [f"-I{PROTOS}", f"--descriptor_set_out={target}"]
+    folders = [PROTOS / "googleapis", PROTOS]
+    sources = sorted(
+        str(path.relative_to(folders["googleapis" not in path.parts]))
+        for path in PROTOS.rglob("*.proto")
+    )
+    given = [*(f"-I{folder}" for folder in folders), f"--descriptor_set_out={target}"]
     subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *given, *sources], check=True)
     found = FileDescriptorSet.FromString(target.read_bytes()).file
     assert sorted(file.name for file in found) == sources

@@ -21,6 +21,7 @@ from ssl import SSLContext
 from bertd_server.config.settings import Settings
 from bertd_server.errors import MisusedError
 from bertd_server.rpc.services import Services
+from bertd_server.scheduling.memory_budget import MemoryBudget
 from bertd_server.security.keys import KeyRing
 from bertd_server.security.management import Management
 
@@ -41,6 +42,7 @@ def http_server(  # noqa: PLR0913 - by keyword
     keys: KeyRing | None,
     tls: SSLContext | None,
     monitor: Monitor | None,
+    memory: MemoryBudget,
 ) -> HttpServer:
     """HTTP over services, with the limits of the settings; nothing listens yet.
 
@@ -51,12 +53,14 @@ def http_server(  # noqa: PLR0913 - by keyword
         keys: that calls need, if they do.
         tls: of the address; None for none.
         monitor: what goes around each call, if somebody counts them.
+        memory: of requests in flight.
     """
     front = Front(
         routes_of(services, management),
         services.limits,
         keys=keys,
         monitor=monitor,
+        memory=memory,
         body_seconds=settings.handshake_seconds,
     )
     limits = ConnectionLimits(

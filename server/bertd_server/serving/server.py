@@ -145,6 +145,7 @@ class Server:
             keys=self.guard.keys,
             tls=self.guard.context(),
             monitor=monitors[0].around if monitors else None,
+            memory=self.memory,
         )
 
     def _keep(self, root: Path) -> None:
