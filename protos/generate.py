@@ -11,7 +11,6 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
-from google.rpc import status_pb2
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent
@@ -30,9 +29,7 @@ globals().update(classes({descriptor}))
 
 def includes() -> list[str]:
     """Folders in which imports of the .proto files are found."""
-    google_protobuf = files("grpc_tools") / "_proto"
-    google_rpc = Path(status_pb2.__file__).parents[2]
-    return [f"-I{ROOT}", f"-I{google_protobuf}", f"-I{google_rpc}"]
+    return [f"-I{ROOT}", f"-I{ROOT / 'googleapis'}", f"-I{files('grpc_tools') / '_proto'}"]
 
 
 def generate(output: Path) -> None:

@@ -7,9 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.rpc import error_details_pb2, status_pb2
 from helpers import contract
 from helpers.paths import ROOT
 
@@ -17,6 +21,7 @@ PROTOS = ROOT / "protos"
 PASCAL = re.compile(r"([A-Z][a-z0-9]+)+")
 LOWER_SNAKE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 UPPER_SNAKE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
+PROTOBUF_S_OWN = ("google/protobuf/any.proto", "google/protobuf/duration.proto")
 # They take and give the messages of the calls that they are twins of.
 TWINS = {"EmbedStream": "Embed", "RerankStream": "Rerank"}
 
@@ -52,6 +57,47 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[FileDescriptorProto]
     return list(FileDescriptorSet.FromString(target.read_bytes()).file)
 
 
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FileDescriptorProto]:
+    """All .proto files of the folder by name; with nothing but protobuf's own beside them."""
+    target = tmp_path_factory.mktemp("shipped") / "set"
+    folders = [PROTOS / "googleapis", PROTOS]
+    sources = sorted(
+        str(path.relative_to(folders["googleapis" not in path.parts]))
+        for path in PROTOS.rglob("*.proto")
+    )
+    given = [*(f"-I{folder}" for folder in folders), f"--descriptor_set_out={target}"]
+    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *given, *sources], check=True)
+    found = FileDescriptorSet.FromString(target.read_bytes()).file
+    assert sorted(file.name for file in found) == sources
+    return {file.name: file for file in found}
+
+
+def test_other_languages_find_all_that_is_imported(
+    shipped: dict[str, FileDescriptorProto],
+) -> None:
+    for file in shipped.values():
+        assert set(file.dependency) <= {*shipped, *PROTOBUF_S_OWN}, file.name
+        assert "/" in file.options.go_package, file.name
+        assert file.options.java_package, file.name
+        assert file.options.java_multiple_files, file.name
+
+
+def test_google_rpc_is_as_google_has_it(shipped: dict[str, FileDescriptorProto]) -> None:
+    """What is shipped of it may be exchanged for the whole of it."""
+    for name, whole in ("status", status_pb2), ("error_details", error_details_pb2):
+        file = shipped[f"google/rpc/{name}.proto"]
+        options = whole.DESCRIPTOR.GetOptions()
+        assert file.options.go_package == options.go_package
+        assert file.options.java_package == options.java_package
+        theirs = set(contract.lines(whole.DESCRIPTOR))
+        pool: Any = DescriptorPool()
+        for needed in (any_pb2, duration_pb2):
+            pool.AddSerializedFile(needed.DESCRIPTOR.serialized_pb)
+        ours = set(contract.lines(pool.Add(file)))
+        assert ours <= theirs
+
+
 def test_everything_is_commented(files: list[FileDescriptorProto]) -> None:
     """Messages, fields, enums and their values, services and RPCs."""
     bare = [f"{file.name}: {name}" for file in files for name in uncommented(file)]
@@ -68,6 +114,9 @@ def uncommented(file: FileDescriptorProto) -> Iterator[str]:
         named[4, number] = message.name
         for place, field in enumerate(message.field):
             named[4, number, 2, place] = f"{message.name}.{field.name}"
+        for place, oneof in enumerate(message.oneof_decl):
+            if not oneof.name.startswith("_"):  # made up for an optional field
+                named[4, number, 8, place] = f"{message.name}.{oneof.name}"
     for number, enum in enumerate(file.enum_type):
         named[5, number] = enum.name
         for place, value in enumerate(enum.value):

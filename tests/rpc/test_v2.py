@@ -13,6 +13,7 @@ import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from bertd.bundle import Task
+from bertd.oip import grpc_service_pb2 as pb
 from bertd.oip import model_config_pb2
 from helpers.patience import PATIENCE
 from helpers.v2_served import MOST, TASKS, TEXTS, Served, inputs
@@ -141,6 +142,44 @@ def test_a_stream_answers_each_request_in_order_and_survives_errors(
             assert response.parameters["triton_final_response"].bool_param
             assert (result.as_numpy("sentence_embedding")[0] == expected[number % 3]).all()
         client.stop_stream()
+
+
+def test_an_error_is_the_status_of_a_stream_that_asks_for_it(at: Callable[[Task], Served]) -> None:
+    """Triton's header; what came before the error is answered, what comes after is not."""
+    served = at("feature-extraction")
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    with triton.InferenceServerClient(served.address) as client:
+        client.start_stream(
+            lambda result, error: answers.put((result, error)),
+            headers={"triton_grpc_error": "true"},
+        )
+        for text in ("a", "", "b"):
+            client.async_stream_infer("tiny", inputs({"text": [text]}))
+        assert answers.get(timeout=PATIENCE)[1] is None
+        result, error = answers.get(timeout=PATIENCE)
+        assert result is None
+        assert error.status() == "StatusCode.INVALID_ARGUMENT"
+        assert "text[0] is empty" in error.message()
+        client.stop_stream()
+    assert answers.empty()
+
+
+def test_what_sdks_say_of_their_own_encoding_is_left_aside(at: Callable[[Task], Served]) -> None:
+    """As KServe's InferInput.set_data_from_numpy and MLServer's codecs write requests."""
+    served = at("feature-extraction")
+    expected = served.infer({"text": TEXTS})("sentence_embedding")
+    request = pb.ModelInferRequest(model_name="tiny")
+    request.parameters["binary_data_output"].bool_param = True
+    request.parameters["content_type"].string_param = "pd"
+    given = request.inputs.add(name="text", datatype="BYTES", shape=[len(TEXTS), 1])
+    given.contents.bytes_contents.extend(text.encode() for text in TEXTS)
+    given.parameters["binary_data_size"].int64_param = 45
+    given.parameters["content_type"].string_param = "str"
+    wanted = request.outputs.add(name="sentence_embedding")
+    wanted.parameters["binary_data"].bool_param = True
+    wanted.parameters["content_type"].string_param = "np"
+    (found,) = served.v2.ModelInfer(request).outputs
+    assert np.array_equal(np.array(found.contents.fp32_contents, np.float32), expected.ravel())
 
 
 async def test_the_aio_client_asks_and_streams(at: Callable[[Task], Served]) -> None:

@@ -173,6 +173,10 @@ def test_a_bad_request_is_told_what_to_change(
     assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
+def set_string(one: Any, name: str, value: str) -> None:
+    one.parameters[name].string_param = value
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -183,7 +187,12 @@ def test_a_bad_request_is_told_what_to_change(
         (lambda one: one.inputs[0].shape.extend([1] * 64), "of 65 axes: send 1 to 4"),
         (lambda one: one.inputs.append(one.inputs[0]), "there already"),
         (lambda one: one.inputs[0].parameters["shared_memory_region"], "no shared memory"),
-        (lambda one: one.inputs[0].parameters["binary_data_size"], "inputs have none"),
+        (lambda one: one.inputs[0].parameters["size"], "inputs have none"),
+        (
+            lambda one: set_string(one.inputs[0], "content_type", "base64"),
+            "'base64': send el",
+        ),
+        (lambda one: set_string(one, "content_type", "pil_image"), "the request has content_type"),
         (lambda one: one.outputs.add(name="scores"), "does not give; it gives sentence_embedding"),
         (lambda one: [one.outputs.add(name="windows") for _ in "ab"], "ask for it once"),
         (lambda one: one.outputs.add(name="windows").parameters["classification"], "top_k"),

@@ -1,10 +1,13 @@
-"""Tools that speak HTTP, as people use them, against a running server: one line for each.
+"""Tools that speak HTTP or gRPC, as people use them, against a running server: one line for each.
 
-They are too heavy, and agree too little on versions, to be in the project's environment:
+They are too heavy, and agree too little on versions, to be in the project's environment, or all in
+one (KServe's SDK and MLServer want different protobufs):
 
     python -m venv .tools && .tools/bin/pip install langchain-openai litellm langchain-cohere …
     bertd serve --repository ROOT --http-api 127.0.0.1:8003   # models VECTORS, RANKS and LABELS
-    .tools/bin/python tests/tools/http_tools.py http://127.0.0.1:8003 VECTORS RANKS LABELS
+    .tools/bin/python tests/tools/http_tools.py http://127.0.0.1:8003 127.0.0.1:8001 VECTORS RANKS
+
+Those of Node are in http_tools.mjs.
 """
 
 from __future__ import annotations
@@ -25,9 +28,9 @@ class Server:
     """A server, and its models."""
 
     url: str
+    grpc: str
     vectors: str
     ranks: str
-    labels: str
 
     @property
     def v1(self) -> str:
@@ -161,6 +164,77 @@ def kserve_rest(server: Server) -> int:
     return asyncio.run(ask())
 
 
+def kserve_grpc(server: Server) -> int:
+    import numpy as np
+    from kserve import InferenceGRPCClient, InferInput, InferRequest
+
+    async def ask() -> int:
+        client = InferenceGRPCClient(server.grpc)
+        given = InferInput("text", [2, 1], "BYTES")
+        given.set_data_from_numpy(np.array([[text] for text in TEXTS], object))
+        request = InferRequest(
+            model_name=server.vectors,
+            infer_inputs=[given],
+            parameters={"binary_data_output": True},
+        )
+        found: Any = await client.infer(infer_request=request)
+        return int(found.outputs[0].as_numpy().shape[0])
+
+    return asyncio.run(ask())
+
+
+def mlserver_request() -> Any:
+    """What MLServer's codecs make of texts."""
+    from mlserver.codecs import StringRequestCodec
+    from mlserver.types import Parameters, RequestOutput
+
+    request = StringRequestCodec.encode_request(TEXTS)
+    request.inputs[0].name = "text"
+    request.outputs = [
+        RequestOutput(name="sentence_embedding", parameters=Parameters(content_type="np"))
+    ]
+    return request
+
+
+def mlserver_rest(server: Server) -> int:
+    import httpx
+    from mlserver.codecs import NumpyCodec
+    from mlserver.types import InferenceResponse
+
+    sent = mlserver_request().model_dump_json()
+    answer = httpx.post(f"{server.url}/v2/models/{server.vectors}/infer", content=sent)
+    found = InferenceResponse.model_validate_json(answer.content)
+    return int(NumpyCodec.decode_output(found.outputs[0]).shape[0])
+
+
+def mlserver_grpc(server: Server) -> int:
+    import grpc
+    from mlserver.codecs import NumpyCodec
+    from mlserver.grpc.converters import ModelInferRequestConverter, ModelInferResponseConverter
+    from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
+
+    sent = ModelInferRequestConverter.from_types(
+        mlserver_request(), model_name=server.vectors, model_version=""
+    )
+    with grpc.insecure_channel(server.grpc) as channel:
+        answer = GRPCInferenceServiceStub(channel).ModelInfer(sent)
+    found = ModelInferResponseConverter.to_types(answer)
+    return int(NumpyCodec.decode_output(found.outputs[0]).shape[0])
+
+
+def pymilvus_tei(server: Server) -> int:
+    from pymilvus.model.dense import TEIEmbeddingFunction
+
+    return len(TEIEmbeddingFunction(api_url=server.url).encode_documents(TEXTS))
+
+
+def chroma_openai(server: Server) -> int:
+    from chromadb.utils.embedding_functions import OpenAIEmbeddingFunction
+
+    made: Any = OpenAIEmbeddingFunction(api_key=KEY, api_base=server.v1, model_name=server.vectors)
+    return len(made(TEXTS))
+
+
 TOOLS: dict[str, tuple[str, Callable[[Server], int]]] = {
     "LangChain, OpenAIEmbeddings": ("langchain-openai", langchain_openai),
     "LangChain, CohereRerank": ("langchain-cohere", langchain_cohere),
@@ -176,6 +250,11 @@ TOOLS: dict[str, tuple[str, Callable[[Server], int]]] = {
     "infinity-client": ("infinity-client", infinity_client),
     "tei-client": ("tei-client", tei_client),
     "KServe, InferenceRESTClient": ("kserve", kserve_rest),
+    "KServe, InferenceGRPCClient": ("kserve", kserve_grpc),
+    "MLServer's codecs, HTTP": ("mlserver", mlserver_rest),
+    "MLServer's codecs, gRPC": ("mlserver", mlserver_grpc),
+    "pymilvus, TEIEmbeddingFunction": ("pymilvus-model", pymilvus_tei),
+    "Chroma, OpenAIEmbeddingFunction": ("chromadb", chroma_openai),
 }
 
 

@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62\x65rtd/v1/models.proto\x12\x08\x62\x65rtd.v1\"\x13\n\x11ListModelsRequest\"5\n\x12ListModelsResponse\x12\x1f\n\x06models\x18\x01 \x03(\x0b\x32\x0f.bertd.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"2\n\x10GetModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.bertd.v1.Model\"\xf4\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x11\n\tprecision\x18\x05 \x01(\t\x12\x12\n\ndimensions\x18\x06 \x01(\r\x12\x12\n\nmax_tokens\x18\x07 \x01(\r\x12\x0f\n\x07pooling\x18\x08 \x03(\t\x12\x12\n\nnormalized\x18\t \x01(\x08\x12-\n\x07prompts\x18\n \x03(\x0b\x32\x1c.bertd.v1.Model.PromptsEntry\x12\x1b\n\x13\x64\x65\x66\x61ult_prompt_name\x18\x0b \x01(\t\x12\x14\n\x0cgraph_sha256\x18\x0c \x01(\t\x12\x0e\n\x06labels\x18\r \x03(\t\x12\x12\n\nvocab_size\x18\x0e \x01(\r\x12\x12\n\nmask_token\x18\x0f \x01(\t\x1a.\n\x0cPromptsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\x9a\x01\n\x0cModelService\x12G\n\nListModels\x12\x1b.bertd.v1.ListModelsRequest\x1a\x1c.bertd.v1.ListModelsResponse\x12\x41\n\x08GetModel\x12\x19.bertd.v1.GetModelRequest\x1a\x1a.bertd.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62\x65rtd/v1/models.proto\x12\x08\x62\x65rtd.v1\"\x13\n\x11ListModelsRequest\"5\n\x12ListModelsResponse\x12\x1f\n\x06models\x18\x01 \x03(\x0b\x32\x0f.bertd.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"2\n\x10GetModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.bertd.v1.Model\"\xf4\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x11\n\tprecision\x18\x05 \x01(\t\x12\x12\n\ndimensions\x18\x06 \x01(\r\x12\x12\n\nmax_tokens\x18\x07 \x01(\r\x12\x0f\n\x07pooling\x18\x08 \x03(\t\x12\x12\n\nnormalized\x18\t \x01(\x08\x12-\n\x07prompts\x18\n \x03(\x0b\x32\x1c.bertd.v1.Model.PromptsEntry\x12\x1b\n\x13\x64\x65\x66\x61ult_prompt_name\x18\x0b \x01(\t\x12\x14\n\x0cgraph_sha256\x18\x0c \x01(\t\x12\x0e\n\x06labels\x18\r \x03(\t\x12\x12\n\nvocab_size\x18\x0e \x01(\r\x12\x12\n\nmask_token\x18\x0f \x01(\t\x1a.\n\x0cPromptsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\x9a\x01\n\x0cModelService\x12G\n\nListModels\x12\x1b.bertd.v1.ListModelsRequest\x1a\x1c.bertd.v1.ListModelsResponse\x12\x41\n\x08GetModel\x12\x19.bertd.v1.GetModelRequest\x1a\x1a.bertd.v1.GetModelResponseB\x1e\n\x08\x62\x65rtd.v1P\x01Z\x10\x62\x65rtd/v1;bertdv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bertd.v1.models_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\010bertd.v1P\001Z\020bertd/v1;bertdv1'
   _globals['_MODEL_PROMPTSENTRY']._loaded_options = None
   _globals['_MODEL_PROMPTSENTRY']._serialized_options = b'8\001'
   _globals['_LISTMODELSREQUEST']._serialized_start=35

@@ -23,6 +23,7 @@ from ssl import SSLContext
 from bertd_server.config.settings import OFF, Settings
 from bertd_server.errors import MisusedError
 from bertd_server.rpc.services import Services
+from bertd_server.scheduling.memory_budget import MemoryBudget
 from bertd_server.security.keys import KeyRing
 from bertd_server.security.management import Management
 
@@ -45,6 +46,7 @@ def http_server(  # noqa: PLR0913 - by keyword
     tls: SSLContext | None,
     monitor: Monitor | None,
     grpc_address: Callable[[], str],
+    memory: MemoryBudget,
 ) -> HttpServer:
     """HTTP over services, with the limits of the settings; nothing listens yet.
 
@@ -56,6 +58,7 @@ def http_server(  # noqa: PLR0913 - by keyword
         tls: of the address; None for none.
         monitor: what goes around each call, if somebody counts them.
         grpc_address: where the same is answered over gRPC, once that is known.
+        memory: of requests in flight.
     """
     routes = routes_of(services, management)
     if settings.console != OFF:
@@ -66,6 +69,7 @@ def http_server(  # noqa: PLR0913 - by keyword
         services.limits,
         keys=keys,
         monitor=monitor,
+        memory=memory,
         body_seconds=settings.handshake_seconds,
     )
     limits = ConnectionLimits(

@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from bertd_server.errors import InvalidInput
-from bertd_server.http.failures import NO_ENCODING, TOO_LARGE, TOO_SLOW, plain_failure
+from bertd_server.http.failures import NO_ENCODING, TOO_LARGE, TOO_SLOW
+from bertd_server.scheduling.memory_budget import MemoryBudget, Reservation
 from bertd_server.system.turns import Turns
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -29,7 +30,11 @@ MOST_VALUES = 100_000
 MOST_NUMBERS = 250_000
 """All values, numbers too: a reader of JSON holds the interpreter over them for some 20 ms."""
 
+_LARGE_BYTES = 262_144  # larger bodies have memory before they are read
+_COPIES = 3  # as bytes, as values, and what is made of them until the call has memory of its own
+_MOST_INFLATED = 1_032  # times what was sent: no deflate gives more
 _BYTES_A_SECOND = 16_384  # at least; a slower client keeps its place from others
+_LARGE_BYTES_A_SECOND = 262_144  # beyond: it keeps memory from others too
 _PIECE_BYTES = 262_144  # that are inflated before others have their turn
 _QUOTES_A_TURN = 1_000  # some tenths of a ms
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
@@ -37,6 +42,43 @@ _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 class ClientLeft(Exception):
     """The client has closed its connection: nobody waits for an answer."""
+
+
+async def room(
+    memory: MemoryBudget, headers: Mapping[str, str], most: int, deadline: float
+) -> Reservation | None:
+    """Memory for a body that may be large, until the call has its own; None for a small one.
+
+    Args:
+        memory: of requests in flight.
+        headers: of the request.
+        most: bytes that it may have.
+        deadline: of the call, on the monotonic clock.
+
+    Raises:
+        RequestError: it is too large, or there is no room in time.
+    """
+    size = _declared(headers, most)
+    if size <= _LARGE_BYTES:
+        return None
+    needs = memory.within(_COPIES * size)
+    return await memory.reserve(needs, deadline=deadline, field="the body")
+
+
+def _declared(headers: Mapping[str, str], most: int) -> int:
+    """Bytes that a body may have, inflated, by what is said of it.
+
+    Raises:
+        InvalidInput: it is too large.
+    """
+    if "transfer-encoding" in headers:
+        return most
+    declared = headers.get("content-length", "0")
+    size = int(declared) if declared.isdecimal() else 0
+    if size > most:
+        raise _too_large(size, most)
+    compressed = headers.get("content-encoding", "identity").strip().lower() != "identity"
+    return min(most, size * _MOST_INFLATED) if compressed else size
 
 
 async def read(receive: Receive, headers: Mapping[str, str], *, most: int, seconds: float) -> bytes:
@@ -52,20 +94,18 @@ async def read(receive: Receive, headers: Mapping[str, str], *, most: int, secon
         InvalidInput: it is too large, or too slow.
         ClientLeft: it has not come whole.
     """
-    declared = headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > most:
-        raise _too_large(int(declared), most)
+    rate = _BYTES_A_SECOND if _declared(headers, most) <= _LARGE_BYTES else _LARGE_BYTES_A_SECOND
     chunks, size, loop = [], 0, asyncio.get_running_loop()
     begin, more = loop.time(), True
     while more:
         try:
-            async with asyncio.timeout_at(begin + seconds + size / _BYTES_A_SECOND):
+            async with asyncio.timeout_at(begin + seconds + size / rate):
                 message = await receive()
         except TimeoutError:
-            raise plain_failure(
-                f"the body was not there within {seconds:g} s and a second for each "
-                f"{_BYTES_A_SECOND} bytes of it: send it at once",
-                TOO_SLOW,
+            raise InvalidInput(
+                f"the body was not there within {seconds:g} s and a second for each {rate} bytes "
+                "of it: send it at once",
+                reason=TOO_SLOW,
             ) from None
         if message["type"] != "http.request":
             raise ClientLeft
@@ -125,10 +165,10 @@ async def inflated(body: bytes, headers: Mapping[str, str], most: int) -> bytes:
     if encoding in {"", "identity"}:
         return body
     if encoding not in _WINDOWS:
-        raise plain_failure(
+        raise InvalidInput(
             f"header content-encoding is {encoding[:40]!r}: send the body as gzip, deflate, or as "
             "it is",
-            NO_ENCODING,
+            reason=NO_ENCODING,
         )
     bits = _WINDOWS[encoding]
     if encoding == "deflate" and not _has_zlib_head(body):

@@ -46,6 +46,7 @@ class HttpCall:
         method: GET, POST, …
         headers: by name in lower case; of several of one name the last.
         params: what the path's places hold.
+        deadline: on the monotonic clock, from :meth:`begin` on.
         ended: with which status it has failed, if it has.
         answered: headers of the answer.
         form: of its errors, where the body says more of it than the path.
@@ -64,7 +65,7 @@ class HttpCall:
         self._query: bytes = scope["query_string"]
         self._client: tuple[str, int] | None = scope.get("client")
         self._arrived = time.monotonic()
-        self._deadline = math.inf
+        self.deadline = math.inf
 
     def begin(self) -> None:
         """Read how long the caller waits.
@@ -79,7 +80,7 @@ class HttpCall:
         ]
         if GRPC_TIMEOUT in self.headers:
             seconds.append(_timeout(self.headers[GRPC_TIMEOUT]))
-        self._deadline = self._arrived + min(seconds, default=math.inf)
+        self.deadline = self._arrived + min(seconds, default=math.inf)
 
     def query(self, name: str) -> str:
         """A parameter of the query; empty without one."""
@@ -107,7 +108,7 @@ class HttpCall:
 
     def time_remaining(self) -> float | None:
         """Seconds until the deadline; None without one."""
-        return None if math.isinf(self._deadline) else self._deadline - time.monotonic()
+        return None if math.isinf(self.deadline) else self.deadline - time.monotonic()
 
     def invocation_metadata(self) -> Iterable[tuple[str, str]]:
         """The headers."""

@@ -18,7 +18,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from bertd_server.errors import InvalidInput, Overloaded, RequestError
+from bertd_server.errors import Overloaded, RequestError
 from bertd_server.http.call import Aborted
 from bertd_server.http.replies import HttpReply, json_reply
 from bertd_server.rpc.status import to_status
@@ -189,8 +189,3 @@ def v2_form(failure: Failure) -> tuple[int, Any]:
 def status_form(failure: Failure) -> tuple[int, Any]:
     """google.rpc.Status, as JSON maps it."""
     return failure.status, MessageToDict(failure.rich)
-
-
-def plain_failure(message: str, reason: str) -> InvalidInput:
-    """What only HTTP can refuse."""
-    return InvalidInput(message, reason=reason)

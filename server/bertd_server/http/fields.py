@@ -5,7 +5,6 @@ Fields that are not known are left aside, and null is as good as absent: tools s
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn, Self, TypeVar
 
@@ -13,8 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSche
 
 from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.http.failures import Refused
-from bertd_server.rpc.checks import check_count
-from bertd_server.system.turns import Turns
+from bertd_server.rpc.checks import check_count, made_inputs
 from bertd_server.tasks.ask import Reply
 from bertd_server.tokenization.reader import Fit, Input
 from bertd_server.tokenization.truncation import CutSide
@@ -22,7 +20,6 @@ from bertd_server.tokenization.truncation import CutSide
 T = TypeVar("T")
 
 _SHOWN = 60  # characters of a value that an error quotes
-_CHARACTERS_A_TURN = 400_000
 _STRING = {"type": "string"}
 _STRINGS = {"type": "array", "items": _STRING}
 
@@ -130,7 +127,11 @@ async def texts_of(value: Any, field: str, most: int) -> list[Input]:
     Raises:
         InvalidInput: it is something else, or there are too many or none.
     """
-    return await _inputs(strings_of(value, field, most), field, single=isinstance(value, str))
+    single = isinstance(value, str)
+    return await made_inputs(
+        strings_of(value, field, most),
+        lambda text, number: Input(text, field=field if single else f"{field}[{number}]"),
+    )
 
 
 def strings_of(value: Any, field: str, most: int) -> list[str]:
@@ -161,15 +162,6 @@ def _refuse_text(value: Any, place: str, field: str) -> NoReturn:
 
 def _ids(value: list[Any]) -> bool:
     return bool(value) and all(isinstance(one, int) for one in value[:8])
-
-
-async def _inputs(texts: list[str], field: str, *, single: bool) -> list[Input]:
-    found, turns = list[Input](), Turns(_CHARACTERS_A_TURN)
-    for number, text in enumerate(texts):
-        found.append(Input(text, field=field if single else f"{field}[{number}]"))
-        if turns.over(len(text)):
-            await asyncio.sleep(0)
-    return found
 
 
 def refuse_empty(inputs: Sequence[Input]) -> None:

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router
 
-from bertd_server.errors import Draining, RequestError, Unauthenticated
+from bertd_server.errors import Draining, InvalidInput, RequestError, Unauthenticated
 from bertd_server.http import bodies
 from bertd_server.http.call import Aborted, HttpCall
 from bertd_server.http.failures import (
@@ -31,11 +31,11 @@ from bertd_server.http.failures import (
     failure_of,
     internal,
     openai_form,
-    plain_failure,
     reply_of,
 )
 from bertd_server.http.replies import HttpReply
 from bertd_server.rpc.limits import CallLimits
+from bertd_server.scheduling.memory_budget import MemoryBudget
 from bertd_server.security.allowance import ALLOWANCE
 from bertd_server.security.keys import KeyRing
 from bertd_server.security.management import caller_id
@@ -88,13 +88,14 @@ class Front:
         closing: whether calls are cut short because the server goes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - by keyword
         self,
         routes: Sequence[Route],
         limits: CallLimits,
         *,
         keys: KeyRing | None,
         monitor: Monitor | None,
+        memory: MemoryBudget,
         body_seconds: float,
     ) -> None:
         """Serve routes.
@@ -104,12 +105,14 @@ class Front:
             limits: of calls.
             keys: that calls need, if they do.
             monitor: what goes around each call, if somebody counts them.
+            memory: of requests in flight.
             body_seconds: for a body to begin.
         """
         self.closing = False
         self._limits = limits
         self._keys = keys
         self._monitor = monitor
+        self._memory = memory
         self._body_seconds = body_seconds
         by_path: dict[str, dict[str, Route]] = {}
         for route in routes:
@@ -134,14 +137,20 @@ class Front:
             try:
                 with self._admitted(call, route):
                     call.begin()
-                    body = await bodies.read(
-                        receive,
-                        call.headers,
-                        most=self._limits.max_message_bytes,
-                        seconds=self._body_seconds,
+                    room = await bodies.room(
+                        self._memory, call.headers, self._limits.max_message_bytes, call.deadline
                     )
-                    whole = True
-                    body = await bodies.inflated(body, call.headers, self._limits.max_message_bytes)
+                    with room or nullcontext():
+                        body = await bodies.read(
+                            receive,
+                            call.headers,
+                            most=self._limits.max_message_bytes,
+                            seconds=self._body_seconds,
+                        )
+                        whole = True
+                        body = await bodies.inflated(
+                            body, call.headers, self._limits.max_message_bytes
+                        )
                     if route.counted:
                         await bodies.check_values(body)
                     reply = await route.answer(call, body)
@@ -203,10 +212,10 @@ class Front:
         try:
             if self._keys is not None:
                 self._keys.find(_authorization(call))
-            raise plain_failure(
+            raise InvalidInput(
                 f"{call.method} {scope['path'][:100]!r} is nothing that is served: GET "
                 "/openapi.json lists what is",
-                NO_ROUTE,
+                reason=NO_ROUTE,
             )
         except RequestError as error:
             reply = reply_of(failure_of(error), openai_form)
@@ -228,8 +237,8 @@ class _Endpoint:
         first = next(iter(self._ways.values()))
         call = HttpCall(scope, _counted((route or first).path))
         if route is None:
-            error = plain_failure(
-                f"{call.method[:20]} is not answered here: use {self._allowed}", NO_METHOD
+            error = InvalidInput(
+                f"{call.method[:20]} is not answered here: use {self._allowed}", reason=NO_METHOD
             )
             reply = reply_of(failure_of(error), first.form)
             reply.headers.append(("allow", self._allowed))

@@ -7,7 +7,7 @@ Where its gRPC takes one text, HTTP takes one or several. What is the same is as
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import bertd
@@ -40,7 +40,7 @@ from bertd_server.rpc.tei.info import InfoService
 from bertd_server.rpc.tei.predict import predicted
 from bertd_server.rpc.tei.tokenize import TokenizeService
 from bertd_server.tasks import embedding, sparse, vectors
-from bertd_server.tasks.ask import Reply
+from bertd_server.tasks.ask import CallContext, Reply
 from bertd_server.tasks.classification import LabelScore
 from bertd_server.tokenization.reader import Input
 
@@ -151,7 +151,7 @@ class TeiCalls:
             normalize = request.normalize is not False
             found = (shaped(one, model, wanted, normalize=normalize) for one in values_of(replies))
             _count(call, texts, replies)
-            return HttpReply(await model.jobs.run(listed(found), caller.deadline))
+            return await _written(model, found, caller)
 
     async def embed_all(self, call: HttpCall, body: bytes) -> HttpReply:
         """Embed the tokens of texts."""
@@ -162,9 +162,8 @@ class TeiCalls:
             replies = await embedding.embed_tokens(
                 model, texts, request.fit(), caller, prompt_name=request.prompt_name
             )
-            found = (one.vectors for one in values_of(replies))
             _count(call, texts, replies)
-            return HttpReply(await model.jobs.run(listed(found), caller.deadline))
+            return await _written(model, (one.vectors for one in values_of(replies)), caller)
 
     async def embed_sparse(self, call: HttpCall, body: bytes) -> HttpReply:
         """Weigh the vocabulary for texts."""
@@ -175,9 +174,8 @@ class TeiCalls:
             replies = await sparse.embed_sparse(
                 model, texts, request.fit(), caller, prompt_name=request.prompt_name
             )
-            found = map(_weights, values_of(replies))
             _count(call, texts, replies)
-            return HttpReply(await model.jobs.run(listed(found), caller.deadline))
+            return await _written(model, map(_weights, values_of(replies)), caller)
 
     async def predict(self, call: HttpCall, body: bytes) -> HttpReply:
         """Classify texts and pairs."""
@@ -193,7 +191,7 @@ class TeiCalls:
             found = [_labels(one) for one in values_of(replies)]
             if single:
                 return json_reply(found[0])
-            return HttpReply(await model.jobs.run(listed(found), caller.deadline))
+            return await _written(model, found, caller)
 
     async def compare(self, call: HttpCall, body: bytes) -> HttpReply:
         """Compare texts."""
@@ -272,6 +270,11 @@ class TeiCalls:
         texts = await texts_of(given, "inputs", self._limits.max_texts)
         refuse_empty(texts)
         return texts
+
+
+async def _written(model: Model, found: Iterable[Any], caller: CallContext) -> HttpReply:
+    """A JSON list, a part at a time."""
+    return HttpReply(await model.jobs.run(listed(found), caller.deadline))
 
 
 def _weights(vector: sparse.SparseVector) -> list[dict[str, Any]]:

@@ -39,10 +39,6 @@ _TYPES: Mapping[str, str] = {
     "UINT32": "<u4", "INT64": "<i8", "UINT64": "<u8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
     "BOOL": "?",
 }  # fmt: skip
-# What says how tensors travel, or how a client's own codec made them: not for the model.
-_OF_TRANSPORT = frozenset(
-    {"binary_data_output", "binary_data", "binary_data_size", "content_type", "headers"}
-)
 
 
 class InferTensor(Body):
@@ -242,7 +238,8 @@ def _message(asked: InferBody, tail: memoryview, *, large: bool) -> Steps[pb.Mod
     for number, one in enumerate(asked.inputs):
         field = f"inputs[{number}]"
         shape = one.shape or []
-        request.inputs.add(name=one.name, datatype=one.datatype, shape=_shape(shape, field))
+        added = request.inputs.add(name=one.name, datatype=one.datatype, shape=_shape(shape, field))
+        _parameters(one.parameters, added.parameters)
         size = (one.parameters or {}).get("binary_data_size")
         if size is None:
             request.raw_input_contents.append(_raw(one, field))
@@ -316,7 +313,7 @@ def _strings(data: Any, field: str) -> Iterator[bytes]:
 def _parameters(given: Mapping[str, Any] | None, into: Any) -> None:
     """Parameters, each in the field of its kind; lists and objects as JSON."""
     for name, value in (given or {}).items():
-        if value is None or name in _OF_TRANSPORT or name.startswith("triton_"):
+        if value is None or name.startswith("triton_"):
             continue
         parameter = into[name]
         if isinstance(value, bool):

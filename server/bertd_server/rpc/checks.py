@@ -1,13 +1,22 @@
-"""What requests of every protocol are checked for: counts, and enums, which proto3 leaves open."""
+"""What requests of every protocol share: counts are checked, and enums, which proto3 leaves open.
+
+Inputs are made in turns.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from bertd_server.errors import InvalidInput
+from bertd_server.system.turns import Turns
+from bertd_server.tokenization.reader import Input
 
+T = TypeVar("T")
 V = TypeVar("V")
+
+_CHARACTERS_A_TURN = 400_000  # that the event loop reads before others have their turn: 1 to 2 ms
 
 
 class Enum(Protocol):
@@ -51,3 +60,20 @@ def check_count(count: int, limit: int, field: str, what: str = "entries") -> No
             reason="too_many",
             limit=limit,
         )
+
+
+async def made_inputs(given: Sequence[T], make: Callable[[T, int], Input]) -> list[Input]:
+    """Inputs of a request: a message's text is copied and decoded as it is read, in turns.
+
+    Args:
+        given: what the request has of each.
+        make: an input of it, and of its number.
+    """
+    if len(given) == 1:
+        return [make(given[0], 0)]
+    found, turns = list[Input](), Turns(_CHARACTERS_A_TURN)
+    for number, one in enumerate(given):
+        found.append(make(one, number))
+        if turns.over(found[-1].characters):
+            await asyncio.sleep(0)
+    return found

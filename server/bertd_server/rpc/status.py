@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
@@ -112,11 +113,22 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], *errors: RequestErr
     try:
         await context.abort(status.code, status.details, metadata)
     except grpc.aio.AbortError as aborted:
-        # gRPC keeps it with the call. Its traceback has the call's frames, which have the call: the
-        # request, and all that was read of it, would stay until a collection.
-        aborted.__traceback__ = aborted.__context__ = None
-        raise grpc.aio.AbortError(*aborted.args) from None
+        # gRPC keeps it with the call, and logs a fault where another one is raised. Its traceback
+        # has the call's frames, which have the call: the request, and all that was read of it,
+        # would stay until a collection.
+        _forget_frames(aborted, asyncio.current_task())
+        raise
     raise AssertionError("abort() returned")
+
+
+def _forget_frames(error: BaseException, task: asyncio.Task[Any] | None) -> None:
+    """Have an error without frames once the call's task has ended."""
+
+    def forget(_: object) -> None:
+        error.__traceback__ = error.__context__ = None
+
+    if task is not None:
+        task.add_done_callback(forget)
 
 
 def _identity(

@@ -148,6 +148,7 @@ class Server:
             tls=self.guard.context(),
             monitor=monitors[0].around if monitors else None,
             grpc_address=lambda: listening(self._settings.address, self.port),
+            memory=self.memory,
         )
 
     def _keep(self, root: Path) -> None:

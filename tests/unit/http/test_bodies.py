@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 import zlib
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from bertd_server.errors import InvalidInput
 from bertd_server.http import bodies
 from bertd_server.http.bodies import LEAST_BYTES, MOST_NUMBERS, MOST_VALUES
+from bertd_server.scheduling.memory_budget import MemoryBudget
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,3 +78,31 @@ async def test_what_inflates_beyond_the_limit_is_refused() -> None:
     with pytest.raises(InvalidInput, match="at most 1000000"):
         await bodies.inflated(bomb, headers, 1_000_000)
     assert len(await bodies.inflated(bomb, headers, LARGE)) == LARGE
+
+
+async def test_a_large_body_has_memory_before_it_is_read() -> None:
+    """Three times what it may be, inflated; of one that waits nothing has been read."""
+    memory, most = MemoryBudget(60_000_000), 16_000_000
+
+    async def size(**headers: str) -> int:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        room = await bodies.room(memory, named, most, math.inf)
+        if room is None:
+            return 0
+        with room:
+            return room.size
+
+    assert await size(content_length="262144") == 0
+    assert await size(content_length="262145") == 3 * 262_145
+    assert await size(content_length="1000", content_encoding="gzip") == 3 * 1_032_000
+    assert await size(content_length="1000000", content_encoding="gzip") == 3 * most
+    assert await size(transfer_encoding="chunked") == 3 * most
+    with pytest.raises(InvalidInput, match="16000001 bytes or more"):
+        await size(content_length="16000001")
+    held = await bodies.room(memory, {"content-length": str(most)}, most, math.inf)
+    assert held is not None
+    waiting = asyncio.ensure_future(size(content_length=str(most)))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    held.release()
+    assert await waiting == 3 * most

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from bertd.v1 import inference_pb2
 
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
-from bertd_server.rpc.checks import known_value
+from bertd_server.rpc.checks import known_value, made_inputs
 from bertd_server.rpc.limits import MOST_IDS
 from bertd_server.scheduling.scheduler import BULK, INTERACTIVE
 from bertd_server.system.turns import Turns
@@ -26,9 +26,7 @@ from bertd_server.tokenization.truncation import CutSide
 
 # Of Tokenize and Detokenize, which hold something for each character, or id, of a call.
 MOST_CHARACTERS = 1_000_000
-# What the event loop reads of a message before others have their turn: 1 to 2 ms.
-_IDS_A_TURN = 20_000
-_CHARACTERS_A_TURN = 400_000
+_IDS_A_TURN = 20_000  # that the event loop reads before others have their turn: 1 to 2 ms
 
 _PRIORITIES: dict[int, int] = {
     inference_pb2.PRIORITY_UNSPECIFIED: INTERACTIVE,
@@ -69,9 +67,6 @@ _DTYPES: dict[int, VectorDtype] = {
     inference_pb2.VECTOR_DTYPE_BINARY: "binary",
     inference_pb2.VECTOR_DTYPE_UBINARY: "ubinary",
 }
-
-
-T = TypeVar("T")
 
 
 class _Context(Protocol):
@@ -157,7 +152,7 @@ def score_function(request: Any, *, softmax: bool) -> ScoreFunction:
 
 async def texts(given: Sequence[str]) -> list[Input]:
     """Texts of a request."""
-    return await _made(given, lambda one, number: Input(one, field=f"texts[{number}]"))
+    return await made_inputs(given, lambda one, number: Input(one, field=f"texts[{number}]"))
 
 
 async def inputs(given: Sequence[inference_pb2.TextInput]) -> list[Input]:
@@ -167,7 +162,7 @@ async def inputs(given: Sequence[inference_pb2.TextInput]) -> list[Input]:
         pair = one.text_pair if one.HasField("text_pair") else None
         return Input(one.text, pair, f"inputs[{number}].text", f"inputs[{number}].text_pair")
 
-    return await _made(given, made)
+    return await made_inputs(given, made)
 
 
 async def questions(given: Sequence[inference_pb2.QuestionInput]) -> list[Input]:
@@ -177,26 +172,14 @@ async def questions(given: Sequence[inference_pb2.QuestionInput]) -> list[Input]
         field = f"inputs[{number}]"
         return Input(one.question, one.context, f"{field}.question", f"{field}.context")
 
-    return await _made(given, made)
+    return await made_inputs(given, made)
 
 
 async def documents(query: str, given: Sequence[str]) -> list[Input]:
     """Pairs of the query with each document."""
-    return await _made(
+    return await made_inputs(
         given, lambda one, number: Input(query, one, "query", f"documents[{number}]")
     )
-
-
-async def _made(given: Sequence[T], make: Callable[[T, int], Input]) -> list[Input]:
-    """Inputs of a request: a message's text is copied and decoded as it is read, in turns."""
-    if len(given) == 1:
-        return [make(given[0], 0)]
-    found, turns = list[Input](), Turns(_CHARACTERS_A_TURN)
-    for number, one in enumerate(given):
-        found.append(make(one, number))
-        if turns.over(found[-1].characters):
-            await asyncio.sleep(0)
-    return found
 
 
 def check_characters(given: Sequence[Input], field: str) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,10 @@ _CHOICES = {
 _KINDS = {int: "an integer", bool: "a truth value", str: "a string"}
 MOST_JSON = 500_000  # characters of a parameter, which are read in some ms
 _FINAL = "triton_enable_empty_final_response"
+# What says how tensors travel: SDKs of KServe and Triton send it over gRPC too.
+_OF_TRANSPORT = frozenset({"binary_data", "binary_data_output", "binary_data_size", "headers"})
+_CONTENT_TYPE = "content_type"
+_CODECS = ("str", "np", "pd")  # of MLServer: they leave the elements as they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ def options(
         InvalidInput: one is unknown, or has a value that it cannot have.
     """
     found = {}
-    for name in sorted(given):
+    for name in for_model(given, ""):
         choice = given[name].WhichOneof("parameter_choice")
         if stream and name == _FINAL:
             continue  # each response is the final one of its request, and says so
@@ -91,6 +95,27 @@ def options(
             raise InvalidInput(_unknown(name, known), field=f"parameters.{name}")
         found[name] = _value(name, choice and getattr(given[name], choice), choice, known[name])
     return found
+
+
+def for_model(given: Mapping[str, Any], place: str) -> Iterator[str]:
+    """Names of parameters that are none of the transport's, nor of a client's own codec.
+
+    Args:
+        given: `InferParameter` by name.
+        place: of the request that has them; empty for the request itself.
+
+    Raises:
+        InvalidInput: a codec has made other elements than the model would read.
+    """
+    for name in sorted(given):
+        if name == _CONTENT_TYPE and given[name].string_param not in _CODECS:
+            raise InvalidInput(
+                f"{place or 'the request'} has content_type {given[name].string_param[:40]!r}: "
+                f"send elements as they are, with {', '.join(_CODECS)} or no content_type",
+                field=place or f"parameters.{name}",
+            )
+        if name not in _OF_TRANSPORT and name != _CONTENT_TYPE:
+            yield name
 
 
 def caller(
@@ -195,7 +220,7 @@ def _unknown(name: str, known: Mapping[str, Parameter]) -> str:
             f"parameter {name!r} is not known: answers do not depend on earlier requests, so leave "
             f"out all of sequence_id, sequence_start and sequence_end; {there}"
         )
-    if name.startswith(("shared_memory", "binary_data")):
+    if name.startswith("shared_memory"):
         return (
             f"parameter {name!r} is not known: tensors are sent in the request and in the "
             f"response, in raw or typed contents; {there}"

@@ -25,6 +25,8 @@ from bertd_server.rpc.v2.surface import Surface, surface_of
 from bertd_server.scheduling.executor import Steps
 from bertd_server.security.management import Management
 
+# Triton's header: an error is the stream's status, and ends it.
+_GRPC_ERROR = ("triton_grpc_error", "true")
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 
@@ -139,11 +141,14 @@ class OpenInferenceService(RepositoryCalls):
         context: Context[pb.ModelInferRequest, pb.ModelStreamInferResponse],
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         """Answer requests, each with one response, in order."""
+        ends = _GRPC_ERROR in tuple(context.invocation_metadata() or ())
 
         async def work(request: pb.ModelInferRequest) -> Any:
             try:
                 return await self._infer(request, context, stream=True)
             except RequestError as error:
+                if ends:
+                    raise
                 named = pb.ModelInferResponse(
                     id=request.id,
                     model_name=request.model_name,
@@ -154,9 +159,12 @@ class OpenInferenceService(RepositoryCalls):
                 )
 
         stream = in_order(request_iterator, work, self._closing)
-        async with closed_after_use(stream) as responses:
-            async for response in responses:
-                yield response
+        try:
+            async with closed_after_use(stream) as responses:
+                async for response in responses:
+                    yield response
+        except answers.InputsFailed as failed:
+            await abort(context, *failed.errors)
 
     async def _infer(
         self, request: pb.ModelInferRequest, context: Context[Any, Any], *, stream: bool
@@ -216,7 +224,7 @@ def _wanted(request: pb.ModelInferRequest, surface: Surface) -> list[str]:
             raise InvalidInput(
                 f"{field} is {output.name}, which is there already: ask for it once", field=field
             )
-        for name in output.parameters:
+        for name in parameters.for_model(output.parameters, field):
             raise InvalidInput(
                 f"{field} has the parameter {name!r}: "
                 + (

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bertd_server.errors import InvalidInput
 from bertd_server.rpc.encoding import Pieces, within
+from bertd_server.rpc.v2.parameters import for_model
 from bertd_server.scheduling.executor import Steps
 
 BYTES, INT32, INT64, FP32 = "BYTES", "INT32", "INT64", "FP32"
@@ -185,7 +186,7 @@ def _check_name(
             f"inputs[{number}] is {given.name}, which is there already: send it once",
             field=given.name,
         )
-    for parameter in given.parameters:
+    for parameter in for_model(given.parameters, given.name):
         shared = parameter.startswith("shared_memory")
         raise InvalidInput(
             f"{given.name} has the parameter {parameter!r}: "
