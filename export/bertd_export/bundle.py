@@ -11,7 +11,7 @@
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +28,7 @@ from bertd.bundle import (
     Manifest,
     Parity,
     Source,
+    Task,
     TextParity,
     file_record,
     write_manifest,
@@ -71,6 +72,20 @@ class ExportSummary:
     bytes: int
     seconds: float
     notes: tuple[str, ...] = ()
+    other_tasks: tuple[Task, ...] = ()
+    """What the weights can do besides."""
+
+    @property
+    def task(self) -> str:
+        """What it is for, and how to choose another task."""
+        return task_line(self.manifest.task, self.other_tasks)
+
+
+def task_line(task: Task, others: tuple[Task, ...]) -> str:
+    """What a bundle is for, and what else could have been chosen."""
+    if not others:
+        return task
+    return f"{task} (the weights can also do {', '.join(others)}: choose with --task)"
 
 
 def _versions() -> dict[str, str]:
@@ -172,6 +187,13 @@ def describe(  # noqa: PLR0913 - what is known only at the end
     )
 
 
+def _remarks(checkpoint: Checkpoint) -> Iterator[str]:
+    """What is said of a checkpoint once it is loaded."""
+    yield f"task: {task_line(checkpoint.task, checkpoint.other_tasks)}"
+    for note in checkpoint.notes:
+        yield f"note: {note}"
+
+
 def _steps(progress: Callable[[str], None], *, converts: bool, measures: bool) -> Steps:
     """The steps of an export; a conversion measures on its way."""
     return Steps(_STEPS + (converts or measures), progress)
@@ -227,8 +249,8 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
             checkpoint = load(
                 model, task, revision=revision, allow_pickle=allow_pickle, inference=inference
             )
-        for note in checkpoint.notes:
-            progress(f"note: {note}")
+        for line in _remarks(checkpoint):
+            progress(line)
         evaluator = Evaluator(evaluate, checkpoint, max_metric_drop) if evaluate else None
         progress(describe_family(checkpoint.model.config))
         step(f"tracing {type(checkpoint.model).__name__}")
@@ -270,4 +292,4 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
         size = sum(path.stat().st_size for path in staging.iterdir())
         publish(staging, output)
     seconds = time.perf_counter() - started
-    return ExportSummary(output, manifest, size, seconds, checkpoint.notes)
+    return ExportSummary(output, manifest, size, seconds, checkpoint.notes, checkpoint.other_tasks)

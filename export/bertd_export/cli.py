@@ -142,7 +142,7 @@ def _lines(summary: ExportSummary) -> Iterator[str]:
     """What was exported, in lines for the user."""
     manifest = summary.manifest
     yield f"{manifest.name} ({manifest.architecture}) -> {summary.path}"
-    yield f"  task    {manifest.task}"
+    yield f"  task    {summary.task}"
     yield f"  size    {summary.bytes / 1e6:.1f} MB"
     yield f"  layers  {manifest.num_layers}, attention fused in all"
     for output, parity in manifest.parity.items():

@@ -2,7 +2,7 @@
 
 ::
 
-    terminal     one line that changes: [3/6] tracing BertModel  0:00:12
+    terminal     one line that changes: 0:00:12 [3/6] tracing BertModel
     elsewhere    a line for each step, and one whenever a step has been silent for long
 """
 
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 import click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 SILENT_SECONDS = 15.0
 """After which a step says that it goes on."""
@@ -40,8 +41,9 @@ class Steps:
 def shown(console: Console) -> Iterator[Callable[[str], None]]:
     """What shows lines of progress on a console, while an export runs."""
     if console.is_terminal:
-        columns = SpinnerColumn(), TextColumn("{task.description}", markup=False)
-        with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+        text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=False))
+        columns = SpinnerColumn(), TimeElapsedColumn(), text
+        with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("starting", total=None)
             yield lambda line: progress.update(task, description=line)
         return

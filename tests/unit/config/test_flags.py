@@ -85,7 +85,15 @@ def test_the_help_has_every_flag_once_and_ten_first() -> None:
     flags = re.findall(r"^  (--[a-z0-9-]+)", shown, re.MULTILINE)
     assert len(re.findall(r"^  --", first, re.MULTILINE)) == len(FIRST) == 10
     settings = {flag(name) for name in Settings.model_fields}
-    own = {"--config", "--print-config", "--task", "--precision", "--revision", "--allow-pickle"}
+    own = {
+        "--help",
+        "--config",
+        "--print-config",
+        "--task",
+        "--precision",
+        "--revision",
+        "--allow-pickle",
+    }
     assert sorted(flags) == sorted(settings | own)
     assert "\nSecurity and connections:\n" in rest
 
