@@ -7,6 +7,7 @@ each package brings. One whose extra is not installed still shows in the help, w
 from __future__ import annotations
 
 import errno
+import signal
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import Any, NoReturn
@@ -49,6 +50,9 @@ class _Commands(click.Group):
             if entry is None or not _is_missing_extra(entry, error):
                 raise
             raise click.ClickException(_hint(entry, error)) from error
+        except KeyboardInterrupt:
+            click.echo("Aborted!", err=True)
+            ctx.exit(128 + signal.SIGINT)
         except OSError as error:
             if error.errno not in _FULL:
                 raise

@@ -47,7 +47,7 @@ from bertd_export.graph.operators import OPSET
 from bertd_export.graph.saving import save_graph
 from bertd_export.graph.trace import quiet, trace
 from bertd_export.parity.comparison import compare, within_tolerance
-from bertd_export.progress import Steps
+from bertd_export.progress import ExportSteps
 from bertd_export.quantization.conversion import (
     Conversion,
     Fp32Conversion,
@@ -194,9 +194,9 @@ def _remarks(checkpoint: Checkpoint) -> Iterator[str]:
         yield f"note: {note}"
 
 
-def _steps(progress: Callable[[str], None], *, converts: bool, measures: bool) -> Steps:
+def _steps(progress: Callable[[str], None], *, converts: bool, measures: bool) -> ExportSteps:
     """The steps of an export; a conversion measures on its way."""
-    return Steps(_STEPS + (converts or measures), progress)
+    return ExportSteps(_STEPS + (converts or measures), progress)
 
 
 def export_model(  # noqa: PLR0913 - all but two are options by keyword

@@ -22,7 +22,7 @@ SILENT_SECONDS = 15.0
 """After which a step says that it goes on."""
 
 
-class Steps:
+class ExportSteps:
     """Numbers the steps of an export: "[2/6] tracing BertModel"."""
 
     def __init__(self, count: int, say: Callable[[str], None]) -> None:
