@@ -382,7 +382,7 @@ def test_a_full_disk_is_one_line() -> None:
 
 
 def test_dimensions_are_shown_where_there_are_some(task_server: Started) -> None:
-    for task, shown in (("feature-extraction", 32), ("fill-mask", None)):
-        found = run(models, task_server(task), "--format", "jsonl")
-        assert json.loads(found.stdout)["dimensions"] == shown
-    assert "  0  " not in run(models, task_server("fill-mask")).stdout
+    embeds, fills = task_server("feature-extraction"), task_server("fill-mask")
+    assert json.loads(run(models, embeds, "--format", "jsonl").stdout)["dimensions"] == 32
+    assert json.loads(run(models, fills, "--format", "jsonl").stdout)["dimensions"] is None
+    assert "  0  " not in run(models, fills).stdout
