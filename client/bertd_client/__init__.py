@@ -24,6 +24,7 @@ from bertd_client.errors import (
     ServerError,
     Unauthenticated,
     Unavailable,
+    WrongTask,
 )
 from bertd_client.results import *  # noqa: F403 - what it lists is public
 
@@ -42,5 +43,6 @@ __all__ = [
     "ServerError",
     "Unauthenticated",
     "Unavailable",
+    "WrongTask",
 ]
 __all__ += results.__all__

@@ -6,6 +6,8 @@ each package brings. One whose extra is not installed still shows in the help, w
 
 from __future__ import annotations
 
+import errno
+import signal
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import Any, NoReturn
@@ -16,6 +18,7 @@ import click
 from bertd_client.commands import COMMANDS
 
 ENTRY_POINTS = "bertd.commands"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 class _Commands(click.Group):
@@ -47,6 +50,14 @@ class _Commands(click.Group):
             if entry is None or not _is_missing_extra(entry, error):
                 raise
             raise click.ClickException(_hint(entry, error)) from error
+        except KeyboardInterrupt:
+            click.echo("Aborted!", err=True)
+            ctx.exit(128 + signal.SIGINT)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            where = error.filename or "what this command writes to"
+            raise click.ClickException(f"{where} cannot be written: {error.strerror}") from error
 
 
 def _entries() -> dict[str, EntryPoint]:

@@ -6,6 +6,8 @@
     ├── InvalidArgument     INVALID_ARGUMENT: the request must change; see violations
     │                       (RESOURCE_EXHAUSTED where its message is too large for gRPC)
     ├── NotFound            NOT_FOUND: no model has that name
+    ├── WrongTask           FAILED_PRECONDITION, reason WRONG_TASK: the model is for another task;
+    │                       the message names both tasks
     ├── Unauthenticated     UNAUTHENTICATED: the server wants an API key, or does not know this one
     ├── PermissionDenied    PERMISSION_DENIED: the API key, or the address, is not for this call
     ├── DeadlineExceeded    DEADLINE_EXCEEDED: the timeout passed, or is too short for the work
@@ -117,6 +119,10 @@ class NotFound(BertdError):
     """The server has no such model."""
 
 
+class WrongTask(BertdError):
+    """The model is for another task than the call."""
+
+
 class Unauthenticated(BertdError):
     """The server wants an API key, or does not know this one."""
 
@@ -157,6 +163,7 @@ _CLASSES: dict[grpc.StatusCode, type[BertdError]] = {
 }
 # gRPC's own refusal of a message, on either side: not a queue that will be shorter later.
 _OVERSIZED = re.compile(r"message larger than max \((\d+) vs\. (\d+)\)")
+_WRONG_TASK = "WRONG_TASK"
 _DOMAIN = "bertd"  # of reasons that are the server's own
 NO_AGREEMENT = "NO_AGREEMENT"
 """Reason of :class:`Unavailable` where a server is there, and the two do not come to terms."""
@@ -205,7 +212,8 @@ _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.Statu
 def from_status(status: status_pb2.Status) -> BertdError:
     """Translates the ``google.rpc.Status`` of one input or of a call."""
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
-    kind = _CLASSES.get(code, ServerError)
+    reason = _reason(status)
+    kind = WrongTask if reason == _WRONG_TASK else _CLASSES.get(code, ServerError)
     message = status.message or code.name
     return kind(
         code,
@@ -213,7 +221,7 @@ def from_status(status: status_pb2.Status) -> BertdError:
         _violations(status),
         None,
         _retry_after(status),
-        _reason(status),
+        reason,
         _request_id(status),
     )
 

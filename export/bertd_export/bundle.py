@@ -11,7 +11,7 @@
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +28,7 @@ from bertd.bundle import (
     Manifest,
     Parity,
     Source,
+    Task,
     TextParity,
     file_record,
     write_manifest,
@@ -46,6 +47,7 @@ from bertd_export.graph.operators import OPSET
 from bertd_export.graph.saving import save_graph
 from bertd_export.graph.trace import quiet, trace
 from bertd_export.parity.comparison import compare, within_tolerance
+from bertd_export.progress import ExportSteps
 from bertd_export.quantization.conversion import (
     Conversion,
     Fp32Conversion,
@@ -57,6 +59,7 @@ from bertd_export.quantization.int8 import Int8Options, to_int8
 from bertd_export.text_parity.comparison import compare_texts
 
 _BUNDLE = {MANIFEST_NAME, GRAPH_NAME, WEIGHTS_NAME, TOKENIZER_NAME}
+_STEPS = 6  # of an export in fp32 without labelled examples
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript", "tokenizers", "torch", "transformers")
 
 
@@ -69,6 +72,20 @@ class ExportSummary:
     bytes: int
     seconds: float
     notes: tuple[str, ...] = ()
+    other_tasks: tuple[Task, ...] = ()
+    """What the weights can do besides."""
+
+    @property
+    def task(self) -> str:
+        """What it is for, and how to choose another task."""
+        return task_line(self.manifest.task, self.other_tasks)
+
+
+def task_line(task: Task, others: tuple[Task, ...]) -> str:
+    """What a bundle is for, and what else could have been chosen."""
+    if not others:
+        return task
+    return f"{task} (the weights can also do {', '.join(others)}: choose with --task)"
 
 
 def _versions() -> dict[str, str]:
@@ -170,6 +187,18 @@ def describe(  # noqa: PLR0913 - what is known only at the end
     )
 
 
+def _remarks(checkpoint: Checkpoint) -> Iterator[str]:
+    """What is said of a checkpoint once it is loaded."""
+    yield f"task: {task_line(checkpoint.task, checkpoint.other_tasks)}"
+    for note in checkpoint.notes:
+        yield f"note: {note}"
+
+
+def _steps(progress: Callable[[str], None], *, converts: bool, measures: bool) -> ExportSteps:
+    """The steps of an export; a conversion measures on its way."""
+    return ExportSteps(_STEPS + (converts or measures), progress)
+
+
 def export_model(  # noqa: PLR0913 - all but two are options by keyword
     model: str,
     output: Path,
@@ -213,37 +242,40 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
     _check_output(output, force=force)
     if name is not None and not name.isprintable():
         raise ExportError(f"the name {name!r} has characters that cannot be shown")
+    step = _steps(progress, converts=bool(int8 or fp16), measures=evaluate is not None)
     with staged(output) as staging:
-        progress(f"loading {model}")
+        step(f"loading {model}")
         with quiet():
             checkpoint = load(
                 model, task, revision=revision, allow_pickle=allow_pickle, inference=inference
             )
-        for note in checkpoint.notes:
-            progress(f"note: {note}")
+        for line in _remarks(checkpoint):
+            progress(line)
         evaluator = Evaluator(evaluate, checkpoint, max_metric_drop) if evaluate else None
         progress(describe_family(checkpoint.model.config))
-        progress(f"tracing {type(checkpoint.model).__name__}")
+        step(f"tracing {type(checkpoint.model).__name__}")
         traced = trace(checkpoint)
         gate = QualityGate(checkpoint, tolerance, evaluator)
         text_parity: TextParity | None = None
         if int8 is not None or fp16 is not None:
-            progress("comparing answers to raw texts")
+            step("comparing answers to raw texts")
             text_parity, traced = _fp32_text_parity(traced, checkpoint, tolerance, staging)
         conversion: Conversion = Fp32Conversion(traced)
         if int8 is not None:
+            step("quantising to int8")
             conversion = to_int8(traced, int8, gate, staging, progress)
         elif fp16 is not None:
+            step("storing in fp16")
             conversion = to_fp16(traced, fp16, gate, staging, progress)
-        progress("writing the graph, its weights and the tokenizer")
+        step("writing the graph, its weights and the tokenizer")
         graph = _write(conversion.graph, checkpoint.tokenizer, staging)
-        progress("checking the fused attention")
+        step("checking the fused attention")
         check_fusion(graph, attention_calls(checkpoint.model.config))
-        progress("comparing with PyTorch")
+        step("comparing with PyTorch")
         parity = conversion.held(compare(graph, checkpoint, tolerance))
         record = conversion.described()
         if evaluator is not None and record.evaluation is None:
-            progress("measuring on the labelled examples")
+            step("measuring on the labelled examples")
             record = replace(record, evaluation=gate.evaluate({"fp32": graph}))
         served_as = name or safe_name(checkpoint.name)
         manifest = describe(
@@ -251,7 +283,7 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
         )
         write_manifest(staging, manifest)
         if text_parity is None:
-            progress("comparing answers to raw texts")
+            step("comparing answers to raw texts")
             text_parity = compare_texts(staging, checkpoint, tolerance)
             manifest = manifest.model_copy(update={"text_parity": text_parity})
             write_manifest(staging, manifest)
@@ -260,4 +292,4 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
         size = sum(path.stat().st_size for path in staging.iterdir())
         publish(staging, output)
     seconds = time.perf_counter() - started
-    return ExportSummary(output, manifest, size, seconds, checkpoint.notes)
+    return ExportSummary(output, manifest, size, seconds, checkpoint.notes, checkpoint.other_tasks)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +84,7 @@ def export(model: str, output: Path, **options: Any) -> None:
 
     from bertd_export.errors import ExportError
     from bertd_export.files.staging import Interrupted, stop_on_signals
+    from bertd_export.progress import shown
 
     precision = options.pop("precision")
     labels = options.pop("entailment_label"), options.pop("contradiction_label")
@@ -93,15 +93,9 @@ def export(model: str, output: Path, **options: Any) -> None:
         del options["max_metric_drop"]
     elif options["evaluate"] is None:
         raise click.UsageError("--max-metric-drop needs --evaluate FILE")
-    console = Console(stderr=True)
-    status = console.status("starting")
-
-    def say(line: str) -> None:
-        click.echo(line, err=True)
-
     try:
-        with stop_on_signals(), status if console.is_terminal else nullcontext():
-            from bertd_export.bundle import export_model  # slow: the status shows meanwhile
+        with stop_on_signals(), shown(Console(stderr=True)) as say:
+            from bertd_export.bundle import export_model  # slow: what is shown goes on meanwhile
             from bertd_export.checkpoint.labels import InferenceLabels
             from bertd_export.quantization.fp16 import Fp16Options
             from bertd_export.quantization.int8 import Int8Options
@@ -113,7 +107,7 @@ def export(model: str, output: Path, **options: Any) -> None:
                 inference=InferenceLabels(*labels),
                 int8=Int8Options(**chosen) if precision == "int8" else None,
                 fp16=Fp16Options(**chosen) if precision == "fp16" else None,
-                progress=status.update if console.is_terminal else say,
+                progress=say,
             )
     except ExportError as error:
         raise click.ClickException(error.message) from error
@@ -148,7 +142,7 @@ def _lines(summary: ExportSummary) -> Iterator[str]:
     """What was exported, in lines for the user."""
     manifest = summary.manifest
     yield f"{manifest.name} ({manifest.architecture}) -> {summary.path}"
-    yield f"  task    {manifest.task}"
+    yield f"  task    {summary.task}"
     yield f"  size    {summary.bytes / 1e6:.1f} MB"
     yield f"  layers  {manifest.num_layers}, attention fused in all"
     for output, parity in manifest.parity.items():

@@ -25,7 +25,7 @@ from bertd_client import (
     InvalidArgument,
     NotFound,
     Ranked,
-    ServerError,
+    WrongTask,
 )
 from bertd_client.connection.channel import INFERENCE, target
 from helpers.paths import ROOT
@@ -250,7 +250,7 @@ async def test_a_call_that_fails_for_another_reason_is_one_error(task_server: St
     with Client(address, inputs_per_call=1) as client:
         with pytest.raises(NotFound, match="nobody"):
             client.embed_each(["the", "cat", "sat"] * 3, model="nobody")
-        with pytest.raises(ServerError, match="ask another model"):
+        with pytest.raises(WrongTask, match="ask another model"):
             client.tag(["the cat"])
         with pytest.raises(InvalidArgument, match="at least one"):
             client.embed([])

@@ -120,10 +120,10 @@ def test_export_tells_its_progress(tmp_path: Path, *, terminal: bool) -> None:
     result = CliRunner().invoke(
         export,
         [str(source), "--output", str(tmp_path / "bundle")],
-        env={"FORCE_COLOR": "1" if terminal else None, "TERM": "xterm"},
+        env={"FORCE_COLOR": "1" if terminal else None, "TERM": "xterm", "COLUMNS": "200"},
     )
     assert result.exit_code == 1
-    assert f"loading {source}" in " ".join(result.stderr.split())
+    assert f"[1/6] loading {source}" in " ".join(result.stderr.split())
     assert ("\x1b[" in result.stderr) == terminal
 
 
@@ -299,7 +299,7 @@ def process(server: RunningServer) -> subprocess.Popen[bytes]:
 
 
 def test_ctrl_c_and_a_broken_pipe_end_a_command_quietly(task_server: Started) -> None:
-    """No traceback; not exit code 0."""
+    """No traceback; not exit code 0, but that of shells."""
     server = task_server("feature-extraction")
     with process(server) as stopped, process(server) as broken:
         stopped.send_signal(signal.SIGINT)
@@ -308,7 +308,7 @@ def test_ctrl_c_and_a_broken_pipe_end_a_command_quietly(task_server: Started) ->
         broken.stdout = None
         _, interrupted = stopped.communicate()
         _, unheard = broken.communicate(b"a mat\n" * 10_000)
-    assert (stopped.returncode, interrupted.strip()) == (1, b"Aborted!")
+    assert (stopped.returncode, interrupted.strip()) == (130, b"Aborted!")
     assert (broken.returncode, unheard) == (1, b"")
 
 
@@ -347,3 +347,42 @@ def test_every_command_of_the_project_can_be_loaded() -> None:
     ours = {command.name for command in OURS}
     assert {row[0].name for row in COMMANDS} == ours - {"models"}
     assert ours <= {*main.list_commands(click.Context(main))}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--help"], 0, "Serve BERT-family encoders"),
+        (["inspect", "{folder}"], 1, "has no bertd.json"),
+        (["nonsense"], 2, "No such command 'nonsense'"),
+        (["embed", "a", "--stride", "x"], 2, "'x' is not a valid integer"),
+        (["models", "--ca", "{file}"], 2, "holds no CERTIFICATE in PEM"),
+        (["models", "--cert", "{file}"], 2, "go together: give both"),
+        (["serve", "{file}"], 2, "is a file: give the folder"),
+    ],
+)
+def test_exit_codes_are_those_of_the_document(
+    arguments: list[str], code: int, words: str, tmp_path: Path
+) -> None:
+    """Of docs/api.md, with the reason in the last line."""
+    file = tmp_path / "file"
+    file.touch()
+    result = CliRunner().invoke(main, [one.format(folder=tmp_path, file=file) for one in arguments])
+    assert result.exit_code == code
+    assert words in (result.output if code == 0 else result.output.splitlines()[-1])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")
+def test_a_full_disk_is_one_line() -> None:
+    command = [sys.executable, "-m", "bertd_client.cli", "keys", "new", "--id", "me"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("cannot be written: No space left on device")
+
+
+def test_dimensions_are_shown_where_there_are_some(task_server: Started) -> None:
+    embeds, fills = task_server("feature-extraction"), task_server("fill-mask")
+    assert json.loads(run(models, embeds, "--format", "jsonl").stdout)["dimensions"] == 32
+    assert json.loads(run(models, fills, "--format", "jsonl").stdout)["dimensions"] is None
+    assert "  0  " not in run(models, fills).stdout

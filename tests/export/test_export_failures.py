@@ -342,9 +342,9 @@ def test_a_signal_in_the_midst_of_an_export(
         assert process.stderr is not None
         line = ""
         for line in process.stderr:
-            if line.startswith("tracing"):
+            if "] tracing " in line:
                 break
-        assert line.startswith("tracing")
+        assert "] tracing " in line
         assert [path.name for path in work.iterdir()] != []
         process.send_signal(number)
         rest = process.stderr.read()

@@ -11,7 +11,7 @@ import transformers
 from bertd.bundle import GRAPH_NAME, LabelScheme, Manifest, heads, read_manifest
 from bertd_export.bundle import export_model
 from bertd_export.checkpoint import loading as checkpoint
-from bertd_export.checkpoint.tasks import describe_head
+from bertd_export.checkpoint.tasks import describe_head, find_task, other_tasks
 from bertd_export.cli import export
 from bertd_export.errors import ExportError
 from bertd_export.graph import first_rows
@@ -281,3 +281,29 @@ def test_a_head_that_reads_other_rows_is_refused() -> None:
     pooler.register_forward_hook(lambda _m, inputs, _o: inputs[0][:, -1] + inputs[0][:, 0])
     with pytest.raises(ExportError, match="neither the first row nor the mean"):
         probe(model, hidden_source(model.bert))
+
+
+@pytest.mark.parametrize(
+    ("config", "found", "others"),
+    [
+        ({"architectures": ["BertForMaskedLM"]}, "fill-mask", ("feature-extraction",)),
+        ({"architectures": ["BertModel"]}, "feature-extraction", ()),
+        (
+            {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "a"}},
+            "text-ranking",
+            ("text-classification", "feature-extraction"),
+        ),
+        (
+            {"architectures": ["BertForSequenceClassification"], "id2label": NLI},
+            "text-classification",
+            ("zero-shot-classification", "feature-extraction"),
+        ),
+    ],
+)
+def test_what_else_the_weights_can_do(
+    config: dict[str, Any], found: str, others: tuple[str, ...]
+) -> None:
+    task = find_task(config, {})
+    assert (task, other_tasks(config, task)) == (found, others)
+    for other in others:  # and each of them can be chosen
+        assert find_task(config, {}, requested=other) == other

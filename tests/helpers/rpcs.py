@@ -143,7 +143,7 @@ COMMANDS: list[tuple[click.Command, Task, list[str], dict[str, Any], str, str]] 
     (
         rerank,
         "text-ranking",
-        ["the sea", "the cat", "a mat", "--top-n", "1"],
+        ["the sea", "the cat", "a mat", "--top-k", "1"],
         {"query": "the sea", "documents": ["the cat", "a mat"]},
         "ranking",
         "0.",

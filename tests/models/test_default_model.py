@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from bertd import bundle
 from bertd_server.models import default_model
+from bertd_server.models.exporting import CheckpointModel, ExportingError
 from helpers.paths import ROOT
 
 
@@ -20,7 +21,7 @@ def cached(bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """A cache folder of the user that holds the exported model."""
     folder = tmp_path / "cache" / "all-MiniLM-L6-v2"
     shutil.copytree(bundle_folder, folder)
-    monkeypatch.setattr(default_model, "bundle_folder", lambda _cache: folder)
+    monkeypatch.setattr(CheckpointModel, "folder", lambda *_: folder)
     return folder
 
 
@@ -51,7 +52,7 @@ def test_a_bundle_that_is_cut_short_is_exported_again(
     """It is replaced rather than refused at every start; a failed export is said."""
     with (cached / name).open("r+b") as file:
         file.truncate(100)
-    with pytest.raises(default_model.NoDefaultModelError, match="exit code 3"):
+    with pytest.raises(ExportingError, match="exit code 3"):
         default_model.ensure_bundle()
     assert exports[0][-1] == "--force"
 
@@ -61,7 +62,7 @@ def test_the_first_start_exports_into_the_users_cache(
 ) -> None:
     """The folder is named for the versions that made it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(default_model.NoDefaultModelError):
+    with pytest.raises(ExportingError):
         default_model.ensure_bundle()
     (command,) = exports
     output = Path(command[command.index("--output") + 1])

@@ -37,6 +37,7 @@ SPOKEN_BY_BOTH = frozenset(
         "Span",
         "Token",
         "Unauthenticated",
+        "WrongTask",
     }
 )
 """Words of the API that client and server both speak, each in a type of its own: neither may import

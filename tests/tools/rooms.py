@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FLAT: Mapping[str, Collection[str]] = {
     "server/bertd_server": {"__init__", "cli", "errors"},
-    "export/bertd_export": {"__init__", "cli", "bundle", "errors"},
+    "export/bertd_export": {"__init__", "cli", "bundle", "errors", "progress"},
     "benchmarks/bertd_bench": {"__init__", "cli", "options", "docs"},
 }
 """The modules that may lie flat in each package."""

@@ -32,7 +32,13 @@ if TYPE_CHECKING:
 @click.option(
     "--prompt-name", help="Prompt to put before the query; '' for none.  [default: the model's]"
 )
-@click.option("--top-n", type=click.IntRange(min=1), help="Documents to give.  [default: all]")
+@click.option(
+    "--top-k",
+    "--top-n",
+    "top_n",
+    type=click.IntRange(min=1),
+    help="Documents to give.  [default: all]",
+)
 @click.option(
     "--score-function",
     type=click.Choice(["sigmoid", "none"]),

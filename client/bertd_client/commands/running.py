@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -262,18 +264,37 @@ def described(value: Any, *, hide: Collection[str] = ()) -> Any:
 
 
 @contextmanager
+def ended_by_ctrl_c() -> Iterator[None]:
+    """Ctrl-C ends the process here, with the exit code that shells have for it.
+
+    A signal may come between what gRPC does to begin a call and what it notes of it; to close the
+    channel would then wait for that call for ever.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("Aborted!", err=True)
+        sys.stdout.flush()
+        os._exit(128 + signal.SIGINT)
+
+
+@contextmanager
 def connected(address: str, concurrency: int = 1) -> Iterator[Client]:
     """Opens a client whose errors become one line on standard error and exit code 1."""
     from bertd_client.client import Client
     from bertd_client.errors import BertdError, DeadlineExceeded, Overloaded, Unavailable
 
     try:
-        with Client(
+        opened_client = Client(
             address,
             concurrency=concurrency,
             inputs_per_call=INPUTS_PER_CALL,
             security=given_security(),
-        ) as client:
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    try:
+        with opened_client as client, ended_by_ctrl_c():
             yield client
     except Unavailable as error:
         if error.reason:  # somebody is there

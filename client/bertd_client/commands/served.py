@@ -16,14 +16,23 @@ if TYPE_CHECKING:
 
 @click.command()
 @connection_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per model.")
-def models(*, address: str, timeout: float | None, as_json: bool) -> None:
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "jsonl"]),
+    default="text",
+    show_default=True,
+    help="How to print: a table, or one JSON object per model.",
+)
+@click.option("--json", "as_json", is_flag=True, hidden=True)  # as it was called at first
+def models(*, address: str, timeout: float | None, style: str, as_json: bool) -> None:
     """List the models that the server has."""
     with connected(address) as client:
         found = client.list_models(timeout=timeout)
-    if as_json:
+    if as_json or style == "jsonl":
         for model in found:
             fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+            fields["dimensions"] = model.dimensions or None
             record = {**fields, "prompts": dict(model.prompts)}
             click.echo(json.dumps(record, ensure_ascii=False).encode())
     else:
@@ -40,7 +49,7 @@ def _print_table(found: list[ModelInfo]) -> None:
             model.version,
             model.task,
             model.precision,
-            str(model.dimensions),
+            str(model.dimensions or ""),
             str(model.max_tokens),
             "+".join(model.pooling),
         )

@@ -93,8 +93,8 @@ def tag(*, texts: tuple[str, ...], **options: Any) -> None:
 def fill(*, texts: tuple[str, ...], **options: Any) -> None:
     """Fill the mask tokens of each TEXT, or of each line of standard input (-).
 
-    The mask is written as the model does: `bertd models --json` has its "mask_token". JSON lines
-    have "text". Answers have "masks", each with "candidates", best first.
+    The mask is written as the model does: `bertd models --format jsonl` has its "mask_token".
+    JSON lines have "text". Answers have "masks", each with "candidates", best first.
     """
     command = InputCommand(
         lambda client, records, asked: client.fill_mask_each(texts_of(records), **asked),

@@ -67,18 +67,19 @@ class Security:
         """Of a channel; None for one without TLS.
 
         Raises:
-            ValueError: A file cannot be read.
+            ValueError: A file cannot be read, or holds something else.
         """
         if not (self.tls or self.ca or self.certificate):
             return None
         return grpc.ssl_channel_credentials(
-            _read(self.ca, "CA"),
-            _read(self.key, "key"),
-            _read(self.certificate, "certificate"),
+            _read(self.ca, "CA", _CERTIFICATE),
+            _read(self.key, "key", _KEY),
+            _read(self.certificate, "certificate", _CERTIFICATE),
         )
 
 
 OPEN = Security()
+_CERTIFICATE, _KEY = "CERTIFICATE", "PRIVATE KEY"  # as PEM calls them
 
 
 def open_channel(
@@ -101,10 +102,14 @@ def open_async_channel(
     return grpc.aio.secure_channel(where, credentials, options=options)
 
 
-def _read(path: File | None, what: str) -> bytes | None:
+def _read(path: File | None, what: str, holds: str) -> bytes | None:
+    """The content of a PEM file, in which gRPC looks for nothing until a connection fails."""
     if path is None:
         return None
     try:
-        return Path(path).read_bytes()
+        content = Path(path).read_bytes()
     except OSError as error:
         raise ValueError(f"the {what} cannot be read: {error}") from error
+    if f"{holds}-----".encode() not in content:
+        raise ValueError(f"the {what}, {path}, holds no {holds} in PEM: give another file")
+    return content

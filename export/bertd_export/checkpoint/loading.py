@@ -77,6 +77,8 @@ class Checkpoint:
     include_prompt: bool = True
     notes: tuple[str, ...] = ()
     """What whoever exports should know: settings that nobody reads, weights left aside."""
+    other_tasks: tuple[Task, ...] = ()
+    """What its weights can do besides."""
 
     @property
     def default_prompt(self) -> str:
@@ -225,6 +227,7 @@ def load(
         type_vocab_size=max(1, int(getattr(config, "type_vocab_size", 1) or 1)),
         pad_token_id=getattr(config, "pad_token_id", None),
         task=found,
+        other_tasks=tasks.other_tasks(raw, found, made_for=sentence.task),
         head=head,
         outputs=tasks.outputs(found, pooler=pooler),
         folder=folder,

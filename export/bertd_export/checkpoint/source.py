@@ -38,6 +38,8 @@ def locate(model: str, *, revision: str | None = None, allow_pickle: bool = Fals
         if revision is not None:
             raise ExportError(f"{model} is a folder: --revision is for a hub id")
         return Located(folder, folder.resolve().name, None)
+    if folder.exists():
+        raise ExportError(f"{model} is a file: give the folder of the checkpoint")
     if folder.is_absolute() or model.startswith("."):
         raise ExportError(f"{model} is not a folder")
     patterns = _PATTERNS + _PICKLE_PATTERNS * allow_pickle

@@ -154,6 +154,31 @@ def find_task(
     return task
 
 
+def other_tasks(
+    config: Mapping[str, Any], task: Task, *, made_for: Task | None = None
+) -> tuple[Task, ...]:
+    """The tasks that a checkpoint's weights can do besides the one that it is exported for.
+
+    Args:
+        config: the checkpoint's ``config.json``.
+        task: as :func:`find_task` found it.
+        made_for: the only task that its sentence-transformers modules can do.
+    """
+    if made_for is not None:
+        return ()
+    named = str((config.get("architectures") or ["Model"])[0])
+    own = next((found for end, found in _ARCHITECTURES.items() if named.endswith(end)), None)
+    able: list[Task] = [] if own is None else [own]
+    if own == "text-classification":
+        labels = _labels(config)
+        if len(labels) == 1:
+            able.append("text-ranking")
+        if any(label.lower().startswith("entail") for label in labels):
+            able.append("zero-shot-classification")
+    able.append("feature-extraction")
+    return tuple(one for one in dict.fromkeys(able) if one != task)
+
+
 def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
     named = config.get("id2label")
     if not named:

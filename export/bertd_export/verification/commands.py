@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,17 @@ from bertd_export.checkpoint.options import FiniteRange, allow_pickle, inference
 
 if TYPE_CHECKING:
     from bertd_export.verification.graph_summary import GraphSummary, Value
+    from bertd_export.verification.verify import Verification
 
 _BUNDLE = click.Path(exists=True, file_okay=False, path_type=Path)
+_STYLE = click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How to print: lines for people, or one JSON object.",
+)
 
 
 @click.command()
@@ -26,8 +36,9 @@ _BUNDLE = click.Path(exists=True, file_okay=False, path_type=Path)
     is_flag=True,
     help="Count the operators too, in the file and as ONNX Runtime runs it here.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def inspect(bundle: Path, with_graph: bool, as_json: bool) -> None:
+@_STYLE
+@click.option("--json", "as_json", is_flag=True, hidden=True)  # as it was called at first
+def inspect(bundle: Path, with_graph: bool, style: str, as_json: bool) -> None:
     """Show what BUNDLE is, and check its files against their hashes.
 
     The exit code is 1 if a file is missing, altered, or a link that leaves the bundle, or if
@@ -42,7 +53,7 @@ def inspect(bundle: Path, with_graph: bool, as_json: bool) -> None:
     except BundleError as error:
         raise click.ClickException(str(error)) from error
     summary = _summary(bundle / GRAPH_NAME) if with_graph and found.intact else None
-    if as_json:
+    if as_json or style == "json":
         record = {
             "bundle": str(bundle),
             "intact": found.intact,
@@ -152,9 +163,10 @@ def _print(title: str, lines: list[tuple[str, str]]) -> None:
     "--revision",
     help="Branch, tag or commit of a hub id.  [default: the commit in the manifest]",
 )
+@_STYLE
 @allow_pickle
 @inference_labels
-def verify(bundle: Path, model: str, **options: Any) -> None:
+def verify(bundle: Path, model: str, style: str, **options: Any) -> None:
     """Repeat BUNDLE's comparison with PyTorch on this machine.
 
     The exit code is 1 if a file was altered, the checkpoint does not fit, an output differs by
@@ -172,25 +184,46 @@ def verify(bundle: Path, model: str, **options: Any) -> None:
         found = verify_bundle(bundle, model, **options, inference=InferenceLabels(*labels))
     except (BundleError, ExportError) as error:
         raise click.ClickException(str(error)) from error
-    for output, parity in found.parity.items():
-        within = parity.max_abs_diff <= parity.tolerance
-        click.echo(
-            f"{output}: {parity.max_abs_diff:.2e} at most, "
-            f"{'within' if within else 'ABOVE'} the tolerance {parity.tolerance:.0e} "
-            f"({parity.cases} texts; at export {found.manifest.parity[output].max_abs_diff:.2e})"
-        )
-        click.echo(f"  worst case: {parity.worst_case}")
-    if found.texts is not None:
-        click.echo(
-            f"raw texts: {found.texts.max_abs_diff:.2e} at most from {found.texts.reference} "
-            f"({found.texts.texts} texts)"
-        )
-    if found.cosine is not None:
-        click.echo(f"mean cosine: {found.cosine:.6f} (at least {found.least:.6f} is asked)")
-    click.echo(f"bits: {found.varying or 'each text alone equals the same text in every batch'}")
+    if style == "json":
+        click.echo(json.dumps(_verified(bundle, found), indent=2))
+    else:
+        for line in _verified_lines(found):
+            click.echo(line)
     if found.failures:
         raise click.ClickException(
             f"{bundle} does not agree with {model}: {'; '.join(found.failures)}. It was made from "
             f"other weights, or with more --tolerance or less --min-cosine than here, or this "
             f"machine computes otherwise"
         )
+
+
+def _verified(bundle: Path, found: Verification) -> dict[str, Any]:
+    return {
+        "bundle": str(bundle),
+        "agrees": not found.failures,
+        "failures": list(found.failures),
+        "parity": {name: one.model_dump(mode="json") for name, one in found.parity.items()},
+        "text_parity": found.texts.model_dump(mode="json") if found.texts else None,
+        "mean_cosine": found.cosine,
+        "min_cosine": found.least,
+        "varying": found.varying,
+    }
+
+
+def _verified_lines(found: Verification) -> Iterator[str]:
+    for output, parity in found.parity.items():
+        within = parity.max_abs_diff <= parity.tolerance
+        yield (
+            f"{output}: {parity.max_abs_diff:.2e} at most, "
+            f"{'within' if within else 'ABOVE'} the tolerance {parity.tolerance:.0e} "
+            f"({parity.cases} texts; at export {found.manifest.parity[output].max_abs_diff:.2e})"
+        )
+        yield f"  worst case: {parity.worst_case}"
+    if found.texts is not None:
+        yield (
+            f"raw texts: {found.texts.max_abs_diff:.2e} at most from {found.texts.reference} "
+            f"({found.texts.texts} texts)"
+        )
+    if found.cosine is not None:
+        yield f"mean cosine: {found.cosine:.6f} (at least {found.least:.6f} is asked)"
+    yield f"bits: {found.varying or 'each text alone equals the same text in every batch'}"

@@ -69,6 +69,9 @@ def misfit_of(folder: Path, manifest: Manifest) -> str | None:
     return None
 
 
+_NO_VECTORS = "dimensions", 0  # a manifest's of another task
+
+
 def rows(found: Inspection) -> list[tuple[str, str]]:
     """Everything that the manifest says, as pairs of name and value, ready to print."""
     manifest = found.manifest
@@ -76,7 +79,7 @@ def rows(found: Inspection) -> list[tuple[str, str]]:
     lines += [
         (name.replace("_", " "), _plain(value))
         for name, value in manifest
-        if name not in _TABLES and value not in (None, {}, ())
+        if name not in _TABLES and value not in (None, {}, ()) and (name, value) != _NO_VECTORS
     ]
     commit = f" at {manifest.source.revision}" if manifest.source.revision else ""
     lines.append(("source", manifest.source.name + commit))

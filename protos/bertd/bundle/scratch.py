@@ -19,7 +19,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 if sys.platform != "win32":
@@ -135,8 +135,12 @@ def _is_locked(descriptor: int | None, path: Path, seconds: float) -> bool:
 
 
 @contextlib.contextmanager
-def one_at_a_time(folder: Path) -> Iterator[None]:
+def one_at_a_time(folder: Path, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
     """No other process is in here with the same folder, which must exist.
+
+    Args:
+        folder: that both would be in.
+        waits: called before this waits for another process.
 
     Raises:
         OSError: the folder is not there, or cannot be read.
@@ -147,7 +151,11 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waits()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

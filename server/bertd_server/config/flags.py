@@ -16,6 +16,21 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 
+FIRST = (
+    "address",
+    "http_api",
+    "repository",
+    "name",
+    "precision",
+    "lanes",
+    "memory_limit",
+    "cache_folder",
+    "api_keys",
+    "config",
+)
+"""Flags that the help shows first."""
+
+
 class SettingsCommand(click.Command):
     """A command with a flag for every setting.
 
@@ -29,6 +44,32 @@ class SettingsCommand(click.Command):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own parameters, and the flags."""
         return [*self._flags, *super().get_params(ctx)]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The flags of :data:`FIRST`, then the command's own, then settings group by group."""
+        from bertd_server.config.settings import GROUPS  # noqa: PLC0415 - pydantic loads slowly
+
+        rows = {
+            str(one.name): row
+            for one in self.get_params(ctx)
+            if isinstance(one, click.Option) and (row := one.get_help_record(ctx)) is not None
+        }
+        sections = {"Most used": [rows.pop(name) for name in FIRST]}
+        settings = {str(one.name) for one in self._flags}
+        sections["More of a checkpoint, and of this command"] = [
+            row for name, row in rows.items() if name not in settings
+        ]
+        group = sections["Most used"]
+        for one in self._flags:
+            name = str(one.name)
+            if name in GROUPS:
+                group = sections.setdefault(GROUPS[name], [])
+            if name in rows:
+                group.append(rows[name])
+        for title, group in sections.items():
+            if group:
+                with formatter.section(title):
+                    formatter.write_dl(group)
 
 
 def given(context: click.Context, values: dict[str, Any]) -> dict[str, Any]:

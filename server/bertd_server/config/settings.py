@@ -146,7 +146,7 @@ class Settings(BaseSettings):
     )
     cache_folder: Path = Field(
         default_factory=user_cache_folder,
-        description="what a start leaves for the next one: exported default model, prepacked "
+        description="what a start leaves for the next one: exported models, prepacked "
         "weights, measurements",
     )
     warmup_seconds: float = Field(0.5, ge=0, description="seconds of warm-up before it answers")

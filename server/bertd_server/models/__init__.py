@@ -9,7 +9,7 @@
         │
     loading     one bundle after the other, with the settings of the server and the model's own
     startup     a bundle made ready: verified, loaded, within its memory, warm, measured
-                (memory, shapes, sampling, calibration; default_model where no bundle is named)
+                (memory, shapes, sampling, calibration; exporting, default_model where no bundle is)
         │
     background  goes on measuring while lanes rest
     model       answers; whoever uses it holds it

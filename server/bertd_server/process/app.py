@@ -16,7 +16,7 @@ from pathlib import Path
 from bertd.bundle import Task
 
 from bertd_server.config.settings import Settings
-from bertd_server.models.default_model import Export
+from bertd_server.models.exporting import Export
 from bertd_server.models.model import Model
 from bertd_server.process.lifecycle import Lifecycle
 from bertd_server.process.trimming import Trimmer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from bertd_client.commands.served import models
 from bertd_server.cli import serve
 from bertd_server.config.configuration import load
-from bertd_server.config.flags import given
+from bertd_server.config.flags import FIRST, flag, given
 from bertd_server.config.settings import Settings
 from click.testing import CliRunner
 
@@ -78,6 +79,25 @@ def test_a_bad_value_is_named_with_its_flag_and_variable(
         assert word in result.output
 
 
+def test_the_help_has_every_flag_once_and_ten_first() -> None:
+    shown = CliRunner().invoke(serve, ["--help"], terminal_width=200).output
+    first, _, rest = shown.partition("\nMore of a checkpoint")
+    flags = re.findall(r"^  (--[a-z0-9-]+)", shown, re.MULTILINE)
+    assert len(re.findall(r"^  --", first, re.MULTILINE)) == len(FIRST) == 10
+    settings = {flag(name) for name in Settings.model_fields}
+    own = {
+        "--help",
+        "--config",
+        "--print-config",
+        "--task",
+        "--precision",
+        "--revision",
+        "--allow-pickle",
+    }
+    assert sorted(flags) == sorted(settings | own)
+    assert "\nSecurity and connections:\n" in rest
+
+
 def test_the_list_of_commands_needs_no_pydantic() -> None:
     """`bertd --help` loads commands, not what they run."""
     script = (
@@ -89,7 +109,7 @@ def test_the_list_of_commands_needs_no_pydantic() -> None:
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert "Serve BUNDLE over gRPC" in done.stdout
+    assert "Serve MODEL over gRPC" in done.stdout
     assert "'bertd_server'" in done.stdout
     assert "'pydantic'" not in done.stdout
 
