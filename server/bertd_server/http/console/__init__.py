@@ -20,8 +20,9 @@ from typing import Any
 
 import bertd
 
+from bertd_server.errors import InvalidInput
 from bertd_server.http.call import HttpCall
-from bertd_server.http.failures import NO_METHOD, NO_ROUTE, openai_form, plain_failure, tei_form
+from bertd_server.http.failures import NO_METHOD, NO_ROUTE, openai_form, tei_form
 from bertd_server.http.front import Route
 from bertd_server.http.replies import HttpReply, json_reply
 from bertd_server.models.catalogue import Catalogue
@@ -80,13 +81,15 @@ class ConsoleCalls:
         call.answered.append(("vary", "accept"))
         if "text/html" not in call.headers.get("accept", ""):
             call.answered.append(("allow", "POST"))
-            raise plain_failure(f"{call.method} is not answered here: use POST", NO_METHOD)
+            raise InvalidInput(f"{call.method} is not answered here: use POST", reason=NO_METHOD)
         return self._kept(call, _PAGE)
 
     async def _file(self, call: HttpCall, _body: bytes) -> HttpReply:
         name = call.params["name"]
         if name not in self._files:
-            raise plain_failure(f"/console/{name[:50]} is no part of the page: GET /", NO_ROUTE)
+            raise InvalidInput(
+                f"/console/{name[:50]} is no part of the page: GET /", reason=NO_ROUTE
+            )
         return self._kept(call, name)
 
     def _kept(self, call: HttpCall, name: str) -> HttpReply:
