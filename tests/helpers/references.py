@@ -267,6 +267,8 @@ def _filler(folder: Path) -> list[Answer]:
     pipe = _pipe("fill-mask", folder, model_kwargs={"return_dict": True})  # or it fails
     answers = []
     for text in _masked(pipe.tokenizer.mask_token):
+        if len(pipe.tokenizer(text).input_ids) > _limit(pipe):
+            continue  # bertd refuses it: the pipeline cuts no text
         found = pipe(text, top_k=5)
         answers.append(_scored((int(one["token"]), one["score"]) for one in found))
     return answers
@@ -336,19 +338,20 @@ def _ranked(model: SyncModel, _manifest: Manifest) -> list[Answer]:
     return _vectors(rows)
 
 
+def _short(model: SyncModel, manifest: Manifest, texts: Sequence[str]) -> list[str]:
+    """Those that the model reads whole."""
+    counts = zip(texts, model.count_tokens(list(texts)), strict=True)
+    return [text for text, count in counts if count <= manifest.max_tokens]
+
+
 def _tagged(model: SyncModel, manifest: Manifest) -> list[Answer]:
-    short = [
-        text
-        for text, count in zip(TEXTS, model.count_tokens(list(TEXTS)), strict=True)
-        if count <= manifest.max_tokens
-    ]
     return [
         Answer(
             tuple((each.label, each.start, *_end(how, each.end)) for each in one),
             np.array([each.score for each in one]),
         )
         for how in ("none", "simple")
-        for one in model.tag([text for text in _to_tag(how) if text in short], aggregation=how)
+        for one in model.tag(_short(model, manifest, _to_tag(how)), aggregation=how)
     ]
 
 
@@ -364,7 +367,7 @@ def _filled(model: SyncModel, manifest: Manifest) -> list[Answer]:
     mask = model.detokenize([[manifest.mask_token_id]], special_tokens=True)[0]
     return [
         _scored((each.id, each.score) for each in masks[0].candidates)
-        for masks in model.fill_mask(_masked(mask), top_k=5)
+        for masks in model.fill_mask(_short(model, manifest, _masked(mask)), top_k=5)
     ]
 
 

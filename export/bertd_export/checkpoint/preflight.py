@@ -179,8 +179,8 @@ def _check_width(folder: Path, width: int, shards: Iterable[Path]) -> None:
             sizes.update(*(weights.get_slice(name).get_shape() for name in weights.keys()))  # noqa: SIM118 - no dict
     if sizes and width not in sizes:
         raise ExportError(
-            f"{folder / _CONFIG}: hidden_size is {width}, and no weight has such a size: take "
-            f"config.json from where the weights come from"
+            f"{folder / _CONFIG}: hidden_size is {width}, stated or as its model_type has it, and "
+            f"no weight has such a size: take config.json from where the weights come from"
         )
 
 
