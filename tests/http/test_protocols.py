@@ -382,3 +382,9 @@ def test_the_rows_of_a_protobuf_answer_are_as_its_mapping_has_them(served: HttpS
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
     assert answer == again
+
+
+def test_characters_that_are_told_of_one_by_one_are_bounded_together(served: HttpServed) -> None:
+    """As in bertd.v1; text by text they would be as many as fit into a body."""
+    answer = served.ask("/tokenize", {"inputs": ["x" * 130_000] * 8})
+    assert (answer.status, b"at most 1000000 together" in answer.body) == (422, True)

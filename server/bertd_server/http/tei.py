@@ -6,9 +6,10 @@ Where its gRPC takes one text, HTTP takes one or several. What is the same is as
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import bertd
 from bertd.tei.v1 import tei_pb2 as pb
@@ -33,7 +34,7 @@ from bertd_server.http.front import Route
 from bertd_server.http.replies import HttpReply, json_reply, listed
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.models.model import Model
-from bertd_server.rpc.checks import check_count
+from bertd_server.rpc.checks import check_count, check_together
 from bertd_server.rpc.limits import CallLimits
 from bertd_server.rpc.tei.embed import shaped
 from bertd_server.rpc.tei.info import InfoService
@@ -43,6 +44,8 @@ from bertd_server.tasks import embedding, sparse, vectors
 from bertd_server.tasks.ask import CallContext, Reply
 from bertd_server.tasks.classification import LabelScore
 from bertd_server.tokenization.reader import Input
+
+T = TypeVar("T")
 
 
 class EmbedBody(Truncating):
@@ -220,6 +223,7 @@ class TeiCalls:
         """Tokenise texts."""
         request = TokenizeBody.read(body)
         texts = strings_of(request.inputs, "inputs", self._limits.max_texts)
+        check_together(sum(map(len, texts)), "characters", "inputs")
         found: list[Any] = []
         for text in texts:
             asked = pb.EncodeRequest(
@@ -227,7 +231,7 @@ class TeiCalls:
             )
             if request.prompt_name is not None:
                 asked.prompt_name = request.prompt_name
-            response = await self._tokens.Tokenize(asked, call)  # type: ignore[arg-type] # a call is
+            response = await _by_itself(self._tokens.Tokenize(asked, call))  # type: ignore[arg-type] # a call is
             found.append(response.tokens)
         with self._models.find(call.model()) as model:
             return HttpReply(await model.jobs.run(_token_lists(found)))
@@ -239,7 +243,7 @@ class TeiCalls:
         texts = []
         for ids in _sequences(request.ids, self._limits.max_texts):
             asked = pb.DecodeRequest(ids=ids, skip_special_tokens=skip)
-            response = await self._tokens.Decode(asked, call)  # type: ignore[arg-type] # a context
+            response = await _by_itself(self._tokens.Decode(asked, call))  # type: ignore[arg-type] # a context
             texts.append(response.text)
         return json_reply(texts)
 
@@ -270,6 +274,15 @@ class TeiCalls:
         texts = await texts_of(given, "inputs", self._limits.max_texts)
         refuse_empty(texts)
         return texts
+
+
+async def _by_itself(work: Coroutine[Any, Any, T]) -> T:
+    """Answer a part of a call in a task of its own, with whose end its memory is given back.
+
+    A call that kept the memory of one part while it waits for that of the next could wait for
+    another such call for ever.
+    """
+    return await asyncio.create_task(work)
 
 
 async def _written(model: Model, found: Iterable[Any], caller: CallContext) -> HttpReply:

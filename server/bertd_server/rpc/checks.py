@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from bertd_server.errors import InvalidInput
+from bertd_server.rpc.limits import MOST_TOGETHER
 from bertd_server.system.turns import Turns
 from bertd_server.tokenization.reader import Input
 
@@ -59,6 +60,22 @@ def check_count(count: int, limit: int, field: str, what: str = "entries") -> No
             field=field,
             reason="too_many",
             limit=limit,
+        )
+
+
+def check_together(count: int, what: str, field: str) -> None:
+    """Refuse a call that holds something for each character, or id, of its texts: for too many.
+
+    Raises:
+        InvalidInput: they are too many together.
+    """
+    if count > MOST_TOGETHER:
+        raise InvalidInput(
+            f"{field} have {count} {what}, a call takes at most {MOST_TOGETHER} together: "
+            "split it into several calls",
+            field=field,
+            reason="too_many",
+            limit=MOST_TOGETHER,
         )
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 MOST_IDS = 100_000
 """Token ids that are written as one text."""
+MOST_TOGETHER = 1_000_000
+"""Characters, or ids, of a call that holds something for each of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from bertd.v1 import inference_pb2
 
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
-from bertd_server.rpc.checks import known_value, made_inputs
+from bertd_server.rpc.checks import check_together, known_value, made_inputs
 from bertd_server.rpc.limits import MOST_IDS
 from bertd_server.scheduling.scheduler import BULK, INTERACTIVE
 from bertd_server.system.turns import Turns
@@ -24,8 +24,6 @@ from bertd_server.tokenization.budget import answer_budget
 from bertd_server.tokenization.reader import Fit, Input, LongText
 from bertd_server.tokenization.truncation import CutSide
 
-# Of Tokenize and Detokenize, which hold something for each character, or id, of a call.
-MOST_CHARACTERS = 1_000_000
 _IDS_A_TURN = 20_000  # that the event loop reads before others have their turn: 1 to 2 ms
 
 _PRIORITIES: dict[int, int] = {
@@ -184,15 +182,7 @@ async def documents(query: str, given: Sequence[str]) -> list[Input]:
 
 def check_characters(given: Sequence[Input], field: str) -> None:
     """Refuse a call whose every token is to be described, if its texts are too long together."""
-    characters = sum(one.characters for one in given)
-    if characters > MOST_CHARACTERS:
-        raise InvalidInput(
-            f"{field} have {characters} characters, a call takes at most {MOST_CHARACTERS} "
-            "together: split it into several calls",
-            field=field,
-            reason="too_many",
-            limit=MOST_CHARACTERS,
-        )
+    check_together(sum(one.characters for one in given), "characters", field)
 
 
 async def token_ids(
@@ -203,15 +193,7 @@ async def token_ids(
     Raises:
         InvalidInput: there are too many, or their texts would be too large for an answer.
     """
-    total = sum(len(one.ids) for one in given)
-    if total > MOST_CHARACTERS:
-        raise InvalidInput(
-            f"sequences have {total} ids, a call takes at most {MOST_CHARACTERS} together: "
-            "split it into several calls",
-            field="sequences",
-            reason="too_many",
-            limit=MOST_CHARACTERS,
-        )
+    check_together(sum(len(one.ids) for one in given), "ids", "sequences")
     budget, turns = answer_budget(answer_bytes), Turns(_IDS_A_TURN)
     found: list[list[int] | InvalidInput] = []
     for number, one in enumerate(given):
