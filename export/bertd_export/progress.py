@@ -61,9 +61,11 @@ def _spoken() -> Iterator[Callable[[str], None]]:
 
     def say(line: str) -> None:
         nonlocal last
-        last = line
         said.set()
-        click.echo(f"{line} ({time.monotonic() - started:.0f} s)", err=True)
+        if line.startswith("["):  # a step; a note has no time
+            last = line
+            line = f"{line} ({time.monotonic() - started:.0f} s)"
+        click.echo(line, err=True)
 
     def remind() -> None:
         while not over.is_set():

@@ -188,8 +188,8 @@ class Dispatcher:
             most: seconds that the event loop may compute.
         """
         rested = self._pool.quiet_seconds()
-        if not rested or self._beside_others():
-            return False
+        if self._max_delay or not rested or self._beside_others():
+            return False  # it waits for others, or others run
         request.deadline = call.deadline
         now, forecast = self._clock(), self._forecast
         decision = form_alone(

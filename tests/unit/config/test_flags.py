@@ -82,7 +82,7 @@ def test_a_bad_value_is_named_with_its_flag_and_variable(
 def test_the_help_has_every_flag_once_and_ten_first() -> None:
     shown = CliRunner().invoke(serve, ["--help"], terminal_width=200).output
     first, _, rest = shown.partition("\nMore of a checkpoint")
-    flags = re.findall(r"^  (--[a-z0-9-]+)", shown, re.MULTILINE)
+    flags = re.findall(r"^  (?:-h, )?(--[a-z0-9-]+)", shown, re.MULTILINE)
     assert len(re.findall(r"^  --", first, re.MULTILINE)) == len(FIRST) == 10
     settings = {flag(name) for name in Settings.model_fields}
     own = {

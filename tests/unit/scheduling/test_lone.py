@@ -131,6 +131,17 @@ async def test_what_is_not_alone_goes_to_lanes(option: float) -> None:
     await it.drain()
 
 
+async def test_a_text_that_may_wait_for_others_waits() -> None:
+    engine = PromptEngine()
+    it, _ = rested(engine, max_queue_delay=3600.0)
+    first = asyncio.ensure_future(it.submit(sequences(3)))
+    await asyncio.sleep(0)
+    assert not engine.threads
+    await it.drain()
+    assert values(await first) == [3]
+    assert threading.get_ident() not in engine.threads
+
+
 async def test_a_text_that_fails_here_has_its_error_and_one_that_kills_is_tried_on_a_lane() -> None:
     engine, here = PromptEngine(), threading.get_ident()
     it, clock = rested(engine)
