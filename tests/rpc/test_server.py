@@ -46,6 +46,7 @@ def texts(count: int) -> list[str]:
     ]
 
 
+@pytest.mark.slow  # an article's vectors are compared in tests/client, and each export's
 def test_vectors_agree_with_sentence_transformers(client: Client, checkpoint: Path) -> None:
     """200 texts, 50 of them odd: cosine at least 0.99999, absolute difference at most 1e-5."""
     asked = [*texts(150), *ODD]
