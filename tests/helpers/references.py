@@ -44,6 +44,8 @@ PAIRS = (
 TOLERANCE = 1e-4
 _ON_CPU: dict[str, Any] = {"device": "cpu"}
 _FP32: dict[str, Any] = {"dtype": torch.float32}
+# The libraries fail on folders that say false, of some families.
+_DICTS: dict[str, Any] = {"config_kwargs": {"return_dict": True}}
 # An answer of the reference may depend on padding where a tokenizer gives no attention mask.
 _ALONE: dict[str, Any] = {"batch_size": 1, "show_progress_bar": False}
 
@@ -140,7 +142,9 @@ def _asked(kind: Kind, manifest: Manifest) -> str:
 def _sentence(folder: Path) -> list[Answer]:
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - takes a second
 
-    model = SentenceTransformer(str(folder), **_ON_CPU, model_kwargs=_FP32, local_files_only=True)
+    model = SentenceTransformer(
+        str(folder), **_ON_CPU, **_DICTS, model_kwargs=_FP32, local_files_only=True
+    )
     answers = _vectors(model.encode(list(TEXTS), **_ALONE))
     for name in sorted(name for name, prompt in model.prompts.items() if prompt):
         answers += _vectors(model.encode([TEXTS[1]], prompt_name=name, **_ALONE))
@@ -150,7 +154,9 @@ def _sentence(folder: Path) -> list[Answer]:
 def _sparse(folder: Path) -> list[Answer]:
     from sentence_transformers import SparseEncoder  # noqa: PLC0415 - takes a second
 
-    model = SparseEncoder(str(folder), **_ON_CPU, model_kwargs=_FP32, local_files_only=True)
+    model = SparseEncoder(
+        str(folder), **_ON_CPU, **_DICTS, model_kwargs=_FP32, local_files_only=True
+    )
     return _vectors(model.encode(list(TEXTS), convert_to_sparse_tensor=False, **_ALONE))
 
 
@@ -160,8 +166,8 @@ def _cross_encoder(folder: Path) -> Any:
     model = CrossEncoder(
         str(folder),
         **_ON_CPU,
+        **_DICTS,
         model_kwargs=_FP32,
-        config_kwargs={"return_dict": True},  # it fails on a folder that says false
         local_files_only=True,
     )
     return model.predict(list(PAIRS), **_ALONE)
