@@ -56,12 +56,14 @@ class AsyncClient(AsyncClientMethods):
         inputs_per_call: Most inputs of one call. Where a server takes fewer, they are split anew.
         bytes_per_call: Most bytes of texts in one call, likewise.
         security: TLS, a certificate, an API key; none by default.
+        weighted: Freer servers get more calls instead of each the same, where servers have
+            ``--load-reports=on``.
 
     Raises:
         ValueError: The address is none, or a setting is below 1.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords
         self,
         address: str | Sequence[str] = DEFAULT_ADDRESS,
         *,
@@ -69,6 +71,7 @@ class AsyncClient(AsyncClientMethods):
         inputs_per_call: int = CALL_INPUTS,
         bytes_per_call: int = CALL_BYTES,
         security: Security = OPEN,
+        weighted: bool = False,
     ) -> None:
         self.address = address
         self._concurrency = at_least_one("concurrency", concurrency)
@@ -76,7 +79,7 @@ class AsyncClient(AsyncClientMethods):
             inputs=at_least_one("inputs_per_call", inputs_per_call),
             message_bytes=at_least_one("bytes_per_call", bytes_per_call),
         )
-        where, options = target(address)
+        where, options = target(address, weighted=weighted)
         self._channel = open_async_channel(where, options, security)
         self._metadata = security.metadata
         self._stubs = stubs(self._channel)

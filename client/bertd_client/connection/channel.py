@@ -7,7 +7,8 @@
     several, comma-separated  ipv4: or ipv6: every address, in turn; names are looked up once, here
 
 "In turn" is gRPC's round_robin with its health check: a server that drains, or that no longer
-answers, gets no more calls until it is well again.
+answers, gets no more calls until it is well again. With `weighted` it is weighted_round_robin, by
+the load that each server reports with its answers; round_robin until they do.
 """
 
 from __future__ import annotations
@@ -58,14 +59,20 @@ _BALANCING: dict[str, Any] = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "healthCheckConfig": {"serviceName": INFERENCE},
 }
+# gRPC would trust no weight of a connection's first ten seconds. A client whose gRPC does not know
+# the policy takes the next one.
+_WEIGHTED: dict[str, Any] = {
+    "weighted_round_robin": {"blackoutPeriod": "1s", "weightExpirationPeriod": "10s"}
+}
 
 
-def target(address: str | Sequence[str]) -> tuple[str, ChannelOptions]:
+def target(address: str | Sequence[str], *, weighted: bool = False) -> tuple[str, ChannelOptions]:
     """What to open a channel to, and with which options.
 
     Args:
         address: Host and port, or any other gRPC target (``unix:/run/bertd.sock``); several, in a
             sequence or separated by commas, must be hosts with ports.
+        weighted: Whether servers that report less load get more calls.
 
     Raises:
         ValueError: An address is none, a name is not known, or IPv4 and IPv6 are mixed.
@@ -79,7 +86,7 @@ def target(address: str | Sequence[str]) -> tuple[str, ChannelOptions]:
         port = one.rpartition(":")[2]
         if port.isdecimal() and int(port) > MAX_PORT:
             raise ValueError(f"port {port} is above {MAX_PORT}")
-        return one, _options(balanced=not _is_single(one))
+        return one, _options(balanced=not _is_single(one), weighted=weighted)
     hosts = [_host_and_port(one) for one in addresses]
     places = [_resolve(host, port) for host, port in hosts]
     families = {family for family, _ in places}
@@ -88,7 +95,9 @@ def target(address: str | Sequence[str]) -> tuple[str, ChannelOptions]:
             f"{', '.join(addresses)} are IPv4 and IPv6 addresses, which one channel cannot mix: "
             "give all as IPv4 or all as IPv6"
         )
-    return f"{families.pop()}:{','.join(place for _, place in places)}", _options(balanced=True)
+    return f"{families.pop()}:{','.join(place for _, place in places)}", _options(
+        balanced=True, weighted=weighted
+    )
 
 
 def stubs(channel: grpc.Channel | grpc.aio.Channel) -> Mapping[str, Any]:
@@ -96,8 +105,10 @@ def stubs(channel: grpc.Channel | grpc.aio.Channel) -> Mapping[str, Any]:
     return {**vars(InferenceServiceStub(channel)), **vars(ModelServiceStub(channel))}
 
 
-def _options(*, balanced: bool) -> ChannelOptions:
+def _options(*, balanced: bool, weighted: bool) -> ChannelOptions:
     config = {**_RETRIES, **(_BALANCING if balanced else {})}
+    if balanced and weighted:
+        config["loadBalancingConfig"] = [_WEIGHTED, *_BALANCING["loadBalancingConfig"]]
     return (
         ("grpc.service_config", json.dumps(config)),
         ("grpc.enable_retries", 1),

@@ -246,6 +246,9 @@ class Settings(BaseSettings):
         "http://localhost:4317; auto: where OTEL_EXPORTER_OTLP_ENDPOINT says, if it does; or off",
     )
     channelz: Switch = Field("off", description="gRPC's channelz: connections, for grpcdebug")
+    load_reports: Switch = Field(
+        "off", description="ORCA load reports for balancers: with each call, and as a stream"
+    )
     # docs/security.md explains what follows.
     insecure: bool = Field(
         False, description="listen beyond loopback without TLS; for a trusted network alone"

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.models.repository import Repository, SingleBundle
-from bertd_server.rpc import tei, v2
+from bertd_server.rpc import load_reports, tei, v2
 from bertd_server.rpc.encoding import EncodingServer
 from bertd_server.rpc.health import HealthService
 from bertd_server.rpc.interceptors.decoding import DecodingInterceptor, request_classes
@@ -26,6 +26,7 @@ from bertd_server.rpc.reflection import DescriptorPools
 from bertd_server.rpc.v1 import InferenceService, ModelService
 from bertd_server.scheduling.memory_budget import MemoryBudget
 from bertd_server.security.management import Management
+from bertd_server.security.scopes import scope_of
 
 SERVICES = (
     inference_pb2.DESCRIPTOR.services_by_name["InferenceService"],
@@ -41,7 +42,9 @@ _STANDARD = (
 )
 _REQUESTS = request_classes(*SERVICES, *_STANDARD)
 METHODS = frozenset(_REQUESTS)
-"""Paths of all methods that a server of ours answers, but channelz's."""
+"""Paths of all methods that a server of ours answers, but those that a setting adds."""
+WORK = frozenset(method for method in METHODS if scope_of(method) == "infer")
+"""Those that ask models."""
 
 
 @dataclass
@@ -107,7 +110,7 @@ class Services:
 
     def add_reflection_to(self, server: grpc.aio.Server, *others: str) -> None:
         """Serve reflection, of other services too, whose names are given."""
-        pools = DescriptorPools([oip.POOL, descriptor_pool.Default()])
+        pools = DescriptorPools([oip.POOL, load_reports.POOL, descriptor_pool.Default()])
         reflection.enable_server_reflection(
             [*SERVICE_NAMES, *others, health.SERVICE_NAME, reflection.SERVICE_NAME],
             server,

@@ -29,6 +29,7 @@ from bertd_server.system.call_metrics import CURRENT, REQUEST_ID, given_id
 # https://github.com/grpc/proposal/blob/master/A6-client-retries.md
 PUSHBACK = "grpc-retry-pushback-ms"
 NEVER = "-1"
+LOAD_REPORT = "endpoint-load-metrics-bin"
 
 DOMAIN = "bertd"
 # A status travels in trailers, of which gRPC takes 8 KiB: twice as text, percent-encoded (three
@@ -109,7 +110,7 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], *errors: RequestErr
         rich.details.append(_packed(error_details_pb2.RequestInfo(request_id=identity[0][1])))
     status = rpc_status.to_status(rich)
     pushback = _pushback(errors[0], context.time_remaining())
-    metadata = (*status.trailing_metadata, *pushback, *identity)
+    metadata = (*status.trailing_metadata, *pushback, *identity, *_load_report(context))
     try:
         await context.abort(status.code, status.details, metadata)
     except grpc.aio.AbortError as aborted:
@@ -129,6 +130,11 @@ def _forget_frames(error: BaseException, task: asyncio.Task[Any] | None) -> None
 
     if task is not None:
         task.add_done_callback(forget)
+
+
+def _load_report(context: grpc.aio.ServicerContext[Any, Any]) -> tuple[tuple[str, Any], ...]:
+    """The load report that the call has already; the trailers of an abort replace what was set."""
+    return tuple(one for one in context.trailing_metadata() or () if one[0] == LOAD_REPORT)
 
 
 def _identity(

@@ -47,6 +47,7 @@ _MANAGING_SERVICES = ("/grpc.channelz.v1.Channelz/",)
 _DESCRIBING_SERVICES = (
     "/bertd.v1.ModelService/",
     "/tei.v1.Info/",
+    "/xds.service.orca.v3.OpenRcaService/",
     "/grpc.reflection.v1alpha.ServerReflection/",
     "/grpc.reflection.v1.ServerReflection/",
 )

@@ -11,12 +11,14 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from bertd_server.config.reloading import Reloading
 from bertd_server.config.settings import AUTO, OFF, ON, Settings
 from bertd_server.errors import MisusedError
 from bertd_server.models.model import Model
 from bertd_server.observability.access import AccessLog
 from bertd_server.observability.families import ModelSnapshot
 from bertd_server.rpc.interceptors.monitoring import MonitoringInterceptor
+from bertd_server.rpc.load_reports import Load
 from bertd_server.scheduling.memory_budget import MemoryBudget
 from bertd_server.system.call_metrics import RpcCounts
 from bertd_server.system.logs import get_logger
@@ -153,6 +155,13 @@ def _configured() -> bool:
     disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
     elsewhere = os.environ.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp"
     return not disabled and not elsewhere and any(map(os.environ.get, _ENDPOINTS))
+
+
+def reported_load(reloading: Reloading, models: Callable[[], list[Model]]) -> Load | None:
+    """What balancers are told, if the settings say so."""
+    if reloading.settings.load_reports == OFF:
+        return None
+    return Load(models, lambda: reloading.settings.max_queue_seconds)
 
 
 def add_channelz(server: Any) -> str:

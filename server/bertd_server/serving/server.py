@@ -31,13 +31,14 @@ from bertd_server.models.keeper import Keeper
 from bertd_server.models.loading import Loader
 from bertd_server.models.model import Model
 from bertd_server.models.startup import Start, start
+from bertd_server.rpc import load_reports
 from bertd_server.rpc.health import HealthService
 from bertd_server.rpc.limits import CallLimits
-from bertd_server.rpc.services import METHODS, SERVICE_NAMES, Services
+from bertd_server.rpc.services import METHODS, SERVICE_NAMES, WORK, Services
 from bertd_server.scheduling.memory_budget import MemoryBudget
 from bertd_server.security.management import Management
 from bertd_server.security.paths import version_of
-from bertd_server.serving.assembly import Observability, add_channelz
+from bertd_server.serving.assembly import Observability, add_channelz, reported_load
 from bertd_server.serving.guard import Guard
 from bertd_server.system.exits import Exit
 from bertd_server.system.logs import get_logger
@@ -68,6 +69,7 @@ class Server:
         port: of the main address, once it listens; 0 where that is no port.
         management_port: of the management address, once it listens.
         http: what answers over HTTP; None where it is off.
+        reported_load: what balancers are told; None where it is off.
     """
 
     port = 0
@@ -124,11 +126,13 @@ class Server:
             METHODS,
             self.memory,
         )
+        self.reported_load = reported_load(self.reloading, self.catalogue.models)
         self._grpc = self._grpc_server()
         self._services.add_to(self._grpc, self.guard.management)
         self._services.add_health_to(self._grpc)
-        channelz = [add_channelz(self._grpc)] if settings.channelz == ON else []
-        self._services.add_reflection_to(self._grpc, *channelz)
+        others = [add_channelz(self._grpc)] if settings.channelz == ON else []
+        others += load_reports.add_service(self.reported_load, self._services.closing, self._grpc)
+        self._services.add_reflection_to(self._grpc, *others)
         self.http = self._http_server() if settings.http_api != OFF else None
         self._managed: grpc.aio.Server | None = None
         if settings.management_address:
@@ -171,6 +175,7 @@ class Server:
             interceptors=[
                 *self.observability.interceptors,
                 *self.guard.interceptors,
+                *load_reports.interceptors(self.reported_load, WORK),
                 self._services.interceptor(self._services.limits.max_texts, self.memory),
             ],
             options=[
