@@ -130,6 +130,10 @@ class HttpCall:
         """Headers of the answer."""
         self.answered += metadata
 
+    def trailing_metadata(self) -> Iterable[tuple[str, str]]:
+        """Headers of the answer, so far."""
+        return tuple(self.answered)
+
     async def send_initial_metadata(self, metadata: Iterable[tuple[str, str]]) -> None:
         """Headers of the answer."""
         self.answered += metadata
