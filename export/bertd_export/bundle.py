@@ -31,6 +31,7 @@ from bertd.bundle import (
     Task,
     TextParity,
     file_record,
+    safe_name,
     write_manifest,
 )
 from bertd.bundle.kernels import missing
@@ -38,7 +39,6 @@ from bertd.bundle.kernels import missing
 from bertd_export.checkpoint.families import attention_calls, describe_family
 from bertd_export.checkpoint.labels import NAMES_SAY, InferenceLabels
 from bertd_export.checkpoint.loading import Checkpoint, load
-from bertd_export.checkpoint.source import safe_name
 from bertd_export.errors import ExportError
 from bertd_export.evaluation.evaluator import DEFAULT_MAX_DROP, Evaluator
 from bertd_export.files.staging import publish, staged

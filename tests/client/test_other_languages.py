@@ -18,7 +18,8 @@ import pytest
 from bertd.v1 import inference_pb2 as pb
 from bertd.v1 import inference_pb2_grpc
 from bertd_client.connection import channel
-from bertd_server.security.keys import hashed, new_key
+from bertd_server.security.keys import new_key
+from helpers.key_files import write_keys
 from helpers.paths import ROOT
 from helpers.patience import PATIENCE
 from helpers.running import RunningServer, quick_settings
@@ -98,10 +99,7 @@ def test_a_stock_client_loses_no_call_when_one_of_two_servers_drains(tiny_bundle
 @pytest.fixture(scope="module")
 def address(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server that wants a key."""
-    keys = tmp_path_factory.mktemp("keys") / "keys.json"
-    entry = {"id": "example", "hash": hashed(KEY), "scopes": ["infer"]}
-    keys.write_text(json.dumps({"keys": [entry]}))
-    keys.chmod(0o600)
+    keys = write_keys(tmp_path_factory.mktemp("keys") / "keys.json", {"example": KEY})
     server = RunningServer(tiny_bundle, quick_settings(api_keys=keys))
     yield server.address
     server.stop()

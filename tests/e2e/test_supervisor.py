@@ -162,23 +162,29 @@ def test_the_supervisor_imports_nothing_heavy() -> None:
     assert set(done.stdout.split()) - {"__main__"} == {"bertd", "bertd_server"}
 
 
+def asked_until_stuck(
+    process: subprocess.Popen[str], channel: grpc.Channel
+) -> tuple[Any, dict[str, Any]]:
+    """A call of one text whose run never ends, and what the server says of it first."""
+    work = inference_pb2.EmbedRequest(texts=["hello"])
+    call = inference_pb2_grpc.InferenceServiceStub(channel).Embed.future(work)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "stuck\n"
+    return call, line(process.stderr)
+
+
 def test_a_stuck_lane_restarts_the_server(tiny_bundle: Path) -> None:
     """Not ready, drained for a limited time, ended with a code, started anew; then a clean end."""
-    flags = (*QUICK, "--supervise", "--watchdog-seconds", "3", "--drain-seconds", "0")
+    limits = ("--watchdog-seconds", "3", "--drain-seconds", "0", "--loop-run-seconds", "0")
+    flags = (*QUICK, "--supervise", *limits)
     with (
-        serving(tiny_bundle, *flags, "--loop-run-seconds", "0", before=STUCK) as (
-            process,
-            address,
-        ),
+        serving(tiny_bundle, *flags, before=STUCK) as (process, address),
         grpc.insecure_channel(address) as channel,
     ):
-        work = inference_pb2.EmbedRequest(texts=["hello"])
-        call = inference_pb2_grpc.InferenceServiceStub(channel).Embed.future(work)
-        assert process.stderr is not None
-        assert process.stderr.readline() == "stuck\n"
-        found = line(process.stderr)
+        call, found = asked_until_stuck(process, channel)
         assert (found["event"], found["sequences"]) == ("a lane is stuck", 1)
         assert call.code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
+        assert process.stderr is not None
         events: list[dict[str, Any]] = []
         while not events or events[-1]["event"] != "serving":
             events.append(line(process.stderr))
@@ -196,11 +202,7 @@ def test_a_stuck_event_loop_ends_the_server_to_be_restarted(tiny_bundle: Path) -
         serving(tiny_bundle, *flags, before=STUCK) as (process, address),
         grpc.insecure_channel(address) as channel,
     ):
-        work = inference_pb2.EmbedRequest(texts=["hello"])
-        call = inference_pb2_grpc.InferenceServiceStub(channel).Embed.future(work)
-        assert process.stderr is not None
-        assert process.stderr.readline() == "stuck\n"
-        found = line(process.stderr)
+        call, found = asked_until_stuck(process, channel)
         assert found["event"] == "the event loop is stuck"
         assert found["stood_seconds"] > 1
         assert process.wait(PATIENCE) == Exit.RESTART

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bertd.bundle import GRAPH_NAME, MANIFEST_NAME, read_manifest
+from bertd.bundle import GRAPH_NAME, MANIFEST_NAME, read_manifest, safe_name
 from bertd_export import bundle as exporter
 from bertd_export.bundle import export_model
-from bertd_export.checkpoint.source import safe_name
 from bertd_export.cli import export
 from bertd_export.errors import ExportError
 from bertd_export.quantization.fp16 import Fp16Options

@@ -8,8 +8,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from bertd_server.security.keys import hashed, new_key
+from bertd_server.security.keys import new_key
 from helpers.http_served import EMBED, HttpServed
+from helpers.key_files import write_keys
 
 HTML = {"accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
 STATE = "/console/state"
@@ -117,10 +118,8 @@ def test_the_state_has_numbers_and_no_texts(served: HttpServed) -> None:
 
 
 def test_with_keys_the_page_is_public_and_says_nothing(tasks_folder: Path, tmp_path: Path) -> None:
-    key, file = new_key("one"), tmp_path / "keys.json"
-    entry = {"id": "one", "hash": hashed(key), "scopes": ["infer"]}
-    file.write_text(json.dumps({"keys": [entry]}))
-    file.chmod(0o600)
+    key = new_key("one")
+    file = write_keys(tmp_path / "keys.json", {"one": key})
     options: dict[str, Any] = {"model_control": "explicit", "load_models": EMBED}
     with HttpServed(tasks_folder, api_keys=file, **options) as guarded:
         shown = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bertd_server.security.keys import hashed, new_key
+from bertd_server.security.keys import new_key
 from helpers.chromium import Browser, axe_source, chromium
 from helpers.http_served import EMBED, HttpServed
+from helpers.key_files import write_keys
 from helpers.v2_served import TASKS
 
 pytestmark = pytest.mark.slow
@@ -262,10 +262,8 @@ def test_a_browser_s_language_comes_first_and_both_say_the_same_things(
 def test_a_key_is_asked_for_and_kept_in_memory_alone(
     window: Browser, tasks_folder: Path, tmp_path: Path
 ) -> None:
-    key, file = new_key("one"), tmp_path / "keys.json"
-    entry = {"id": "one", "hash": hashed(key), "scopes": ["infer"]}
-    file.write_text(json.dumps({"keys": [entry]}))
-    file.chmod(0o600)
+    key = new_key("one")
+    file = write_keys(tmp_path / "keys.json", {"one": key})
     options: dict[str, Any] = {"model_control": "explicit", "load_models": EMBED}
     with HttpServed(tasks_folder, api_keys=file, **options) as guarded:
         window.open(guarded.url)

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import trustme
 from bertd_server.errors import CannotServeError
-from bertd_server.security.keys import hashed, new_key
+from bertd_server.security.keys import new_key
 from bertd_server.serving.server import CannotListenError, Server
 from helpers.http_served import EMBED, HttpServed, ask, until
+from helpers.key_files import write_keys
 from helpers.observed import scrape, value
 from helpers.patience import PATIENCE
 from helpers.running import quick_settings
@@ -34,20 +35,12 @@ REQUEST = (
 @pytest.fixture(scope="module")
 def guarded(tasks_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpServed]:
     """A server that wants keys, counts calls, and lets few bytes in."""
-    file = tmp_path_factory.mktemp("keys") / "keys.json"
-    entries = [
-        {"id": "all", "hash": hashed(KEYS["all"]), "scopes": ["infer", "manage"]},
-        {"id": "infer", "hash": hashed(KEYS["infer"]), "scopes": ["infer"]},
-        {
-            "id": "slow",
-            "hash": hashed(KEYS["slow"]),
-            "scopes": ["infer"],
-            "requests_per_second": 0.001,
-            "burst": 1,
-        },
-    ]
-    file.write_text(json.dumps({"keys": entries}))
-    file.chmod(0o600)
+    file = write_keys(
+        tmp_path_factory.mktemp("keys") / "keys.json",
+        KEYS,
+        all={"scopes": ["infer", "manage"]},
+        slow={"requests_per_second": 0.001, "burst": 1},
+    )
     with alone(
         tasks_folder,
         api_keys=file,

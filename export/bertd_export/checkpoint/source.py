@@ -1,7 +1,6 @@
 """Where a checkpoint lies: a folder or a commit on the hub. Its files stay inside its folder."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,9 +89,3 @@ def inside(folder: Path, part: object) -> Path:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ExportError(f"{folder} names the path {part!r}, which leaves its folder: refused")
     return path
-
-
-def safe_name(name: str) -> str:
-    """The last part of a folder name or hub id, in letters, digits, ``.``, ``_``, ``-`` only."""
-    last = name.rstrip("/").rpartition("/")[2]
-    return re.sub(r"[^A-Za-z0-9._]+", "-", last).strip("-.") or "model"

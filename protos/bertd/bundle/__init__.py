@@ -3,6 +3,7 @@
 ::
 
     manifest    the folder, its files and what ``bertd.json`` says; its names are those here
+    names       what it is called where nobody says
     scratch     folders that are being written, and what killed processes left of them
     graphs      what a graph file may refer to
     arrays      what goes into a graph and comes out
@@ -63,6 +64,7 @@ from bertd.bundle.manifest import (
     verify_files,
     write_manifest,
 )
+from bertd.bundle.names import safe_name
 
 __all__ = [
     "CU_SEQLENS",
@@ -111,6 +113,7 @@ __all__ = [
     "file_record",
     "manifest_bytes",
     "read_manifest",
+    "safe_name",
     "verify_files",
     "write_manifest",
 ]

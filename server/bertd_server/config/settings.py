@@ -197,7 +197,7 @@ class Settings(BaseSettings):
     )
     max_texts_per_call: int = Field(256, ge=1, description="texts in one call")
     # gRPC's own default, which stock clients have for answers. Eight messages of 16 MiB at once
-    # made a neighbour wait fifteen times as long, of 4 MiB five times.
+    # made a neighbour wait fifteen times as long, of 4 MiB five to ten times.
     max_message_bytes: Bytes = Field(
         4 * 1024 * 1024, ge=1024, le=2**31 - 1, description="bytes in one message, such as 16MiB"
     )

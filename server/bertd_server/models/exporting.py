@@ -88,7 +88,10 @@ def find(model: str, options: tuple[str, ...] = ()) -> CheckpointModel | None:
             ):
                 return None
             return CheckpointModel(
-                model, _safe(folder.resolve().name), options, key_of([*_contents(folder), *options])
+                model,
+                bundle.safe_name(folder.resolve().name),
+                options,
+                key_of([*_contents(folder), *options]),
             )
         there = folder.exists()
     except OSError as error:
@@ -103,9 +106,7 @@ def find(model: str, options: tuple[str, ...] = ()) -> CheckpointModel | None:
             "bundle or a checkpoint"
         )
     hub = os.environ.get("HF_ENDPOINT", "")
-    return CheckpointModel(
-        model, _safe(model.rpartition("/")[2]), options, key_of([model, hub, *options])
-    )
+    return CheckpointModel(model, bundle.safe_name(model), options, key_of([model, hub, *options]))
 
 
 def check_exporter(model: str) -> None:
@@ -121,11 +122,6 @@ def check_exporter(model: str) -> None:
             f"({', '.join(missing)} not installed): pip install 'bertd[export]', or run "
             "`bertd export` elsewhere and serve the bundle"
         )
-
-
-def _safe(name: str) -> str:
-    """The name in characters that a folder can have everywhere."""
-    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "model"
 
 
 def key_of(parts: Iterable[str]) -> str:
