@@ -52,6 +52,7 @@ class Waiting(Protocol):
 W = TypeVar("W", bound=Waiting)
 
 _LITTLE = 1.5  # times as long as on the other session may a try take
+_DOUBTFUL = 16.0  # the same, where no such batch has run there for a while: a bad start may say so
 _BEYOND_KNEE = 1.5
 _LONGER = 4.0  # times as long must what runs last, for a short batch to run beside it
 # Of its time must lanes have rested before a text that the event loop computes: it so computes two
@@ -226,15 +227,20 @@ def _fastest(
 def _goes_wide(text: Waiting, policy: BatchPolicy, costs: Costs, now: float) -> tuple[bool, float]:
     """Whether a text that has all lanes for itself goes to the wide session, and its seconds there.
 
-    It goes to the slower one where that is due, costs little and makes it not late.
+    It goes to the slower one where that is due, costs little and makes it not late. What no batch
+    has confirmed may be wrong by far: grids of a start beside busy programs had the wide session
+    six times slower than it was, and texts stayed on a lane for as long as calls came.
     """
     narrow, wide = costs.on_lane(text.shape), costs.on_wide(text.shape)
     if now + narrow >= text.deadline > now + wide:
         return True, wide  # no lane is fast enough
     most, least = max(narrow, wide), min(narrow, wide)
     is_slower = wide >= narrow
+    kind = size_class(text.shape)
+    confirmed = kind in (costs.wide_factors if is_slower else costs.lane_factors)
     in_time = now + most + policy.margin < text.deadline
-    if most < _LITTLE * least and in_time and costs.due.get(size_class(text.shape)) is is_slower:
+    costs_little = most < (_LITTLE if confirmed else _DOUBTFUL) * least
+    if costs_little and in_time and costs.due.get(kind) is is_slower:
         return is_slower, most
     return not is_slower, least
 
