@@ -33,6 +33,7 @@ class Layer:
     levels: bool = False
     inputs: int = 36
     outputs: int = 40
+    most: int = WEIGHT_LEVELS  # of a weight
 
     @property
     def name(self) -> str:
@@ -104,7 +105,7 @@ class Plain:
     def product(self) -> str:
         rows, row_scale = self.rows()
         shape = (self.layer.inputs, self.layer.outputs)
-        levels = self.random.integers(-WEIGHT_LEVELS, WEIGHT_LEVELS + 1, shape)
+        levels = self.random.integers(-self.layer.most, self.layer.most + 1, shape)
         operands = [rows, self.constant("weight", levels, np.int8), "x_scale"]
         operands += [self.uniform("weight_scale", 0.001, 0.004, shape[1]), "x_zero"]
         bias = [self.uniform("bias", -1, 1, shape[1])] if self.layer.biased else []
@@ -241,6 +242,20 @@ def test_a_rows_bits_depend_on_the_row_alone(isa: str, layer: Layer) -> None:
         for run in runs:
             for one, other in zip(expected, run.run(None, part), strict=True):
                 assert np.array_equal(one[first:end], other)
+
+
+@pytest.mark.parametrize("isa", native.available())
+@pytest.mark.parametrize("most", [20, 32, 40, WEIGHT_LEVELS])
+def test_sums_are_exact_whether_or_not_pairs_of_groups_fit_16_bits(isa: str, most: int) -> None:
+    """All of them, all just so, most of them, few: as whole numbers say, with the largest rows."""
+    layer = Layer(biased=False, inputs=99, outputs=70, most=most)
+    model, feed = called(layer), feeds(layer, 9, 0)
+    feed["x"][4:] = 255
+    constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    sums = (feed["x"].astype(int) - 117) @ constants["weight"].astype(int)
+    scales = constants["x_scale"] * constants["weight_scale"]
+    [got] = session(model, isa).run(None, feed)
+    assert np.array_equal(got, sums.astype(np.float32) * scales)
 
 
 @pytest.mark.parametrize("isa", native.available())

@@ -33,10 +33,16 @@ void check_level(uint8_t got, double want, const char* what) {
   }
 }
 
+struct Range {
+  int low, high;
+};
+
 // A product of rows and a weight, of odd sizes, in every way to finish it.
-void check_product(const Kernels& kernels, size_t rows, size_t inputs, size_t outputs) {
-  const auto x = integers<uint8_t>(1, rows * inputs, 0, 255);
-  const auto levels = integers<int8_t>(2, inputs * outputs, -64, 64);
+void check_product(const Kernels& kernels, size_t rows, size_t inputs, size_t outputs,
+                   Range of_weights = {-64, 64}, Range of_rows = {0, 255}) {
+  const auto x = integers<uint8_t>(1, rows * inputs, of_rows.low, of_rows.high);
+  const auto levels =
+      integers<int8_t>(2, inputs * outputs, of_weights.low, of_weights.high);
   const auto scales = near(2e-3f, 3, outputs), bias = normal(4, outputs);
   const auto stream = normal(5, rows * outputs), row_scales = near(1.5f, 6, rows);
   constexpr float x_scale = 0.02f;
@@ -149,6 +155,12 @@ void int8_kernels(const Kernels& kernels) {
     check_levels(kernels, 3, width);
     if (width > 1) check_norm(kernels, 3, width);
     for (const size_t rows : {1, 2, 3, 4, 7}) check_product(kernels, rows, width, 71 - width);
+  }
+  // Weights of which four just fit into 16 bits, and those that are a little too large.
+  for (const Range weights : {Range{-32, 32}, {-20, 20}, {32, 32}, {33, 33}, {-32, -32}, {-33, -33},
+                              {64, 64}, {-64, -64}}) {
+    check_product(kernels, 5, 45, 19, weights);
+    check_product(kernels, 5, 45, 19, weights, {255, 255});
   }
 }
 

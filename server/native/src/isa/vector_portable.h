@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 namespace bertd {
 
@@ -127,6 +128,24 @@ struct PortableVector {
       std::memcpy(left, &a.lane[i], sizeof left);
       std::memcpy(right, &b.lane[i], sizeof right);
       for (size_t j = 0; j < 4; ++j) sum.lane[i] += left[j] * right[j];
+    }
+    return sum;
+  }
+  // The same of two groups, where products of the first two bytes of both, and of the last two,
+  // have sums within 16 bits whatever a and a2 are.
+  static I dot_pair(I sum, I a, I b, I a2, I b2) {
+    for (size_t i = 0; i < width; ++i) {
+      for (size_t half = 0; half < 2; ++half) {
+        int products = 0;
+        for (const auto& [left, right] : {std::pair(a, b), std::pair(a2, b2)}) {
+          uint8_t bytes[4];
+          int8_t levels[4];
+          std::memcpy(bytes, &left.lane[i], sizeof bytes);
+          std::memcpy(levels, &right.lane[i], sizeof levels);
+          for (size_t j = 2 * half; j < 2 * half + 2; ++j) products += bytes[j] * levels[j];
+        }
+        sum.lane[i] += static_cast<int16_t>(products);
+      }
     }
     return sum;
   }

@@ -33,20 +33,52 @@ PackedWeight::PackedWeight(const Int8Constants& from, size_t panel)
       offsets_[output] -= from.row_zero * level;
     }
   }
+  set_apart();
   for (size_t output = 0; output < outputs_; ++output) {
     scales_[output] = from.row_scale * from.weight_scales[output];
     biases_[output] = from.bias == nullptr ? 0.0f : from.bias[output];
   }
 }
 
+void PackedWeight::set_apart() {
+  const size_t group = panel_ * int8_group;
+  const size_t panel_bytes = panel_ * round_up(inputs_, int8_group);
+  for (size_t panel = 0; panel < panels(); ++panel) {
+    int8_t* pair = levels_.get() + panel * panel_bytes;
+    for (size_t input = 0; input + int8_pair <= inputs_; input += int8_pair, pair += 2 * group) {
+      if (fits(pair)) continue;
+      extra_.insert(extra_.end(), pair + group, pair + 2 * group);
+      places_.push_back(static_cast<uint32_t>(input + int8_group));
+      std::memset(pair + group, 0, group);
+    }
+    ends_.push_back(static_cast<uint32_t>(places_.size()));
+  }
+}
+
+// Whether no rows can take a sum of four products, two of each group, out of 16 bits: for that,
+// weights of one sign must not add up to more than 128, since 255 * 128 < 2^15.
+bool PackedWeight::fits(const int8_t* pair) const {
+  constexpr int most = 128;
+  const int8_t* second = pair + panel_ * int8_group;
+  for (size_t at = 0; at < panel_ * int8_group; at += 2) {
+    int above = 0, below = 0;
+    for (const int level : {pair[at], pair[at + 1], second[at], second[at + 1]}) {
+      (level > 0 ? above : below) += level;
+    }
+    if (above > most || below < -most) return false;
+  }
+  return true;
+}
+
 Int8Weight PackedWeight::view() const {
-  return {inputs_, outputs_, levels_.get(), offsets_.data(), scales_.data(), biases_.data()};
+  return {inputs_,        outputs_,     levels_.get(),   extra_.data(), places_.data(),
+          ends_.data(),   offsets_.data(), scales_.data(), biases_.data()};
 }
 
 bool PackedWeight::operator==(const PackedWeight& other) const {
   return inputs_ == other.inputs_ && outputs_ == other.outputs_ && panel_ == other.panel_ &&
          std::memcmp(levels_.get(), other.levels_.get(), bytes_) == 0 &&
-         offsets_ == other.offsets_ && scales_ == other.scales_ && biases_ == other.biases_;
+         extra_ == other.extra_ && places_ == other.places_ && offsets_ == other.offsets_ && scales_ == other.scales_ && biases_ == other.biases_;
 }
 
 uint64_t PackedWeight::hash() const {

@@ -33,6 +33,9 @@ class PackedWeight {
   PackedWeight(const Int8Constants& constants, size_t panel);
   bool operator==(const PackedWeight& other) const;
   uint64_t hash() const;
+  // Takes second groups out of pairs that need more than 16 bits, and keeps them as extra ones.
+  void set_apart();
+  bool fits(const int8_t* pair) const;
 
   struct Free {
     void operator()(int8_t* bytes) const { operator delete[](bytes, std::align_val_t(64)); }
@@ -43,6 +46,9 @@ class PackedWeight {
   size_t panel_;
   size_t bytes_;
   std::unique_ptr<int8_t[], Free> levels_;
+  std::vector<int8_t> extra_;
+  std::vector<uint32_t> places_;
+  std::vector<uint32_t> ends_;
   std::vector<int32_t> offsets_;
   std::vector<float> scales_;
   std::vector<float> biases_;
