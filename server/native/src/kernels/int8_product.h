@@ -103,6 +103,7 @@ class Int8Products {
     }
     for (size_t pair = 0; pair < pairs; ++pair) {
       __builtin_prefetch(next, 0, 3);
+      __builtin_prefetch(next + panel * int8_group, 0, 3);  // a line each
       next += stride;
       step_pair<count>(sums, inputs, w.inputs, weights);
       inputs += int8_pair;
