@@ -4,11 +4,11 @@
 #
 # Guess: nearly: each value is scaled by one factor for all and rounded, so that small differences go
 #        and the order of what is far apart stays; or floats beyond -1 to 1 are refused.
-# Seen:  no. Each vector is brought to length 127 by itself and its values cut to whole numbers, so that what
-#        is found is what cosine finds: of the ten best by inner product less than half. bf16, of as
-#        many bits as are lost in i8, keeps nearly all. Distances have another scale too: 1 - product
-#        in f32, minus the product of the rounded numbers in i8, so that no threshold carries over.
-#        Vectors that were quantised before, such as bertd's int8 with ranges, are stored as they are.
+# Seen:  no. Each vector is brought to length 127 by itself and its values cut to whole numbers, so
+#        that what is found is what cosine finds: of the ten best by inner product less than half,
+#        where bf16 has nearly all. Distances have another scale too: 1 - product in f32, minus the
+#        product of whole numbers in i8, so that no threshold carries over. Vectors that come as int8
+#        are stored as they are.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -44,5 +44,9 @@ assert found["f32"][0] == 1 and found["bf16"][0] > 0.95, found
 assert found["i8"][0] < 0.6 and found["i8"][1] > 0.8, found
 stored = [np.linalg.norm(index.get(key).astype(np.float32)) for key in range(20)]
 print(f"i8: lengths as stored {min(stored):.1f} to {max(stored):.1f}")
+ready = draw.integers(-128, 128, size=(10, 384)).astype(np.int8)
+index = Index(ndim=384, metric="ip", dtype="i8")
+index.add(np.arange(10), ready)
+assert np.array_equal(index.get(3), ready[3])
 assert 115 < min(stored) and max(stored) < 127, stored
 PYTHON
