@@ -12,7 +12,6 @@ refused for its own length, the request would have an error in any case.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from functools import cached_property
 from tokenizers import Tokenizer
 
 from bertd_server.errors import InvalidInput
-from bertd_server.system.turns import Turns
+from bertd_server.system.turns import Turns, give_way
 from bertd_server.tokenization import windows
 from bertd_server.tokenization.budget import Budget
 from bertd_server.tokenization.reader import Fit, Input
@@ -71,9 +70,11 @@ class Least:
         Raises:
             InvalidInput: they are too much together.
         """
-        cut = fit is not None and fit.long_text == "truncate"
-        if (cut and not token_bytes) or sum(one.characters for one in inputs) <= _FEW_CHARACTERS:
+        cut, size = fit is not None and fit.long_text == "truncate", sum(map(_characters, inputs))
+        if (cut and not token_bytes) or size <= _FEW_CHARACTERS:
             return inputs
+        if fit is None and token_bytes * (size // 2 + len(inputs)) <= answers.limit:
+            return inputs  # not even words of one letter would be too much
         most = self._max_tokens
         if fit is None or fit.long_text == "window":
             most = int(min(answers.limit / token_bytes if token_bytes else _MANY, _MANY)) + 1
@@ -134,7 +135,7 @@ class Least:
         for begin in range(0, size, _CHARACTERS_A_TURN):
             found += words(one.text, begin, begin + _CHARACTERS_A_TURN)
             if turns.over(min(size - begin, _CHARACTERS_A_TURN)):
-                await asyncio.sleep(0)
+                await give_way()
             if found >= most:
                 break
         return found
@@ -156,6 +157,10 @@ class Least:
         pieces = [piece for piece, _ in splitter.pre_tokenize_str(text)]
         tokens = len(self._tokenizer.encode(_PROBE, add_special_tokens=False))
         return min(len(pieces), tokens) >= len(_PROBE.split())
+
+
+def _characters(one: Input) -> int:
+    return one.characters
 
 
 def words(text: str, begin: int = 0, end: int = sys.maxsize) -> int:
