@@ -297,6 +297,11 @@ class Model:
         )
         self._texts.relimit(max_queue_characters=max_queue_characters)
 
+    def give_up(self) -> int:
+        """End all calls with `Draining`; returns the number of texts and jobs that were left."""
+        self._texts.close()
+        return self._scheduler.give_up() + self._executor.close()
+
     async def drain(self, within: float = math.inf) -> bool:
         """Finish what was taken and stop; False if that took longer than `within` seconds."""
         if self._calibrating is not None:

@@ -132,8 +132,11 @@ class TextQueue:
         self.options = replace(self.options, max_queue_characters=max_queue_characters)
 
     def close(self) -> None:
-        """Take no more, and let the thread end."""
+        """Take no more, and let the thread end; calls that wait get `Draining`."""
         self._closed = True
+        for waiter in self._waiters:
+            if not waiter.room.done():
+                waiter.room.set_exception(self._draining())
         self._thread.shutdown(wait=False)
 
     def _slices(self, inputs: Sequence[Input], extra: int) -> Iterator[tuple[list[Input], int]]:
@@ -203,6 +206,10 @@ class TextQueue:
         """Whether so many more may wait; an empty queue takes any."""
         return not self.waiting or self.waiting + characters <= self.options.max_queue_characters
 
+    def _draining(self) -> Draining:
+        self._refused["draining"] += 1
+        return Draining("the server is shutting down: send the request to another one")
+
     def _overloaded(self, characters: int) -> Overloaded:
         """The refusal of a call that finds too much before it."""
         limit = self.options.max_queue_characters
@@ -222,8 +229,7 @@ class TextQueue:
         The executor does not begin what was cancelled by then; a deadline is looked at here.
         """
         if self._closed:
-            self._refused["draining"] += 1
-            raise Draining("the server is shutting down: send the request to another one")
+            raise self._draining()
 
         def encode() -> tuple[list[T], float] | None:
             if self._clock() >= deadline:
