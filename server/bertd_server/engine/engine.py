@@ -29,7 +29,7 @@ from bertd.bundle.prompts import pooled
 from bertd_server.engine import native, sessions
 from bertd_server.engine.packing import PackedBatch, TokenSequence, pack
 from bertd_server.engine.prepacking import prepacked
-from bertd_server.engine.sessions import Interrupt, RunOptions, SessionOptions
+from bertd_server.engine.sessions import Interrupt, SessionOptions
 from bertd_server.system import cpu
 from bertd_server.system.logs import get_logger
 from bertd_server.system.setting_types import Profile, Provider
@@ -278,7 +278,7 @@ class Engine:
         masks: Int64Array,
         *,
         wide: bool,
-        options: RunOptions | None = None,
+        options: Any = None,
     ) -> list[Float32Array]:
         feeds = batch.feeds()
         feeds[bundle.MASK_POSITIONS] = masks

@@ -61,9 +61,6 @@ class SessionOptions:
     kernels: NativeKernels | None = None
 
 
-RunOptions = ort.RunOptions
-
-
 class Interrupt:
     """Ends the runs that were given it, at their next operator. Any thread may set it."""
 
@@ -76,12 +73,12 @@ class Interrupt:
         self.options.terminate = True
 
 
-def giving_back() -> RunOptions:
+def giving_back() -> Any:
     """Options of a run at whose end the arena gives all blocks back of which nothing is in use.
 
     Those of its own outputs are in use then: a large run is followed by a small one with these.
     """
-    options = RunOptions()
+    options = ort.RunOptions()
     options.add_run_config_entry(_SHRINKING, "cpu:0")
     return options
 
