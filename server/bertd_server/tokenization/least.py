@@ -30,6 +30,7 @@ from bertd_server.tokenization.reader import Fit, Input
 _WORD = re.compile(r"(?<![^ ])[0-9A-Za-z가-힣]")
 _PROBE = "The 3 cats of 가나 saw a b c d 1 2 3 and 다"
 _CHARACTERS_A_TURN = 20_000  # are looked through in a ms
+_PART = 2_000  # of them, after which there may be enough words
 # What has fewer characters is read as soon as it is looked through.
 _FEW_CHARACTERS = 20_000
 _MANY = 2**40  # of tokens: more than any request may have
@@ -132,9 +133,9 @@ class Least:
         if one.pair is not None or size > self._max_characters or not self._words_are_tokens:
             return 0
         found = 0
-        for begin in range(0, size, _CHARACTERS_A_TURN):
-            found += words(one.text, begin, begin + _CHARACTERS_A_TURN)
-            if turns.over(min(size - begin, _CHARACTERS_A_TURN)):
+        for begin in range(0, size, _PART):
+            found += words(one.text, begin, begin + _PART)
+            if turns.over(min(size - begin, _PART)):
                 await give_way()
             if found >= most:
                 break
