@@ -56,7 +56,9 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 def _use_one_heap() -> None:
     """Where the C library is glibc, and its own variables do not say otherwise."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    for number, variable, value in _HEAP if mallopt is not None else ():
+    if mallopt is None:
+        return
+    for number, variable, value in _HEAP:
         if variable not in os.environ:
             mallopt(number, value)
 
