@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from bertd.bundle import Task
 from bertd_client import AsyncClient, BertdError, Client, Filling, InvalidArgument
+from bertd_server.tokenization import text_queue
 from bertd_server.tokenization.reader import Input, texts_of
 from helpers.patience import PATIENCE
 from helpers.running import RunningServer, quick_settings
@@ -68,9 +70,10 @@ def test_sparse_vectors_that_are_too_large_for_one_answer_come_in_several(
 
 
 def test_a_call_that_only_an_idle_server_takes_is_sent_in_halves(
-    task_bundle: Callable[[Task], Path],
+    task_bundle: Callable[[Task], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """12,000 characters, where 10,000 may wait and 3,000 do; its halves find room."""
+    monkeypatch.setattr(text_queue, "PATIENCE_SECONDS", 0.01)
     settings = quick_settings(max_queue_characters=10_000)
     running = RunningServer(task_bundle("feature-extraction"), settings)
     model = running.server.model

@@ -48,3 +48,34 @@ def test_a_serving_process_has_one_heap_and_the_fast_loop() -> None:
     loop, count = heaps("asyncio.run")
     assert loop == "asyncio"
     assert count > 1
+
+
+MESSAGES = """
+import resource
+from bertd_server.process import runtime
+
+def take():
+    received, message = [bytes(16_384) for _ in range(256)], bytearray()
+    for part in received:
+        message += part
+    return bytes(message)
+
+async def main():
+    for _ in range(8):
+        take()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        take()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 20)
+
+runtime.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told")
+def test_large_messages_use_the_memory_of_those_before() -> None:
+    """By itself glibc takes some 2,600 pages from the system for each, and gives them back."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    run = [sys.executable, "-c", MESSAGES]
+    child = subprocess.run(run, env=environment, capture_output=True, text=True, check=True)
+    assert int(child.stdout) < 250

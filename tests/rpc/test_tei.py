@@ -250,12 +250,17 @@ def test_sparse_weights_are_splades(fresh: FreshClient, filler: Served) -> None:
         assert alone["sparse_embeddings"] == answer["sparse_embeddings"]
 
 
-@pytest.mark.parametrize("most", [engines.MOST_LOGITS, 1])
+@pytest.mark.parametrize("most", [engines.MOST_LOGITS, 0])
 def test_sparse_weights_and_masks_share_a_batch(
     filler: Served, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    """Each has what it has alone, bit for bit, also in several runs; pooled, it is one row."""
+    """Each has what it has alone, bit for bit, also in several runs; pooled, it is one row.
+
+    So it is where each run has its memory given back.
+    """
     monkeypatch.setattr(engines, "MOST_LOGITS", most)
+    monkeypatch.setattr(engines, "LEAST_POOLED", min(most, engines.LEAST_POOLED))
+    monkeypatch.setattr(engines, "KEPT_LOGITS", min(most, engines.KEPT_LOGITS))
     engine = Engine(filler.bundle, filler.manifest)
     reader = Reader.of(filler.bundle, filler.manifest)
     texts = reader.sequences(["w1 [MASK] w2 [MASK]", "w3", "[MASK] w4 w5 w6"])

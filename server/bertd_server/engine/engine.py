@@ -38,9 +38,12 @@ GraphOutputs = Mapping[str, Float32Array]
 """Arrays by the names of the graph's outputs."""
 
 _NOWHERE: Int64Array = np.empty(0, np.int64)
-# Of tokens times entries of the vocabulary that one run makes to pool them: 256 MiB. With 250,000
-# entries a batch of 2,048 tokens would take 2 GiB on each lane.
-MOST_LOGITS = 2**26
+# Of tokens times entries of the vocabulary that one run makes to pool them: 32 MiB, and twice that
+# meanwhile. Runs of more take three times the CPU, as the cache holds less of them. Where that
+# would be very few tokens, as with 250,000 entries, it is so many at least.
+MOST_LOGITS = 2**23
+LEAST_POOLED = 128
+KEPT_LOGITS = 2**24  # of a single text: what took more is given back
 NO_LIMIT = 2**62  # tokens: more than any batch has
 
 log = get_logger("bertd")
@@ -220,7 +223,8 @@ class Engine:
             interrupt: may end the run before it is done; it then raises what ONNX Runtime does.
         """
         batch = self._pack(sequences)
-        self._run(batch, list(self.outputs), self._masks(batch), wide=wide, interrupt=interrupt)
+        options = interrupt.options if interrupt is not None else None
+        self._run(batch, list(self.outputs), self._masks(batch), wide=wide, options=options)
 
     def embed(self, sequences: Sequence[TokenSequence], *, wide: bool = False) -> Float32Array:
         """Compute one vector per sequence: float32 `[sequences, dimensions]`."""
@@ -234,7 +238,8 @@ class Engine:
 
     def _is_beyond_a_run(self, sequences: Sequence[TokenSequence]) -> bool:
         """Whether the logits at all tokens are too many for one run."""
-        return sum(map(len, sequences)) * self.manifest.vocab_size > MOST_LOGITS
+        most = max(MOST_LOGITS, LEAST_POOLED * self.manifest.vocab_size)
+        return sum(map(len, sequences)) * self.manifest.vocab_size > most
 
     def _masks(self, batch: PackedBatch) -> Int64Array:
         """Places of mask tokens, where the graph asks for them."""
@@ -254,10 +259,17 @@ class Engine:
         weights = heads.sparse_weights(logits, batch.cu_seqlens, self.manifest.sparse)
         found = {bundle.SPARSE_EMBEDDING: weights}
         if bundle.LOGITS in names:
-            for row, place in enumerate(masks):  # moved up in place: a copy might be as large
-                logits[row] = logits[place]
-            found[bundle.LOGITS] = logits[: len(masks)]
+            found[bundle.LOGITS] = logits[masks]
+        if logits.size > KEPT_LOGITS:
+            del logits
+            self._give_back(batch.input_ids[:1])
         return found
+
+    def _give_back(self, token: Int64Array) -> None:
+        """Let the arena give back what it does not use, after a run of one token."""
+        if self.options.provider == "cpu":
+            batch = self._pack([TokenSequence(token, np.zeros_like(token))])
+            self._run(batch, [], _NOWHERE, wide=False, options=sessions.giving_back())
 
     def _run(
         self,
@@ -266,7 +278,7 @@ class Engine:
         masks: Int64Array,
         *,
         wide: bool,
-        interrupt: Interrupt | None = None,
+        options: Any = None,
     ) -> list[Float32Array]:
         feeds = batch.feeds()
         feeds[bundle.MASK_POSITIONS] = masks
@@ -277,6 +289,5 @@ class Engine:
         for name in self._unread:
             feeds.pop(name, None)
         session = self._wide if wide else self._narrow
-        options = interrupt.options if interrupt is not None else None
         arrays: list[Float32Array] = session.run(outputs, feeds, options)
         return arrays

@@ -42,6 +42,7 @@ _FEEDS = {
 }
 _SAID = 300  # characters of ONNX Runtime's own words
 _SHARED_ARENA = "session.use_env_allocators"
+_SHRINKING = "memory.enable_memory_arena_shrinkage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,16 @@ class Interrupt:
     def set(self) -> None:
         """End them: they raise what ONNX Runtime raises for a run that fails."""
         self.options.terminate = True
+
+
+def giving_back() -> Any:
+    """Options of a run at whose end the arena gives all blocks back of which nothing is in use.
+
+    Those of its own outputs are in use then: a large run is followed by a small one with these.
+    """
+    options = ort.RunOptions()
+    options.add_run_config_entry(_SHRINKING, "cpu:0")
+    return options
 
 
 def open_session(graph: Path, threads: int, options: SessionOptions) -> Any:

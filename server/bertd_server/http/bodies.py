@@ -18,7 +18,7 @@ from typing import Any
 from bertd_server.errors import InvalidInput
 from bertd_server.http.failures import NO_ENCODING, TOO_LARGE, TOO_SLOW
 from bertd_server.scheduling.memory_budget import MemoryBudget, Reservation
-from bertd_server.system.turns import Turns
+from bertd_server.system.turns import Turns, give_way
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
@@ -182,7 +182,7 @@ async def inflated(body: bytes, headers: Mapping[str, str], most: int) -> bytes:
             if size > most:
                 raise _too_large(size, most)
             pieces.append(piece)
-            await asyncio.sleep(0)
+            await give_way()
     except zlib.error as error:
         raise _not_encoded(encoding, str(error)) from None
     if not inflating.eof:
@@ -238,7 +238,7 @@ async def check_values(body: bytes) -> None:
             raise _too_many("values", MOST_NUMBERS)
         place = end + 1
         if turns.over():
-            await asyncio.sleep(0)
+            await give_way()
 
 
 def _is_escaped(body: bytes, begin: int, quote: int) -> bool:

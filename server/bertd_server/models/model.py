@@ -31,7 +31,7 @@ from bertd_server.scheduling.pool import Pool
 from bertd_server.scheduling.scheduler import Scheduler, SchedulerOptions
 from bertd_server.scheduling.statistics import Gauges, Statistics
 from bertd_server.system.call_metrics import Stages
-from bertd_server.tokenization.budget import Budget, answer_budget, token_budget
+from bertd_server.tokenization.budget import TOKEN_BYTES, Budget, answer_budget, token_budget
 from bertd_server.tokenization.details import Details
 from bertd_server.tokenization.least import Least
 from bertd_server.tokenization.reader import Fit, Input, Reading
@@ -209,6 +209,16 @@ class Model:
 
         return await self._texts.run(inputs, read, extra=len(prompt), deadline=deadline)
 
+    async def foreseen(
+        self, inputs: Sequence[Input], fit: Fit | None, answers: Budget, token_bytes: int
+    ) -> Sequence[Input]:
+        """Inputs with what is wrong with them by their words alone; see :meth:`Least.foreseen`.
+
+        Raises:
+            InvalidInput: the request is too much.
+        """
+        return await self.least.foreseen(inputs, fit, self.token_budget(), answers, token_bytes)
+
     def token_budget(self) -> Budget:
         """Of the tokens that one request may have the model read."""
         return token_budget(self._texts.options.max_request_tokens)
@@ -228,6 +238,7 @@ class Model:
             Overloaded: too many characters wait for the tokenizer.
         """
         budget = answer_budget(answer_bytes)
+        inputs = await self.foreseen(inputs, None, budget, TOKEN_BYTES)
         return await self._texts.run(
             inputs, partial(self._reader.details, special=special, budget=budget)
         )
@@ -285,6 +296,11 @@ class Model:
             max_queue_tokens=max_queue_tokens, max_queue_seconds=max_queue_seconds
         )
         self._texts.relimit(max_queue_characters=max_queue_characters)
+
+    def give_up(self) -> int:
+        """End all calls with `Draining`; returns the number of texts and jobs that were left."""
+        self._texts.close()
+        return self._scheduler.give_up() + self._executor.close()
 
     async def drain(self, within: float = math.inf) -> bool:
         """Finish what was taken and stop; False if that took longer than `within` seconds."""

@@ -5,13 +5,12 @@ Inputs are made in turns.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from bertd_server.errors import InvalidInput
 from bertd_server.rpc.limits import MOST_TOGETHER
-from bertd_server.system.turns import Turns
+from bertd_server.system.turns import Turns, give_way
 from bertd_server.tokenization.reader import Input
 
 T = TypeVar("T")
@@ -92,5 +91,5 @@ async def made_inputs(given: Sequence[T], make: Callable[[T, int], Input]) -> li
     for number, one in enumerate(given):
         found.append(make(one, number))
         if turns.over(found[-1].characters):
-            await asyncio.sleep(0)
+            await give_way()
     return found

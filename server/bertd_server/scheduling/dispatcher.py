@@ -111,6 +111,11 @@ class Dispatcher:
             self._pool.wake(self)
         self._pool.schedule()
 
+    def give_up(self) -> int:
+        """End all calls with `Draining`; returns their texts. What runs goes on, for nobody."""
+        self._retries.clear()
+        return self._completer.abandon()
+
     async def drain(self, within: float = math.inf) -> bool:
         """Finish what waits and runs, holding nothing back, and leave the pool.
 
@@ -320,12 +325,11 @@ class Dispatcher:
     def _give_up(self, within: float) -> None:
         log.error(
             "gave up",
-            texts=self._completer.abandon(),
+            texts=self.give_up(),
             batches_running=len(self._running),
             lanes_alive=self._pool.alive,
             limit_seconds=within,
         )
-        self._retries.clear()
 
 
 def _halves(requests: list[InFlightRequest]) -> list[list[InFlightRequest]]:

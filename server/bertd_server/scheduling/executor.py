@@ -101,16 +101,19 @@ class SlicedExecutor:
         self._wait(job)
         self._next()
 
-    def close(self) -> None:
-        """Take no more; jobs that have not ended get `Draining`."""
+    def close(self) -> int:
+        """Take no more; jobs that have not ended get `Draining`. Returns their number."""
         self._closed = True
         self._handed.put(None)
+        ended = 0
         waiting = [job for queue in self._turns for job in queue.waiting]
         for job in [*waiting, *([self._running] if self._running else [])]:
             if not job.done.done():
+                ended += 1
                 job.done.set_exception(
                     Draining("the server stopped before it had an answer: send the text again")
                 )
+        return ended
 
     def _wait(self, job: _Job) -> None:
         if not job.queue.waiting:

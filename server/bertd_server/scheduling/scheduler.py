@@ -268,6 +268,11 @@ class Scheduler:
             self._loop.call_soon(self._leave, call)
         self._dispatcher.schedule()  # it may find that nothing is left to do
 
+    def give_up(self) -> int:
+        """Take no new work, and end all calls with `Draining`; returns how many texts."""
+        self._draining = True
+        return self._dispatcher.give_up()
+
     async def drain(self, within: float = math.inf) -> bool:
         """Take no new work, finish what was taken, and end the lanes, if they are its own.
 

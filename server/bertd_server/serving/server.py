@@ -50,6 +50,7 @@ log = get_logger("bertd")
 
 # A batch that still runs when the calls' time is up may take so long to end.
 LAST_BATCH_SECONDS = 1.0
+LAST_WORDS = 0.5  # seconds for calls that a drain ends to say so, before gRPC just ends them
 _REQUEST_BYTES = 2**30  # that requests in flight may take where no memory limit says
 
 
@@ -335,7 +336,10 @@ class Server:
         end = loop.time() + limit
         self._health.drain()
         self._services.closing.set()
-        await asyncio.gather(*(server.stop(limit) for server in self._servers()))
+        stopping = asyncio.gather(*(each.stop(limit + LAST_WORDS) for each in self._servers()))
+        await asyncio.wait([stopping], timeout=limit)
+        given_up = 0 if stopping.done() else sum(model.give_up() for model in models)
+        await stopping
         self.guard.close()
         late = loop.time() >= end
         end = max(end, loop.time() + LAST_BATCH_SECONDS)
@@ -346,14 +350,10 @@ class Server:
         finished = all(ended)
         self._loader.close(wait=finished)
         await self.observability.stop()
-        cut = _cut_short(models) - cancelled
+        cut = _cut_short(models) - cancelled + given_up
         if late and cut:
-            log.warning(
-                "calls were cancelled",
-                texts=cut,
-                limit_seconds=limit,
-                remedy="a larger --drain-seconds gives them time",
-            )
+            remedy = "a larger --drain-seconds gives them time"
+            log.warning("calls were cancelled", texts=cut, limit_seconds=limit, remedy=remedy)
         if not finished:
             return Exit.NEVER_ENDED
         return Exit.CANCELLED if late and cut else Exit.FINISHED

@@ -24,7 +24,7 @@ from bertd_server.system.call_metrics import CURRENT, Stages
 from bertd_server.system.limited import limited
 from bertd_server.tasks import footprint
 from bertd_server.tasks.concluding import Conclude, ConcludedInput, Conclusions
-from bertd_server.tasks.limits import Answerable, foresee
+from bertd_server.tasks.limits import Answerable
 from bertd_server.tokenization.budget import answer_budget, field_of
 from bertd_server.tokenization.reader import Fit, Input, Reading
 from bertd_server.tokenization.text_queue import INLINE_CHARACTERS
@@ -200,7 +200,7 @@ async def _ask_within(  # noqa: PLR0913, PLR0917 - those of ask, and what traces
     if sum(one.characters for one in inputs) > INLINE_CHARACTERS:
         check_repeated(inputs)
         answers = answer_budget(caller.answer_bytes)
-        await foresee(model, inputs, fit, answers, query.token_bytes)
+        inputs = await model.foreseen(inputs, fit, answers, query.token_bytes)
     needs = footprint.of_inputs(
         inputs, fit, model.manifest, query.outputs, query.prompt, details=query.offsets
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from bertd_server.engine.engine import GraphOutputs
 from bertd_server.errors import InvalidInput
 from bertd_server.models.model import Model
 from bertd_server.scheduling.executor import Steps
+from bertd_server.system.turns import give_way
 from bertd_server.tasks.ask import NO_DEADLINE, CallContext, Reply, TaskQuery, ask, require
 from bertd_server.tasks.targets import target_ids
 from bertd_server.tokenization.budget import Budget, answer_budget
@@ -168,7 +168,7 @@ async def _foresee(  # noqa: PLR0913, PLR0917 - what a call is
         known = model.least.masks(one, fit, mask_id)
         if masks.spend(known, one) is None:  # else it has an error of its own, once it is read
             answers.spend(known * _mask_bytes(one.text, count), one)
-        await asyncio.sleep(0)
+        await give_way()
 
 
 def fill(text: str, mask: Mask, candidate: Candidate) -> str:

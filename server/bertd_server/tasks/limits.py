@@ -2,25 +2,19 @@
 
 ::
 
-    texts ──words──> tokens at least ──foresee──> too much already: refused in some µs a text
+    texts ──words──> tokens at least ──Least.foreseen──> too much already: refused, and not read
     text ──reader──> Reading ──Answerable──> can be asked about, and answered in a message
                                    └───────> its own error, or the request's: no more is read
 """
 
 from __future__ import annotations
 
-import asyncio
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bertd_server.errors import InvalidInput
-from bertd_server.models.model import Model
 from bertd_server.tokenization.budget import Budget
-from bertd_server.tokenization.reader import Fit, Input, Reading
-from bertd_server.tokenization.text_queue import INLINE_CHARACTERS
-
-_MANY = 2**40  # of tokens: more than any request may have
+from bertd_server.tokenization.reader import Input, Reading
 
 
 @dataclass(slots=True)
@@ -57,31 +51,3 @@ class Answerable:
             self._longest, self._count = max(self._longest, size), self._count + 1
             self.budget.reach(self._longest * self._count, one)
         return refused or reading
-
-
-async def foresee(
-    model: Model, inputs: Sequence[Input], fit: Fit, answers: Budget, token_bytes: int
-) -> None:
-    """Refuse a request that has too many tokens, by the words of its texts alone.
-
-    Args:
-        model: that is asked.
-        inputs: of the request.
-        fit: what is done with long ones.
-        answers: of the bytes of all answers; nothing is spent.
-        token_bytes: of an answer, for each token that is read.
-
-    Raises:
-        InvalidInput: it has.
-    """
-    if sum(len(one.text) for one in inputs) <= INLINE_CHARACTERS:
-        return
-    if fit.long_text != "window" and not token_bytes:
-        return
-    reading, answering = model.token_budget().at_least(), answers.at_least()
-    most = min(reading.limit, answers.limit / token_bytes if token_bytes else math.inf, _MANY)
-    for one in inputs:
-        tokens = model.least.read(one, fit, int(most) + 1)
-        if reading.spend(tokens, one) is None:  # else it has an error of its own, once it is read
-            answering.spend(token_bytes * tokens, one)
-        await asyncio.sleep(0)  # a long text takes a ms or two

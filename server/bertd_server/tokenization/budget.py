@@ -66,8 +66,8 @@ class Budget:
         place = place_of(one)
         if amount > self.limit:
             return InvalidInput(
-                f"{place} has {amount} {self._what}, and a request may have {self.limit}: "
-                f"shorten it, or {self._remedy}",
+                f"{place} has {self._count}{amount} {self._what}, and a request may have "
+                f"{self.limit}: shorten it, or {self._remedy}",
                 field=place,
                 reason="too_long",
                 limit=int(self.limit),

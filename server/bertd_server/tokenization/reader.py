@@ -76,6 +76,7 @@ class Input:
         field: what the text, or the tokens, are called.
         pair_field: what the second text is called.
         tokens: of a caller who has tokenised it; at most as many as the model reads.
+        refused: why it is not read at all, where that is known before.
     """
 
     text: str
@@ -83,10 +84,13 @@ class Input:
     field: str = "text"
     pair_field: str = "text_pair"
     tokens: Pretokenized | None = None
+    refused: InvalidInput | None = None
 
     @property
     def characters(self) -> int:
-        """Of both texts; tokens count as one each."""
+        """That are to be read, of both texts; tokens count as one each."""
+        if self.refused is not None:
+            return 0
         if self.tokens is not None:
             return len(self.tokens)
         return len(self.text) + len(self.pair or "")
@@ -263,7 +267,7 @@ class Reader:
 
     def refusal(self, one: Input) -> InvalidInput | None:
         """Why an input cannot be encoded; None if it can."""
-        return unreadable(one, self._max_characters, self.max_tokens)
+        return one.refused or unreadable(one, self._max_characters, self.max_tokens)
 
     def encode(
         self,

@@ -3,7 +3,7 @@
 ::
 
     short call ─────────────────────────────────────────────> tokenizer, on the event loop
-    long call ──> Overloaded, if too much waits
+    long call ──too much waits──> waits for room ──none in time──> Overloaded
          └─────> slices ──> one thread: a slice of each call in turn ──> tokenizer
                                 └── its call was cancelled or is late: dropped, not encoded
 
@@ -30,6 +30,10 @@ from bertd_server.tokenization.reader import Input
 # Up to so many characters a call is tokenised on the event loop: a thread costs more.
 INLINE_CHARACTERS = 2_000
 SLICE_CHARACTERS = 20_000  # some ms
+# That a call waits for room. Callers who send some MiB again as soon as they are refused take more
+# of the server, and of its neighbours, than the same calls take as they wait.
+PATIENCE_SECONDS = 2.0
+_PATIENT_CALLS = 8  # may wait so at once: their messages are in memory
 
 _FIRST_PACE = 1e6  # characters a second, until a slice was timed
 _WEIGHT = 0.2  # of the newest slice in the pace
@@ -44,6 +48,14 @@ class TextOptions:
     max_text_characters: int = 100_000
     max_queue_characters: int = 4_000_000
     max_request_tokens: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    """A call that waits for room for its characters, which then count as waiting."""
+
+    characters: int
+    room: asyncio.Future[None]
 
 
 class TextQueue:
@@ -74,6 +86,7 @@ class TextQueue:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bertd-tokenize")
         self._pace = _FIRST_PACE
         self._closed = False
+        self._waiters: list[_Waiter] = []
         self.waiting = 0
 
     async def run(
@@ -95,7 +108,7 @@ class TextQueue:
             deadline: on the clock.
 
         Raises:
-            Overloaded: too many characters wait.
+            Overloaded: too many characters wait, and there was no room in time.
             DeadlineMissed: the deadline passed while texts waited.
             Draining: the server stopped meanwhile.
         """
@@ -103,16 +116,15 @@ class TextQueue:
             return work(inputs)
         slices = list(self._slices(inputs, extra))
         left = sum(size for _, size in slices)
-        self._admit(left)
-        self.waiting += left
+        await self._admit(left, deadline)
         outcomes: list[T] = []
         try:
             for part, size in slices:
                 outcomes += await self._encode(partial(work, part), size, deadline)
-                self.waiting -= size
                 left -= size
+                self._leave(size)
         finally:
-            self.waiting -= left
+            self._leave(left)
         return outcomes
 
     def relimit(self, *, max_queue_characters: int) -> None:
@@ -120,8 +132,11 @@ class TextQueue:
         self.options = replace(self.options, max_queue_characters=max_queue_characters)
 
     def close(self) -> None:
-        """Take no more, and let the thread end."""
+        """Take no more, and let the thread end; calls that wait get `Draining`."""
         self._closed = True
+        for waiter in self._waiters:
+            if not waiter.room.done():
+                waiter.room.set_exception(self._draining())
         self._thread.shutdown(wait=False)
 
     def _slices(self, inputs: Sequence[Input], extra: int) -> Iterator[tuple[list[Input], int]]:
@@ -142,16 +157,66 @@ class TextQueue:
             size += more
         yield part, size
 
-    def _admit(self, characters: int) -> None:
-        """Refuse a call that finds too much before it; an empty queue takes any."""
+    async def _admit(self, characters: int, deadline: float) -> None:
+        """Count a call's characters as waiting, once there is room for them.
+
+        Raises:
+            Overloaded: there is none soon enough.
+        """
+        if self._has_room(characters):
+            self.waiting += characters
+            return
+        refusal = self._overloaded(characters)
+        patience = min(PATIENCE_SECONDS, deadline - self._clock())
+        in_vain = self._clock() + refusal.retry_after_seconds >= deadline
+        if in_vain or len(self._waiters) >= _PATIENT_CALLS:
+            self._refused[refusal.reason] += 1
+            raise refusal
+        loop = asyncio.get_running_loop()
+        waiter = _Waiter(characters, loop.create_future())
+        self._waiters.append(waiter)
+        timer = loop.call_later(patience, self._lose_patience, waiter)
+        try:
+            await waiter.room
+        except asyncio.CancelledError:
+            if waiter.room.done() and not waiter.room.cancelled() and not waiter.room.exception():
+                self._leave(characters)
+            raise
+        finally:
+            timer.cancel()
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _lose_patience(self, waiter: _Waiter) -> None:
+        """Refuse a call that has waited for long enough."""
+        if not waiter.room.done():
+            refusal = self._overloaded(waiter.characters)
+            self._refused[refusal.reason] += 1
+            waiter.room.set_exception(refusal)
+
+    def _leave(self, characters: int) -> None:
+        """Have fewer characters wait; who waits for room has it in the order of arrival."""
+        self.waiting -= characters
+        for waiter in [one for one in self._waiters if not one.room.done()]:
+            if self._has_room(waiter.characters):
+                self.waiting += waiter.characters
+                waiter.room.set_result(None)
+
+    def _has_room(self, characters: int) -> bool:
+        """Whether so many more may wait; an empty queue takes any."""
+        return not self.waiting or self.waiting + characters <= self.options.max_queue_characters
+
+    def _draining(self) -> Draining:
+        self._refused["draining"] += 1
+        return Draining("the server is shutting down: send the request to another one")
+
+    def _overloaded(self, characters: int) -> Overloaded:
+        """The refusal of a call that finds too much before it."""
         limit = self.options.max_queue_characters
         excess = self.waiting + characters - limit
-        if not self.waiting or excess <= 0:
-            return
         # Only an empty queue takes a call that is beyond the limit by itself.
         reason = "call_characters" if characters > limit else "queue_characters"
-        self._refused[reason] += 1
-        raise Overloaded(
+        return Overloaded(
             f"{self.waiting} characters wait for the tokeniser, the call has {characters} and the "
             f"limit is {limit}: retry later with back-off, or send fewer or shorter texts a call",
             reason=reason,
@@ -164,8 +229,7 @@ class TextQueue:
         The executor does not begin what was cancelled by then; a deadline is looked at here.
         """
         if self._closed:
-            self._refused["draining"] += 1
-            raise Draining("the server is shutting down: send the request to another one")
+            raise self._draining()
 
         def encode() -> tuple[list[T], float] | None:
             if self._clock() >= deadline:

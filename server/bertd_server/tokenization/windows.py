@@ -58,28 +58,55 @@ def plan(encoding: Encoding, one: Input, fit: Fit, limit: int) -> Plan | Invalid
     total = len(encoding)
     if total <= limit:
         return whole(total)
-    over_first = one.pair is None or (fit.first_only and fit.long_text != "window")
     if fit.long_text == "error":
-        return InvalidInput(
-            f"{_named(one)} {total} tokens, the model reads at most {limit}: shorten it, "
-            f"or ask for truncation ({fit.remedy})",
-            field=one.field if over_first else one.pair_field,
-            reason="too_long",
-            limit=limit,
-        )
+        return _too_long(total, one, fit, limit)
+    over_first = _is_over_first(one, fit)
     first, second = stretch(encoding, _FIRST), stretch(encoding, _SECOND)
     if fit.long_text == "truncate" and not (over_first or fit.second_only):
         room = limit - (total - len(first) - len(second))
         a, b = longest_first(len(first), len(second), room)
         return _without(total, cut(first, a, fit.side), cut(second, b, fit.side))
     moving = first if over_first else second
+    if (refused := unfit(total, len(moving), one, fit, limit)) is not None:
+        return refused
     room = limit - (total - len(moving))
+    if fit.long_text == "truncate":
+        return _without(total, cut(moving, room, fit.side))
+    return _windows(total, moving, room, fit)
+
+
+def unfit(  # noqa: PLR0913 - by keyword
+    total: int, moving: int, one: Input, fit: Fit, limit: int, *, said: str = ""
+) -> InvalidInput | None:
+    """Why an input with more tokens than the model reads at once cannot be read; None if it can.
+
+    Args:
+        total: tokens of the input.
+        moving: of them, those that are cut, or that windows go over.
+        one: what its parts are called.
+        fit: what to do, other than to cut the longer of two texts.
+        limit: tokens that the model reads at once.
+        said: before the number of tokens.
+    """
+    if fit.long_text == "error":
+        return _too_long(total, one, fit, limit, said)
+    room = limit - (total - moving)
     if room <= (fit.stride if fit.long_text == "window" else 0):
+        over_first = _is_over_first(one, fit)
         short, rest = (one.field, one.pair_field) if over_first else (one.pair_field, one.field)
         return _no_room(short, rest if one.pair is not None else "", room, fit, limit)
     if fit.long_text == "truncate":
-        return _without(total, cut(moving, room, fit.side))
-    return _windows(total, moving, room, one, fit)
+        return None
+    count, _ = sizes(moving, total - moving, room, fit.stride)
+    if count <= MOST_WINDOWS:
+        return None
+    return InvalidInput(
+        f"{_named(one)} {said}{total} tokens: {count} windows with a stride of {fit.stride}, and "
+        f"an input may have {MOST_WINDOWS}: make stride smaller, or shorten the text",
+        field="stride",
+        reason="too_many",
+        limit=MOST_WINDOWS,
+    )
 
 
 def whole(total: int) -> Plan:
@@ -93,17 +120,9 @@ def _without(total: int, *dropped: range) -> Plan:
     return Plan(1, len(places), lambda: iter([places]))
 
 
-def _windows(total: int, moving: range, room: int, one: Input, fit: Fit) -> Plan | InvalidInput:
+def _windows(total: int, moving: range, room: int, fit: Fit) -> Plan:
     """Windows over `moving`, each with `room` tokens of it and all other tokens."""
     count, tokens = sizes(len(moving), total - len(moving), room, fit.stride)
-    if count > MOST_WINDOWS:
-        return InvalidInput(
-            f"{_named(one)} {total} tokens: {count} windows with a stride of {fit.stride}, and "
-            f"an input may have {MOST_WINDOWS}: make stride smaller, or shorten the text",
-            field="stride",
-            reason="too_many",
-            limit=MOST_WINDOWS,
-        )
 
     def places() -> Iterator[Int64Array]:
         for part in overlapping(moving, room, fit.stride):
@@ -123,6 +142,21 @@ def sizes(moving: int, fixed: int, room: int, stride: int) -> tuple[int, int]:
     """
     count = -(-(moving - stride) // (room - stride))
     return count, count * fixed + moving + (count - 1) * stride
+
+
+def _is_over_first(one: Input, fit: Fit) -> bool:
+    """Whether the first text is cut, or read in windows, and not the second."""
+    return one.pair is None or (fit.first_only and fit.long_text != "window")
+
+
+def _too_long(total: int, one: Input, fit: Fit, limit: int, said: str = "") -> InvalidInput:
+    return InvalidInput(
+        f"{_named(one)} {said}{total} tokens, the model reads at most {limit}: shorten it, "
+        f"or ask for truncation ({fit.remedy})",
+        field=one.field if _is_over_first(one, fit) else one.pair_field,
+        reason="too_long",
+        limit=limit,
+    )
 
 
 def _no_room(short: str, rest: str, room: int, fit: Fit, limit: int) -> InvalidInput:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -10,9 +12,9 @@ import numpy as np
 import pytest
 from bertd_server.errors import InvalidInput
 from bertd_server.tokenization import windows
-from bertd_server.tokenization.budget import token_budget
+from bertd_server.tokenization.budget import answer_budget, token_budget
 from bertd_server.tokenization.details import NONE, Details, details_of
-from bertd_server.tokenization.least import Least
+from bertd_server.tokenization.least import Least, words
 from bertd_server.tokenization.reader import Fit, Input, LongText, Reader, Reading, texts_of
 from bertd_server.tokenization.token_list import TokenList
 from bertd_server.tokenization.tokens import Places
@@ -237,12 +239,60 @@ def test_no_text_has_fewer_tokens_than_is_said_before_it_is_read(
 ) -> None:
     """Windows too: none that is read has less."""
     one, fit = Input(text), Fit(long_text, stride=stride)
-    least = Least(kind.reader.tokenizer, LIMIT, 1_000)
-    known = least.read(one, fit, 1_000)
-    assert known <= sum(len(window.sequence) for window in read(kind, one, fit).windows)
-    assert least.read(Input(text, "the"), fit, 1_000) == least.read(one, Fit(), 1_000) == 0
-    assert least.read(Input("the " * 30), fit, 1_000) >= min(LIMIT, 30)
-    assert least.read(Input("the " * 300), fit, 1_000) == 0  # refused for its characters
+    once, each = Least(kind.reader.tokenizer, LIMIT, 1_000).read(words(text), fit)
+    reading = read(kind, one, fit)
+    assert once <= reading.read
+    assert each <= sum(len(window.sequence) for window in reading.windows)
+
+
+def foreseen(
+    kind: Kind, texts: list[str], fit: Fit | None, *, tokens: int = 0, answer: float = math.inf
+) -> list[InvalidInput | None]:
+    """Why texts are refused that are not read, one byte of answer to a token."""
+    least = Least(kind.reader.tokenizer, LIMIT, 1_000_000)
+    budgets = token_budget(tokens), answer_budget(answer)
+    inputs = asyncio.run(least.foreseen(texts_of(texts), fit, *budgets, token_bytes=1))
+    assert all(one.characters == 0 for one in inputs if one.refused)
+    return [one.refused for one in inputs]
+
+
+@pytest.mark.parametrize(
+    ("fit", "answer"),
+    [
+        (Fit(), math.inf),
+        (Fit("window", stride=LIMIT - 2), math.inf),  # no room beside it
+        (Fit("window", stride=LIMIT - 3), math.inf),  # too many windows
+        (Fit("window"), 5_000),
+        (Fit("truncate"), LIMIT - 2),
+    ],
+)
+def test_what_is_too_long_in_any_case_is_not_read(kind: Kind, fit: Fit, answer: float) -> None:
+    """It is refused as the reader refuses it, with the tokens that it has at least."""
+    long = "the cat " * 3_000
+    short, wrong = foreseen(kind, ["the", long], fit, answer=answer)
+    assert short is None
+    assert isinstance(wrong, InvalidInput)
+    assert ("at least" in str(wrong)) == ("room" not in str(wrong))
+    (read,) = kind.reader([Input(long, field="texts[1]", refused=wrong)], fit)
+    assert read is wrong
+    if math.isinf(answer):
+        (known,) = kind.reader([Input(long, field="texts[1]")], fit)
+        assert isinstance(known, InvalidInput)
+        same = ("field", "reason", "limit")
+        assert [getattr(wrong, each) for each in same] == [getattr(known, each) for each in same]
+
+
+def test_a_request_is_refused_by_its_words_alone(kind: Kind) -> None:
+    """For tokens of all windows, or for bytes of an answer, which has each token once."""
+    texts, fit = ["the cat " * 1_000] * 9, Fit("window", stride=LIMIT // 2)
+    assert foreseen(kind, texts, fit, answer=18_100) == [None] * 9
+    with pytest.raises(InvalidInput, match=r"up to .* have at least .* bytes of answer"):
+        foreseen(kind, texts, fit, answer=10_000)
+    with pytest.raises(InvalidInput, match=r"up to .* have at least .* tokens to read"):
+        foreseen(kind, texts, fit, tokens=30_000)
+    with pytest.raises(InvalidInput, match=r"up to .* bytes of answer"):
+        foreseen(kind, texts, None, answer=10_000)
+    assert foreseen(kind, texts[:1], Fit()) == [None]  # too little for it to matter
 
 
 def test_a_budget_is_that_of_all_slices_of_a_request(kind: Kind) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from bertd import bundle
 from bertd_server.errors import DeadlineMissed, Draining, InvalidInput, Overloaded
+from bertd_server.tokenization import text_queue
 from bertd_server.tokenization.reader import Fit, Input, Reader, Reading, texts_of
 from bertd_server.tokenization.text_queue import (
     INLINE_CHARACTERS,
@@ -77,8 +78,11 @@ async def test_a_text_that_is_too_long_is_refused_alone_and_not_encoded(tiny_bun
     queue.close()
 
 
-async def test_too_many_characters_are_refused_before_any_is_encoded(tiny_bundle: Path) -> None:
+async def test_too_many_characters_are_refused_before_any_is_encoded(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An empty queue takes any call; short calls are answered meanwhile."""
+    monkeypatch.setattr(text_queue, "PATIENCE_SECONDS", 0.01)
     queue = Queue(tiny_bundle, most=2 * len(LONG))
     first, second = queue.ask(LONG, LONG, LONG), queue.ask("a")
     assert len(await second) == 1
@@ -90,6 +94,30 @@ async def test_too_many_characters_are_refused_before_any_is_encoded(tiny_bundle
     await first
     await asyncio.gather(queue.ask(LONG), queue.ask(LONG))
     assert queue.refused == {"queue_characters": 1}
+    assert queue.waiting == 0
+    queue.close()
+
+
+async def test_a_call_waits_for_room_before_it_is_refused(tiny_bundle: Path) -> None:
+    """In its order, a few at once, and where its deadline allows for that; who leaves, leaves."""
+    queue = Queue(tiny_bundle, most=len(LONG))
+    holds = queue.ask(LONG)
+    await asyncio.to_thread(queue.held.begun.acquire)
+    with pytest.raises(Overloaded, match="4002 characters wait") as caught:
+        await queue.ask(LONG, within=1e-9)
+    assert not caught.value.in_vain
+    first, gone, *others = (queue.ask(LONG + str(number)) for number in range(8))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await queue.ask(LONG)  # so many wait already
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    assert not first.done()
+    assert queue.waiting == len(LONG)
+    queue.held.permits.release(10)
+    await asyncio.gather(holds, first, *others)
+    assert queue.held.slices == [[LONG]] + [[LONG + str(number)] for number in (0, *range(2, 8))]
+    assert queue.refused == {"queue_characters": 2}
     assert queue.waiting == 0
     queue.close()
 

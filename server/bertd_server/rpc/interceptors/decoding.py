@@ -10,7 +10,6 @@ gRPC's own answer to undecodable bytes is INTERNAL with no hint of what was wron
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -25,9 +24,11 @@ from bertd_server.errors import InvalidInput
 from bertd_server.rpc.interceptors.entries import check_entries, pieces
 from bertd_server.rpc.interceptors.handlers import WrappingInterceptor, wrapped
 from bertd_server.scheduling.memory_budget import MemoryBudget
+from bertd_server.system.turns import give_way
 
 LENGTH_DELIMITED = 2
 _PIECE_BYTES = 262_144  # are decoded at once, in some tenths of a ms
+_FEW_BYTES = 65_536  # as soon as they come; others in turns, as streams bring hundreds together
 _COPIES = 3  # as bytes, as a message, and what is made of it until its call has memory of its own
 
 
@@ -55,8 +56,8 @@ class _Large:
             message = self.kind()
             try:
                 for piece in pieces(self.data, _PIECE_BYTES):
+                    await give_way()
                     message.MergeFromString(piece)
-                    await asyncio.sleep(0)
             except DecodeError:
                 raise explain(self.data, cast("Descriptor", self.kind.DESCRIPTOR)) from None
             return message
@@ -107,7 +108,7 @@ def _decoder(
     def decode(data: bytes) -> Message | _Undecodable | _Large:
         try:
             check_entries(data, descriptor, max_texts)
-            return kind.FromString(data) if len(data) <= _PIECE_BYTES else _Large(kind, data)
+            return kind.FromString(data) if len(data) <= _FEW_BYTES else _Large(kind, data)
         except InvalidInput as error:
             return _Undecodable(error)
         except DecodeError:

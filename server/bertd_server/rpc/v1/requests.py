@@ -15,7 +15,7 @@ from bertd_server.models.model import Model
 from bertd_server.rpc.checks import check_together, known_value, made_inputs
 from bertd_server.rpc.limits import MOST_IDS
 from bertd_server.scheduling.scheduler import BULK, INTERACTIVE
-from bertd_server.system.turns import Turns
+from bertd_server.system.turns import Turns, give_way
 from bertd_server.tasks.ask import CallContext
 from bertd_server.tasks.classification import ScoreFunction
 from bertd_server.tasks.tagging import Aggregation
@@ -24,7 +24,7 @@ from bertd_server.tokenization.budget import answer_budget
 from bertd_server.tokenization.reader import Fit, Input, LongText
 from bertd_server.tokenization.truncation import CutSide
 
-_IDS_A_TURN = 20_000  # that the event loop reads before others have their turn: 1 to 2 ms
+_IDS_A_TURN = 5_000  # that the event loop reads before others have their turn: half a ms
 
 _PRIORITIES: dict[int, int] = {
     inference_pb2.PRIORITY_UNSPECIFIED: INTERACTIVE,
@@ -232,5 +232,5 @@ async def _ids(
         ids += part
         size += model.written_bytes(part)
         if turns.over(len(part)):
-            await asyncio.sleep(0)
+            await give_way()
     return ids, size

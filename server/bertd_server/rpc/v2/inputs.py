@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from bertd_server.rpc.v2 import parameters
 from bertd_server.rpc.v2.parameters import RequestParameters
 from bertd_server.rpc.v2.surface import FIRST, INPUT_IDS, LABELS, MASK, SECOND, TYPES
 from bertd_server.rpc.v2.tensors import Tensor
-from bertd_server.system.turns import Turns
+from bertd_server.system.turns import Turns, give_way
 from bertd_server.tokenization.pretokenized import Pretokenized
 from bertd_server.tokenization.reader import Input
 
@@ -137,7 +136,7 @@ async def _decoded(tensor: Tensor) -> list[str]:
                 reason="not_unicode",
             ) from None
         if turns.over(len(text)):
-            await asyncio.sleep(0)
+            await give_way()
     return texts
 
 
@@ -212,7 +211,7 @@ async def _tokens(
     for number, rows in enumerate(zip(ids.numbers, kinds, kept, strict=True)):
         found.append(_row(model, number, *rows))
         if turns.over():
-            await asyncio.sleep(0)
+            await give_way()
     return found
 
 
