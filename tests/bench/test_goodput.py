@@ -164,7 +164,9 @@ def test_the_claim_comes_first_and_names_the_best_other_server() -> None:
 
 def test_every_protocol_carries_a_text_out_and_a_vector_back() -> None:
     vector = np.array([0.5, -1, 3], np.float32)
-    embedded = inference_pb2.EmbedResponse(results=[{"embedding": vector.tobytes()}])
+    embedded = inference_pb2.EmbedResponse(
+        results=[inference_pb2.EmbedResult(embedding=vector.tobytes())]
+    )
     raw = oip.ModelInferResponse(raw_output_contents=[vector.tobytes()])
     typed = oip.ModelInferResponse()
     typed.outputs.add(name="embedding").contents.fp32_contents.extend(vector)

@@ -10,7 +10,7 @@ import litserve
 from bertd_bench.contestants.hosted import WAIT_SECONDS, HostedModel
 
 
-class Embedder(litserve.LitAPI):  # type: ignore[misc,unused-ignore]
+class LitserveEmbedder(litserve.LitAPI):  # type: ignore[misc,unused-ignore]
     """A copy of the model, in a process of its own."""
 
     def setup(self, device: str) -> None:
@@ -37,7 +37,7 @@ class Embedder(litserve.LitAPI):  # type: ignore[misc,unused-ignore]
 def main() -> None:
     """Serve until told to end."""
     hosted = HostedModel.given()
-    api = Embedder(max_batch_size=hosted.batch, batch_timeout=WAIT_SECONDS)
+    api = LitserveEmbedder(max_batch_size=hosted.batch, batch_timeout=WAIT_SECONDS)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=hosted.workers)
     server.run(host="127.0.0.1", port=hosted.port, generate_client_file=False, log_level="warning")
 

@@ -16,7 +16,7 @@ from mlserver.types import InferenceRequest, InferenceResponse
 from bertd_bench.contestants.hosted import WAIT_SECONDS, HostedModel, free_port
 
 
-class Embedder(MLModel):  # type: ignore[misc,unused-ignore]
+class MlserverEmbedder(MLModel):  # type: ignore[misc,unused-ignore]
     """A copy of the model."""
 
     async def load(self) -> bool:
@@ -46,7 +46,7 @@ def main() -> None:
     }
     model: dict[str, Any] = {
         "name": "model",
-        "implementation": f"{__spec__.name}.Embedder",
+        "implementation": f"{__spec__.name}.MlserverEmbedder",
     }
     if hosted.batch > 1:
         model |= {"max_batch_size": hosted.batch, "max_batch_time": WAIT_SECONDS}

@@ -11,7 +11,7 @@ from mosec import Server, Worker
 from bertd_bench.contestants.hosted import WAIT_SECONDS, HostedModel
 
 
-class Embedder(Worker):  # type: ignore[misc,unused-ignore]
+class MosecEmbedder(Worker):  # type: ignore[misc,unused-ignore]
     """A copy of the model, in a process of its own."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     sys.argv[1:] = ["--address", "127.0.0.1", "--port", str(hosted.port), "--log-level", "warning"]
     server = Server()
     server.append_worker(
-        Embedder,
+        MosecEmbedder,
         num=hosted.workers,
         max_batch_size=hosted.batch,
         max_wait_time=int(1e3 * WAIT_SECONDS),

@@ -35,7 +35,7 @@ from bertd_bench.load.generator import Open
 from bertd_bench.load.outside import OutsideCheck
 from bertd_bench.load.ramp import RampSchedule
 from bertd_bench.load.results import ContestantRamps, GoodputReport, Ramp
-from bertd_bench.load.servers import OURS, Choice, ServerInputs, ServerKind
+from bertd_bench.load.servers import OURS, ServerChoice, ServerInputs, ServerKind
 
 _TEXTS = 4_096  # more than are ever in flight
 _AGREE = 16  # texts on which all must agree: each length of the mix once
@@ -196,11 +196,11 @@ class _Field:
             ours = replace(asker, seconds=seconds).hold(rate, seed=0)
         return OutsideCheck(tool=tool, server=OURS, theirs=theirs, ours=ours)
 
-    def _best(self, kind: ServerKind) -> tuple[Choice | None, dict[str, float]]:
+    def _best(self, kind: ServerKind) -> tuple[ServerChoice | None, dict[str, float]]:
         """The setting that takes the highest rate, and what each took."""
         if not kind.choices or not self._options.sweep:
             return (kind.choices[0] if kind.choices else None), {}
-        tried: dict[Choice, float] = {}
+        tried: dict[ServerChoice, float] = {}
         errors = []
         for choice in kind.choices:
             self._progress(f"{kind.name}: {choice}")
@@ -220,7 +220,7 @@ class _Field:
         return best, {str(choice): rate for choice, rate in tried.items()}
 
     def _started(
-        self, kind: ServerKind, choice: Choice | None, stack: ExitStack
+        self, kind: ServerKind, choice: ServerChoice | None, stack: ExitStack
     ) -> tuple[Asker, ContestantRamps]:
         """A server that runs and agrees, at rest; PeerError if it does not."""
         if kind.precision in self._model.lacks:

@@ -24,7 +24,7 @@ from bertd_bench.load.protocols import MODEL, Protocol
 OURS = "bertd"
 
 
-class Choice(NamedTuple):
+class ServerChoice(NamedTuple):
     """What is swept of a server: texts of a batch at most, and copies of the model."""
 
     batch: int
@@ -57,7 +57,7 @@ class ServerInputs:
     port: int
     scratch: Path
     python: Path
-    choice: Choice | None
+    choice: ServerChoice | None
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -82,7 +82,7 @@ class ServerKind:
     protocol: Protocol
     command: Callable[[ServerInputs], list[str]]
     variables: Callable[[ServerInputs], dict[str, str]] = lambda _: {}
-    choices: tuple[Choice, ...] = ()
+    choices: tuple[ServerChoice, ...] = ()
     precision: str = "fp32"
     exports: bool = False
 
@@ -169,13 +169,13 @@ def _hosted(name: str, given: ServerInputs) -> list[str]:
 
 
 def _hosted_variables(given: ServerInputs) -> dict[str, str]:
-    choice = given.choice or Choice(1, 1)
+    choice = given.choice or ServerChoice(1, 1)
     model = HostedModel(str(given.checkpoint), str(given.graph), given.threads, given.port, *choice)
     libraries = given.python.resolve().parent.parent / "lib"  # Triton's stub takes the first found
     return {VARIABLE: json.dumps(asdict(model)), "LD_LIBRARY_PATH": str(libraries)}
 
 
-_HOSTED = tuple(Choice(batch, workers) for batch in (1, 4, 8, 16, 64) for workers in (1, 2))
+_HOSTED = tuple(ServerChoice(batch, workers) for batch in (1, 4, 8, 16, 64) for workers in (1, 2))
 
 
 def _host(name: str, package: str, protocol: Protocol, said: str) -> list[ServerKind]:
@@ -190,7 +190,7 @@ def _host(name: str, package: str, protocol: Protocol, said: str) -> list[Server
             partial(_hosted, name.lower()),
             _hosted_variables,
             # The first is what did best on two cores.
-            tuple(sorted(_HOSTED, key=lambda each: each != Choice(1, 2))),
+            tuple(sorted(_HOSTED, key=lambda each: each != ServerChoice(1, 2))),
             precision,
             exports=True,
         )
@@ -224,7 +224,7 @@ SERVERS: dict[str, ServerKind] = {
             _infinity,
             # Its warm-up with full batches keeps gigabytes that it never needs again.
             lambda _: {"INFINITY_MODEL_WARMUP": "0;", "DO_NOT_TRACK": "1"},
-            tuple(Choice(batch, 1) for batch in (8, 1, 4, 16, 64)),
+            tuple(ServerChoice(batch, 1) for batch in (8, 1, 4, 16, 64)),
             exports=True,
         ),
         *_host("mosec", "mosec", protocols.plain("/inference"), "HTTP"),
