@@ -2,6 +2,7 @@
 # Both make the environment first, if it is missing or out of date.
 
 PYTHON ?= python3
+PEERS  ?= main optimum infinity fastembed vllm triton mosec mlserver litserve
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
@@ -9,7 +10,7 @@ SERVES := $(VENV)/.serves
 NATIVE := $(VENV)/.native
 KERNELS := server/native
 
-.PHONY: help install serve test test-all test-fast robustness folders coverage native sanitize lint format protos bench peers report footprint clean
+.PHONY: help install serve test test-all test-fast robustness folders coverage native sanitize lint format protos bench peers comparison report footprint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -88,11 +89,24 @@ protos: $(READY)  ## generate the Python code of the .proto files, docs/api.md's
 bench: $(READY)  ## compare with every installed peer on the default model, about 10 minutes
 	$(BIN)/bertd bench compare
 
-peers:  ## install what `make bench` compares with, in .peers: 5 GB
-	for name in main optimum infinity; do \
+# One environment each, since they exclude each other. The lists are whole: what they leave out is not wanted.
+peers:  ## install what `make bench` and `make comparison` compare with, in .peers: 14 GB; one by PEERS=vllm
+	for name in $(PEERS); do \
 	  $(PYTHON) -m venv .peers/$$name && \
-	  .peers/$$name/bin/python -m pip install --quiet --disable-pip-version-check \
+	  .peers/$$name/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	    -r benchmarks/peers/$$name.txt || exit 1; \
+	done
+
+# A result that is there is not measured again: an interrupted run goes on where it was.
+comparison: $(READY)  ## the whole comparison under load, twice, an hour apart, into benchmarks/results: a night
+	for run in "" -again; do for model in minilm base; do \
+	  result=benchmarks/results/load-$$model$$run.json; \
+	  test -e $$result || test -e $$result.gz || \
+	    $(BIN)/bertd bench load --model $$model --sweep --outside --json $$result || exit 1; \
+	done; test -n "$$run" || sleep 3600; done
+	for model in minilm base; do \
+	  $(BIN)/bertd bench agree $$(ls benchmarks/results/load-$$model.json*) \
+	    $$(ls benchmarks/results/load-$$model-again.json*) || exit 1; \
 	done
 
 report: $(READY)  ## make benchmarks/results/report and the measured parts of documents from the results

@@ -27,14 +27,12 @@ GROUPS: dict[str, dict[str, BenchCommand]] = {
     "bertd and its peers": {
         "compare": BenchCommand("compare.cli:compare", "How fast is bertd beside its peers?"),
         "load": BenchCommand("load.cli:load", "How many texts a second before answers come late?"),
-        "mlperf": BenchCommand("mlperf.cli:mlperf", "The same by MLPerf's own load generator."),
     },
     "This machine": {
         "hardware": BenchCommand("hardware.cli:hardware", "What can its cores and memory do?")
     },
     "bertd itself": {
         "regress": BenchCommand("regression.cli:regress", "Slower than the committed baseline?"),
-        "front-end": BenchCommand("load.cli:front_end", "What a call costs besides the model."),
         "simulate": BenchCommand("scheduling.cli:simulate", "Schedulers compared, virtual time."),
         "exports": BenchCommand("exports.cli:exports", "Parity, size and speed of every export."),
         "footprint": BenchCommand("install.cli:footprint", "Installed size, imports, cold start."),
@@ -43,6 +41,7 @@ GROUPS: dict[str, dict[str, BenchCommand]] = {
         "report": BenchCommand("report.cli:report", "One page of charts of committed results."),
         "docs": BenchCommand("docs:docs", "Write the measured parts of documents."),
         "diff": BenchCommand("regression.cli:diff", "Two results side by side."),
+        "agree": BenchCommand("regression.cli:agree", "Do the ratios of two runs agree?"),
     },
 }
 COMMANDS = {name: found for group in GROUPS.values() for name, found in group.items()}

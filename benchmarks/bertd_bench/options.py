@@ -101,6 +101,29 @@ def numbers(name: str, default: str | None, help: str) -> Callable[[_Command], _
     )
 
 
+def accept_noise(command: _Command) -> _Command:
+    """`--accept-noise`: measure though others are at work; see :func:`tries_when_quiet`."""
+    said = "Measure while others use these cores, and keep turns that they disturb."
+    return click.option("--accept-noise", is_flag=True, help=said)(command)
+
+
+def tries_when_quiet(accept: bool) -> int:
+    """Tries of a turn; unless noise is accepted this waits for others to end.
+
+    Raises:
+        click.ClickException: they do not.
+    """
+    from bertd_bench.harness import machine, noise  # noqa: PLC0415 - they import numpy
+
+    if accept:
+        return 1
+    try:
+        noise.wait_until_quiet(machine.describe(1).affinity or [0], progress)
+    except noise.BusyError as error:
+        raise click.ClickException(str(error)) from error
+    return noise.TRIES
+
+
 def progress(line: str) -> None:
     """Say what is being measured, beside the results."""
     click.echo(line, err=True)
@@ -116,10 +139,15 @@ def command_line(bundles: Iterable[Path] = ()) -> str:
     return shlex.join(["bertd", *left, *("BUNDLE" for _ in bundles)])
 
 
-def conclude(result: BaseModel, text: str, json_path: Path | None) -> None:
-    """Print what was found; write it where `--json` says."""
+def conclude(
+    result: BaseModel, text: str, json_path: Path | None, noise: Iterable[str] = ()
+) -> None:
+    """Print what was found, why it is not to be believed first; write it where `--json` says."""
     from bertd_bench.harness import results  # noqa: PLC0415 - it imports pydantic
 
+    reasons = list(dict.fromkeys(noise))
+    if reasons:
+        click.echo(f"NOISY, so believe no ratio below: {'; '.join(reasons)}\n")
     click.echo(text)
     if json_path is not None:
         progress(f"{results.write(result, json_path)} is written")

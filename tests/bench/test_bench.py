@@ -73,7 +73,7 @@ def test_results_that_could_not_be_written_are_refused_before_measuring(tmp_path
     assert "is not a folder" in result.output
 
 
-@pytest.mark.parametrize("name", ["hardware", "regress", "front-end"])
+@pytest.mark.parametrize("name", ["hardware", "regress"])
 def test_a_folder_that_is_no_bundle_is_refused_before_measuring(name: str, tmp_path: Path) -> None:
     """With the remedy, not with what the first read of it raises."""
     done = CliRunner().invoke(bench, [name, str(tmp_path)])

@@ -226,6 +226,7 @@ def test_eager_and_bertd_in_processes_of_their_own(tmp_path: Path) -> None:
     arguments = ["compare", "--model", "tiny", "--precision", "fp32", "--lengths", "8"]
     arguments += ["--peer", "PyTorch eager", "--threads", "1", "--rounds", "2"]
     arguments += ["--steady-seconds", "0.05", "--turn-seconds", "0.01", "--json", str(target)]
+    arguments += ["--accept-noise"]
     result = CliRunner().invoke(bench, arguments)
     assert result.exit_code == 0, result.output
     [subject] = files.read(target, results.Comparison, "compare").subjects

@@ -32,7 +32,7 @@ def found(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Card:
     path = tmp_path_factory.mktemp("card") / "hardware.json"
     quick = ["--rounds", "2", "--turn-seconds", "0.01", "--memory-mib", "1"]
     arguments = [str(tiny_bundle), *quick, "--price-per-hour", "0.5", "--json", str(path)]
-    result = CliRunner().invoke(bench, ["hardware", *arguments])
+    result = CliRunner().invoke(bench, ["hardware", *arguments, "--accept-noise"])
     assert result.exit_code == 0, result.output
     return read(path, Card, "hardware")
 

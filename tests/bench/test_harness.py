@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,6 +177,48 @@ def test_a_watch_sees_the_kernel_and_knows_our_own_work() -> None:
     assert seen.calibration > 0
     assert noise.spread_of([[100, 100], [100, 200]]) == pytest.approx(0.25)
     assert noise.spread_of([]) == 0.0
+
+
+def moments(*others: float) -> Iterator[noise.Moment]:
+    """Two looks for each span of a second, in which others took such a share of a core."""
+    at = busy = 0.0
+    for share in others:
+        yield noise.Moment(noise.Times(busy, 0, at), 0)
+        at, busy = at + 1, busy + share
+        yield noise.Moment(noise.Times(busy, 0, at), 0)
+
+
+def test_a_disturbed_turn_is_dropped_and_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three turns the second is quiet; what is dropped is counted, and is in no share."""
+    with noise.NoiseWatch([0], tries=4) as watch:
+        seen = moments(0.9, 0.01, 0.7, 0.8, 0.9, 0.9)
+        monkeypatch.setattr(noise, "look", lambda _: next(seen))
+        turns = iter(range(6))
+        assert watch.undisturbed(lambda: next(turns)) == 1
+        assert watch.noise().dropped == 1
+        assert watch.noise().others == pytest.approx(0.01)
+        assert watch.undisturbed(lambda: next(turns)) == 5  # the last of four tries
+        assert watch.noise().dropped == 4
+        assert watch.noise().noisy
+
+
+def test_noise_that_is_accepted_drops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with noise.NoiseWatch([0]) as watch:
+        seen = moments(0.9)
+        monkeypatch.setattr(noise, "look", lambda _: next(seen))
+        assert watch.undisturbed(lambda: "first") == "first"
+        assert watch.noise().dropped == 0
+        assert watch.noise().noisy
+
+
+def test_a_run_waits_for_others_to_end_and_else_asks() -> None:
+    said: list[str] = []
+    seen = moments(0.5, 0.5, 0.0)
+    noise.wait_until_quiet([0], said.append, now=lambda: next(seen), sleep=lambda _: None)
+    assert said == ["others take 50% of our cores: waiting for them to end"]
+    seen = moments(*[0.6] * 99)
+    with pytest.raises(noise.BusyError, match=r"took 60% of our cores.* with --accept-noise"):
+        noise.wait_until_quiet([0], said.append, now=lambda: next(seen), sleep=lambda _: None)
 
 
 def test_a_fingerprint_names_the_cores_that_are_ours() -> None:

@@ -13,6 +13,7 @@ from bertd.v1 import inference_pb2
 from bertd_bench.harness.texts import MIXED_LENGTHS
 from bertd_bench.load import generator, traffic
 from bertd_bench.load.generator import Closed, Open, RequestOutcome, SendResult, TimedRequest
+from bertd_bench.load.protocols import BERTD
 from helpers.small_tokenizer import small_tokenizer
 from helpers.virtual import VirtualLoop, load, virtually
 
@@ -131,6 +132,6 @@ def test_texts_differ_and_have_the_lengths_of_the_mixed_batch() -> None:
     assert len(set(built)) == 1600
     lengths = [len(tokenizer.encode(text)) for text in built[160:176]]
     assert sorted(lengths) == sorted(MIXED_LENGTHS)
-    calls = [inference_pb2.EmbedRequest.FromString(call) for call in traffic.serialize(built, 8)]
+    calls = [inference_pb2.EmbedRequest.FromString(BERTD.request(text)) for text in built]
     assert [text for call in calls for text in call.texts] == built
     assert all(call.HasField("prompt_name") for call in calls)

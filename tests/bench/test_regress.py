@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from bertd_bench.cli import bench
 from bertd_bench.harness import intervals, results
 from bertd_bench.harness.rounds import Schedule
+from bertd_bench.load.results import GoodputReport, Ramp
 from bertd_bench.regression import baseline, cases
 from bertd_bench.regression.baseline import Baseline
 from click.testing import CliRunner, Result
@@ -162,11 +164,69 @@ def test_two_cards_stand_side_by_side(card_file: Path, tmp_path: Path) -> None:
     assert sum(line.endswith("| even |") for line in lines) > 10
 
 
+def test_two_cards_with_prices_say_which_machine_to_buy(card_file: Path, tmp_path: Path) -> None:
+    """Twice as fast for three times the money is the worse buy."""
+    found = json.loads(card_file.read_text(encoding="utf-8"))
+    found["models"] = found["models"][:1]
+    cheap, fast = tmp_path / "cheap.json", tmp_path / "fast.json"
+    cheap.write_text(json.dumps(found), encoding="utf-8")
+    found["price_per_hour"] *= 3
+    for way in found["models"][0]["ways"]:
+        way["rounds"] = [2 * rate for rate in way["rounds"]]
+    fast.write_text(json.dumps(found), encoding="utf-8")
+    first = diff(cheap, fast).output.splitlines()[0]
+    assert re.fullmatch(
+        r"For .* buy A: a million texts cost [\d.e-]+ there and [\d.e-]+ on B, 1\.50 times as "
+        r"much, at 0\.50 times its texts a second\.",
+        first,
+    ), first
+
+
+def test_two_runs_agree_where_their_intervals_do(tmp_path: Path) -> None:
+    """A run with itself does; ratios of two thirds do not, and are named; exit 1."""
+    report = load_report()
+    one, other = tmp_path / "one.json", tmp_path / "other.json"
+    results.write(report, one)
+    slower = [
+        each.model_copy(update={"ramps": slowed(each.ramps)}) if each.own else each
+        for each in report.entries
+    ]
+    results.write(report.model_copy(update={"entries": slower}), other)
+    same = CliRunner().invoke(bench, ["agree", str(one), str(one)])
+    assert same.exit_code == 0, same.output
+    assert same.output.startswith("All 1 ratios agree within their 95 % intervals.")
+    apart = CliRunner().invoke(bench, ["agree", str(one), str(other)])
+    assert apart.exit_code == 1
+    assert "1 of 1 ratios do not agree: all-MiniLM-L6-v2, bertd over mosec." in apart.output
+    card = CliRunner().invoke(bench, ["agree", str(one), str(RESULTS / "hardware.json")])
+    assert card.exit_code == 2
+    assert "has no ratios" in card.output
+
+
+def load_report() -> GoodputReport:
+    """Bertd and another, two rounds each."""
+    committed = results.read(RESULTS / "load.json", GoodputReport, "load")
+    [ours] = [each for each in committed.entries if each.own]
+    rounds = [ours.ramps[0].model_copy(update={"round": number}) for number in range(2)]
+    mine = ours.model_copy(update={"ramps": rounds})
+    other = mine.model_copy(update={"name": "mosec", "ramps": slowed(rounds)})
+    return committed.model_copy(update={"entries": [mine, other]})
+
+
+def slowed(ramps: Sequence[Ramp]) -> list[Ramp]:
+    """Two thirds of each rate."""
+    return [
+        ramp.model_copy(
+            update={"steps": [s.model_copy(update={"rate": s.rate * 2 / 3}) for s in ramp.steps]}
+        )
+        for ramp in ramps
+    ]
+
+
 def test_results_of_one_kind_compare_and_others_do_not(written: Path, card_file: Path) -> None:
     assert diff(written, written).exit_code == 0
-    result = diff(RESULTS / "mlperf.json", RESULTS / "mlperf.json")
+    result = diff(RESULTS / "exports-real.json", RESULTS / "exports-real.json")
     assert result.exit_code == 0, result.output
-    assert "scenarios, SingleStream, performance, rate" in result.output
     assert diff(RESULTS / "compare.json", RESULTS / "compare.json").exit_code == 0
     result = diff(written, card_file)
     assert result.exit_code == 1

@@ -161,7 +161,7 @@ def rgb(colour: str) -> str:
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     """No result is needed: each missing chart names its command, each odd file its fault."""
     (tmp_path / "load.json").write_text('{"benchmark": "load", "rates": []}', encoding="utf-8")
-    (tmp_path / "other.json").write_text('{"benchmark": "mlperf"}', encoding="utf-8")
+    (tmp_path / "other.json").write_text('{"benchmark": "simulate"}', encoding="utf-8")
     found = sources.read(tmp_path.glob("*.json"))
     assert list(found.unread) == ["load.json"]
     shown = page.charts(found)

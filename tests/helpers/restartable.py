@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 import psutil
-from bertd_bench.contestants.eager import free_port
+from bertd_bench.contestants.hosted import free_port
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 START_SECONDS = 120.0

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from bertd_bench.contestants.eager import free_port
+from bertd_bench.contestants.hosted import free_port
 from helpers.http_served import EMBED, repository
 from helpers.restartable import RestartableServer, quick
 from hypothesis import HealthCheck, example, given, settings

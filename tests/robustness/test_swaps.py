@@ -26,7 +26,7 @@ import grpc
 import pytest
 from bertd.oip import grpc_service_pb2, grpc_service_pb2_grpc
 from bertd.v1 import inference_pb2, inference_pb2_grpc
-from bertd_bench.contestants.eager import free_port
+from bertd_bench.contestants.hosted import free_port
 from helpers.restartable import RestartableServer, quick
 from robustness.callers import LIBRARY, NAME, STREAM, TENSORS, UNARY, Callers
 from robustness.scale import LARGE, patient

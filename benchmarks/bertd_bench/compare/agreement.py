@@ -44,6 +44,20 @@ def agreement(
     return Closeness(difference, cosine)
 
 
+def of_directions(found: NDArray[np.float32], expected: NDArray[np.float32]) -> Closeness:
+    """Compare vectors once all have length 1: a checkpoint may not ask for that, and others do it.
+
+    Args:
+        found: float32 `[texts, dimensions]`.
+        expected: the same.
+
+    Raises:
+        PeerError: the shapes differ.
+    """
+    ours, theirs = (list(v / np.linalg.norm(v, axis=1, keepdims=True)) for v in (found, expected))
+    return agreement(ours, theirs)
+
+
 def _worst(before: float, now: float) -> float:
     """The larger; not a number is the worst of all."""
     return now if np.isnan(now) else max(before, now)

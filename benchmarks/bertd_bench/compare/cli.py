@@ -52,6 +52,7 @@ from bertd_bench import options
     show_default=True,
     help="Limit of each warm-up.",
 )
+@options.accept_noise
 @options.json_path
 @click.option(
     "--peers-python",
@@ -74,6 +75,7 @@ def compare(  # noqa: PLR0913, PLR0917 - click's parameters
     rounds: int,
     turn_seconds: float,
     steady_seconds: float,
+    accept_noise: bool,
     json_path: Path | None,
     pythons: tuple[str, ...],
 ) -> None:
@@ -112,6 +114,7 @@ def compare(  # noqa: PLR0913, PLR0917 - click's parameters
                 turn_seconds=turn_seconds,
             ),
             further=pythons,
+            tries=options.tries_when_quiet(accept_noise),
             command=options.command_line(),
         )
         comparison = run.compare(plan, options.progress)
@@ -120,4 +123,4 @@ def compare(  # noqa: PLR0913, PLR0917 - click's parameters
     finally:
         signal.signal(signal.SIGTERM, before)
     text = document.render([(str(json_path or "no file"), comparison)])
-    options.conclude(comparison, text, json_path)
+    options.conclude(comparison, text, json_path, comparison.noisy)

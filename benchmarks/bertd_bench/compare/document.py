@@ -15,7 +15,6 @@ from bertd_bench.compare.results import (
     Case,
     Comparison,
     ContestantTimes,
-    Ratio,
     Subject,
     committed,
     ratio,
@@ -23,6 +22,8 @@ from bertd_bench.compare.results import (
 from bertd_bench.contestants.ours import ENGINE, ENGINE_INT8, GRPC
 from bertd_bench.contestants.torch_eager import REFERENCE
 from bertd_bench.docs import Section, link_to_result
+from bertd_bench.harness.intervals import Ratio
+from bertd_bench.harness.texts import MIXED_BATCH, title_of
 
 LinkedComparison = tuple[
     str, Comparison
@@ -30,7 +31,8 @@ LinkedComparison = tuple[
 _LEGEND = (
     "Each cell says how many times as fast bertd was, by medians, with a 95 % interval. fp32 peers "
     "are compared with bertd in fp32, bf16 and int8 peers with bertd in int8. Where bertd is not "
-    "surely ahead the cell is bold: *even* if the interval holds 1, *behind* if it is below."
+    "surely ahead the cell is bold: *even* if the interval holds 1, *behind* if it is below. "
+    f"{MIXED_BATCH}."
 )
 _RIVALS = {"fp32": ENGINE, "bf16": ENGINE_INT8, "int8": ENGINE_INT8}  # who of ours is compared
 
@@ -94,13 +96,14 @@ def render(found: Sequence[LinkedComparison]) -> str:
         for subject in comparison.subjects:
             parts.append(f"### {subject.model}, {subject.task}, {subject.threads} threads")
             parts.append(_ratios(subject))
-            parts += _folded("Cores used, batches, agreement", _conduct(subject))
-            parts += _folded("Not timed", *_left_out(subject))
+            parts += folded("Cores used, batches, agreement", _conduct(subject))
+            parts += folded("Not timed", *_left_out(subject))
         parts += _noise(comparison)
     return "\n\n".join(parts)
 
 
-def _folded(title: str, *parts: str) -> list[str]:
+def folded(title: str, *parts: str) -> list[str]:
+    """Parts under a title that opens them; nothing of none."""
     if not parts:
         return []
     return [f"<details><summary>{title}</summary>", *parts, "</details>"]
@@ -136,7 +139,7 @@ def _contestants(subject: Subject) -> dict[str, list[tuple[Case, ContestantTimes
 
 def _ratios(subject: Subject) -> str:
     names = list(by_name(subject))
-    lines = [f"| | {' | '.join(names)} |", "|---" + "|---:" * len(names) + "|"]
+    lines = [f"| | {' | '.join(map(title_of, names))} |", "|---" + "|---:" * len(names) + "|"]
     order = list(_RIVALS)
     for pairs in sorted(
         _contestants(subject).values(),
@@ -164,7 +167,9 @@ def _conduct(subject: Subject) -> str:
         rows = [row for _, row in pairs]
         seen = [row.measured for row in rows]
         ways = {
-            case.name: row.handling for case, row in pairs if len(case.lengths) > 1 and not row.own
+            title_of(case.name): row.handling
+            for case, row in pairs
+            if len(case.lengths) > 1 and not row.own
         }
         unsteady = sum(each.warmup is not None and not each.warmup.steady for each in seen)
         note = f", unsteady in {unsteady} of {len(rows)}" if unsteady else ""
@@ -197,7 +202,7 @@ def _noise(comparison: Comparison) -> list[str]:
     if not noisy:
         return [f"The machine was quiet in all {total} cases."]
     title = f"The machine was noisy in {len(noisy)} of {total} cases"
-    return _folded(title, "\n".join(f"- {each}" for each in noisy))
+    return folded(title, "\n".join(f"- {each}" for each in noisy))
 
 
 def summary(found: Sequence[LinkedComparison]) -> str:
@@ -217,23 +222,25 @@ def summary(found: Sequence[LinkedComparison]) -> str:
         f"{subject.threads} threads, {comparison.rounds} rounds, {comparison.machine.cpu}. "
         f"Samples and versions: [`{link}`]({link}).{comparison.note and ' ' + comparison.note}"
     )
+    warning = []
+    if any(each.noisy for _, each in found):
+        warning = ["The machine was noisy: measure again before you trust a ratio.", ""]
     lines = [
         introduction,
         "",
+        *warning,
         "| | bertd | over eager | over the best fp32 | bertd int8 | over the best int8 or bf16 |",
         "|---|---:|---:|---|---:|---|",
-        *(_summed(link, name, cases) for name, cases in by_name(subject).items()),
+        *(_summed(link, title_of(name), cases) for name, cases in by_name(subject).items()),
     ]
     for link, each in found:
         for other in each.subjects:
             mixed = [case for case in other.cases if len(set(case.lengths)) > 1]
             if other is not subject and mixed:
-                lines.append(_summed(link, f"{mixed[0].name}, {_named(other, subject)}", mixed))
-    lines += ["", *_transport(subject)]
-    if any(each.noisy for _, each in found):
-        lines.append(
-            "The machine was noisy during this run, so measure again before you trust a ratio."
-        )
+                lines.append(
+                    _summed(link, f"{title_of(mixed[0].name)}, {_named(other, subject)}", mixed)
+                )
+    lines += ["", f"{MIXED_BATCH}.", "", *_transport(subject)]
     return "\n".join(lines).rstrip()
 
 

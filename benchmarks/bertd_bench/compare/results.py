@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from bertd_bench.harness.intervals import Interval, ratio_interval
+from bertd_bench.harness.intervals import Ratio, ratio_interval
 from bertd_bench.harness.machine import Machine
 from bertd_bench.harness.noise import Noise
 from bertd_bench.harness.results import read
@@ -62,23 +62,6 @@ class Case(BaseModel, frozen=True):
     def row(self, name: str) -> ContestantTimes | None:
         """A contestant's row."""
         return next((row for row in self.rows if row.name == name), None)
-
-
-class Ratio(BaseModel, frozen=True):
-    """How many times as fast bertd is as a peer, by medians."""
-
-    value: float
-    interval: Interval | None
-
-    @property
-    def ahead(self) -> bool:
-        """Whether it surely is: the whole interval, or the value without one, exceeds 1."""
-        return (self.interval.low if self.interval else self.value) > 1
-
-    @property
-    def behind(self) -> bool:
-        """Whether it surely is behind."""
-        return (self.interval.high if self.interval else self.value) < 1
 
 
 def ratio(peer: ContestantTimes, ours: ContestantTimes) -> Ratio:

@@ -7,7 +7,7 @@ import random
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,7 @@ _MEMORY_SHARE = 0.75  # of what is free
 
 @dataclass(frozen=True, slots=True)
 class ComparisonPlan:
-    """What is compared."""
+    """What is compared; `tries` is of a round that others disturb."""
 
     models: Sequence[str]
     tasks: Sequence[Task]
@@ -49,6 +49,7 @@ class ComparisonPlan:
     threads: Sequence[int]
     schedule: Schedule
     further: Sequence[str]
+    tries: int
     command: str
 
 
@@ -173,7 +174,7 @@ class _Contest:
             raise PeerError(self.homes.skipped[peer.name])
         process = PeerProcess(peer, home.interpreter, setting.threads, self.scratch)
         try:
-            process.ask("build", peer=peer.name, setting=asdict(setting))
+            process.ask("build", peer=peer.name, setting=setting.as_json())
         except PeerError:
             process.close()
             raise
@@ -223,7 +224,8 @@ class _Contest:
         alone = all(system.threads == 1 for system in systems)  # no thread waits for another
         ready = list(systems)
         while True:
-            with NoiseWatch(cores, self.load, None if alone else self.distance) as watch:
+            distance = None if alone else self.distance
+            with NoiseWatch(cores, self.load, distance, self.plan.tries) as watch:
                 rng = random.Random(0)  # noqa: S311 - the order of turns is no secret
                 try:
                     times = rounds.run(ready, index, self.plan.schedule, rng, watch=watch)

@@ -7,6 +7,6 @@ from bertd_bench.contestants.peer import Peer
 
 PEERS: dict[str, Peer] = {
     peer.name: peer
-    for module in (ours, torch_eager, embedders, onnx_runtime, openvino_)
+    for module in (ours, torch_eager, onnx_runtime, embedders, openvino_)
     for peer in module.PEERS
 }

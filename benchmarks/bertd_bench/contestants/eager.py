@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import socket
 import subprocess
@@ -15,16 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from bertd_export.bundle import export_model
 from bertd_server.models import default_model
 from numpy.typing import NDArray
 
 from bertd_bench.contestants import torch_eager
+from bertd_bench.contestants.hosted import free_port
 from bertd_bench.contestants.peer import EMBED, Setting
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
-TOLERANCE = 1e-4  # of vectors of length 1, from eager's
 START_SECONDS = 120.0
 
 
@@ -40,22 +38,16 @@ class ModelPair:
     bundle: Path
 
 
-@contextlib.contextmanager
-def open_subject(model: str | None) -> Iterator[ModelPair]:
-    """Find the default model, or export `model` for as long as it is needed.
+def default_pair() -> ModelPair:
+    """The default model, exported if it is not.
 
     Raises:
-        BenchError: there is no default model here.
+        BenchError: there is none here.
     """
-    if model is not None:
-        with tempfile.TemporaryDirectory(prefix="bertd-bench-") as folder:
-            yield ModelPair(model, export_model(model, Path(folder) / "bundle").path)
-        return
     try:
-        pair = ModelPair(str(default_model.checkpoint_folder()), default_model.ensure_bundle())
+        return ModelPair(str(default_model.checkpoint_folder()), default_model.ensure_bundle())
     except default_model.NoDefaultModelError as error:
         raise BenchError(str(error)) from error
-    yield pair
 
 
 def eager(checkpoint: str, threads: int) -> Embed:
@@ -63,30 +55,6 @@ def eager(checkpoint: str, threads: int) -> Embed:
     setting = Setting(checkpoint, EMBED, threads, scratch="")
     answer = torch_eager.answering(setting, torch_eager.network_of(setting, "sdpa", "float32"))
     return lambda texts: np.asarray(answer(texts), np.float32)
-
-
-def distance(answers: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """The largest difference of any element once all have length 1; inf if shapes differ.
-
-    A checkpoint that does not ask for normalising gets plain means from bertd, and unit vectors
-    from others.
-
-    Args:
-        answers: float32 `[texts, dimensions]`.
-        expected: the same.
-    """
-    if answers.shape != expected.shape:
-        return math.inf
-    ours, theirs = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (answers, expected))
-    return float(np.abs(ours - theirs).max())
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass(frozen=True, slots=True)

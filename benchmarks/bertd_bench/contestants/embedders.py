@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bertd_bench.contestants import openvino_
 from bertd_bench.contestants.padded import pooled, tokenizer_of
-from bertd_bench.contestants.peer import AnswerTexts, Peer, Setting, TextArrays
+from bertd_bench.contestants.peer import (
+    AnswerTexts,
+    Peer,
+    PeerUnavailable,
+    Setting,
+    TextArrays,
+)
 
 
 def _backend_options(backend: str, threads: int) -> dict[str, Any]:
@@ -113,6 +121,29 @@ def _infinity(setting: Setting) -> AnswerTexts:
     return answer
 
 
+def _fastembed(setting: Setting) -> AnswerTexts:
+    """As its users add a model of their own; the graph is the one that optimum exports."""
+    from fastembed import TextEmbedding
+    from fastembed.common.model_description import ModelSource, PoolingType
+
+    graph = setting.folder(f"optimum-{setting.task}") / "model.onnx"
+    if not graph.exists():
+        raise PeerUnavailable("ONNX Runtime, which exports its graph, is not in this run")
+    config = json.loads((Path(setting.checkpoint) / "config.json").read_text(encoding="utf-8"))
+    TextEmbedding.add_custom_model(
+        model="here",
+        pooling=PoolingType.MEAN,
+        normalization=True,
+        sources=ModelSource(hf="here"),
+        dim=config["hidden_size"],
+        model_file=graph.name,
+    )
+    model: Any = TextEmbedding(
+        "here", threads=setting.threads, specific_model_path=str(graph.parent)
+    )
+    return lambda texts: list(model.embed(list(texts), batch_size=len(texts)))
+
+
 _CONVERTED = ("ctranslate2", "tokenizers", "torch", "transformers")
 _SENTENCES = "sentence_transformers"
 _OPENVINO = (_SENTENCES, "optimum.intel", "openvino")
@@ -128,5 +159,6 @@ PEERS = (
     Peer("sentence-transformers, OpenVINO", "fp32", _OPENVINO, _sentences("openvino")),
     Peer("CTranslate2", "fp32", _CONVERTED, _ctranslate2("float32")),
     Peer("CTranslate2 int8", "int8", _CONVERTED, _ctranslate2("int8")),
+    Peer("fastembed", "fp32", ("fastembed",), _fastembed),
     Peer("Infinity", "fp32", ("infinity_emb", "torch"), _infinity),
 )

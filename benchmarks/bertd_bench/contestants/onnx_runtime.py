@@ -16,7 +16,14 @@ def exported(setting: Setting) -> Path:
     if not (folder / "model.onnx").exists():
         from optimum.exporters.onnx import main_export
 
-        main_export(setting.checkpoint, output=folder, task=setting.task, do_validation=False)
+        # As a model of transformers: what reads the graph looks for `last_hidden_state`.
+        main_export(
+            setting.checkpoint,
+            output=folder,
+            task=setting.task,
+            library_name="transformers",
+            do_validation=False,
+        )
     return folder / "model.onnx"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,10 @@ class Setting:
         path = Path(self.scratch) / name
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+    def as_json(self) -> dict[str, Any]:
+        """For the worker's command."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

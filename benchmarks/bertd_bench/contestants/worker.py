@@ -29,7 +29,20 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _VERSIONS = (
     "torch", "transformers", "tokenizers", "numpy", "onnxruntime", "optimum", "optimum-onnx",
     "optimum-intel", "sentence-transformers", "openvino", "nncf", "ctranslate2", "infinity-emb",
+    "fastembed",
 )  # fmt: skip
+
+
+def thread_variables(threads: int) -> dict[str, str]:
+    """What tells libraries that ask the environment to use so many threads, and no network."""
+    counted = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
+    return {
+        **{f"{name}_NUM_THREADS": str(threads) for name in counted},
+        "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false",
+        "RAYON_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
 
 
 def limit_threads(threads: int) -> None:
@@ -37,12 +50,7 @@ def limit_threads(threads: int) -> None:
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))[:threads]
         os.sched_setaffinity(0, cores)
-    for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR"):
-        os.environ[f"{name}_NUM_THREADS"] = str(threads)
-    os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
-    os.environ["RAYON_NUM_THREADS"] = str(threads)
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ.update(thread_variables(threads))
 
 
 def end_with_parent() -> None:

@@ -32,6 +32,7 @@ from bertd_bench import options
     type=click.IntRange(min=1),
     help="Memory to go through. Default: four times the last level of cache, 64 to 256.",
 )
+@options.accept_noise
 @options.json_path
 def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
     bundles: tuple[Path, ...],
@@ -40,9 +41,12 @@ def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
     rounds: int,
     turn_seconds: float,
     memory_mib: int | None,
+    accept_noise: bool,
     json_path: Path | None,
 ) -> None:
     """Measure this machine for BUNDLES: cores, memory, products, roofline, rates, cost.
+
+    Which of two machines to buy: give both a price, and `bertd bench diff A.json B.json`.
 
     BUNDLES are of one model in several precisions, or of several models. Without any, the
     embedded default model in fp32 and int8.
@@ -70,12 +74,13 @@ def hardware(  # noqa: PLR0913, PLR0917 - click's parameters
                 rounds=rounds,
                 turn_seconds=turn_seconds,
                 memory_bytes=memory_mib and memory_mib << 20,
+                tries=options.tries_when_quiet(accept_noise),
                 command=options.command_line(bundles),
             )
             found = run.measure(asked, options.progress)
     except (BundleError, CannotServeError, ExportError, NoDefaultModelError) as error:
         raise click.ClickException(str(error)) from error
-    options.conclude(found, document.render(found), json_path)
+    options.conclude(found, document.render(found), json_path, found.noise.reasons)
 
 
 def _default_model(scratch: Path) -> tuple[Path, ...]:

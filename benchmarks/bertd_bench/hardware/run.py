@@ -32,6 +32,7 @@ class HardwareOptions:
         rounds: turns of everything.
         turn_seconds: of each layout's turns; products and engine take at most as long.
         memory_bytes: to go through; None for what no cache holds.
+        tries: of a round that others disturb.
         command: that was given.
     """
 
@@ -41,6 +42,7 @@ class HardwareOptions:
     rounds: int = 7
     turn_seconds: float = 0.4
     memory_bytes: int | None = None
+    tries: int = 1
     command: str = "bertd bench hardware"
 
 
@@ -66,7 +68,10 @@ def measure(options: HardwareOptions, progress: Callable[[str], None]) -> Card:
     rates: dict[str, Product] = {}
     cards: list[ModelCard] = []
     skipped: dict[str, str] = {}
-    with Distance(affinity) as distance, NoiseWatch(affinity, distance=distance) as watch:
+    with (
+        Distance(affinity) as distance,
+        NoiseWatch(affinity, distance=distance, tries=options.tries) as watch,
+    ):
         meter = Meter(options.provider, threads, schedule, watch)
         progress("cores")
         seen = cores.measure(affinity, threads, options.rounds, watch.calibrate)

@@ -37,6 +37,23 @@ class Interval(BaseModel, frozen=True):
         return isinstance(value, int | float) and self.low <= value <= self.high
 
 
+class Ratio(BaseModel, frozen=True):
+    """How many times as fast, or as much, bertd does as a peer, by medians."""
+
+    value: float
+    interval: Interval | None
+
+    @property
+    def ahead(self) -> bool:
+        """Whether it surely is: the whole interval, or the value without one, exceeds 1."""
+        return (self.interval.low if self.interval else self.value) > 1
+
+    @property
+    def behind(self) -> bool:
+        """Whether it surely is behind."""
+        return (self.interval.high if self.interval else self.value) < 1
+
+
 def median_of(rounds: Rounds) -> float:
     """The median of all samples of all rounds.
 

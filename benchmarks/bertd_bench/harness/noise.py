@@ -2,9 +2,10 @@
 
 ::
 
-    before      load average
-    at each end /proc/stat of our cores: time stolen by the hypervisor; time of other processes,
-                which is what the cores were busy less what our own processes took
+    before      load average; and a look at others, which a run waits for (:func:`wait_until_quiet`)
+    each turn   /proc/stat of our cores: time stolen by the hypervisor; time of other processes,
+                which is what the cores were busy less what our own processes took. A turn with too
+                much of either is dropped and taken again (:meth:`NoiseWatch.undisturbed`)
     each round  a kernel that always does the same, on all our cores at once
     each turn   the time of a cache line between two cores (:mod:`bertd_bench.harness.handover`);
                 while they are further apart than before, the turn waits
@@ -21,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 from pydantic import BaseModel
@@ -37,8 +38,17 @@ SPREAD_LIMIT = 0.05  # of the kernel's median: between its quartiles
 FAR = 1.4  # times the shortest handover seen: cores that are no longer beside each other
 FAR_LIMIT = 0.05  # of the turns
 _KERNEL_REPEATS = 5
+TRIES = 4  # of a turn, where noise is not accepted
+_LOOK_SECONDS = 2.0
+_WAIT_SECONDS = 60.0  # for others to end, before a run
 _NAP_SECONDS = 1.0
 _PATIENCE_SECONDS = 45.0  # of one watch, for cores to come back
+
+_Turn = TypeVar("_Turn")
+
+
+class BusyError(RuntimeError):
+    """Others are at work on this machine; the message says how much, and what to do."""
 
 
 class Noise(BaseModel, frozen=True):
@@ -53,6 +63,7 @@ class Noise(BaseModel, frozen=True):
         handovers_ns: before each turn, once it had waited; empty where nobody measured it.
         nearest_ns: the shortest handover of the run until then; 0 likewise.
         waited_seconds: for cores that were far apart.
+        dropped: turns that others disturbed, taken again; nothing of them is in the result.
     """
 
     load: float
@@ -63,6 +74,7 @@ class Noise(BaseModel, frozen=True):
     handovers_ns: list[int] = []
     nearest_ns: int = 0
     waited_seconds: float = 0.0
+    dropped: int = 0
 
     @property
     def far(self) -> float:
@@ -94,10 +106,13 @@ class Noise(BaseModel, frozen=True):
 
     @property
     def verdict(self) -> str:
-        """One sentence for a table's foot."""
+        """One or two sentences beside a table."""
+        turns = ""
+        if self.dropped:
+            turns = f" {self.dropped} disturbed turns were dropped, and taken again."
         if not self.noisy:
-            return "The machine was quiet during this run."
-        return f"The machine was NOISY during this run: {'; '.join(self.reasons)}."
+            return f"The machine was quiet during this run.{turns}"
+        return f"The machine was NOISY during this run: {'; '.join(self.reasons)}.{turns}"
 
 
 class Times(NamedTuple):
@@ -193,11 +208,86 @@ class Distance:
         return found
 
 
+class Moment(NamedTuple):
+    """A look at our cores.
+
+    Attributes:
+        times: of all processes; None where nobody counts them.
+        own: CPU seconds of this process and all below it.
+    """
+
+    times: Times | None
+    own: float
+
+
+def look(cores: Sequence[int]) -> Moment:
+    """What the cores and our own processes have done until now."""
+    return Moment(read_times(cores), cputime.of_tree(os.getpid()))
+
+
+class Shares(NamedTuple):
+    """Of our cores' time between two moments; None where nobody counts it."""
+
+    steal: float | None
+    others: float | None
+
+    @classmethod
+    def between(cls, begin: Moment, end: Moment) -> Shares:
+        """What was stolen, and what other processes took."""
+        if begin.times is None or end.times is None:
+            return cls(None, None)
+        total = max(end.times.total - begin.times.total, 1e-9)
+        busy = end.times.busy - begin.times.busy - (end.own - begin.own)
+        return cls((end.times.stolen - begin.times.stolen) / total, max(0.0, busy / total))
+
+    @property
+    def noisy(self) -> bool:
+        """Whether a limit is exceeded."""
+        return (self.steal or 0) > STEAL_LIMIT or (self.others or 0) > OTHERS_LIMIT
+
+
+def wait_until_quiet(
+    cores: Sequence[int],
+    progress: Callable[[str], None],
+    now: Callable[[], Moment] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Return once nobody else is at work for a moment.
+
+    Args:
+        cores: that are ours.
+        progress: told that this waits.
+        now: looks at them.
+        sleep: between two looks.
+
+    Raises:
+        BusyError: others were at work all the time.
+    """
+    now = now or (lambda: look(cores))
+    for turn in range(int(_WAIT_SECONDS / _LOOK_SECONDS)):
+        begin = now()
+        sleep(_LOOK_SECONDS)
+        seen = Shares.between(begin, now())
+        if not seen.noisy:
+            return
+        if not turn:
+            progress(f"others take {seen.others or 0:.0%} of our cores: waiting for them to end")
+    raise BusyError(
+        f"other processes took {seen.others or 0:.0%} of our cores' time and the hypervisor "
+        f"{seen.steal or 0:.0%}, {_WAIT_SECONDS:.0f} s long, so ratios would mean nothing: end "
+        "them, or measure all the same with --accept-noise"
+    )
+
+
 class NoiseWatch:
     """Watches a run; use it as a context, and ask for the noise at its end."""
 
     def __init__(
-        self, cores: Sequence[int], load: float | None = None, distance: Distance | None = None
+        self,
+        cores: Sequence[int],
+        load: float | None = None,
+        distance: Distance | None = None,
+        tries: int = 1,
     ) -> None:
         """Begin.
 
@@ -205,7 +295,11 @@ class NoiseWatch:
             cores: logical cores that are ours.
             load: load average before the run; None takes that of now.
             distance: of the cores; outlives this watch. Without it turns do not wait.
+            tries: of a turn that others disturb; 1 keeps what comes.
         """
+        self._tries = tries
+        self._dropped = 0
+        self._kept: list[tuple[Moment, Moment]] = []
         self._distance = distance
         self._handovers: list[int] = []
         self._waited = 0.0
@@ -213,8 +307,7 @@ class NoiseWatch:
         self._load = (os.getloadavg()[0] if load is None else load) / len(self._cores)
         self._kernel = Kernel(len(self._cores))
         self._calibration: list[list[int]] = []
-        self._begin = read_times(self._cores)
-        self._own_begin = cputime.of_tree(os.getpid())
+        self._begin = look(self._cores)
 
     def __enter__(self) -> Self:
         return self
@@ -238,22 +331,35 @@ class NoiseWatch:
         if found:
             self._handovers.append(found)
 
+    def undisturbed(self, turn: Callable[[], _Turn]) -> _Turn:
+        """Take a turn until nobody disturbs it, or tries are used up; gives the last."""
+        for left in reversed(range(self._tries)):
+            begin = look(self._cores)
+            found = turn()
+            end = look(self._cores)
+            if not left or not Shares.between(begin, end).noisy:
+                break
+            self._dropped += 1
+        self._kept.append((begin, end))
+        return found
+
     def noise(self) -> Noise:
-        """What was seen so far."""
-        end = read_times(self._cores)
-        steal = others = None
-        if self._begin is not None and end is not None:
-            total = max(end.total - self._begin.total, 1e-9)
-            own = cputime.of_tree(os.getpid()) - self._own_begin
-            steal = (end.stolen - self._begin.stolen) / total
-            others = max(0.0, (end.busy - self._begin.busy - own) / total)
+        """What was seen so far: of the turns that were kept, or of the whole time without any."""
+        spans = self._kept or [(self._begin, look(self._cores))]
+        seen = [Shares.between(*span) for span in spans]
         return Noise(
             load=self._load,
-            steal=steal,
-            others=others,
+            steal=_mean([each.steal for each in seen]),
+            others=_mean([each.others for each in seen]),
             calibration_ns=self._calibration,
             spread=spread_of(self._calibration),
             handovers_ns=self._handovers,
             nearest_ns=self._distance.nearest_ns if self._distance else 0,
             waited_seconds=self._waited,
+            dropped=self._dropped,
         )
+
+
+def _mean(shares: Sequence[float | None]) -> float | None:
+    known = [each for each in shares if each is not None]
+    return sum(known) / len(known) if known else None

@@ -7,9 +7,10 @@
     round 2   kernel · pause [C …] · pause [B …] · pause [A …]          an order shuffled anew
 
 A slow minute of the machine falls on all, and while cores are further apart than before, a turn
-waits. Between turns a pause lets the threads of the one before go to sleep; a system in a process
-of its own is stopped while others have theirs. The first calls of a turn are not timed: others
-have had the caches since.
+waits. A round in which others were at work is dropped and taken again, where the watch says so.
+Between turns a pause lets the threads of the one before go to sleep; a system in a process of its
+own is stopped while others have theirs. The first calls of a turn are not timed: others have had
+the caches since.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydantic import BaseModel
 
@@ -104,6 +106,14 @@ class SystemTimes(BaseModel, frozen=True):
         return found and Interval(low=found.low / 1e6, high=found.high / 1e6)
 
 
+class _Turn(NamedTuple):
+    """One turn: nanoseconds of its answers; its seconds, and CPU seconds, untimed calls too."""
+
+    samples: list[int]
+    seconds: float
+    cpu: float
+
+
 class _Tally:
     """What one contestant has shown so far."""
 
@@ -115,18 +125,23 @@ class _Tally:
         self._seconds = 0.0
         self._cpu = 0.0
 
-    def turn(self, index: int, schedule: Schedule) -> None:
+    def turn(self, index: int, schedule: Schedule) -> _Turn:
+        """One turn, that does not count before it is kept."""
         self.system.wake()
         try:
             cpu, begin = self.system.cpu_seconds(), self._clock()
             if schedule.warmups:
                 self.system.turn(index, schedule.warmups)
             samples = self.system.turn(index, schedule.repeats_of(self.warmup))
-            self._seconds += self._clock() - begin
-            self._cpu += self.system.cpu_seconds() - cpu
+            return _Turn(samples, self._clock() - begin, self.system.cpu_seconds() - cpu)
         finally:
             self.system.rest()
-        self._rounds.append(samples)
+
+    def keep(self, turn: _Turn) -> None:
+        """Count a turn."""
+        self._rounds.append(turn.samples)
+        self._seconds += turn.seconds
+        self._cpu += turn.cpu
 
     def warm(self, index: int, limit_seconds: float) -> None:
         self.system.wake()
@@ -177,13 +192,23 @@ def run(  # noqa: PLR0913 - the clock and the sleep are there for tests in virtu
         for tally in rng.sample(tallies, len(tallies)):
             sleep(schedule.pause_seconds)
             tally.warm(index, schedule.steady_seconds)
-    for _ in range(schedule.rounds):
-        if watch is not None:
-            sleep(schedule.pause_seconds)
-            watch.calibrate()
+
+    def one_round() -> list[tuple[_Tally, _Turn]]:
+        turns = []
         for tally in rng.sample(tallies, len(tallies)):
             sleep(schedule.pause_seconds)
             if watch is not None:
                 watch.settle(sleep)
-            tally.turn(index, schedule)
+            turns.append((tally, tally.turn(index, schedule)))
+        return turns
+
+    for _ in range(schedule.rounds):
+        if watch is None:
+            kept = one_round()
+        else:
+            sleep(schedule.pause_seconds)
+            watch.calibrate()
+            kept = watch.undisturbed(one_round)
+        for tally, turn in kept:
+            tally.keep(turn)
     return [tally.measured() for tally in tallies]

@@ -14,6 +14,16 @@ from bertd_server.engine.packing import TokenSequence
 from tokenizers import Tokenizer
 
 MIXED_LENGTHS = (8, 8, 9, 10, 11, 12, 12, 14, 15, 16, 18, 20, 24, 30, 60, 120)
+MIXED_BATCH = (
+    f"The mixed batch is {len(MIXED_LENGTHS)} texts of {min(MIXED_LENGTHS)} to "
+    f"{max(MIXED_LENGTHS)} tokens, {sum(MIXED_LENGTHS)} in all"
+)
+
+
+def title_of(case: str) -> str:
+    """A case as tables show it: results call the mixed batch "16 mixed"."""
+    return "mixed batch" if case == f"{len(MIXED_LENGTHS)} mixed" else case
+
 
 # Everyday English words; most vocabularies hold each as one token.
 WORDS = (

@@ -11,7 +11,8 @@ import numpy as np
 from bertd_client import Client
 from numpy.typing import NDArray
 
-from bertd_bench.contestants.eager import TOLERANCE, BenchError, ModelPair, distance, server_process
+from bertd_bench.compare import agreement
+from bertd_bench.contestants.eager import BenchError, ModelPair, server_process
 
 TEXT = "The first answer is the one that people wait for."
 SERVER = "bertd serve"
@@ -80,5 +81,5 @@ def check(vector: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
     Raises:
         BenchError: the server's vector does not point where the script's does.
     """
-    if not distance(vector[None], expected[None]) <= TOLERANCE:
+    if not agreement.of_directions(vector[None], expected[None]).difference <= agreement.TOLERANCE:
         raise BenchError(f"the first answer of {SERVER} is not that of the {SCRIPT}")

@@ -24,7 +24,7 @@ from typing import Literal
 from bertd_server.system import cpu
 from pydantic import BaseModel
 
-from bertd_bench.contestants.eager import BenchError, open_subject
+from bertd_bench.contestants.eager import BenchError, default_pair
 from bertd_bench.harness import machine
 from bertd_bench.install import coldstart
 
@@ -141,8 +141,7 @@ def measure(source: Path, runs: int, progress: Callable[[str], None]) -> Footpri
         installed = packages(python)
         imports = {module: import_times(python, module, runs) for module in IMPORTS}
     progress("timing cold starts")
-    with open_subject(None) as model:
-        starts = coldstart.measure(model, threads, runs)
+    starts = coldstart.measure(default_pair(), threads, runs)
     return Footprint(machine=described, packages=installed, imports=imports, starts=starts)
 
 

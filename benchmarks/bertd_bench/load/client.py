@@ -1,4 +1,4 @@
-"""The client of a contestant: puts rates on it from a cheap process, and says what came of them.
+"""The client of a server: puts rates on it from a cheap process, and says what came of them.
 
 ::
 
@@ -12,17 +12,18 @@ are serialised before the clock starts, and answers stay bytes there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 
+import aiohttp
 import grpc
 import numpy as np
-from bertd.v1 import inference_pb2
 from numpy.typing import NDArray
 
 from bertd_bench.compare.process import PeerError
@@ -30,6 +31,7 @@ from bertd_bench.load.generator import (
     Closed,
     Open,
     RequestOutcome,
+    Send,
     SendResult,
     TimedRequest,
     poisson,
@@ -37,10 +39,9 @@ from bertd_bench.load.generator import (
     steady_rate,
 )
 from bertd_bench.load.ramp import Step, step_of
-from bertd_bench.load.spawned import SpawnedServer
-from bertd_bench.load.traffic import seeded, serialize
+from bertd_bench.load.served import Served
+from bertd_bench.load.traffic import seeded
 
-EMBED = "/bertd.v1.InferenceService/Embed"
 # What gRPC itself says when the client's own timer ends a call.
 _LOCAL_DEADLINE = "Deadline Exceeded"
 _PRIORITY = -5  # stands for a client on a machine of its own, which would not wait for a core
@@ -52,7 +53,12 @@ _MOST_SECONDS = 3.0  # so many times a step's own, to get there
 _LOOK_SECONDS = 0.1
 _IDLE = 0.05  # of a core: whoever uses less has nothing left to do
 _SETTLE_SECONDS = 60.0  # at most
-_OPTIONS = (("grpc.max_receive_message_length", -1),)
+_FIRST_SECONDS = 2.0  # of one try while a server starts
+_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # a new channel does not wait as the last one did
+)
+_JSON = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +68,15 @@ class ClientLoad:
     Attributes:
         load: when requests are sent.
         requests: as on the wire.
-        method: that they are of.
+        target: the gRPC method, or the path.
+        grpc: whether it is a method.
         keep: whether what is reported holds the answers.
     """
 
     load: Closed | Open
     requests: tuple[bytes, ...]
-    method: str = EMBED
+    target: str
+    grpc: bool
     keep: bool = False
 
 
@@ -83,9 +91,16 @@ def put_load(address: str, load: ClientLoad) -> tuple[list[TimedRequest], float]
 
 
 async def _put_load(address: str, load: ClientLoad) -> tuple[list[TimedRequest], float]:
+    connected = _over_grpc if load.grpc else _over_http
+    async with connected(address, load) as send:
+        begin = time.perf_counter()
+        return await run(load.load, send), time.perf_counter() - begin
+
+
+@contextlib.asynccontextmanager
+async def _over_grpc(address: str, load: ClientLoad) -> AsyncIterator[Send]:
     async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
-        await channel.channel_ready()
-        ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(load.method)
+        ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(load.target)
 
         async def send(number: int, within: float) -> SendResult:
             if within <= 0:
@@ -97,8 +112,35 @@ async def _put_load(address: str, load: ClientLoad) -> tuple[list[TimedRequest],
                 return _failed(error)
             return SendResult(RequestOutcome.ANSWERED, answer=answer if load.keep else b"")
 
-        begin = time.perf_counter()
-        return await run(load.load, send), time.perf_counter() - begin
+        yield send
+
+
+@contextlib.asynccontextmanager
+async def _over_http(address: str, load: ClientLoad) -> AsyncIterator[Send]:
+    url = f"http://{address}{load.target}"
+    pool = aiohttp.TCPConnector(limit=0)  # as many connections as there are requests
+    async with aiohttp.ClientSession(connector=pool, headers=_JSON) as session:
+
+        async def send(number: int, within: float) -> SendResult:
+            if within <= 0:
+                return SendResult(RequestOutcome.EXPIRED)
+            body = load.requests[number % len(load.requests)]
+            patience = aiohttp.ClientTimeout(None if within == math.inf else within)
+            try:
+                async with session.post(url, data=body, timeout=patience) as response:
+                    answer = await response.read()
+            except TimeoutError:
+                return SendResult(RequestOutcome.EXPIRED)
+            except aiohttp.ClientError as error:
+                return SendResult(RequestOutcome.FAILED, repr(error))
+            if response.status in {429, 503}:
+                return SendResult(RequestOutcome.REFUSED, f"HTTP {response.status}")
+            if response.status >= 300:
+                said = f"HTTP {response.status}: {answer[:200]!r}"
+                return SendResult(RequestOutcome.FAILED, said)
+            return SendResult(RequestOutcome.ANSWERED, answer=answer if load.keep else b"")
+
+        yield send
 
 
 def _failed(error: grpc.aio.AioRpcError) -> SendResult:
@@ -119,7 +161,7 @@ def _prefer() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """The client of one contestant.
+    """The client of one server.
 
     Attributes:
         server: that is asked.
@@ -129,11 +171,19 @@ class Asker:
         seconds: length of a step.
     """
 
-    server: SpawnedServer
+    server: Served
     pool: Executor
     texts: Sequence[str]
     objective: float
     seconds: float
+
+    def failure(self) -> str:
+        """Why one text is not answered now; empty if it is."""
+        requests, _ = self._put(Open((0.0,), (_FIRST_SECONDS,)))
+        reply = requests[0].reply
+        if reply.outcome is RequestOutcome.ANSWERED:
+            return ""
+        return f"{reply.outcome.value} {reply.detail}".strip()
 
     def capacity(self, seconds: float) -> float:
         """Texts a second of a closed loop.
@@ -180,16 +230,21 @@ class Asker:
             PeerError: it says nothing.
         """
         plan = Open(tuple(0.01 * number for number in range(count)), (60.0,) * count)
+        vector = self.server.kind.protocol.vector
+        return np.stack([vector(answer) for answer in self.raw(plan)])
+
+    def raw(self, plan: Open) -> list[bytes]:
+        """The answers to a plan's requests, in their order; PeerError if one has none."""
         requests, _ = self._put(plan, keep=True)
-        rows = []
+        rows: list[bytes] = []
         for each in sorted(requests, key=lambda each: each.request):
             if each.reply.outcome is not RequestOutcome.ANSWERED:
                 raise PeerError(f"a text was {each.reply.outcome.value}: {each.reply.detail}"[:300])
-            [result] = inference_pb2.EmbedResponse.FromString(each.reply.answer).results
-            rows.append(np.frombuffer(result.embedding, "<f4").astype(np.float32))
-        return np.stack(rows)
+            rows.append(each.reply.answer)
+        return rows
 
     def _put(self, plan: Closed | Open, *, keep: bool = False) -> tuple[list[TimedRequest], float]:
-        requests = tuple(serialize(self.texts, 1))
-        load = ClientLoad(plan, requests, keep=keep)
+        protocol = self.server.kind.protocol
+        requests = tuple(protocol.request(text) for text in self.texts)
+        load = ClientLoad(plan, requests, protocol.target, protocol.grpc, keep)
         return self.pool.submit(put_load, self.server.address, load).result()

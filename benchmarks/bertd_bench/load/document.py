@@ -1,20 +1,35 @@
-"""The tables of docs/lab/load.md: rates that are answered in time, and what a call costs."""
+"""The tables of docs/lab/load.md: who answers how many texts in time, and at what cost."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
 
-from bertd_bench.docs import Section
+from bertd_bench.compare.document import folded, shown
+from bertd_bench.docs import Section, link_to_result
 from bertd_bench.harness import results
-from bertd_bench.load.contestants import OURS
-from bertd_bench.load.front_end import BULK_LIMIT, UNARY, UNARY_LIMIT, FrontReport
+from bertd_bench.load.outside import OutsideCheck
 from bertd_bench.load.ramp import SHARE, Step
-from bertd_bench.load.results import TARGET, ContestantRamps, GoodputReport
+from bertd_bench.load.results import ContestantRamps, GoodputReport
+from bertd_bench.load.servers import OURS
+
+_PAGE = "docs/lab/load.md"
+_PRECISIONS = ("fp32", "int8")
 
 
-def goodput(report: GoodputReport) -> str:
-    """Who takes how much, how bertd compares, and what was seen of the machine."""
+def committed(folder: Path) -> list[tuple[str, GoodputReport]]:
+    """The results of a folder by their files' names, the standard one first.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: one is no such result.
+    """
+    paths = sorted(folder.glob("load*.json*"), key=lambda path: path.name.split("."))
+    return [(path.name, results.read(path, GoodputReport, "load")) for path in paths]
+
+
+def goodput(report: GoodputReport, link: str = "") -> str:
+    """What is claimed, who takes how much, and what was seen of the machine."""
     objective = f"{report.objective * 1e3:.0f} ms"
     introduction = (
         f"{report.model}, {report.threads} threads each, {report.machine.cpu}. Single texts of "
@@ -22,53 +37,89 @@ def goodput(report: GoodputReport) -> str:
         f"cores. The objective is {SHARE:.0%} of all requests within {objective} of the moment "
         "at which they were due. Rates are requests a second."
     )
-    heads = f"highest rate with p99 ≤ {objective} | rounds | p50 there | p99 there | most goodput"
+    heads = {
+        "": "---",
+        f"highest rate with p99 ≤ {objective}": "---:",
+        "bertd takes": "---",
+        "bertd int8 takes": "---",
+        "p50 at a tenth of it": "---:",
+        "p50 there": "---:",
+        "p99 there": "---:",
+        "cores": "---:",
+        "memory": "---:",
+        "cold start": "---:",
+        "rounds": "---",
+    }
     best_first = sorted(report.entries, key=lambda each: -each.rate(report.objective))
-    return "\n".join(
-        [
-            introduction,
-            "",
-            f"|  | {heads} | cores | bertd takes |",
-            "|---|---:|---|---:|---:|---:|---:|---:|",
-            *(_goodput_row(report, each) for each in best_first),
-            *(
-                f"| {name} | skipped: {reason} | | | | | | |"
-                for name, reason in sorted(report.skipped.items())
-            ),
-            "",
-            _verdict(report),
-            "",
-            report.noise.verdict,
-            "",
-            f"`{report.command}`",
-        ]
-    )
+    verdict = report.noise.verdict
+    skipped = "\n".join(f"- {name}: {why}" for name, why in sorted(report.skipped.items()))
+    parts = [
+        introduction,
+        verdict if report.noise.noisy else "",  # before any ratio
+        "\n".join(verdicts(report)),
+        "\n".join(
+            [
+                f"| {' | '.join(heads)} |",
+                f"|{'|'.join(heads.values())}|",
+                *(_row(report, each) for each in best_first),
+            ]
+        ),
+        *folded("Servers and their settings", "\n".join(_about(each) for each in best_first)),
+        *folded("Skipped", *([skipped] if skipped else [])),
+        *([] if report.outside is None else [_outside(report.outside)]),
+        "" if report.noise.noisy else verdict,
+        f"`{report.command}`" + (f"; samples and versions: [`{link}`]({link})" if link else ""),
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
-def _goodput_row(report: GoodputReport, each: ContestantRamps) -> str:
-    objective, steps = report.objective, each.steps()
-    there = [step for step in steps if step.meets(objective)]
+def verdicts(report: GoodputReport) -> list[str]:
+    """A sentence for each of bertd's precisions: the best other server, and how far it is."""
+    said = []
+    for precision in _PRECISIONS:
+        ours = report.entry(OURS if precision == "fp32" else f"{OURS} {precision}")
+        for against in _PRECISIONS[: _PRECISIONS.index(precision) + 1]:
+            best = report.best(against)
+            ratio = best and ours and report.ratio(ours, best)
+            if ours and best and ratio:
+                said.append(
+                    f"- {ours.name} takes {shown(ratio)} the rate of {best.name}, the best "
+                    f"other server in {against}.{_light(ours, best)}"
+                )
+    return said
+
+
+def _light(ours: ContestantRamps, best: ContestantRamps) -> str:
+    mine, theirs = ours.light_seconds, best.light_seconds
+    if mine is None or theirs is None:
+        return ""
+    return f" At a tenth of its rate its p50 is {mine / theirs:.2f} of that one's."
+
+
+def _row(report: GoodputReport, each: ContestantRamps) -> str:
+    objective = report.objective
+    there = [step for step in each.steps() if step.meets(objective)]
     at = max(there, key=lambda step: step.rate, default=None)
-    most = max((step.goodput(objective) for step in steps), default=0.0)
+    light, memory = each.light_seconds, each.memory_bytes
     cells = [
-        each.name,
+        f"**{each.name}**" if each.own else each.name,
         f"{each.rate(objective):.0f}",
-        ", ".join(f"{rate:.0f}" for rate in each.rates(objective)),
+        *(_ratio(report, name, each) for name in (OURS, f"{OURS} int8")),
+        "" if light is None else f"{light * 1e3:.1f} ms",
         _ms(at, 0.5),
         _ms(at, SHARE),
-        f"{most:.0f}",
         f"{at.cores:.2f}" if at else "-",
-        _ratio(report, each),
+        f"{max(memory) / 1e6:,.0f} MB" if memory else "",
+        f"{each.cold_start_seconds:.1f} s" if each.cold_start_seconds else "",
+        ", ".join(f"{rate:.0f}" for rate in each.rates(objective)),
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def _ratio(report: GoodputReport, each: ContestantRamps) -> str:
-    ratio = report.ratio(each)
-    if each.name == OURS or ratio is None:
-        return ""
-    found = report.interval(each)
-    return f"{ratio:.2f}x" + (f" ({found.low:.2f} to {found.high:.2f})" if found else "")
+def _ratio(report: GoodputReport, name: str, each: ContestantRamps) -> str:
+    ours = report.entry(name)
+    ratio = ours and report.ratio(ours, each)
+    return "" if each.own or not ratio else shown(ratio)
 
 
 def _ms(step: Step | None, share: float) -> str:
@@ -76,54 +127,33 @@ def _ms(step: Step | None, share: float) -> str:
     return "-" if math.isinf(seconds) else f"{seconds * 1e3:.1f} ms"
 
 
-def _verdict(report: GoodputReport) -> str:
-    eager = report.eager
-    ratio = None if eager is None else report.ratio(eager)
-    if eager is None or ratio is None:
-        return "There is nothing of eager behind the same front end to compare with."
-    word = "met" if ratio >= TARGET else "**missed**"
+def _about(each: ContestantRamps) -> str:
+    """Engine, versions, how near its vectors are, and what its sweep found."""
+    near = f"cosine with eager {each.cosine:.5f}" if each.cosine < 1 else "eager's vectors"
+    said = [each.what, each.versions, near, each.setting]
+    text = f"- {each.name}: {'; '.join(part for part in said if part)}."
+    if each.swept:
+        tried = sorted(each.swept.items(), key=lambda pair: -pair[1])
+        text += f" Swept: {', '.join(f'{name} {rate:.0f}' for name, rate in tried)}."
+    return text
+
+
+def _outside(check: OutsideCheck) -> str:
+    theirs, ours = (
+        f"p50 {_ms(each, 0.5)}, p99 {_ms(each, SHARE)} of {each.requests:,}"
+        for each in (check.theirs, check.ours)
+    )
     return (
-        f"bertd takes {ratio:.2f} times the rate of the same model as {eager.name} behind the "
-        f"same front end; wanted are {TARGET}: {word}."
+        f"Another generator, {check.tool}, put {check.ours.rate:.0f} requests a second on "
+        f"{check.server} too, evenly spaced: {theirs}; ours at random moments: {ours}."
     )
 
 
-def front_end(report: FrontReport) -> str:
-    """What a message costs beside an echo."""
-    introduction = (
-        f"{report.model}, texts of {report.tokens} tokens, {report.workers} calls at once, "
-        f"{report.machine.cpu}, load {report.machine.load_average[0]:.2f} before the run. "
-        f"CPU time of the whole server process; medians of {len(report.rows[0].bertd)} rounds."
-    )
-    lines = [
-        introduction,
-        "",
-        "| | a message | echo of its sizes | ratio | a text | over one echo call | wanted | |",
-        "|---|---:|---:|---:|---:|---:|---:|---|",
-    ]
-    for row in report.rows:
-        share = row.cost / row.texts / report.echo_call
-        limit = UNARY_LIMIT if row.name == UNARY else BULK_LIMIT
-        measured = row.ratio if row.name == UNARY else share
-        lines.append(
-            f"| {row.name} | {row.cost * 1e6:.0f} µs | {row.echo_cost * 1e6:.0f} µs "
-            f"| {row.ratio:.2f} | {row.cost / row.texts * 1e6:.0f} µs | {share:.2f} "
-            f"| ≤ {limit:.1f} | {'met' if measured <= limit else '**missed**'} |"
-        )
-    return "\n".join(lines)
+def _section(folder: Path) -> str:
+    found = committed(folder)
+    if not found:
+        return "Not measured yet: `make comparison`."
+    return "\n\n".join(goodput(each, link_to_result(name, _PAGE)) for name, each in found)
 
 
-def _goodput_section(folder: Path) -> str:
-    plain = folder / "load.json"
-    path = plain if plain.exists() else folder / "load.json.gz"
-    return goodput(results.read(path, GoodputReport, "load"))
-
-
-SECTIONS = (
-    Section("docs/lab/load.md", "load", _goodput_section),
-    Section(
-        "docs/lab/load.md",
-        "front-end",
-        lambda folder: front_end(results.read(folder / "front-end.json", FrontReport, "front-end")),
-    ),
-)
+SECTIONS = (Section(_PAGE, "load", _section),)

@@ -7,13 +7,12 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from bertd_bench.harness.intervals import Interval, ratio_interval
+from bertd_bench.harness.intervals import Ratio, ratio_interval
 from bertd_bench.harness.machine import Machine
 from bertd_bench.harness.noise import Noise
-from bertd_bench.load.contestants import EAGER, OURS
+from bertd_bench.load.outside import OutsideCheck
 from bertd_bench.load.ramp import Step, held
-
-TARGET = 2.5  # times the best of eager behind the same front end
+from bertd_bench.load.servers import OURS
 
 
 class Ramp(BaseModel, frozen=True):
@@ -23,25 +22,52 @@ class Ramp(BaseModel, frozen=True):
         round: counted from 0.
         capacity: texts a second from which it set out.
         steps: in the order in which they were made.
+        light: a tenth of the rate that it took; None if it took none.
     """
 
     round: int
     capacity: float
     steps: list[Step]
+    light: Step | None = None
 
 
 class ContestantRamps(BaseModel, frozen=True):
     """One contestant.
 
     Attributes:
-        what: it is, in a few words.
-        difference: of its vectors from eager's, at most, before it was timed.
+        what: engine and protocol, in a few words.
+        precision: fp32 or int8.
+        versions: of its packages.
+        setting: that it ran with; empty where nothing is swept.
+        swept: texts a second within the objective of each setting that was tried.
+        difference: of its vectors from eager's, at most, before it was timed; of unit length.
+        cosine: the lowest with eager's.
+        cold_start_seconds: until the first answer, with an empty cache; 0 if not measured.
+        memory_bytes: of all its processes after each turn; the last is the most it has had.
     """
 
     name: str
     what: str
+    precision: str = "fp32"
+    versions: str = ""
+    setting: str = ""
+    swept: dict[str, float] = {}
     difference: float
+    cosine: float = 1.0
+    cold_start_seconds: float = 0.0
+    memory_bytes: list[int] = []
     ramps: list[Ramp]
+
+    @property
+    def own(self) -> bool:
+        """Whether it is bertd."""
+        return self.name.startswith(OURS)
+
+    @property
+    def light_seconds(self) -> float | None:
+        """Median latency at a tenth of its rate, over all rounds; None if not measured."""
+        found = [ramp.light.percentile(0.5) for ramp in self.ramps if ramp.light]
+        return statistics.median(found) if found else None
 
     def rates(self, objective: float) -> list[float]:
         """Round by round, the highest rate at which 99 % of all requests met the objective."""
@@ -65,6 +91,7 @@ class GoodputReport(BaseModel, frozen=True):
         objective: seconds, for 99 % of all requests.
         seconds: length of a step.
         skipped: who could not take part; why.
+        outside: what another load generator saw of bertd; None if it was not asked.
     """
 
     benchmark: Literal["load"] = "load"
@@ -78,30 +105,24 @@ class GoodputReport(BaseModel, frozen=True):
     noise: Noise
     entries: list[ContestantRamps]
     skipped: dict[str, str]
+    outside: OutsideCheck | None = None
 
-    @property
-    def ours(self) -> ContestantRamps | None:
-        """What bertd has shown."""
-        return next((each for each in self.entries if each.name == OURS), None)
+    def entry(self, name: str) -> ContestantRamps | None:
+        """A contestant's."""
+        return next((each for each in self.entries if each.name == name), None)
 
-    @property
-    def eager(self) -> ContestantRamps | None:
-        """The way to batch for eager that took the highest rate."""
-        ways = [each for each in self.entries if each.name.startswith(EAGER)]
-        return max(ways, key=lambda each: each.rate(self.objective), default=None)
+    def best(self, precision: str) -> ContestantRamps | None:
+        """Of the others in a precision, who takes the highest rate."""
+        others = [each for each in self.entries if not each.own and each.precision == precision]
+        return max(others, key=lambda each: each.rate(self.objective), default=None)
 
-    def ratio(self, other: ContestantRamps) -> float | None:
-        """The rate of bertd over another's; None if either took none."""
-        if self.ours is None or not other.rate(self.objective):
+    def ratio(self, ours: ContestantRamps, other: ContestantRamps) -> Ratio | None:
+        """The rate of one of bertd's over another's, by medians; None if either took none."""
+        mine, theirs = ours.rates(self.objective), other.rates(self.objective)
+        if not theirs or not statistics.median(theirs) or not mine:
             return None
-        return self.ours.rate(self.objective) / other.rate(self.objective)
-
-    def interval(self, other: ContestantRamps) -> Interval | None:
-        """95 % interval of that ratio, over the rounds that both had; None if unknown."""
-        if self.ours is None:
-            return None
-        ours, theirs = self.ours.rates(self.objective), other.rates(self.objective)
-        rounds = min(len(ours), len(theirs))
-        if not all(theirs[:rounds]):
-            return None
-        return ratio_interval([[rate] for rate in ours[:rounds]], [[r] for r in theirs[:rounds]])
+        rounds = min(len(mine), len(theirs))
+        interval = None
+        if all(theirs[:rounds]):
+            interval = ratio_interval([[r] for r in mine[:rounds]], [[r] for r in theirs[:rounds]])
+        return Ratio(value=statistics.median(mine) / statistics.median(theirs), interval=interval)

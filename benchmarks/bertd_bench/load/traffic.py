@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bertd import bundle
-from bertd.v1 import inference_pb2
 from tokenizers import Tokenizer
 
 from bertd_bench.harness.texts import MIXED_LENGTHS, WORDS
@@ -66,13 +65,3 @@ def build_texts(
         if len(tokenizer.encode(text)) != length:
             raise ValueError(f"{text!r} has not {length} tokens: this tokenizer joins words")
     return [text for text, _ in chosen]
-
-
-def serialize(texts: Sequence[str], texts_per_call: int) -> list[bytes]:
-    """Calls of so many texts each, as bytes on the wire, without the model's prompt."""
-    return [
-        inference_pb2.EmbedRequest(
-            texts=texts[start : start + texts_per_call], prompt_name=""
-        ).SerializeToString()
-        for start in range(0, len(texts) - texts_per_call + 1, texts_per_call)
-    ]

@@ -1,4 +1,4 @@
-"""`bertd bench regress` and `diff`."""
+"""`bertd bench regress`, `diff` and `agree`."""
 
 from __future__ import annotations
 
@@ -127,3 +127,19 @@ def diff(first: Path, second: Path) -> None:
         click.echo(sides.table(sides.read(first), sides.read(second)))
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
+
+
+@click.command()
+@click.argument("first", metavar="A.json", type=_FILE)
+@click.argument("second", metavar="B.json", type=_FILE)
+def agree(first: Path, second: Path) -> None:
+    """Say whether ratios of two runs of `load` or `compare` agree; exit 1 where one does not."""
+    from bertd_bench.regression import agree as runs
+
+    try:
+        a, b = runs.read(first), runs.read(second)
+        click.echo(runs.render(a, b))
+    except (OSError, ValueError) as error:
+        raise CannotCompare(str(error)) from error
+    if runs.apart(a, b):
+        raise SystemExit(1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, median
 from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
@@ -22,6 +22,7 @@ from bertd_bench.load.results import GoodputReport
 from bertd_bench.regression.baseline import Baseline
 
 Better = Literal["higher", "lower", ""]
+COST, RATE = "cost of a million texts", "best sequences/s"
 _EVEN = 0.02  # a smaller difference than this is called even
 _ABOUT_THE_RUN = {"machine", "noise", "versions", "environments", "command", "settings"}
 _NAMES = ("name", "model", "case", "batch", "contestant", "session", "policy", "benchmark")
@@ -88,6 +89,8 @@ def table(a: ResultFile, b: ResultFile) -> str:
     if not shared:
         raise ValueError(f"{a.path} and {b.path} share no number: measure the same models in both")
     lines = [
+        verdict(a, b),
+        "",
         f"- A: {a.path.name}, {a.machine}",
         f"- B: {b.path.name}, {b.machine}",
         "",
@@ -106,6 +109,44 @@ def table(a: ResultFile, b: ResultFile) -> str:
         if alone:
             lines += ["", f"In {side.path.name} alone: {len(alone)} numbers, {alone[0]} the first."]
     return "\n".join(lines)
+
+
+def verdict(a: ResultFile, b: ResultFile) -> str:
+    """Which is better, in how many numbers and by how much on average; a price decides first."""
+    judged = {
+        name: (two.value / one.value) ** (1 if one.better == "higher" else -1)
+        for name, one in a.figures.items()
+        if one.better and one.value and (two := b.figures.get(name)) and two.value
+    }
+    if not judged:
+        return "Nobody says which direction is good: no verdict."
+    costs = {name: value for name, value in judged.items() if name.endswith(COST)}
+    if costs:
+        return " ".join(_cheaper(name, a, b) for name in costs)
+    better = sum(value > 1 + _EVEN for value in judged.values())
+    worse = sum(1 / value > 1 + _EVEN for value in judged.values())
+    mean = geometric_mean(judged.values())
+    size = f"{max(mean, 1 / mean):.2f} times as good on average"
+    counts = f"{better} of {len(judged)} numbers are better in B, {worse} in A"
+    if abs(mean - 1) <= _EVEN:
+        return f"A and B are even: {counts}."
+    return f"{'B' if mean > 1 else 'A'} is better: {size}; {counts}."
+
+
+def _cheaper(name: str, a: ResultFile, b: ResultFile) -> str:
+    """Which machine to buy for a model: texts for the money, and how fast it is."""
+    model = name.removesuffix(f", {COST}")
+    costs, rate = [side.figures[name].value for side in (a, b)], f"{model}, {RATE}"
+    rates = [side.figures[rate].value for side in (a, b) if rate in side.figures]
+    best = costs.index(min(costs))
+    side, other = ("A", "B") if best == 0 else ("B", "A")
+    speed = f", at {rates[best] / rates[1 - best]:.2f} times its texts a second" * (len(rates) == 2)
+    if max(costs) <= min(costs) * (1 + _EVEN):
+        return f"For {model} both cost the same, {costs[0]:.4g} a million texts{speed}."
+    return (
+        f"For {model} buy {side}: a million texts cost {costs[best]:.4g} there and "
+        f"{costs[1 - best]:.4g} on {other}, {max(costs) / min(costs):.2f} times as much{speed}."
+    )
 
 
 def _verdict(ratio: float, better: Better) -> str:
@@ -154,11 +195,11 @@ def _of_card(card: Card) -> Iterator[tuple[str, Figure]]:
         for way in model.ways:
             name = f"{title}, {way.lanes} x {way.threads} threads, {way.texts} texts, sequences/s"
             yield name, Figure(way.rate, "higher")
-        yield f"{title}, best sequences/s", Figure(model.best.rate, "higher")
+        yield f"{title}, {RATE}", Figure(model.best.rate, "higher")
         yield f"{title}, best tokens/s", Figure(model.best.tokens_rate, "higher")
         cost = card.cost_per_million(model.best)
         if cost is not None:
-            yield f"{title}, cost of a million texts", Figure(cost, "lower")
+            yield f"{title}, {COST}", Figure(cost, "lower")
 
 
 def _of_comparison(found: Comparison) -> Iterator[tuple[str, Figure]]:

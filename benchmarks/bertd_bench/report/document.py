@@ -12,12 +12,12 @@ from bertd_bench.report.chart import Chart, Missing
 
 FOLDER = "report"  # below the results: the page, and the pictures beside it
 _README = "README.md"
-_KEYS = ("load",)  # beginnings of keys
+_KEYS = {"load"}
 
 
 def shown(charts: Sequence[Chart | Missing]) -> list[Chart]:
     """The charts of README, as far as they are there."""
-    return [each for each in charts if isinstance(each, Chart) and each.key.startswith(_KEYS)]
+    return [each for each in charts if isinstance(each, Chart) and each.key in _KEYS]
 
 
 def pictures(results: Path) -> str:

@@ -6,6 +6,7 @@ import io
 import re
 from html import escape
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from bertd_bench.report.chart import DARK, LIGHT, PAGE, Chart, Palette, page_colours
 
 WIDTH = 4.8  # inches: on a phone a unit of the drawing is then nearly a pixel
+_TITLE = 60  # letters of a line of a picture's title; the page has its own
 _DPI = 200  # of pictures
 DIGEST = "Description"  # key of a PNG's text that holds a chart's digest
 SCHEMES = {"light": LIGHT, "dark": DARK}
@@ -46,7 +48,9 @@ def write_pngs(chart: Chart, folder: Path) -> None:
     """Write `KEY-light.png` and `KEY-dark.png`; each carries the chart's digest."""
     for scheme, colours in SCHEMES.items():
         with mpl.rc_context(_settings(colours)):
-            _figure(chart, colours).savefig(
+            figure = _figure(chart, colours)
+            figure.suptitle(fill(chart.title, _TITLE), color=colours.ink, fontsize=11)
+            figure.savefig(
                 folder / f"{chart.key}-{scheme}.png",
                 format="png",
                 dpi=_DPI,

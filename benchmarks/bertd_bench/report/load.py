@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from bertd_bench.load.ramp import SHARE
 from bertd_bench.load.results import GoodputReport
 from bertd_bench.report.chart import Chart, Missing, Palette, below, lines, log
 
+_TITLE = "Throughput against latency"
 
-def load(found: tuple[str, GoodputReport] | None) -> Chart | Missing:
-    """Throughput against latency."""
-    title = "Throughput against latency"
-    if found is None or not any(entry.steps() for entry in found[1].entries):
-        return Missing("load", title, "bertd bench load --json benchmarks/results/load.json")
-    report = found[1]
+
+def of(reports: Sequence[GoodputReport]) -> list[Chart | Missing]:
+    """Throughput against latency, of each result that has steps."""
+    kept = [each for each in reports if any(entry.steps() for entry in each.entries)]
+    if not kept:
+        remedy = "bertd bench load --json benchmarks/results/load.json"
+        return [Missing("load", _TITLE, remedy)]
+    return [
+        _chart(each, f"load-{number}" if number else "load") for number, each in enumerate(kept)
+    ]
+
+
+def _chart(report: GoodputReport, key: str) -> Chart:
     objective = report.objective
 
     def draw(axes: Any, colours: Palette) -> None:
         series = {}
-        for entry in report.entries[:6]:
+        best_first = sorted(report.entries, key=lambda entry: -entry.rate(objective))
+        for entry in best_first[:6]:
             kept = [step for step in entry.steps() if math.isfinite(step.percentile(SHARE))]
             slow = [1e3 * step.percentile(SHARE) for step in kept]
             series[entry.name] = ([step.rate for step in kept], slow)
@@ -35,8 +45,8 @@ def load(found: tuple[str, GoodputReport] | None) -> Chart | Missing:
     answered = f"within {1e3 * objective:.0f} ms, texts/s"
     held = [f"{entry.name} {entry.rate(objective):,.0f}" for entry in report.entries if entry.ramps]
     return Chart(
-        key="load",
-        title=f"{title}: {report.model}, {report.threads} threads",
+        key=key,
+        title=f"{_TITLE}: {report.model}, {report.threads} threads",
         says=(
             f"p99 of latency, from when a text was due, under more and more load. Texts a second "
             f"of which 99 % were answered within {1e3 * objective:.0f} ms: {'; '.join(held)}."

@@ -23,9 +23,13 @@ h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.1rem; margin: 0 0 
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr)); }
 figure, section { margin: 0; min-width: 0; }
 figure svg { display: block; width: 100%; height: auto; max-width: 540px; }
-figure.wide { grid-column: 1 / -1; }
 figcaption, .about { color: var(--muted); font-size: .9rem; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; background: linear-gradient(to right, var(--ground) 40%, transparent)
+  left, linear-gradient(to left, var(--ground) 40%, transparent) right,
+  linear-gradient(to right, var(--muted), transparent) left,
+  linear-gradient(to left, var(--muted), transparent) right; background-repeat: no-repeat;
+  background-size: 32px 100%, 32px 100%, 12px 100%, 12px 100%;
+  background-attachment: local, local, scroll, scroll; }
 .scroll:focus-visible, summary:focus-visible { outline: 2px solid var(--series-1); }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 caption { text-align: start; }
@@ -41,7 +45,7 @@ def charts(results: Results) -> list[Chart | Missing]:
     """Everything that a report shows, in its order."""
     return [
         *comparison.of([each for _, each in results.comparisons]),
-        load.load(results.goodput),
+        *load.of([each for _, each in results.loads]),
     ]
 
 
@@ -80,8 +84,8 @@ def html(results: Results, shown: Sequence[Chart | Missing]) -> str:
 
 
 def _figure(chart: Chart) -> str:
-    opened, wide = (" open", ' class="wide"') if chart.open else ("", "")
-    return f"""<figure id="{chart.key}"{wide} data-digest="{chart.digest}">
+    opened = " open" if chart.open else ""
+    return f"""<figure id="{chart.key}" data-digest="{chart.digest}">
 <h2>{escape(chart.title)}</h2>
 {drawing.svg(chart)}
 <figcaption>{escape(chart.says)}</figcaption>
@@ -116,8 +120,7 @@ def _about(results: Results) -> str:
         count = len(found.noisy)
         if count:
             lines.append(f"The machine was noisy in {count} of its cases.")
-    if results.goodput is not None:
-        name, ramps = results.goodput
+    for name, ramps in results.loads:
         lines += [_source(name, ramps.command, ramps.machine), escape(ramps.noise.verdict)]
     items = "\n".join(f"<li>{line}</li>" for line in lines)
     return (

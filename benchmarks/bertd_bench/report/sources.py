@@ -15,13 +15,13 @@ from bertd_bench.load.results import GoodputReport
 
 @dataclass(slots=True)
 class Results:
-    """What was found, each with the name of its file; of each kind that is drawn once, the last.
+    """What was found, each with the name of its file.
 
     Attributes:
         unread: files that look like a result which is drawn, and are none; why.
     """
 
-    goodput: tuple[str, GoodputReport] | None = None
+    loads: list[tuple[str, GoodputReport]] = field(default_factory=list)
     comparisons: list[tuple[str, Comparison]] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)
 
@@ -48,7 +48,7 @@ def read(paths: Iterable[Path]) -> Results:
                 case "compare":
                     found.comparisons.append((path.name, Comparison.model_validate(document)))
                 case "load":
-                    found.goodput = path.name, GoodputReport.model_validate(document)
+                    found.loads.append((path.name, GoodputReport.model_validate(document)))
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"]))
             found.unread[path.name] = f"its {where} is not as this version writes it"

@@ -1,1 +1,0 @@
-"""`bertd bench mlperf`: MLPerf's own load generator in front of bertd. No official result."""
