@@ -12,76 +12,86 @@ anywhere.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
+from bertd.bundle import Manifest
 
 from bertd_server.bulk.columns import Row, TableError, calls, check_ids, check_names, rows_of
-from bertd_server.bulk.tasks import TASKS
+from bertd_server.bulk.tasks import TASKS, TableTask
 from bertd_server.errors import EngineFailure, InvalidInput, Overloaded, RequestError
 from bertd_server.inside import SyncModel, open_model_sync
+from bertd_server.inside.options import OpenOptions
 from bertd_server.models.model import Model
 from bertd_server.tasks.ask import Reply
 from bertd_server.tokenization.reader import Input
 
 _CALLS_AT_ONCE = 4  # lanes find work while a call's inputs are read and its answers written
 _PAUSE = 0.05  # seconds, the least before a refused call is made again
-_UNLIMITED = 1 << 40
-_UNHURRIED = {"max_queue_seconds": 1e9, "max_queue_tokens": _UNLIMITED}
-"""Nobody waits in front of a table: its length is no reason to refuse a part of it."""
+_FOR_EVER, _ALL = 1e9, 1 << 40  # seconds and tokens of a queue that refuses nothing
 
 
-class TableMapper:
-    """A task of a model as a function of tables. Any number of threads may call it."""
+@dataclass(frozen=True, slots=True)
+class TablePlan:
+    """What is asked of each row of a table, checked against what is said of a model.
 
-    def __init__(  # noqa: PLR0913 - by keyword
-        self,
-        model: SyncModel,
+    Attributes:
+        task: what the model is asked.
+        reads: columns of texts, by what the task calls them.
+        options: of the task.
+        ids: the column that tells rows apart; then null and repeated ids are refused.
+        fields: of the columns that it gives; the last is that of errors.
+    """
+
+    task: TableTask
+    reads: Mapping[str, str]
+    options: Mapping[str, Any]
+    ids: str | None
+    fields: Sequence[pa.Field]
+
+    @classmethod
+    def of(
+        cls,
+        manifest: Manifest,
         task: str,
         *,
         error: str = "error",
         ids: str | None = None,
         fixed: bool = True,
         **options: Any,
-    ) -> None:
-        """Check the options, and that the model is for the task.
+    ) -> Self:
+        """Check the options of a task.
 
         Args:
-            model: that answers.
+            manifest: of the model.
             task: of :data:`bertd_server.bulk.tasks.TASKS`.
             error: the column of errors, strings; null where a row has its answer.
-            ids: the column that tells rows apart; then null and repeated ids are refused.
+            ids: the column that tells rows apart; None if nobody asks.
             fixed: whether vectors are lists of a fixed size.
             options: names of columns, such as `text="body"`, and those of the task.
 
         Raises:
             TableError: there is no such task, column of a task or option.
-            RequestError: the model is for another task, or an option cannot be.
+            InvalidInput: an option cannot be.
         """
         if task not in TASKS:
             raise TableError(f"there is no task {task!r}: use one of {', '.join(TASKS)}")
-        self._task = TASKS[task]
-        self._model = model
-        self._error = error
-        self._ids = ids
-        self._reads = {
+        asked = TASKS[task]
+        reads = {
             role: str(options.pop(role, role))
-            for number, role in enumerate(self._task.reads)
-            if role in options or not (number and self._task.alone)
+            for number, role in enumerate(asked.reads)
+            if role in options or not (number and asked.alone)
         }
-        unknown = set(options) - set(self._task.options)
+        unknown = set(options) - set(asked.options)
         if unknown:
-            known = ", ".join([*self._task.reads, *self._task.options])
+            known = ", ".join([*asked.reads, *asked.options])
             raise TableError(f"{task} has no option {min(unknown)!r}: use {known}")
-        self._options = options
-        model.wait(lambda asked: self._task.ask(asked, [], options))
-        self._fields = [
-            *self._task.fields(model.manifest, options, fixed),
-            pa.field(error, pa.string()),
-        ]
+        fields = [*asked.fields(manifest, options, fixed), pa.field(error, pa.string())]
+        return cls(asked, reads, options, ids, fields)
 
     def schema(self, given: pa.Schema) -> pa.Schema:
         """The columns that a table of these columns gets.
@@ -89,8 +99,22 @@ class TableMapper:
         Raises:
             TableError: it cannot be read.
         """
-        check_names(given, self._reads, [field.name for field in self._fields])
-        return pa.schema([*given, *self._fields])
+        check_names(given, self.reads, [field.name for field in self.fields])
+        return pa.schema([*given, *self.fields])
+
+
+class TableMapper:
+    """A task of a model as a function of tables. Any number of threads may call it."""
+
+    def __init__(self, model: SyncModel, plan: TablePlan) -> None:
+        """Check that the model answers what is planned.
+
+        Raises:
+            RequestError: it is for another task, or an option cannot be.
+        """
+        self._model = model
+        self._plan = plan
+        model.wait(lambda asked: plan.task.ask(asked, [], plan.options))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The table with the columns of the task and of errors behind its own.
@@ -99,14 +123,15 @@ class TableMapper:
             TableError: a column is missing or of another type.
             RequestError: the model answers no more, whatever the row.
         """
-        schema = self.schema(table.schema)
-        if self._ids is not None:
-            check_ids(table, self._ids)
-        rows = rows_of(table, self._reads)
+        plan = self._plan
+        schema = plan.schema(table.schema)
+        if plan.ids is not None:
+            check_ids(table, plan.ids)
+        rows = rows_of(table, plan.reads)
         outcomes = self._outcomes(rows)
         values = [None if isinstance(one, RequestError) else one for one in outcomes]
         errors = [_worded(one) if isinstance(one, RequestError) else None for one in outcomes]
-        arrays = [*self._task.arrays(values, self._fields[:-1]), pa.array(errors, pa.string())]
+        arrays = [*plan.task.arrays(values, plan.fields[:-1]), pa.array(errors, pa.string())]
         return pa.table([*table.columns, *arrays], schema=schema)
 
     def _outcomes(self, rows: Sequence[Row]) -> list[Any]:
@@ -134,7 +159,7 @@ class TableMapper:
         """Replies to a few inputs; what is too much together is asked apart."""
         while True:
             try:
-                replies = await self._task.ask(model, inputs, self._options)
+                replies = await self._plan.task.ask(model, inputs, self._plan.options)
             except Overloaded as error:
                 if error.in_vain:
                     raise
@@ -166,20 +191,36 @@ class TableMapper:
 
 
 @contextmanager
-def opened(bundle: str | Path, **settings: Any) -> Iterator[SyncModel]:
-    """A model for tables: as :func:`bertd_server.open_model_sync`, but its queue has no limit.
+def opened(bundle: str | Path, task: str, **keywords: Any) -> Iterator[TableMapper]:
+    """Open a model for a task over tables; use it with `with`.
 
     Args:
         bundle: its folder.
-        settings: those of docs/inside.md.
+        task: as of :meth:`TablePlan.of`.
+        keywords: its own, and settings of :func:`bertd_server.open_model_sync`.
 
     Raises:
-        SettingsError: there is no such setting, or it cannot have the value.
+        TableError: there is no such task, option or setting.
+        RequestError: the model is for another task, or an option cannot be.
+        SettingsError: a setting cannot have its value.
         bertd.bundle.BundleError: the folder is not a bundle, or not an intact one.
         CannotServeError: the provider or the memory is not there.
     """
-    with open_model_sync(bundle, **{**_UNHURRIED, **settings}) as model:  # type: ignore[typeddict-item]
-        yield model
+    settings, options = split(keywords)
+    with open_model_sync(bundle, **settings) as model:
+        yield TableMapper(model, TablePlan.of(model.manifest, task, **options))
+
+
+def split(keywords: Mapping[str, Any]) -> tuple[OpenOptions, dict[str, Any]]:
+    """Settings of a model, and what is left for its task.
+
+    Tables may be of any length, and nobody waits in front of them: a part is never refused for what
+    waits before it, unless the settings say so.
+    """
+    names = OpenOptions.__optional_keys__
+    settings: Any = {name: value for name, value in keywords.items() if name in names}
+    rest = {name: value for name, value in keywords.items() if name not in names}
+    return {"max_queue_seconds": _FOR_EVER, "max_queue_tokens": _ALL, **settings}, rest
 
 
 def _worded(error: RequestError) -> str:

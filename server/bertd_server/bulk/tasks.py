@@ -108,7 +108,9 @@ def _vectors(values: Values, fields: Sequence[pa.Field]) -> list[pa.Array]:
     if not pa.types.is_fixed_size_list(kind):
         sizes = np.where(missing, 0, rows.shape[1])
         offsets = pa.array(np.r_[0, np.cumsum(sizes)].astype(np.int32))
-        return [pa.ListArray.from_arrays(offsets, pa.array(rows.ravel()), kind, mask=_mask(missing))]
+        return [
+            pa.ListArray.from_arrays(offsets, pa.array(rows.ravel()), kind, mask=_mask(missing))
+        ]
     table = np.zeros((len(values), kind.list_size), numbers)
     if found:
         table[~missing] = rows
