@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from bertd_server.bulk.columns import TableError
 from bertd_server.bulk.tables import opened
 from ray.data import ActorPoolStrategy, Dataset, SaveMode
 from ray.data.checkpoint import CheckpointConfig
+from ray.util.annotations import RayDeprecationWarning
 
 from bertd_ray.placement import place
 
@@ -105,23 +107,26 @@ class TableActor:
         pool = place(nodes, actors, lanes, checkpoints=config is not None)
         # Blocks are cut before the map: checkpoints that were taken behind it would be lost with
         # the block, and reading makes blocks of whole files.
-        return dataset.repartition(target_num_rows_per_block=rows_per_block).map_batches(
-            cls,
-            fn_constructor_args=(bundle,),
-            fn_constructor_kwargs={"lanes": pool.lanes, **keywords},
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(
-                size=pool.actors,
-                max_concurrent_calls_per_actor=_CALLS,
-                enable_true_multi_threading=True,
-            ),
-            num_cpus=pool.claim,
-            scheduling_strategy="SPREAD",
-            max_restarts=max_restarts,
-            max_task_retries=max_restarts,
-            udf_modifying_row_count=False,
-        )
+        # Ray warns of options that it does not name, and names none that bound restarts.
+        bounds = {"max_restarts": max_restarts, "max_task_retries": max_restarts}
+        blocks = dataset.repartition(target_num_rows_per_block=rows_per_block)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            return blocks.map_batches(
+                cls,
+                fn_constructor_args=(bundle,),
+                fn_constructor_kwargs={"lanes": pool.lanes, **keywords},
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=ActorPoolStrategy(
+                    size=pool.actors,
+                    max_concurrent_calls_per_actor=_CALLS,
+                    enable_true_multi_threading=True,
+                ),
+                num_cpus=pool.claim,
+                udf_modifying_row_count=False,
+                **bounds,
+            )
 
     @classmethod
     def run(

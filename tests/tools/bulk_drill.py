@@ -4,13 +4,14 @@
 
 For each engine: a run to the end, whose rate is set beside that of one process on the same cores; a
 run of which a worker is killed, then the job, and which is run again. Ray and Spark come with the
-extras `ray` and `spark`; Spark needs Java 17. Prints a line for each, and fails if a row is missing,
-there twice or other than in one process.
+extras `ray` and `spark`; Spark needs Java 17. Prints a line for each, and fails if a row is
+missing, there twice or other than in one process.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import subprocess
 import sys
@@ -25,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-WORDS = "the cat sat on a mat and saw dog in rain sea over under river stone old new".split()
+WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "saw", "dog", "in", "rain", "sea", "old")
 FILES = 8
 ENGINES = ("files", "ray", "spark")
 _WORKERS = {"ray": "MapWorker", "spark": "pyspark.daemon"}
@@ -82,6 +83,8 @@ def by_ray(bundle: Path, source: Path, target: Path, lanes: int) -> Any:
 
 def by_spark(bundle: Path, source: Path, target: Path, lanes: int) -> Any:
     import bertd_spark
+
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # workers would be those of the system
     from pyspark.sql import SparkSession
 
     spark = (
