@@ -76,7 +76,13 @@ def by_ray(bundle: Path, source: Path, target: Path, lanes: int) -> Any:
     import bertd_ray
     import ray
 
-    ray.init(num_cpus=lanes, include_dashboard=False, logging_level="error", log_to_driver=False)
+    for left in reversed(range(5)):  # Ray gives its own processes 30 s to start, however busy it is
+        try:
+            ray.init(num_cpus=lanes, include_dashboard=False, log_to_driver=False)
+            break
+        except Exception:
+            if not left:
+                raise
     ray.data.DataContext.get_current().enable_progress_bars = False
     return bertd_ray.Embedder.run(str(source), str(target), str(bundle), ids="id", lanes=lanes)
 
