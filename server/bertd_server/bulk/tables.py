@@ -218,9 +218,10 @@ def split(keywords: Mapping[str, Any]) -> tuple[OpenOptions, dict[str, Any]]:
     waits before it, unless the settings say so.
     """
     names = OpenOptions.__optional_keys__
-    settings: Any = {name: value for name, value in keywords.items() if name in names}
+    given = {name: value for name, value in keywords.items() if name in names}
+    settings: Any = {"max_queue_seconds": _FOR_EVER, "max_queue_tokens": _ALL, **given}
     rest = {name: value for name, value in keywords.items() if name not in names}
-    return {"max_queue_seconds": _FOR_EVER, "max_queue_tokens": _ALL, **settings}, rest
+    return settings, rest
 
 
 def _worded(error: RequestError) -> str:
