@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import warnings
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +20,7 @@ import pyarrow.fs as pfs
 import ray
 import ray.data
 from bertd_server.bulk.columns import TableError
+from bertd_server.bulk.counts import BulkCounts
 from bertd_server.bulk.tables import opened
 from ray.data import ActorPoolStrategy, Dataset, SaveMode
 from ray.data.checkpoint import CheckpointConfig
@@ -31,23 +31,6 @@ from bertd_ray.placement import place
 _ROWS = 4096  # of a block: what is lost with an actor, and what a checkpoint counts by
 _CALLS = 2  # blocks in an actor at once: one is read and written while another is computed
 _RESTARTS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class BulkCounts:
-    """What a job has done; all counts are of rows.
-
-    Attributes:
-        read: of the source.
-        skipped: of them, that an earlier run had written.
-        written: by this one.
-        errors: in the target, that have an error in place of an answer.
-    """
-
-    read: int
-    skipped: int
-    written: int
-    errors: int
 
 
 class TableActor:

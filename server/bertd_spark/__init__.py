@@ -9,7 +9,7 @@
 docs/bulk.md shows how to use it.
 """
 
-from bertd_spark.frames import BulkRows, mapped, run
+from bertd_spark.frames import mapped, run
 from bertd_spark.steps import TableStep, step
 
-__all__ = ["BulkRows", "TableStep", "mapped", "run", "step"]
+__all__ = ["TableStep", "mapped", "run", "step"]

@@ -6,10 +6,9 @@ hash of the rows' ids, each a job of its own with a folder of its own: one that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pyarrow as pa
 from bertd_server.bulk.columns import TableError
+from bertd_server.bulk.counts import BulkCounts
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sql
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
@@ -20,23 +19,6 @@ from bertd_spark.steps import BatchFunction, TableStep
 _CHECKED = "spark.sql.execution.arrow.pyspark.validateSchema.enabled"
 _SLICES = 16
 _DONE = "_SUCCESS"  # what Spark leaves in a folder that it has written in full
-
-
-@dataclass(frozen=True, slots=True)
-class BulkRows:
-    """What a job has done; all counts are of rows.
-
-    Attributes:
-        read: of the source.
-        skipped: of them, in slices that an earlier run had written.
-        written: by this one.
-        errors: in the target, that have an error in place of an answer.
-    """
-
-    read: int
-    skipped: int
-    written: int
-    errors: int
 
 
 def mapped(frame: DataFrame, *steps: TableStep) -> DataFrame:
@@ -72,7 +54,7 @@ def run(
     *steps: TableStep,
     ids: str,
     slices: int = _SLICES,
-) -> BulkRows:
+) -> BulkCounts:
     """Read Parquet files, and write what becomes of them; again after a stop, for the rest.
 
     Args:
@@ -108,7 +90,7 @@ def run(
         .agg(sql.count("*"), sql.sum(old.cast("int")), sql.sum(failed))
         .collect()[0]
     )
-    return BulkRows(frame.count(), skipped or 0, total - (skipped or 0), wrong or 0)
+    return BulkCounts(frame.count(), skipped or 0, total - (skipped or 0), wrong or 0)
 
 
 def _slices(spark: SparkSession, target: str) -> set[int]:

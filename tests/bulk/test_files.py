@@ -77,6 +77,8 @@ def test_a_job_goes_on_where_it_was_stopped(files: list[Path], tmp_path: Path, a
 
 def test_columns_that_nobody_wants_are_not_read(files: list[Path], tmp_path: Path) -> None:
     made = job(files, tmp_path / "out", columns=["id", "text"])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "_job.json").write_text('{"bundle": ')  # of a run that was killed in it
     list(made.run(upper, "error"))
     assert pq.read_table(tmp_path / "out").column_names == ["id", "text", "upper", "error"]
 

@@ -209,7 +209,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--job"]:
-        engine, *paths, lanes = sys.argv[2:]
-        job(engine, *map(Path, paths), int(lanes))  # type: ignore[arg-type]
+        engine, bundle, source, target, lanes = sys.argv[2:]
+        job(engine, Path(bundle), Path(source), Path(target), int(lanes))
     else:
         main()

@@ -206,27 +206,25 @@ class FileJob:
                     f"{self.folder} is being written by another process: wait for it to end"
                 ) from None
             file.seek(0)
-            before = file.read()
-            if before:
+            before = _read(file.read())
+            if before is not None:
                 self._compare(before)
+            elif next(self.folder.glob("*.parquet"), None) is not None:
+                raise TableError(
+                    f"{self.folder} has files that no job of this kind wrote: name another one"
+                )
             else:
-                if next(self.folder.glob("*.parquet"), None) is not None:
-                    raise TableError(
-                        f"{self.folder} has files that no job of this kind wrote: name another one"
-                    )
+                file.truncate(0)
                 file.write(json.dumps(self._identity, indent=2))
                 file.flush()
+                os.fsync(file.fileno())
             for left in self.folder.glob(_TEMPORARY.format("part-*")):
                 left.unlink()
             yield
 
-    def _compare(self, before: str) -> None:
-        try:
-            kept = json.loads(before)
-        except ValueError:
-            kept = {}
+    def _compare(self, before: Mapping[str, Any]) -> None:
         for name, value in self._identity.items():
-            if kept.get(name) != value:
+            if before.get(name) != value:
                 raise TableError(
                     f"{self.folder} is of a job with another {name.replace('_', ' ')}: "
                     "name another folder, or give what that job was given"
@@ -285,6 +283,15 @@ def _in_turn(
         finally:
             for one in running:
                 one.cancel()
+
+
+def _read(job: str) -> dict[str, Any] | None:
+    """The identity of a job; None if it was not written in full."""
+    try:
+        found: dict[str, Any] = json.loads(job)
+    except ValueError:
+        return None
+    return found
 
 
 def _metadata(path: Path) -> pq.FileMetaData:

@@ -140,7 +140,7 @@ async def _classify(model: Model, inputs: Sequence[Input], options: Options) -> 
 
 async def _zero_shot(model: Model, inputs: Sequence[Input], options: Options) -> list[Reply[Any]]:
     rest = _rest(options)
-    labels = rest.pop("labels")
+    labels = rest.pop("labels", ())
     return await classification.classify_zero_shot(model, inputs, labels, fit(options), **rest)
 
 
