@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from bertd_client.commands.embedding import embed
 from bertd_server.bulk.columns import TableError
-from bertd_server.bulk.files import FileJob, Part, Step, found_files, parts_of
+from bertd_server.bulk.files import FileJob, JobStep, Part, found_files, parts_of
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,7 +72,7 @@ def test_a_job_goes_on_where_it_was_stopped(files: list[Path], tmp_path: Path, a
     assert found.equals(upper(pq.read_table(files).select(found.column_names[:3])))
     assert sorted(one.name for one in folder.glob("[._]*")) == ["_SUCCESS", "_job.json"]
     again = list(job(files, folder).run(upper, "error"))
-    assert again == [Step(total=100, there=100, written=0, errors=10)]
+    assert again == [JobStep(total=100, there=100, written=0, errors=10)]
 
 
 def test_columns_that_nobody_wants_are_not_read(files: list[Path], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import click
 from bertd.bundle import BundleError, manifest_bytes
 
 from bertd_server.bulk.columns import TableError
-from bertd_server.bulk.files import FileJob, Step, found_files
+from bertd_server.bulk.files import FileJob, JobStep, found_files
 from bertd_server.bulk.tables import opened
 from bertd_server.errors import CannotServeError, RequestError
 from bertd_server.inside import SettingsError
@@ -37,7 +37,7 @@ def map_files(  # noqa: PLR0913 - by keyword
     columns: Sequence[str] | None,
     rows_per_file: int,
     options: Mapping[str, Any],
-) -> Iterator[Step]:
+) -> Iterator[JobStep]:
     """Make the parts of a job that are missing, and tell how far it is.
 
     Args:

@@ -60,7 +60,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class JobStep:
     """How far a job is; all counts are of rows.
 
     Attributes:
@@ -161,7 +161,7 @@ class FileJob:
                 raise TableError(f"{path} has no column {name!r}: it has {', '.join(schema.names)}")
         return pa.schema([field for field in schema if field.name in self._columns])
 
-    def run(self, mapper: Map, error: str) -> Iterator[Step]:
+    def run(self, mapper: Map, error: str) -> Iterator[JobStep]:
         """Make the parts that are missing; each step is told of, beginning with what was there.
 
         Args:
@@ -178,8 +178,8 @@ class FileJob:
             counts["errors"] = sum(_errors(self.folder / part.name, error) for part in there)
             total = sum(part.rows for part in self.parts)
 
-            def step() -> Step:
-                return Step(total, counts["there"], counts["written"], counts["errors"])
+            def step() -> JobStep:
+                return JobStep(total, counts["there"], counts["written"], counts["errors"])
 
             yield step()
 
