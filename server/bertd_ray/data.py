@@ -31,6 +31,7 @@ from bertd_ray.placement import place
 _ROWS = 4096  # of a block: what is lost with an actor, and what a checkpoint counts by
 _CALLS = 2  # blocks in an actor at once: one is read and written while another is computed
 _RESTARTS = 3
+_PENDING = ".pending.parquet"  # of a checkpoint whose rows may not be written in full
 
 
 class TableActor:
@@ -137,12 +138,14 @@ class TableActor:
             TableError: the target has rows, and its checkpoints are gone.
         """
         kept = checkpoints or f"{target.rstrip('/')}.checkpoints"
-        before = _rows(target)
-        if before and not _rows(kept):
+        if _files(target) and not _files(kept):
             raise TableError(
-                f"{target} has {before} rows, and {kept} does not say which: name an empty folder, "
+                f"{target} has files, and {kept} does not say of which rows: name an empty folder, "
                 "or the checkpoints of the job that wrote them"
             )
+        # What a job was writing as it was killed has its name already. Ray removes it, by the
+        # checkpoint that is pending beside it; so files of the target are not counted before.
+        before = _rows(kept)
         context = ray.data.DataContext.get_current()
         others = context.checkpoint_config
         # Once deleted, a job that runs again would write all rows again.
@@ -157,17 +160,30 @@ class TableActor:
         return BulkCounts(read, before, _rows(target) - before, _rows(target, error))
 
 
+def _files(path: str) -> list[str]:
+    """The Parquet files of a folder, or the one that is meant; none where there is nothing."""
+    filesystem, inner = _found(path)
+    kind = filesystem.get_file_info(inner).type
+    if kind != pfs.FileType.Directory:
+        return [inner] if kind == pfs.FileType.File else []
+    listed = filesystem.get_file_info(pfs.FileSelector(inner, recursive=True))
+    return [one.path for one in listed if one.path.endswith(".parquet")]
+
+
 def _rows(path: str, column: str | None = None) -> int:
-    """Rows of Parquet files; of them, where a column is given, those that have it."""
-    filesystem, inner = pfs.FileSystem.from_uri(
-        path if "://" in path else Path(path).resolve().as_uri()
-    )
-    if filesystem.get_file_info(inner).type == pfs.FileType.NotFound:
+    """Rows of Parquet files that are whole; where a column is given, those that have it."""
+    filesystem, _ = _found(path)
+    whole = [one for one in _files(path) if not one.endswith(_PENDING)]
+    if not whole:
         return 0
-    found = pds.dataset(inner, filesystem=filesystem, format="parquet")
-    if not found.files:
-        return 0
+    found = pds.dataset(whole, filesystem=filesystem, format="parquet")
     return int(found.count_rows(filter=None if column is None else pds.field(column).is_valid()))
+
+
+def _found(path: str) -> tuple[pfs.FileSystem, str]:
+    uri = path if "://" in path else Path(path).resolve().as_uri()
+    found: tuple[pfs.FileSystem, str] = pfs.FileSystem.from_uri(uri)
+    return found
 
 
 class Embedder(TableActor):

@@ -109,3 +109,16 @@ def test_steps_of_a_frame_share_a_map_and_add_their_columns(
     again = bulk.run(session, str(source), str(tmp_path / "out"), first, ids="id", slices=2)
     assert (again.read, again.skipped, again.written, again.errors) == (3, 3, 0, 1)
     session.stop()
+
+
+@pytest.mark.filterwarnings("ignore")  # of Ray's packages
+@needs("ray")
+def test_a_checkpoint_that_is_pending_counts_no_rows(tmp_path: Path) -> None:
+    """A job that was killed in it may have written half of the file."""
+    data = pytest.importorskip("bertd_ray.data")
+    folder = tables(tmp_path / "kept")
+    (folder / "c.pending.parquet").write_bytes(b"half")
+    assert data._rows(str(folder)) == 3
+    assert data._rows(str(folder), "text") == 2
+    assert data._rows(str(tmp_path / "none")) == 0
+    assert len(data._files(str(folder))) == 3
