@@ -14,6 +14,8 @@ from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import trustme
 from bertd_server.security.keys import KeyEntry, hashed
@@ -60,6 +62,13 @@ def with_bundle(reader: Reader, bundle: Path) -> None:
     place(bundle, reader.folder / "bundles" / "minilm")
 
 
+def with_texts(reader: Reader, bundle: Path) -> None:
+    """A bundle, and a table of texts."""
+    with_bundle(reader, bundle)
+    texts = pa.table({"id": [1, 2], "text": ["one text", "another"]})
+    pq.write_table(texts, reader.folder / "texts.parquet")
+
+
 def with_repository(reader: Reader, bundle: Path) -> None:
     """A root of models, where the project's root is."""
     place(bundle, reader.folder / "models" / "minilm" / "1")
@@ -89,6 +98,7 @@ READ: dict[tuple[str, ...], Callable[[Reader, Path], None]] = {
     ("docs/api.md", "docs/tei.md", "docs/v2.md", "docs/http.md"): served,
     ("docs/configuration.md",): served,
     ("docs/inside.md",): with_bundle,
+    ("docs/bulk.md",): with_texts,
     ("docs/repository.md",): with_repository,
     ("docs/security.md",): with_certificates,
 }
@@ -99,6 +109,7 @@ SLOW = {
     ("docs/recipes.md", "docs/recipes.ko.md"),
     ("docs/export.md",),
     ("docs/inside.md",),
+    ("docs/bulk.md",),
     ("docs/security.md",),
     ("docs/configuration.md",),
     ("docs/repository.md",),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bertd_client.commands.entries import TEXTS, entries, texts_of
+from bertd_client.commands.files import file_options, reads_files
 from bertd_client.commands.outputs import JsonObject
 from bertd_client.commands.running import InputCommand, described, rest, run, task_options, usual
 
@@ -79,12 +80,15 @@ def _ranges(
 @click.option(
     "--max-active-dims", type=click.IntRange(min=1), help="Weights to give.  [default: all]"
 )
+@file_options
 def embed(*, texts: tuple[str, ...], per_token: bool, sparse: bool, **options: Any) -> None:
     """Compute a vector for each TEXT, or for each line of standard input (-).
 
     JSON lines have "text". Answers have "tokens" and "embedding"; with --per-token "tokens" is the
     list of them and "embeddings" has a vector for each; with --sparse "indices" are tokens of the
     vocabulary and "values" their weights.
+
+    With --input, rows of Parquet files instead, without a server.
     """
     if per_token and sparse:
         raise click.UsageError("--per-token and --sparse are two kinds of vectors: give one")
@@ -93,6 +97,10 @@ def embed(*, texts: tuple[str, ...], per_token: bool, sparse: bool, **options: A
         if options.pop(name) is not None:
             said = f"does not go with {kind}" if kind else "goes with --sparse"
             raise click.UsageError(f"--{name.replace('_', '-')} {said}")
+    if options["input"] and per_token:
+        raise click.UsageError("--per-token does not go with --input: ask a server")
+    if reads_files("embed_sparse" if sparse else "embed", texts, options):
+        return
     if per_token:
         command = _of_tokens()
     elif sparse:

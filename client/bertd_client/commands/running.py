@@ -101,7 +101,7 @@ def input_options(function: _Function) -> _Function:
         ),
         click.option(
             "--output",
-            type=click.Path(path_type=Path, dir_okay=False),
+            type=click.Path(path_type=Path),
             help="File for the answers, .jsonl (of embed also .npy or .parquet).",
         ),
         click.option(
@@ -182,6 +182,8 @@ def run(command: InputCommand, inputs: Iterator[CommandInput], options: dict[str
     own = {name: options.pop(name) for name in _OWN}
     asked = {name: value for name, value in options.items() if value is not None}
     path: Path | None = own["output"]
+    if path is not None and path.is_dir():
+        raise click.UsageError(f"--output {path} is a folder: name a file")
     if path is not None and path.suffix in VECTORS and not command.vectors:
         raise click.UsageError(f"--output {path}: this command writes .jsonl")
     on_terminal = path is None and sys.stdout.isatty()
