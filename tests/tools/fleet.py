@@ -209,11 +209,11 @@ def table(found: Result) -> list[str]:
     ]
 
 
-def written(document: str, lines: Sequence[str]) -> str:
-    """The document with these lines between its marks."""
-    before, _, rest = document.partition(BEGIN)
+def written(document: str, lines: Sequence[str], begin: str = BEGIN) -> str:
+    """The document with these lines after a mark."""
+    before, _, rest = document.partition(begin)
     after = rest.partition(END)[2]
-    return f"{before}{BEGIN}\n\n" + "\n".join(lines) + f"\n\n{END}{after}"
+    return f"{before}{begin}\n\n" + "\n".join(lines) + f"\n\n{END}{after}"
 
 
 def main() -> None:
