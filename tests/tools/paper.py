@@ -86,7 +86,7 @@ def offline(price: float, cores: int) -> list[str]:
 def call_seconds() -> float:
     """CPU seconds of a call of one text besides the model, of the server's process."""
     (row,) = (one for one in _result("front-end")["rows"] if one["name"] == "Embed, 1 text")
-    return statistics.median(row["bertd"])
+    return float(statistics.median(row["bertd"]))
 
 
 def online_rates() -> dict[tuple[str, str], float]:
