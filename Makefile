@@ -10,7 +10,7 @@ SERVES := $(VENV)/.serves
 NATIVE := $(VENV)/.native
 KERNELS := server/native
 
-.PHONY: help install serve test test-all test-fast robustness folders bulk coverage native sanitize lint format protos bench peers comparison report footprint clean
+.PHONY: help install serve test test-all test-fast robustness folders bulk coverage native sanitize lint format protos bench peers comparison report footprint sbom clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -120,6 +120,21 @@ report: $(READY)  ## make benchmarks/results/report and the measured parts of do
 footprint: $(READY)  ## install .[server] into a fresh environment; write down its size, imports and cold start
 	$(BIN)/bertd bench footprint --json benchmarks/results/footprint.json
 	$(BIN)/bertd bench docs
+
+# A wheel's own list of what is compiled into it (PEP 770) is in no list of an environment.
+sbom:  ## list what the serving install holds, in CycloneDX: build/sbom/*.json
+	rm -rf build/sbom && mkdir -p build/sbom
+	$(PYTHON) -m venv build/sbom/tool && $(PYTHON) -m venv --without-pip build/sbom/env
+	build/sbom/tool/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0
+	build/sbom/tool/bin/python -m pip --python build/sbom/env/bin/python install --quiet \
+	  --disable-pip-version-check -c constraints.txt '.[server]'
+	build/sbom/tool/bin/cyclonedx-py environment build/sbom/env/bin/python --pyproject pyproject.toml \
+	  --output-reproducible --output-file build/sbom/bertd.cdx.json
+	for file in build/sbom/env/lib/python*/site-packages/*.dist-info/sboms/*.json; do \
+	  package=$$(basename "$$(dirname "$$(dirname "$$file")")" .dist-info); \
+	  cp "$$file" "build/sbom/$$package.$$(basename "$$file")" || exit 1; \
+	done
+	rm -rf build/sbom/tool build/sbom/env
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) build .peers .mypy_cache .ruff_cache .pytest_cache .hypothesis

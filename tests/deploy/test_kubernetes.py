@@ -59,7 +59,7 @@ def test_every_manifest_is_in_the_kustomization() -> None:
     (kustomization,) = documents(FOLDER / "kustomization.yaml")
     others = {"kustomization.yaml", "prometheus-adapter.yaml"}
     assert {path.name for path in FOLDER.glob("*.yaml")} - others == set(kustomization["resources"])
-    for folder in ("tls", "monitoring"):
+    for folder in ("tls", "monitoring", "keda"):
         (component,) = documents(FOLDER / folder / "kustomization.yaml")
         assert component["kind"] == "Component"
         files = component.get("resources", []) + [
@@ -163,3 +163,33 @@ def test_it_scales_on_a_metric_that_is_exported(
     (container,) = pod["containers"]
     settings = effective(container["args"], environment_of(container), tmp_path)
     assert f", {settings['max_queue_seconds']:.0f}))" in rule["metricsQuery"]
+
+
+def test_keda_scales_as_the_autoscaler_does(
+    resources: dict[str, Any], tmp_path: Path, pod: Any
+) -> None:
+    """On the same waits, within the same bounds; no answer is a fault, not a wait of 0."""
+    (scaled,) = documents(FOLDER / "keda/scaledobject.yaml")
+    spec, autoscaler = scaled["spec"], resources["HorizontalPodAutoscaler"]["spec"]
+    assert spec["scaleTargetRef"]["name"] == autoscaler["scaleTargetRef"]["name"]
+    assert spec["minReplicaCount"] == autoscaler["minReplicas"] >= 1
+    assert spec["maxReplicaCount"] == autoscaler["maxReplicas"]
+    behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert behavior == autoscaler["behavior"]
+    waits, cpu = spec["triggers"]
+    pods, theirs = autoscaler["metrics"]
+    trigger = waits["metadata"]
+    assert pods["pods"]["metric"]["name"] in trigger["query"]
+    target = pods["pods"]["target"]
+    assert waits["metricType"] == target["type"]
+    assert f"{float(trigger['threshold']) * 1000:.0f}m" == target["averageValue"]
+    (container,) = pod["containers"]
+    settings = effective(container["args"], environment_of(container), tmp_path)
+    assert trigger["query"].endswith(f", {settings['max_queue_seconds']:.0f})))")
+    assert trigger["ignoreNullValues"] == "false"
+    assert spec["fallback"]["behavior"] == "currentReplicasIfHigher"
+    assert int(cpu["metadata"]["value"]) == theirs["resource"]["target"]["averageUtilization"]
+    (removed,) = documents(FOLDER / "keda/autoscaler.yaml")
+    assert removed["$patch"] == "delete"
+    assert removed["kind"] == "HorizontalPodAutoscaler"
+    assert removed["metadata"]["name"] == resources["HorizontalPodAutoscaler"]["metadata"]["name"]
