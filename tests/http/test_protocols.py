@@ -14,6 +14,7 @@ from bertd_server.http.methods import INFERENCE, MODELS, hyphened
 from google.protobuf import json_format
 from google.protobuf.message_factory import GetMessageClass
 from helpers.http_served import EMBED, HttpServed
+from openapi_spec_validator import validate
 
 TEXTS = ["the cat sat on a mat", "a dog"]
 LONG = "the cat sat " * 40
@@ -361,17 +362,32 @@ def test_names_of_models_may_have_slashes(served: HttpServed) -> None:
 
 def test_the_document_says_what_every_body_has(served: HttpServed) -> None:
     found = served.get("/openapi.json")
-    assert found["openapi"].startswith("3.")
+    validate(found)
+    names: list[str] = []
     for path, ways in found["paths"].items():
         for method, operation in ways.items():
             assert operation["summary"], path
             named = {one["name"] for one in operation.get("parameters", ())}
             assert named == {part.split("}")[0] for part in path.split("{")[1:]}
+            names.append(operation["operationId"])
             if method == "post" and "/repository/models/" not in path:
                 assert operation["requestBody"], path
+    assert len({name.lower() for name in names}) == len(names)
     fields = found["components"]["schemas"]["EmbeddingsBody"]["properties"]
     assert {"input", "model", "encoding_format", "dimensions"} <= set(fields)
     assert "long_text" in str(found["paths"]["/v1/tasks/embed"])
+
+
+def test_answers_are_held_against_the_document(served: HttpServed) -> None:
+    """A test of the tests: what the document does not say fails."""
+    described = served.described
+    assert described is not None
+    served.get("/embed", {"inputs": "a cat"})
+    served.ask("/embed", {"inputs": ""})
+    assert {("post", "/embed", "200"), ("post", "/embed", "default")} <= described.seen
+    for status, body in ((200, b'[{"no": "vector"}]'), (422, b'{"message": "no error_type"}')):
+        with pytest.raises(AssertionError, match="/embed"):
+            described.check("POST", "/embed", status, "application/json", body)
 
 
 def test_the_rows_of_a_protobuf_answer_are_as_its_mapping_has_them(served: HttpServed) -> None:

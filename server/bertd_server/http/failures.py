@@ -181,6 +181,12 @@ def cohere_form(failure: Failure) -> tuple[int, Any]:
     return failure.status, {"message": failure.message, "detail": failure.message}
 
 
+def ranking_form(failure: Failure) -> tuple[int, Any]:
+    """Both forms at once: what a client asks in is not known where its body cannot be read."""
+    status, body = cohere_form(failure)
+    return status, body | tei_form(failure)[1]
+
+
 def v2_form(failure: Failure) -> tuple[int, Any]:
     """A string: Triton's client takes nothing else."""
     return failure.status, {"error": failure.message}

@@ -67,6 +67,8 @@ class Route:
         counted: whether what the body says is counted here; else whoever answers does.
         body: what is sent; None for nothing, or for what no schema says.
         schema: JSON schema of the body, where that is known otherwise.
+        gives: JSON schema of the answer.
+        binary: whether the answer may be bytes too.
     """
 
     method: str
@@ -79,6 +81,8 @@ class Route:
     counted: bool = True
     body: type[BaseModel] | None = None
     schema: Mapping[str, Any] | None = None
+    gives: Mapping[str, Any] | None = None
+    binary: bool = False
 
 
 class Front:

@@ -11,6 +11,7 @@ from typing import Any, cast, get_args
 from pydantic import Field, ValidationError
 
 from bertd_server.errors import InvalidInput
+from bertd_server.http import answers
 from bertd_server.http.call import HttpCall
 from bertd_server.http.failures import tei_form
 from bertd_server.http.fields import (
@@ -85,7 +86,15 @@ class HuggingFaceCalls:
 
     def routes(self) -> Iterator[Route]:
         """What it answers."""
-        yield Route("POST", "/", self.ask, tei_form, "the model's task", body=TaskBody)
+        yield Route(
+            "POST",
+            "/",
+            self.ask,
+            tei_form,
+            "the model's task",
+            body=TaskBody,
+            gives=answers.ANSWERS_OF_A_TASK,
+        )
 
     async def ask(self, call: HttpCall, body: bytes) -> HttpReply:
         """Ask the model what it is for."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from bertd_server.errors import RequestError, UnknownModel
+from bertd_server.http import answers
 from bertd_server.http.call import HttpCall
 from bertd_server.http.failures import openai_form
 from bertd_server.http.fields import Body, Texts, texts_of, tokens_of, values_of
@@ -55,12 +56,33 @@ class OpenAiCalls:
             "/openai/deployments/{model:path}/embeddings",
         ):
             yield Route(
-                "POST", path, self.embed, openai_form, "vectors of texts", body=EmbeddingsBody
+                "POST",
+                path,
+                self.embed,
+                openai_form,
+                "vectors of texts",
+                body=EmbeddingsBody,
+                gives=answers.EMBEDDINGS,
             )
         for path in ("/v1/models", "/models"):
-            yield Route("GET", path, self.list, openai_form, "the models", scope=None)
-            one = f"{path}/{{model:path}}"
-            yield Route("GET", one, self.describe, openai_form, "a model", scope=None)
+            yield Route(
+                "GET",
+                path,
+                self.list,
+                openai_form,
+                "the models",
+                scope=None,
+                gives=answers.MODELS,
+            )
+            yield Route(
+                "GET",
+                f"{path}/{{model:path}}",
+                self.describe,
+                openai_form,
+                "a model",
+                scope=None,
+                gives=answers.MODEL,
+            )
 
     async def embed(self, call: HttpCall, body: bytes) -> HttpReply:
         """Embed texts."""

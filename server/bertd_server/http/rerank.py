@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import Field
 
 from bertd_server.errors import InvalidInput
+from bertd_server.http import answers
 from bertd_server.http.call import HttpCall
-from bertd_server.http.failures import Failure, cohere_form, tei_form
+from bertd_server.http.failures import ranking_form, tei_form
 from bertd_server.http.fields import Anything, Truncating, shown, tokens_of, values_of
 from bertd_server.http.front import Route
 from bertd_server.http.replies import HttpReply, listed, within
@@ -49,7 +50,15 @@ class RerankCalls:
     def routes(self) -> Iterator[Route]:
         """What it answers."""
         for path in _PATHS:
-            yield Route("POST", path, self.rank, _form, "documents by relevance", body=RerankBody)
+            yield Route(
+                "POST",
+                path,
+                self.rank,
+                ranking_form,
+                "documents by relevance",
+                body=RerankBody,
+                gives=answers.RANKS,
+            )
 
     async def rank(self, call: HttpCall, body: bytes) -> HttpReply:
         """Order documents, or texts."""
@@ -142,9 +151,3 @@ def _rest(model: str, replies: Sequence[Reply[float]]) -> dict[str, Any]:
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
     }
-
-
-def _form(failure: Failure) -> tuple[int, Any]:
-    """Both forms at once: what a client asks in is not known where its body cannot be read."""
-    status, body = cohere_form(failure)
-    return status, body | tei_form(failure)[1]
