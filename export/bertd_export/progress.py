@@ -30,18 +30,18 @@ STARTING = "starting: PyTorch is loaded"
 Step = Literal[
     "load", "trace", "write", "fusion", "parity", "int8", "fp16", "evaluate", "raw texts"
 ]
-# Seconds on two cores with AVX2: of the smallest model, and for each million of weights that a
+# Seconds on two idle cores with AVX2: of the smallest model, and for each million of weights that a
 # token passes in the layers. Examples that somebody brings may be any number.
 _SECONDS: dict[Step, tuple[float, float] | None] = {
     "load": None,  # it may be a download
-    "trace": (0.6, 0.03),
-    "write": (0.1, 0.02),
-    "fusion": (0.1, 0.01),
-    "parity": (0.5, 0.05),
-    "int8": (1.0, 0.35),
-    "fp16": (0.5, 0.1),
+    "trace": (0.5, 0.045),
+    "write": (0.05, 0.005),
+    "fusion": (0.05, 0.007),
+    "parity": (0.4, 0.065),
+    "int8": (1.7, 0.3),
+    "fp16": (1.0, 0.15),
     "evaluate": None,
-    "raw texts": (0.3, 0.02),
+    "raw texts": (0.3, 0.01),
 }
 _TRUSTED_SECONDS = 2.0  # of steps that are over, from which on they say how fast this machine is
 _MOST_FACTOR = 20.0
