@@ -192,6 +192,13 @@ def v2_form(failure: Failure) -> tuple[int, Any]:
     return failure.status, {"error": failure.message}
 
 
+def form_of(path: str) -> Form:
+    """That of the protocol to which a path would belong: its clients can read no other."""
+    if path.startswith("/v1/tasks/"):
+        return status_form
+    return v2_form if path.startswith("/v2/") else openai_form
+
+
 def status_form(failure: Failure) -> tuple[int, Any]:
     """google.rpc.Status, as JSON maps it."""
     return failure.status, MessageToDict(failure.rich)

@@ -29,8 +29,8 @@ from bertd_server.http.failures import (
     Form,
     Refused,
     failure_of,
+    form_of,
     internal,
-    openai_form,
     reply_of,
 )
 from bertd_server.http.replies import HttpReply
@@ -222,7 +222,7 @@ class Front:
                 reason=NO_ROUTE,
             )
         except RequestError as error:
-            reply = reply_of(failure_of(error), openai_form)
+            reply = reply_of(failure_of(error), form_of(scope["path"]))
         await respond(call, reply, send, whole=await self.discard(call, receive))
 
 

@@ -11,7 +11,7 @@ from bertd_server.errors import InvalidInput
 from bertd_server.http import answers
 from bertd_server.http.call import HttpCall
 from bertd_server.http.failures import ranking_form, tei_form
-from bertd_server.http.fields import Anything, Truncating, shown, tokens_of, values_of
+from bertd_server.http.fields import Anything, Truncating, Whole, shown, tokens_of, values_of
 from bertd_server.http.front import Route
 from bertd_server.http.replies import HttpReply, listed, within
 from bertd_server.models.catalogue import Catalogue
@@ -33,7 +33,7 @@ class RerankBody(Truncating):
     documents: Anything = Field(None, description="texts, or objects with a text")
     texts: Anything = Field(None, description="texts, in the place of documents")
     model: str | None = Field(None, description="its name; not needed where there is one")
-    top_n: int | None = Field(None, ge=0, description="how many documents, best first; 0 for all")
+    top_n: Whole | None = Field(None, ge=0, description="how many documents, best first; 0 for all")
     return_documents: bool | None = Field(None, description="send the documents back")
     return_text: bool | None = Field(None, description="send the texts back")
     raw_scores: bool | None = Field(None, description="of texts: logits, not probabilities")

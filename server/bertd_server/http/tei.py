@@ -24,6 +24,7 @@ from bertd_server.http.fields import (
     Body,
     Texts,
     Truncating,
+    Whole,
     refuse_empty,
     shown,
     strings_of,
@@ -54,7 +55,7 @@ class EmbedBody(Truncating):
 
     inputs: Texts = Field(description="a text, or a list of texts")
     normalize: bool | None = Field(None, description="of length one; true by default")
-    dimensions: int | None = Field(None, ge=0, description="first values of each vector")
+    dimensions: Whole | None = Field(None, ge=0, description="first values of each vector")
     prompt_name: str | None = Field(None, description="a prompt of the model, before each text")
 
 
