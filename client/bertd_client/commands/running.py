@@ -54,6 +54,7 @@ _HOW = frozenset(
     }
 )
 _PLACE = frozenset({"start", "end", "start_byte", "end_byte"})
+_KEY_HEADER = "send `authorization: Bearer KEY`"  # what the server says to any client
 _OWN = ("address", "concurrency", "jsonl", "style", "output")
 GROUPS = {
     "Texts in, answers out": ("pairs", "jsonl", "style", "output"),
@@ -247,6 +248,7 @@ def worded(error: BertdError) -> str:
 
 
 def _with_flags(message: str) -> str:
+    message = message.replace(_KEY_HEADER, "set BERTD_API_KEY, or give --api-key,")
     return re.sub(
         r"long_text = LONG_TEXT_POLICY_(\w+)",
         lambda match: f"--long-text {match[1].lower()}",
