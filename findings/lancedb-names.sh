@@ -3,9 +3,10 @@
 # does. Does it take the names that such servers give their models?
 #
 # Guess: yes; dim says how long their vectors are, or a first call tells.
-# Seen:  no. A name that is not one of OpenAI's three is "Unknown model name", with dim as without,
-#        before anything is sent; the same server under OpenAI's name is asked, and dim is obeyed
-#        and sent as dimensions. So a server of other models has to serve one under OpenAI's name.
+# Seen:  no. With dim given, the server is asked and answers, and only then the name, which is not
+#        one of OpenAI's, is "Unknown model name", and no row is there. The same server under OpenAI's
+#        name is taken; dim is sent as dimensions. So a server of other models has to serve one under
+#        OpenAI's name.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -59,5 +60,5 @@ for name in ("all-MiniLM-L6-v2", "text-embedding-3-small"):
         print(name, "asked:", asked, next(line for line in str(error).splitlines() if "Unknown" in line))
         refused = name
 assert refused == "all-MiniLM-L6-v2"
-assert asked == [("text-embedding-3-small", 2)], asked
+assert asked == [("all-MiniLM-L6-v2", 2), ("text-embedding-3-small", 2)], asked
 PYTHON

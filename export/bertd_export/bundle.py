@@ -48,7 +48,7 @@ from bertd_export.graph.operators import OPSET
 from bertd_export.graph.saving import save_graph
 from bertd_export.graph.trace import quiet, trace
 from bertd_export.parity.comparison import compare, within_tolerance
-from bertd_export.progress import ExportSteps, Step
+from bertd_export.progress import ExportSteps, ExportStep
 from bertd_export.quantization.conversion import (
     Conversion,
     Fp32Conversion,
@@ -195,9 +195,9 @@ def _remarks(checkpoint: Checkpoint) -> Iterator[str]:
     yield describe_family(checkpoint.model.config)
 
 
-def _steps(precision: Precision, *, measures: bool) -> list[Step]:
+def _steps(precision: Precision, *, measures: bool) -> list[ExportStep]:
     """The steps of an export; a conversion measures on its way."""
-    written: tuple[Step, ...] = ("write", "fusion", "parity")
+    written: tuple[ExportStep, ...] = ("write", "fusion", "parity")
     if precision != "fp32":
         return ["load", "trace", "raw texts", precision, *written]
     return ["load", "trace", *written, *(("evaluate",) if measures else ()), "raw texts"]

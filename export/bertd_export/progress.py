@@ -27,12 +27,12 @@ SILENT_SECONDS = 15.0
 """After which a step says that it goes on."""
 STARTING = "starting: PyTorch is loaded"
 
-Step = Literal[
+ExportStep = Literal[
     "load", "trace", "write", "fusion", "parity", "int8", "fp16", "evaluate", "raw texts"
 ]
 # Seconds on two idle cores with AVX2: of the smallest model, and for each million of weights that a
 # token passes in the layers. Examples that somebody brings may be any number.
-_SECONDS: dict[Step, tuple[float, float] | None] = {
+_SECONDS: dict[ExportStep, tuple[float, float] | None] = {
     "load": None,  # it may be a download
     "trace": (0.5, 0.045),
     "write": (0.05, 0.005),
@@ -48,7 +48,7 @@ _MOST_FACTOR = 20.0
 
 
 def seconds_left(
-    over: Sequence[Step], to_come: Sequence[Step], spent: float, millions: float
+    over: Sequence[ExportStep], to_come: Sequence[ExportStep], spent: float, millions: float
 ) -> tuple[float, bool]:
     """About how long an export will go on.
 
@@ -67,7 +67,7 @@ def seconds_left(
     return min(factor, _MOST_FACTOR) * _elsewhere(to_come, millions), whole
 
 
-def _elsewhere(steps: Sequence[Step], millions: float) -> float:
+def _elsewhere(steps: Sequence[ExportStep], millions: float) -> float:
     known = (_SECONDS[step] for step in steps)
     return sum(one[0] + one[1] * millions for one in known if one is not None)
 
@@ -86,7 +86,7 @@ class ExportSteps:
 
     def __init__(
         self,
-        plan: Sequence[Step],
+        plan: Sequence[ExportStep],
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

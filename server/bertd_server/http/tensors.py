@@ -37,7 +37,7 @@ _BINARY = "application/octet-stream"
 _LENGTH = struct.Struct("<I")
 _STATISTICS = pb.ModelStatisticsResponse.DESCRIPTOR
 _METADATA = pb.ModelMetadataResponse.DESCRIPTOR
-_CONFIG = pb.ModelConfigResponse.DESCRIPTOR.fields_by_name["config"].message_type
+_CONFIG: Any = pb.ModelConfigResponse.DESCRIPTOR.fields_by_name["config"].message_type
 _TYPES: Mapping[str, str] = {
     "INT8": "<i1", "UINT8": "<u1", "INT16": "<i2", "UINT16": "<u2", "INT32": "<i4",
     "UINT32": "<u4", "INT64": "<i8", "UINT64": "<u8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
-from bertd_export.progress import ExportSteps, Step, about, seconds_left
+from bertd_export.progress import ExportSteps, ExportStep, about, seconds_left
 from hypothesis import given
 from hypothesis import strategies as st
 
-PLAN: list[Step] = ["load", "trace", "write", "fusion", "parity", "raw texts"]
+PLAN: list[ExportStep] = ["load", "trace", "write", "fusion", "parity", "raw texts"]
 sizes = st.floats(0, 1000)
 
 
@@ -43,9 +43,9 @@ def test_examples_of_the_users_have_no_estimate() -> None:
     assert said == ["[1/1] measuring; some seconds or more left"]
 
 
-@given(sizes, sizes, st.floats(0, 1e4), st.lists(st.sampled_from(get_args(Step)), max_size=9))
+@given(sizes, sizes, st.floats(0, 1e4), st.lists(st.sampled_from(get_args(ExportStep)), max_size=9))
 def test_larger_models_take_no_less(
-    one: float, other: float, spent: float, plan: list[Step]
+    one: float, other: float, spent: float, plan: list[ExportStep]
 ) -> None:
     small, large = sorted((one, other))
     assert seconds_left([], plan, 0.0, small)[0] <= seconds_left([], plan, 0.0, large)[0]
