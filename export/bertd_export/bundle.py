@@ -48,7 +48,7 @@ from bertd_export.graph.operators import OPSET
 from bertd_export.graph.saving import save_graph
 from bertd_export.graph.trace import quiet, trace
 from bertd_export.parity.comparison import compare, within_tolerance
-from bertd_export.progress import ExportSteps, ExportStep
+from bertd_export.progress import ExportStep, ExportSteps
 from bertd_export.quantization.conversion import (
     Conversion,
     Fp32Conversion,

@@ -248,7 +248,7 @@ def lancedb_openai(server: Server) -> int:
     width = len(embedded(server)[0])
     made: Any = get_registry().get("openai")
     function = made.create(name=server.vectors, base_url=server.v1, dim=width)
-    fields = {
+    fields: Any = {
         "text": (str, function.SourceField()),
         "vector": (Vector(width), function.VectorField()),
     }

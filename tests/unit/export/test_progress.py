@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
-from bertd_export.progress import ExportSteps, ExportStep, about, seconds_left
+from bertd_export.progress import ExportStep, ExportSteps, about, seconds_left
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +14,8 @@ sizes = st.floats(0, 1000)
 
 
 def test_steps_say_how_many_there_are_and_what_is_left_once_the_size_is_known() -> None:
-    now, said = [0.0], []
+    now = [0.0]
+    said: list[str] = []
     step = ExportSteps(PLAN, said.append, lambda: now[0])
     step("loading x")
     step.weigh(85_000_000)
