@@ -14,10 +14,21 @@ from typing import Any, NoReturn
 
 import bertd
 import click
+from bertd.help import write_groups
 
 from bertd_client.commands import COMMANDS
 
 ENTRY_POINTS = "bertd.commands"
+GROUPS = {
+    "Serve": ("serve", "export", "keys"),
+    "Ask a server": (
+        *("models", "tokenize", "count", "embed", "classify", "zero-shot"),
+        *("tag", "answer", "fill", "rerank"),
+    ),
+    "Look at a bundle": ("inspect", "verify"),
+    "Measure": ("bench",),
+}
+"""The commands, as the help shows them."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
@@ -40,6 +51,12 @@ class _Commands(click.Group):
                 raise
             return _unloadable(entry, error)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands in their groups."""
+        found = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        rows = {name: (name, one.get_short_help_str(100)) for name, one in found.items() if one}
+        write_groups(formatter, rows, GROUPS, others="Other commands")
 
     def invoke(self, ctx: click.Context) -> Any:
         # Commands put off heavy imports until they run, so a missing extra may show only here.
@@ -99,7 +116,12 @@ def _unloadable(entry: EntryPoint, error: ImportError) -> click.Command:
     )
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Begin with `bertd serve`, and `bertd embed "
+    "TEXT` in another terminal. `bertd COMMAND --help` has the options.",
+)
 @click.version_option(bertd.__version__, prog_name="bertd")
 def main() -> None:
     """Serve BERT-family encoders over gRPC, and talk to such a server."""

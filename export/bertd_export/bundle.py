@@ -27,6 +27,7 @@ from bertd.bundle import (
     FileRecord,
     Manifest,
     Parity,
+    Precision,
     Source,
     Task,
     TextParity,
@@ -47,7 +48,7 @@ from bertd_export.graph.operators import OPSET
 from bertd_export.graph.saving import save_graph
 from bertd_export.graph.trace import quiet, trace
 from bertd_export.parity.comparison import compare, within_tolerance
-from bertd_export.progress import ExportSteps
+from bertd_export.progress import ExportStep, ExportSteps
 from bertd_export.quantization.conversion import (
     Conversion,
     Fp32Conversion,
@@ -59,7 +60,6 @@ from bertd_export.quantization.int8 import Int8Options, to_int8
 from bertd_export.text_parity.comparison import compare_texts
 
 _BUNDLE = {MANIFEST_NAME, GRAPH_NAME, WEIGHTS_NAME, TOKENIZER_NAME}
-_STEPS = 6  # of an export in fp32 without labelled examples
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript", "tokenizers", "torch", "transformers")
 
 
@@ -192,11 +192,22 @@ def _remarks(checkpoint: Checkpoint) -> Iterator[str]:
     yield f"task: {task_line(checkpoint.task, checkpoint.other_tasks)}"
     for note in checkpoint.notes:
         yield f"note: {note}"
+    yield describe_family(checkpoint.model.config)
 
 
-def _steps(progress: Callable[[str], None], *, converts: bool, measures: bool) -> ExportSteps:
+def _steps(precision: Precision, *, measures: bool) -> list[ExportStep]:
     """The steps of an export; a conversion measures on its way."""
-    return ExportSteps(_STEPS + (converts or measures), progress)
+    written: tuple[ExportStep, ...] = ("write", "fusion", "parity")
+    if precision != "fp32":
+        return ["load", "trace", "raw texts", precision, *written]
+    return ["load", "trace", *written, *(("evaluate",) if measures else ()), "raw texts"]
+
+
+def _weights_of_a_token(checkpoint: Checkpoint) -> int:
+    """How many weights of the layers a token passes; layers may share them."""
+    config = checkpoint.model.config
+    wide = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    return int(config.num_hidden_layers * config.hidden_size * (4 * config.hidden_size + 2 * wide))
 
 
 def export_model(  # noqa: PLR0913 - all but two are options by keyword
@@ -242,17 +253,20 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
     _check_output(output, force=force)
     if name is not None and not name.isprintable():
         raise ExportError(f"the name {name!r} has characters that cannot be shown")
-    step = _steps(progress, converts=bool(int8 or fp16), measures=evaluate is not None)
+    step = ExportSteps(
+        _steps("int8" if int8 else "fp16" if fp16 else "fp32", measures=evaluate is not None),
+        progress,
+    )
     with staged(output) as staging:
         step(f"loading {model}")
         with quiet():
             checkpoint = load(
                 model, task, revision=revision, allow_pickle=allow_pickle, inference=inference
             )
+        step.weigh(_weights_of_a_token(checkpoint))
         for line in _remarks(checkpoint):
             progress(line)
         evaluator = Evaluator(evaluate, checkpoint, max_metric_drop) if evaluate else None
-        progress(describe_family(checkpoint.model.config))
         step(f"tracing {type(checkpoint.model).__name__}")
         traced = trace(checkpoint)
         gate = QualityGate(checkpoint, tolerance, evaluator)

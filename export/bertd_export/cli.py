@@ -7,14 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from bertd.help import GroupedCommand
 
 from bertd_export.checkpoint.options import FiniteRange, allow_pickle, inference_labels
 
 if TYPE_CHECKING:
     from bertd_export.bundle import ExportSummary
 
+GROUPS = {
+    "The checkpoint": ("revision", "allow_pickle", "entailment_label", "contradiction_label"),
+    "The numbers of the bundle": ("precision", "calibration", "min_cosine", "keep_fp32"),
+    "What it is compared with": ("tolerance", "evaluate", "max_metric_drop"),
+}
 
-@click.command()
+
+@click.command(
+    cls=GroupedCommand, groups=GROUPS, short_help="Make a bundle, to be served, of a checkpoint."
+)
 @click.argument("model")
 @click.option(
     "--output",

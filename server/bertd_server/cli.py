@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _EXPORTING = ("task", "precision", "revision", "allow_pickle")
 
 
-@click.command(cls=SettingsCommand)
+@click.command(cls=SettingsCommand, short_help="Serve a model, or a folder of models.")
 @click.argument("model", required=False)
 @click.option(
     "--config",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -20,12 +21,15 @@ import pytest
 from bertd.bundle import Task
 from bertd_bench.contestants import eager as contestants
 from bertd_client.calling.progress import Progress
+from bertd_client.cli import GROUPS as COMMAND_GROUPS
 from bertd_client.cli import main
 from bertd_client.commands import COMMANDS as OURS
 from bertd_client.commands.embedding import embed
 from bertd_client.commands.pairs import answer, rerank
+from bertd_client.commands.running import GROUPS
 from bertd_client.commands.served import models
 from bertd_client.commands.texts import classify, tag, zero_shot
+from bertd_export.cli import GROUPS as EXPORT_GROUPS
 from bertd_export.cli import export
 from bertd_server.config.settings import Settings
 from click.testing import CliRunner, Result
@@ -347,6 +351,31 @@ def test_every_command_of_the_project_can_be_loaded() -> None:
     ours = {command.name for command in OURS}
     assert {row[0].name for row in COMMANDS} == ours - {"models"}
     assert ours <= {*main.list_commands(click.Context(main))}
+
+
+def test_the_help_of_each_command_has_its_own_options_first_and_each_once() -> None:
+    """What a command is about comes before what all share; a group names no option in vain."""
+    shared = {name for names in GROUPS.values() for name in names}
+    seen = set()
+    for command in [*OURS, export]:
+        groups = GROUPS if command is not export else EXPORT_GROUPS
+        shown = CliRunner().invoke(command, ["--help"], terminal_width=200).output
+        own = re.split("|".join(f"\n{title}:\n" for title in groups), shown)[0]
+        flags = re.findall(r"^  (?:-h, )?(--[a-z0-9-]+)", shown, re.MULTILINE)
+        known = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
+        assert sorted(flags) == sorted(["--help", *(one.opts[0] for one in known)]), command.name
+        if command is not export:
+            seen |= {str(one.name) for one in known} & shared
+            assert "  --address" not in own
+    assert seen == shared
+
+
+def test_the_list_of_commands_is_in_groups_and_cuts_no_line() -> None:
+    shown = CliRunner().invoke(main, ["--help"]).output
+    listed = {name for names in COMMAND_GROUPS.values() for name in names}
+    assert listed == {*main.list_commands(click.Context(main))}
+    assert "..." not in shown.partition("\n\n")[2]
+    assert "Other commands" not in shown
 
 
 @pytest.mark.parametrize(

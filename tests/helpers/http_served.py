@@ -15,6 +15,7 @@ import grpc
 import pytest
 from bertd.bundle import Task
 from bertd.v1 import inference_pb2_grpc
+from helpers.described import Described
 from helpers.patience import PATIENCE
 from helpers.running import RunningServer, quick_settings
 from helpers.v2_served import TASKS, bundle_of
@@ -64,6 +65,8 @@ class HttpServed:
         self.port = self.http.port
         self.url = f"http://127.0.0.1:{self.port}"
         self.channel = grpc.insecure_channel(self.running.address)
+        self.described: Described | None = None
+        """What answers are held against, if they are."""
         self.stub = inference_pb2_grpc.InferenceServiceStub(self.channel)
 
     def __enter__(self) -> Self:
@@ -87,7 +90,12 @@ class HttpServed:
     ) -> Answer:
         """Ask for a path; a body that is no bytes is sent as JSON."""
         named = {"bertd-model": model} if model else {}
-        return ask(self.port, path, given, method=method, headers={**named, **(headers or {})})
+        answer = ask(self.port, path, given, method=method, headers={**named, **(headers or {})})
+        verb = method or ("GET" if given is None else "POST")
+        if self.described is not None:
+            kind = answer.headers["content-type"]
+            self.described.check(verb, path, answer.status, kind, answer.body)
+        return answer
 
     def get(self, path: str, given: Any = None, **options: Any) -> Any:
         """The JSON of an answer that is one."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.described import Described
 from helpers.http_served import HttpServed, repository
 
 
@@ -17,6 +18,10 @@ def tasks_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def served(tasks_folder: Path) -> Iterator[HttpServed]:
-    """A server of all of them; a call that names none means that for vectors."""
+    """A server of all of them; a call that names none means that for vectors.
+
+    Each of its answers is what the OpenAPI document says.
+    """
     with HttpServed(tasks_folder) as server:
+        server.described = Described(server.get("/openapi.json"))
         yield server

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tritonclient.http as triton
 from bertd.tei.v1 import tei_pb2, tei_pb2_grpc
 from bertd.v1 import inference_pb2 as pb
 from bertd_server.http.methods import INFERENCE, MODELS, hyphened
 from google.protobuf import json_format
 from google.protobuf.message_factory import GetMessageClass
 from helpers.http_served import EMBED, HttpServed
+from openapi_spec_validator import validate
+from tritonclient.utils import InferenceServerException
 
 TEXTS = ["the cat sat on a mat", "a dog"]
 LONG = "the cat sat " * 40
@@ -263,6 +266,7 @@ def test_the_body_decides_how_ranks_are_given(served: HttpServed, path: str) -> 
         ({"input": "x", "encoding_format": "hex"}, 400, "encoding_format"),
         ({"input": "x", "dimensions": 99}, 400, "dimensions"),
         ({"input": "x", "dimensions": -1}, 400, "dimensions"),
+        ({"input": "x", "dimensions": True}, 400, "dimensions"),
         ({"input": "x", "prompt_name": "none"}, 400, "prompt_name"),
         ({"input": "x", "model": "other"}, 404, None),
         ({"input": "x", "model": "fill-mask"}, 400, None),
@@ -361,17 +365,61 @@ def test_names_of_models_may_have_slashes(served: HttpServed) -> None:
 
 def test_the_document_says_what_every_body_has(served: HttpServed) -> None:
     found = served.get("/openapi.json")
-    assert found["openapi"].startswith("3.")
+    validate(found)
+    names: list[str] = []
     for path, ways in found["paths"].items():
         for method, operation in ways.items():
             assert operation["summary"], path
             named = {one["name"] for one in operation.get("parameters", ())}
             assert named == {part.split("}")[0] for part in path.split("{")[1:]}
+            names.append(operation["operationId"])
             if method == "post" and "/repository/models/" not in path:
                 assert operation["requestBody"], path
+    assert len({name.lower() for name in names}) == len(names)
     fields = found["components"]["schemas"]["EmbeddingsBody"]["properties"]
     assert {"input", "model", "encoding_format", "dimensions"} <= set(fields)
     assert "long_text" in str(found["paths"]["/v1/tasks/embed"])
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters", "said"),
+    [
+        ("zero-shot-classification", {}, "candidate_labels is empty"),
+        ("zero-shot-classification", {"candidate_labels": ["x", ""]}, "candidate_labels[1]"),
+        ("fill-mask", {"top_k": 10**6}, "top_k is 1000000"),
+        ("fill-mask", {"top_k": True}, "top_k is True: send a whole number"),
+        ("question-answering", {"max_answer_len": 10**6}, "max_answer_len is 1000000"),
+    ],
+)
+def test_errors_of_pipelines_name_their_parameters(
+    served: HttpServed, model: str, parameters: Any, said: str
+) -> None:
+    texts: Any = {"question": "a cat", "context": "a dog"} if "question" in model else "a [MASK]"
+    answer = served.ask("/", {"inputs": texts, "parameters": parameters}, model=model)
+    assert answer.status in {400, 422}
+    assert answer.json["error"].startswith(f"parameters.{said}")
+
+
+def test_paths_that_there_are_not_answer_as_their_protocol(served: HttpServed) -> None:
+    """Triton's client asks for more than there is, and fails at an error that is no string."""
+    client = triton.InferenceServerClient(f"127.0.0.1:{served.port}")
+    with pytest.raises(InferenceServerException, match="nothing that is served"):
+        client.get_log_settings()
+    client.close()
+    assert served.ask("/v1/tasks/nothing", {}).json["details"][0]["reason"] == "NO_ROUTE"
+    assert served.ask("/v1/nothing", {}).json["error"]["code"] == "no_route"
+
+
+def test_answers_are_held_against_the_document(served: HttpServed) -> None:
+    """A test of the tests: what the document does not say fails."""
+    described = served.described
+    assert described is not None
+    served.get("/embed", {"inputs": "a cat"})
+    served.ask("/embed", {"inputs": ""})
+    assert {("post", "/embed", "200"), ("post", "/embed", "default")} <= described.seen
+    for status, body in ((200, b'[{"no": "vector"}]'), (422, b'{"message": "no error_type"}')):
+        with pytest.raises(AssertionError, match="/embed"):
+            described.check("POST", "/embed", status, "application/json", body)
 
 
 def test_the_rows_of_a_protobuf_answer_are_as_its_mapping_has_them(served: HttpServed) -> None:

@@ -159,6 +159,8 @@ async def test_the_clients_send_keys_and_name_what_is_wrong(server: RunningServe
     assert KEYS["manage"] not in repr(manage)
     result = CliRunner().invoke(models, ["--address", address], env={"BERTD_API_KEY": key})
     assert "tiny" in result.output
+    refused = CliRunner().invoke(models, ["--address", address])
+    assert "no API key: set BERTD_API_KEY, or give --api-key, with a key" in refused.output
     for wrong in ("", "two\nlines", "schlüssel"):
         with pytest.raises(ValueError, match="no key has"):
             Security(api_key=wrong)

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import os
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -235,6 +237,63 @@ def chroma_openai(server: Server) -> int:
     return len(made(TEXTS))
 
 
+def lancedb_openai(server: Server) -> int:
+    """It takes OpenAI's names alone, so VECTORS is to be served as one; its key is no argument."""
+    os.environ.setdefault("OPENAI_API_KEY", KEY)
+    import lancedb
+    from lancedb.embeddings import get_registry
+    from lancedb.pydantic import LanceModel, Vector
+    from pydantic import create_model
+
+    width = len(embedded(server)[0])
+    made: Any = get_registry().get("openai")
+    function = made.create(name=server.vectors, base_url=server.v1, dim=width)
+    fields: Any = {
+        "text": (str, function.SourceField()),
+        "vector": (Vector(width), function.VectorField()),
+    }
+    schema: Any = create_model("Row", __base__=LanceModel, **fields)
+    with tempfile.TemporaryDirectory() as folder:
+        table = lancedb.connect(folder).create_table("texts", schema=schema)
+        table.add([{"text": text} for text in TEXTS])
+        found = table.search(TEXTS[1]).limit(2).to_list()
+    assert found[0]["text"] == TEXTS[1]
+    return len(found)
+
+
+def mem0_openai(server: Server) -> int:
+    from mem0.configs.embeddings.base import BaseEmbedderConfig
+    from mem0.embeddings.openai import OpenAIEmbedding
+
+    asked = BaseEmbedderConfig(model=server.vectors, api_key=KEY, openai_base_url=server.v1)
+    made = OpenAIEmbedding(asked)
+    return sum(bool(made.embed(text)) for text in TEXTS)
+
+
+def qdrant(server: Server) -> int:
+    """It asks nobody for vectors: they are put into it, and searched there."""
+    from qdrant_client import QdrantClient, models
+
+    vectors = embedded(server)
+    client = QdrantClient(":memory:")
+    size = models.VectorParams(size=len(vectors[0]), distance=models.Distance.COSINE)
+    client.create_collection("texts", vectors_config=size)
+    points = [models.PointStruct(id=id_, vector=one) for id_, one in enumerate(vectors)]
+    client.upsert("texts", points)
+    found = client.query_points("texts", query=vectors[1], limit=2).points
+    assert found[0].id == 1
+    return len(found)
+
+
+def embedded(server: Server) -> list[list[float]]:
+    """Vectors of the texts, by OpenAI's client."""
+    import openai
+
+    client = openai.OpenAI(base_url=server.v1, api_key=KEY)
+    made = client.embeddings.create(model=server.vectors, input=TEXTS)
+    return [one.embedding for one in made.data]
+
+
 TOOLS: dict[str, tuple[str, Callable[[Server], int]]] = {
     "LangChain, OpenAIEmbeddings": ("langchain-openai", langchain_openai),
     "LangChain, CohereRerank": ("langchain-cohere", langchain_cohere),
@@ -255,6 +314,9 @@ TOOLS: dict[str, tuple[str, Callable[[Server], int]]] = {
     "MLServer's codecs, gRPC": ("mlserver", mlserver_grpc),
     "pymilvus, TEIEmbeddingFunction": ("pymilvus-model", pymilvus_tei),
     "Chroma, OpenAIEmbeddingFunction": ("chromadb", chroma_openai),
+    "LanceDB, openai": ("lancedb", lancedb_openai),
+    "mem0, OpenAIEmbedding": ("mem0ai", mem0_openai),
+    "Qdrant, in memory": ("qdrant-client", qdrant),
 }
 
 

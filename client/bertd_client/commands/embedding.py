@@ -10,7 +10,15 @@ import click
 from bertd_client.commands.entries import TEXTS, entries, texts_of
 from bertd_client.commands.files import file_options, reads_files
 from bertd_client.commands.outputs import JsonObject
-from bertd_client.commands.running import InputCommand, described, rest, run, task_options, usual
+from bertd_client.commands.running import (
+    InputCommand,
+    client_command,
+    described,
+    rest,
+    run,
+    task_options,
+    usual,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +63,7 @@ def _ranges(
     return found
 
 
-@click.command()
+@client_command("embed", "A vector for each text, or for each of its tokens.")
 @TEXTS
 @task_options(windows=True)
 @click.option(

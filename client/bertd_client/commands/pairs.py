@@ -17,7 +17,14 @@ from bertd_client.commands.entries import (
     stdin_lines,
 )
 from bertd_client.commands.outputs import JsonObject, place
-from bertd_client.commands.running import InputCommand, run, task_options, usual, worded
+from bertd_client.commands.running import (
+    InputCommand,
+    client_command,
+    run,
+    task_options,
+    usual,
+    worded,
+)
 
 if TYPE_CHECKING:
     from bertd_client.client import Client
@@ -25,7 +32,7 @@ if TYPE_CHECKING:
     from bertd_client.results import Ranked
 
 
-@click.command()
+@client_command("rerank", "Documents by their relevance to a query.")
 @click.argument("query", required=False)
 @click.argument("documents", metavar="[DOCUMENT]... | -", nargs=-1)
 @task_options(windows=True)
@@ -137,7 +144,7 @@ class _Ranking:
         return [f"document {(one.index or 0) + 1}: {worded(one)}" for one in self.errors]
 
 
-@click.command()
+@client_command("answer", "Answers to questions, found in a context.")
 @click.argument("questions", metavar="[QUESTION]... | -", nargs=-1)
 @click.option("--context", help="The text in which answers are sought.")
 @click.option(

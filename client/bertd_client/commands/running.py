@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from bertd.help import GroupedCommand
 
 from bertd_client.commands.entries import CommandInput
 from bertd_client.commands.outputs import VECTORS, JsonObject, Show, opened, printable
@@ -53,7 +54,25 @@ _HOW = frozenset(
     }
 )
 _PLACE = frozenset({"start", "end", "start_byte", "end_byte"})
+_KEY_HEADER = "send `authorization: Bearer KEY`"  # what the server says to any client
 _OWN = ("address", "concurrency", "jsonl", "style", "output")
+GROUPS = {
+    "Texts in, answers out": ("pairs", "jsonl", "style", "output"),
+    "Long texts": ("long_text", "truncation_side", "stride"),
+    "The server and the call": ("address", "model", "timeout", "priority", "concurrency"),
+    "TLS and keys": ("tls", "ca", "certificate", "key", "api_key"),
+}
+"""Options that commands share, as their help shows them."""
+
+
+def client_command(name: str, short: str) -> Callable[[Callable[..., None]], GroupedCommand]:
+    """A command of the client.
+
+    Args:
+        name: in the shell.
+        short: its line in the list of commands.
+    """
+    return click.command(name, cls=GroupedCommand, groups=GROUPS, short_help=short)
 
 
 def connection_options(function: _Function) -> _Function:
@@ -231,6 +250,7 @@ def worded(error: BertdError) -> str:
 
 
 def _with_flags(message: str) -> str:
+    message = message.replace(_KEY_HEADER, "set BERTD_API_KEY, or give --api-key,")
     return re.sub(
         r"long_text = LONG_TEXT_POLICY_(\w+)",
         lambda match: f"--long-text {match[1].lower()}",

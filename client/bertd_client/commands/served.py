@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bertd_client.commands.running import connected, connection_options
+from bertd_client.commands.running import client_command, connected, connection_options
 
 if TYPE_CHECKING:
     from bertd_client.results import ModelInfo
 
 
-@click.command()
+@client_command("models", "The models that the server has.")
 @connection_options
 @click.option(
     "--format",

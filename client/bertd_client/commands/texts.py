@@ -9,10 +9,10 @@ import click
 
 from bertd_client.commands.entries import PAIRS, TEXTS, entries, texts_of, texts_or_pairs
 from bertd_client.commands.outputs import JsonObject, place
-from bertd_client.commands.running import InputCommand, run, task_options, usual
+from bertd_client.commands.running import InputCommand, client_command, run, task_options, usual
 
 
-@click.command()
+@client_command("classify", "The model's labels, scored for each text.")
 @TEXTS
 @PAIRS
 @task_options(windows=False)
@@ -35,7 +35,7 @@ def classify(*, texts: tuple[str, ...], pairs: bool, **options: Any) -> None:
     run(command, entries(texts, jsonl=options["jsonl"], pairs=pairs), options)
 
 
-@click.command("zero-shot")
+@client_command("zero-shot", "Labels of your own, scored for each text.")
 @TEXTS
 @task_options(windows=False)
 @click.option(
@@ -61,7 +61,7 @@ def zero_shot(*, texts: tuple[str, ...], labels: tuple[str, ...], **options: Any
     run(command, entries(texts, jsonl=options["jsonl"]), options)
 
 
-@click.command()
+@client_command("tag", "The entities in each text.")
 @TEXTS
 @task_options(windows=True)
 @click.option(
@@ -83,7 +83,7 @@ def tag(*, texts: tuple[str, ...], **options: Any) -> None:
     run(command, entries(texts, jsonl=options["jsonl"]), options)
 
 
-@click.command()
+@client_command("fill", "What fits the mask tokens of each text.")
 @TEXTS
 @task_options(windows=False)
 @click.option("--top-k", type=click.IntRange(1, 1000), help="Tokens for each mask.  [default: 5]")

@@ -9,10 +9,16 @@ import click
 
 from bertd_client.commands.entries import PAIRS, TEXTS, entries, texts_or_pairs
 from bertd_client.commands.outputs import JsonObject, place
-from bertd_client.commands.running import InputCommand, described, input_options, run
+from bertd_client.commands.running import (
+    InputCommand,
+    client_command,
+    described,
+    input_options,
+    run,
+)
 
 
-@click.command()
+@client_command("tokenize", "The tokens of each text.")
 @TEXTS
 @PAIRS
 @input_options
@@ -32,7 +38,7 @@ def tokenize(*, texts: tuple[str, ...], pairs: bool, **options: Any) -> None:
     run(command, entries(texts, jsonl=options["jsonl"], pairs=pairs), options)
 
 
-@click.command()
+@client_command("count", "How many tokens each text has.")
 @TEXTS
 @PAIRS
 @input_options

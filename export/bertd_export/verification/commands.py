@@ -28,7 +28,7 @@ _STYLE = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="What a bundle is; its files against their hashes.")
 @click.argument("bundle", type=_BUNDLE)
 @click.option(
     "--graph",
@@ -124,7 +124,7 @@ def _print(title: str, lines: list[tuple[str, str]]) -> None:
         click.echo(f"{name:{width}}  {value}")
 
 
-@click.command()
+@click.command(short_help="Repeat its comparison with PyTorch here.")
 @click.argument("bundle", type=_BUNDLE)
 @click.option(
     "--against",

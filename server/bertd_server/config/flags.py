@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
+from bertd.help import option_rows, write_groups
 from click.core import ParameterSource
 
 if TYPE_CHECKING:
@@ -49,27 +50,23 @@ class SettingsCommand(click.Command):
         """The flags of :data:`FIRST`, then the command's own, then settings group by group."""
         from bertd_server.config.settings import GROUPS  # noqa: PLC0415 - pydantic loads slowly
 
-        rows = {
-            str(one.name): row
-            for one in self.get_params(ctx)
-            if isinstance(one, click.Option) and (row := one.get_help_record(ctx)) is not None
-        }
-        sections = {"Most used": [rows.pop(name) for name in FIRST]}
+        rows = option_rows(self, ctx)
         settings = {str(one.name) for one in self._flags}
-        sections["More of a checkpoint, and of this command"] = [
-            row for name, row in rows.items() if name not in settings
-        ]
-        group = sections["Most used"]
+        first = "Most used"
+        groups: dict[str, list[str]] = {
+            first: list(FIRST),
+            "More of a checkpoint, and of this command": [
+                name for name in rows if name not in settings and name not in FIRST
+            ],
+        }
+        group = groups[first]
         for one in self._flags:
             name = str(one.name)
             if name in GROUPS:
-                group = sections.setdefault(GROUPS[name], [])
-            if name in rows:
-                group.append(rows[name])
-        for title, group in sections.items():
-            if group:
-                with formatter.section(title):
-                    formatter.write_dl(group)
+                group = groups.setdefault(GROUPS[name], [])
+            if name not in FIRST:
+                group.append(name)
+        write_groups(formatter, rows, groups, others="")
 
 
 def given(context: click.Context, values: dict[str, Any]) -> dict[str, Any]:

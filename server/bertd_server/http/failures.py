@@ -181,9 +181,22 @@ def cohere_form(failure: Failure) -> tuple[int, Any]:
     return failure.status, {"message": failure.message, "detail": failure.message}
 
 
+def ranking_form(failure: Failure) -> tuple[int, Any]:
+    """Both forms at once: what a client asks in is not known where its body cannot be read."""
+    status, body = cohere_form(failure)
+    return status, body | tei_form(failure)[1]
+
+
 def v2_form(failure: Failure) -> tuple[int, Any]:
     """A string: Triton's client takes nothing else."""
     return failure.status, {"error": failure.message}
+
+
+def form_of(path: str) -> Form:
+    """That of the protocol to which a path would belong: its clients can read no other."""
+    if path.startswith("/v1/tasks/"):
+        return status_form
+    return v2_form if path.startswith("/v2/") else openai_form
 
 
 def status_form(failure: Failure) -> tuple[int, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from bertd_server.errors import InvalidInput, RequestError
 from bertd_server.http.failures import Refused
@@ -26,6 +26,16 @@ _STRINGS = {"type": "array", "items": _STRING}
 Texts = Annotated[Any, WithJsonSchema({"anyOf": [_STRING, _STRINGS]})]
 """A text, or several."""
 Anything = Annotated[Any, WithJsonSchema({})]
+
+
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("send a whole number")  # noqa: TRY004 - pydantic wants this one
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_truth)]
+"""A number: true is none, which would be 1."""
 
 
 class Body(BaseModel):
@@ -63,7 +73,7 @@ def refusal(error: ValidationError, within: str = "") -> InvalidInput:
     if not field:
         return InvalidInput("the body is no JSON object: send one", reason="undecodable")
     wanted = message.replace("Input should be greater", "send a number greater")
-    wanted = wanted.replace("Input should be", "send")
+    wanted = wanted.replace("Input should be", "send").removeprefix("Value error, ")
     return InvalidInput(f"{field} is {shown(first['input'])}: {wanted}", field=field)
 
 

@@ -29,8 +29,8 @@ from bertd_server.http.failures import (
     Form,
     Refused,
     failure_of,
+    form_of,
     internal,
-    openai_form,
     reply_of,
 )
 from bertd_server.http.replies import HttpReply
@@ -67,6 +67,8 @@ class Route:
         counted: whether what the body says is counted here; else whoever answers does.
         body: what is sent; None for nothing, or for what no schema says.
         schema: JSON schema of the body, where that is known otherwise.
+        gives: JSON schema of the answer.
+        binary: whether the answer may be bytes too.
     """
 
     method: str
@@ -79,6 +81,8 @@ class Route:
     counted: bool = True
     body: type[BaseModel] | None = None
     schema: Mapping[str, Any] | None = None
+    gives: Mapping[str, Any] | None = None
+    binary: bool = False
 
 
 class Front:
@@ -218,7 +222,7 @@ class Front:
                 reason=NO_ROUTE,
             )
         except RequestError as error:
-            reply = reply_of(failure_of(error), openai_form)
+            reply = reply_of(failure_of(error), form_of(scope["path"]))
         await respond(call, reply, send, whole=await self.discard(call, receive))
 
 

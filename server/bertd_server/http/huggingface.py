@@ -5,18 +5,21 @@ Answers have the shape of transformers' pipelines, for a list of inputs a list o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, cast, get_args
 
 from pydantic import Field, ValidationError
 
 from bertd_server.errors import InvalidInput
+from bertd_server.http import answers
 from bertd_server.http.call import HttpCall
 from bertd_server.http.failures import tei_form
 from bertd_server.http.fields import (
     Anything,
     Body,
     Truncating,
+    Whole,
     refusal,
     shown,
     texts_of,
@@ -38,6 +41,14 @@ from bertd_server.tokenization.reader import Fit, Input
 
 _FUNCTIONS = get_args(ScoreFunction)
 _AGGREGATIONS = get_args(Aggregation)
+# What tasks call options, and what transformers' pipelines call them.
+_PARAMETERS = {
+    "labels": "candidate_labels",
+    "hypothesis_template": "hypothesis_template",
+    "top_k": "top_k",
+    "max_answer_tokens": "max_answer_len",
+    "targets": "targets",
+}
 
 
 class TaskBody(Body):
@@ -50,13 +61,13 @@ class TaskBody(Body):
 class Parameters(Truncating):
     """Of all tasks; each takes its own."""
 
-    top_k: int | None = Field(None, ge=1)
+    top_k: Whole | None = Field(None, ge=1)
     function_to_apply: str | None = None
     candidate_labels: list[str] | None = None
     hypothesis_template: str | None = None
     multi_label: bool | None = None
     aggregation_strategy: str | None = None
-    max_answer_len: int | None = Field(None, ge=1)
+    max_answer_len: Whole | None = Field(None, ge=1)
     handle_impossible_answer: bool | None = None
     targets: list[str] | None = None
 
@@ -85,7 +96,15 @@ class HuggingFaceCalls:
 
     def routes(self) -> Iterator[Route]:
         """What it answers."""
-        yield Route("POST", "/", self.ask, tei_form, "the model's task", body=TaskBody)
+        yield Route(
+            "POST",
+            "/",
+            self.ask,
+            tei_form,
+            "the model's task",
+            body=TaskBody,
+            gives=answers.ANSWERS_OF_A_TASK,
+        )
 
     async def ask(self, call: HttpCall, body: bytes) -> HttpReply:
         """Ask the model what it is for."""
@@ -102,7 +121,10 @@ class HuggingFaceCalls:
         parameters = _parameters(request)
         with self._models.find(call.model()) as model:
             caller = call.caller(self._limits.max_message_bytes)
-            found = await self._works[task](model, request, parameters, caller)
+            try:
+                found = await self._works[task](model, request, parameters, caller)
+            except InvalidInput as error:
+                raise _of_pipeline(error) from None
             if isinstance(request.inputs, str | dict):  # one answer, not in a list of them
                 (one,) = found
                 return json_reply(one)
@@ -265,6 +287,21 @@ class HuggingFaceCalls:
 
     async def _texts(self, given: Any) -> list[Input]:
         return await texts_of(given, "inputs", self._limits.max_texts)
+
+
+def _of_pipeline(error: InvalidInput) -> InvalidInput:
+    """The same of a field that has another name here."""
+    found = re.match(r"\w+", error.message)
+    name = _PARAMETERS.get(found[0]) if found else None
+    if not found or name is None:
+        return error
+    return InvalidInput(
+        f"parameters.{name}{error.message[found.end() :]}",
+        field=f"parameters.{name}",
+        tokens=error.tokens,
+        reason=error.reason,
+        limit=error.limit,
+    )
 
 
 def _parameters(request: TaskBody) -> Parameters:

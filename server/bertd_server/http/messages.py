@@ -96,26 +96,34 @@ def _scalar(field: FieldDescriptor, value: Any, *, numbers: bool) -> Any:
     return value
 
 
-def schema_of(kind: Descriptor, depth: int = 0) -> dict[str, Any]:
-    """JSON schema of a message."""
+def schema_of(kind: Descriptor, depth: int = 0, *, numbers: bool) -> dict[str, Any]:
+    """JSON schema of a message.
+
+    Args:
+        kind: of message.
+        depth: messages that it is within.
+        numbers: whether integers of 64 bits are numbers; else strings.
+    """
     if depth == _DEEPEST or kind.full_name.startswith(_OF_GOOGLE):
         return {"type": "object"}
     return {
         "type": "object",
-        "properties": {field.name: _schema(field, depth) for field in kind.fields},
+        "properties": {field.name: _schema(field, depth, numbers) for field in kind.fields},
     }
 
 
-def _schema(field: FieldDescriptor, depth: int) -> dict[str, Any]:
+def _schema(field: FieldDescriptor, depth: int, numbers: bool) -> dict[str, Any]:
     kind = field.message_type
     if kind is not None and kind.GetOptions().map_entry:
-        value = _schema(kind.fields_by_name["value"], depth + 1)
+        value = _schema(kind.fields_by_name["value"], depth + 1, numbers)
         return {"type": "object", "additionalProperties": value}
     one: dict[str, Any]
     if kind is not None:
-        one = schema_of(kind, depth + 1)
+        one = schema_of(kind, depth + 1, numbers=numbers)
     elif field.enum_type is not None:
         one = {"type": "string", "enum": [value.name for value in field.enum_type.values]}
+    elif field.cpp_type in _WIDE and not numbers:
+        one = {"type": "string"}
     else:
         one = {"type": _SCHEMAS.get(field.cpp_type, "integer")}
     return {"type": "array", "items": one} if field.is_repeated else one

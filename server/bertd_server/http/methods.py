@@ -97,7 +97,8 @@ def _named(
             status_form,
             method.full_name,
             scope=None if describes else "infer",
-            schema=schema_of(method.input_type),
+            schema=schema_of(method.input_type, numbers=True),
+            gives=schema_of(method.output_type, numbers=False),
         )
 
 

@@ -9,9 +9,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from bertd_server.errors import RequestError, UnknownModel
+from bertd_server.http import answers
 from bertd_server.http.call import HttpCall
 from bertd_server.http.failures import openai_form
-from bertd_server.http.fields import Body, Texts, texts_of, tokens_of, values_of
+from bertd_server.http.fields import Body, Texts, Whole, texts_of, tokens_of, values_of
 from bertd_server.http.front import Route
 from bertd_server.http.replies import HttpReply, json_reply, within
 from bertd_server.models.catalogue import Catalogue
@@ -32,7 +33,7 @@ class EmbeddingsBody(Body):
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="base64: float32, little-endian; float, a list, by default"
     )
-    dimensions: int | None = Field(
+    dimensions: Whole | None = Field(
         None, ge=0, description="first values of each vector, of length one again; 0 for all"
     )
     prompt_name: str | None = Field(None, description="a prompt of the model, before each text")
@@ -55,12 +56,33 @@ class OpenAiCalls:
             "/openai/deployments/{model:path}/embeddings",
         ):
             yield Route(
-                "POST", path, self.embed, openai_form, "vectors of texts", body=EmbeddingsBody
+                "POST",
+                path,
+                self.embed,
+                openai_form,
+                "vectors of texts",
+                body=EmbeddingsBody,
+                gives=answers.EMBEDDINGS,
             )
         for path in ("/v1/models", "/models"):
-            yield Route("GET", path, self.list, openai_form, "the models", scope=None)
-            one = f"{path}/{{model:path}}"
-            yield Route("GET", one, self.describe, openai_form, "a model", scope=None)
+            yield Route(
+                "GET",
+                path,
+                self.list,
+                openai_form,
+                "the models",
+                scope=None,
+                gives=answers.MODELS,
+            )
+            yield Route(
+                "GET",
+                f"{path}/{{model:path}}",
+                self.describe,
+                openai_form,
+                "a model",
+                scope=None,
+                gives=answers.MODEL,
+            )
 
     async def embed(self, call: HttpCall, body: bytes) -> HttpReply:
         """Embed texts."""

@@ -8,9 +8,10 @@ from typing import Any
 from pydantic import Field
 
 from bertd_server.errors import InvalidInput
+from bertd_server.http import answers
 from bertd_server.http.call import HttpCall
-from bertd_server.http.failures import Failure, cohere_form, tei_form
-from bertd_server.http.fields import Anything, Truncating, shown, tokens_of, values_of
+from bertd_server.http.failures import ranking_form, tei_form
+from bertd_server.http.fields import Anything, Truncating, Whole, shown, tokens_of, values_of
 from bertd_server.http.front import Route
 from bertd_server.http.replies import HttpReply, listed, within
 from bertd_server.models.catalogue import Catalogue
@@ -32,7 +33,7 @@ class RerankBody(Truncating):
     documents: Anything = Field(None, description="texts, or objects with a text")
     texts: Anything = Field(None, description="texts, in the place of documents")
     model: str | None = Field(None, description="its name; not needed where there is one")
-    top_n: int | None = Field(None, ge=0, description="how many documents, best first; 0 for all")
+    top_n: Whole | None = Field(None, ge=0, description="how many documents, best first; 0 for all")
     return_documents: bool | None = Field(None, description="send the documents back")
     return_text: bool | None = Field(None, description="send the texts back")
     raw_scores: bool | None = Field(None, description="of texts: logits, not probabilities")
@@ -49,7 +50,15 @@ class RerankCalls:
     def routes(self) -> Iterator[Route]:
         """What it answers."""
         for path in _PATHS:
-            yield Route("POST", path, self.rank, _form, "documents by relevance", body=RerankBody)
+            yield Route(
+                "POST",
+                path,
+                self.rank,
+                ranking_form,
+                "documents by relevance",
+                body=RerankBody,
+                gives=answers.RANKS,
+            )
 
     async def rank(self, call: HttpCall, body: bytes) -> HttpReply:
         """Order documents, or texts."""
@@ -142,9 +151,3 @@ def _rest(model: str, replies: Sequence[Reply[float]]) -> dict[str, Any]:
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
     }
-
-
-def _form(failure: Failure) -> tuple[int, Any]:
-    """Both forms at once: what a client asks in is not known where its body cannot be read."""
-    status, body = cohere_form(failure)
-    return status, body | tei_form(failure)[1]

@@ -16,6 +16,7 @@ from bertd.tei.v1 import tei_pb2 as pb
 from pydantic import Field
 
 from bertd_server.errors import InvalidInput, Starting
+from bertd_server.http import answers
 from bertd_server.http.call import HttpCall
 from bertd_server.http.failures import tei_form
 from bertd_server.http.fields import (
@@ -23,6 +24,7 @@ from bertd_server.http.fields import (
     Body,
     Texts,
     Truncating,
+    Whole,
     refuse_empty,
     shown,
     strings_of,
@@ -30,7 +32,7 @@ from bertd_server.http.fields import (
     tokens_of,
     values_of,
 )
-from bertd_server.http.front import Route
+from bertd_server.http.front import Handler, Route
 from bertd_server.http.replies import HttpReply, json_reply, listed
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.models.model import Model
@@ -53,7 +55,7 @@ class EmbedBody(Truncating):
 
     inputs: Texts = Field(description="a text, or a list of texts")
     normalize: bool | None = Field(None, description="of length one; true by default")
-    dimensions: int | None = Field(None, ge=0, description="first values of each vector")
+    dimensions: Whole | None = Field(None, ge=0, description="first values of each vector")
     prompt_name: str | None = Field(None, description="a prompt of the model, before each text")
 
 
@@ -124,18 +126,23 @@ class TeiCalls:
 
     def routes(self) -> Iterator[Route]:
         """What it answers."""
-        for path, answer, meaning, body in (
-            ("/embed", self.embed, "vectors of texts", EmbedBody),
-            ("/embed_all", self.embed_all, "vectors of tokens", EmbedBody),
-            ("/embed_sparse", self.embed_sparse, "weights of the vocabulary", EmbedBody),
-            ("/predict", self.predict, "labels of texts and pairs", PredictBody),
-            ("/similarity", self.compare, "cosines of a text and others", SimilarityBody),
-            ("/tokenize", self.tokenize, "tokens of texts", TokenizeBody),
-            ("/decode", self.decode, "texts of token ids", DecodeBody),
-        ):
-            yield Route("POST", path, answer, tei_form, meaning, body=body)
-        yield Route("GET", "/info", self.info, tei_form, "the model, and limits", scope=None)
-        yield Route("GET", "/health", self.health, tei_form, "200 while it answers", public=True)
+        yield _post("/embed", self.embed, "vectors of texts", EmbedBody, answers.VECTORS)
+        yield _post(
+            "/embed_all", self.embed_all, "vectors of tokens", EmbedBody, answers.TOKEN_VECTORS
+        )
+        yield _post(
+            "/embed_sparse",
+            self.embed_sparse,
+            "sparse vectors",
+            EmbedBody,
+            answers.SPARSE,
+        )
+        yield _post("/predict", self.predict, "labels of texts", PredictBody, answers.LABELS)
+        yield _post("/similarity", self.compare, "cosines", SimilarityBody, answers.COSINES)
+        yield _post("/tokenize", self.tokenize, "tokens of texts", TokenizeBody, answers.TOKENS)
+        yield _post("/decode", self.decode, "texts of token ids", DecodeBody, answers.TEXTS)
+        yield _get("/info", self.info, "the model, and limits", answers.INFO, public=False)
+        yield _get("/health", self.health, "200 while it answers", answers.HEALTH, public=True)
 
     async def embed(self, call: HttpCall, body: bytes) -> HttpReply:
         """Embed texts."""
@@ -274,6 +281,16 @@ class TeiCalls:
         texts = await texts_of(given, "inputs", self._limits.max_texts)
         refuse_empty(texts)
         return texts
+
+
+def _post(
+    path: str, answer: Handler, meaning: str, body: type[Body], gives: answers.Schema
+) -> Route:
+    return Route("POST", path, answer, tei_form, meaning, body=body, gives=gives)
+
+
+def _get(path: str, answer: Handler, meaning: str, gives: answers.Schema, *, public: bool) -> Route:
+    return Route("GET", path, answer, tei_form, meaning, scope=None, public=public, gives=gives)
 
 
 async def _by_itself(work: Coroutine[Any, Any, T]) -> T:

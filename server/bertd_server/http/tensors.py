@@ -20,12 +20,13 @@ from bertd.oip import grpc_service_pb2 as pb
 from pydantic import Field
 
 from bertd_server.errors import InvalidInput
+from bertd_server.http import answers
 from bertd_server.http.bodies import LEAST_BYTES, check_values
 from bertd_server.http.call import HttpCall
 from bertd_server.http.failures import v2_form
 from bertd_server.http.fields import Anything, Body, shown
 from bertd_server.http.front import Route
-from bertd_server.http.messages import written_message
+from bertd_server.http.messages import schema_of, written_message
 from bertd_server.http.replies import HttpReply, json_reply, written
 from bertd_server.models.catalogue import Catalogue
 from bertd_server.rpc.v2 import OpenInferenceService
@@ -34,6 +35,9 @@ from bertd_server.scheduling.executor import LONG, Steps
 HEADER = "inference-header-content-length"
 _BINARY = "application/octet-stream"
 _LENGTH = struct.Struct("<I")
+_STATISTICS = pb.ModelStatisticsResponse.DESCRIPTOR
+_METADATA = pb.ModelMetadataResponse.DESCRIPTOR
+_CONFIG: Any = pb.ModelConfigResponse.DESCRIPTOR.fields_by_name["config"].message_type
 _TYPES: Mapping[str, str] = {
     "INT8": "<i1", "UINT8": "<u1", "INT16": "<i2", "UINT16": "<u2", "INT32": "<i4",
     "UINT32": "<u4", "INT64": "<i8", "UINT64": "<u8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
@@ -76,10 +80,14 @@ class TensorCalls:
 
     def routes(self) -> Iterator[Route]:
         """What it answers."""
-        yield _get("/v2", self.server, "the server")
-        yield _get("/v2/health/live", self.live, "that it lives", public=True)
-        yield _get("/v2/health/ready", self.ready, "whether it answers", public=True)
-        yield _get("/v2/models/stats", self.statistics, "counts and times of all models")
+        statistics = schema_of(_STATISTICS, numbers=True)
+        config, metadata = schema_of(_CONFIG, numbers=True), schema_of(_METADATA, numbers=True)
+        yield _get("/v2", self.server, "the server", answers.SERVER)
+        yield _get("/v2/health/live", self.live, "that it lives", answers.LIVE, public=True)
+        yield _get("/v2/health/ready", self.ready, "whether it answers", answers.READY, public=True)
+        yield _get(
+            "/v2/models/stats", self.statistics, "counts and times of all models", statistics
+        )
         for model in ("/v2/models/{model:path}/versions/{version}", "/v2/models/{model:path}"):
             yield Route(
                 "POST",
@@ -89,11 +97,15 @@ class TensorCalls:
                 "what a model makes of tensors",
                 counted=False,
                 body=InferBody,
+                gives=answers.INFERRED,
+                binary=True,
             )
-            yield _get(f"{model}/ready", self.model_ready, "whether a model answers")
-            yield _get(f"{model}/stats", self.statistics, "counts and times of a model")
-            yield _get(f"{model}/config", self.config, "a model's configuration")
-            yield _get(model, self.model, "the tensors of a model")
+            yield _get(
+                f"{model}/ready", self.model_ready, "whether a model answers", answers.MODEL_READY
+            )
+            yield _get(f"{model}/stats", self.statistics, "counts and times of a model", statistics)
+            yield _get(f"{model}/config", self.config, "a model's configuration", config)
+            yield _get(model, self.model, "the tensors of a model", metadata)
         yield Route(
             "POST",
             "/v2/repository/index",
@@ -102,10 +114,19 @@ class TensorCalls:
             "what may be served",
             scope=None,
             body=IndexBody,
+            gives=answers.INDEX,
         )
         for verb, answer in (("load", self.load), ("unload", self.unload)):
             path = f"/v2/repository/models/{{model:path}}/{verb}"
-            yield Route("POST", path, answer, v2_form, f"{verb} a model", scope="manage")
+            yield Route(
+                "POST",
+                path,
+                answer,
+                v2_form,
+                f"{verb} a model",
+                scope="manage",
+                gives=answers.NOTHING,
+            )
 
     async def server(self, call: HttpCall, _body: bytes) -> HttpReply:
         """Name the server."""
@@ -191,8 +212,10 @@ class TensorCalls:
             return await model.jobs.run(_answer(response, asked))
 
 
-def _get(path: str, answer: Any, meaning: str, *, public: bool = False) -> Route:
-    return Route("GET", path, answer, v2_form, meaning, scope=None, public=public)
+def _get(
+    path: str, answer: Any, meaning: str, gives: answers.Schema, *, public: bool = False
+) -> Route:
+    return Route("GET", path, answer, v2_form, meaning, scope=None, public=public, gives=gives)
 
 
 def _as_context(call: HttpCall) -> Any:

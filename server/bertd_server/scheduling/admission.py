@@ -127,7 +127,7 @@ def refusal(demand: Demand, outlook: Outlook, bounds: Bounds) -> Overloaded | De
     left = demand.deadline - outlook.now
     if left <= demand.soonest:
         return DeadlineMissed(
-            f"the deadline is in {_ms(left)} and a text of the call takes {_ms(demand.soonest)} "
+            f"{_due(left)} and a text of the call takes {_ms(demand.soonest)} "
             "even on an idle server: allow more time, or send a shorter text"
         )
     before = outlook.backlog.before(demand.priority, demand.deadline, outlook.now)
@@ -179,8 +179,7 @@ def _too_late(demand: Demand, outlook: Outlook, before: float) -> Overloaded | N
     if finish < left:
         return None
     return Overloaded(
-        f"the answer would take {_ms(finish)} and the deadline is in {_ms(left)}: "
-        "allow more time, or retry later",
+        f"the answer would take {_ms(finish)} and {_due(left)}: allow more time, or retry later",
         reason="deadline",
         retry_after_seconds=finish - left,
         in_vain=True,
@@ -202,6 +201,12 @@ def _breaks_a_promise(demand: Demand, outlook: Outlook) -> Overloaded | None:
                 in_vain=True,
             )
     return None
+
+
+def _due(left: float) -> str:
+    return (
+        f"the deadline passed {_ms(-left)} ago" if left < 0 else f"the deadline is in {_ms(left)}"
+    )
 
 
 def _ms(seconds: float) -> str:

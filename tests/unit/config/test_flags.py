@@ -109,7 +109,7 @@ def test_the_list_of_commands_needs_no_pydantic() -> None:
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert "Serve MODEL over gRPC" in done.stdout
+    assert "Serve a model" in done.stdout
     assert "'bertd_server'" in done.stdout
     assert "'pydantic'" not in done.stdout
 

@@ -102,6 +102,10 @@ def test_a_call_that_an_idle_server_could_not_answer_has_missed_its_deadline() -
     """DEADLINE_EXCEEDED, not RESOURCE_EXHAUSTED: to wait would not help."""
     error = ask(demand(NOW + 0.014), backlog())
     assert isinstance(error, DeadlineMissed)
+    assert "the deadline is in 14 ms" in error.message
+    late = ask(demand(NOW - 0.014), backlog())
+    assert late is not None
+    assert "the deadline passed 14 ms ago" in late.message
     assert "takes 15 ms even on an idle server" in error.message
 
 

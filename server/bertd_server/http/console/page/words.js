@@ -36,7 +36,7 @@ export const WORDS = {
     dimensions: "dimensions",
     labelsOf: "labels",
     atMost: "at most {n} tokens",
-    answered: "{n} answered in {ms} ms; batch: texts {texts}, tokens {tokens}",
+    answered: "{n} answered in {ms} ms; the batch: {texts} texts, {tokens} tokens",
     cachedIn: "{n} answered in {ms} ms",
     someFailed: "{n} without an answer",
     serving: "serving {n} models",
