@@ -13,7 +13,7 @@ from bertd_client import cli
 from click.testing import CliRunner
 from helpers.paths import ROOT
 
-PACKAGES = {"bertd", "bertd_client", "bertd_export", "bertd_server"}
+PACKAGES = {"bertd", "bertd_client", "bertd_export", "bertd_ray", "bertd_server", "bertd_spark"}
 
 
 def test_a_wheel_has_no_benchmarks(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ PACKAGES = {
     "bertd": "protos/bertd",
     "bertd_export": "export/bertd_export",
     "bertd_server": "server/bertd_server",
+    "bertd_ray": "server/bertd_ray",
+    "bertd_spark": "server/bertd_spark",
     "bertd_client": "client/bertd_client",
     "bertd_bench": "benchmarks/bertd_bench",
 }

@@ -1,0 +1,1 @@
+"""bertd on Spark: models as functions of ``DataFrame.mapInArrow``."""
