@@ -9,7 +9,7 @@ SERVES := $(VENV)/.serves
 NATIVE := $(VENV)/.native
 KERNELS := server/native
 
-.PHONY: help install serve test test-all test-fast robustness folders coverage native sanitize lint format protos bench peers report footprint clean
+.PHONY: help install serve test test-all test-fast robustness folders coverage native sanitize lint format protos bench peers ray report footprint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -94,6 +94,10 @@ peers:  ## install what `make bench` compares with, in .peers: 5 GB
 	  .peers/$$name/bin/python -m pip install --quiet --disable-pip-version-check \
 	    -r benchmarks/peers/$$name.txt || exit 1; \
 	done
+
+ray: $(READY)  ## install Ray, which is large, and run what needs it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'ray[serve]'
+	$(BIN)/python -m pytest tests/ray -m 'slow or not slow'
 
 report: $(READY)  ## make benchmarks/results/report and the measured parts of documents from the results
 	$(BIN)/bertd bench report

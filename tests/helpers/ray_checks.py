@@ -53,7 +53,8 @@ def errors_are_rich(channel: grpc.Channel) -> None:
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "dimensions is 1000000" in error.details()
     assert reason(error) == "OUT_OF_RANGE"
-    error = failed(lambda: channel.unary_unary("/bertd.v1.InferenceService/Embed")(b"\x0a\x01\xff"))
+    ask: Any = channel.unary_unary("/bertd.v1.InferenceService/Embed")
+    error = failed(lambda: ask(b"\x0a\x01\xff"))
     assert reason(error) == "NOT_UNICODE"
 
 
@@ -108,7 +109,7 @@ def streams_fail_richly(channel: grpc.Channel) -> None:
     """What was answered before arrives, then the status with its details."""
     embed = tei_pb2_grpc.EmbedStub(channel)
     requests = [tei_pb2.EmbedRequest(inputs=text) for text in ("a", "b", "")]
-    got = []
+    got: list[tei_pb2.EmbedResponse] = []
 
     def read() -> None:
         got.extend(embed.EmbedStream(iter(requests)))
@@ -130,7 +131,7 @@ def tensors_are_served(channel: grpc.Channel) -> None:
 
 
 def health_is_told(channel: grpc.Channel) -> None:
-    stub = health_pb2_grpc.HealthStub(channel)
+    stub: Any = health_pb2_grpc.HealthStub(channel)  # which its types do not know
     answer = stub.Check(health_pb2.HealthCheckRequest(service="bertd.v1.InferenceService"))
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
     error = failed(lambda: next(stub.Watch(health_pb2.HealthCheckRequest())))
@@ -138,8 +139,8 @@ def health_is_told(channel: grpc.Channel) -> None:
 
 
 def services_are_described(channel: grpc.Channel) -> None:
-    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-    asked = reflection_pb2.ServerReflectionRequest
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+    asked: Any = reflection_pb2.ServerReflectionRequest
     names, file = stub.ServerReflectionInfo(
         iter(
             [
