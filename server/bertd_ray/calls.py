@@ -2,7 +2,7 @@
 
 ::
 
-    path, bytes ──LocalServer.find──> interceptors, handler ──> messages ──> Answer
+    path, bytes ──LocalServer.find──> interceptors, handler ──> messages ──> AnswerBytes
                                            └── abort ──> Ended ──> RayCall.end ──> Ray's context
 """
 
@@ -23,13 +23,13 @@ from bertd_ray.wire import HEAD, METHODS, RPC, SERVICERS, TIMEOUT
 
 log = get_logger("bertd")
 
-Metadata = Sequence[tuple[str, Any]]
+CallMetadata = Sequence[tuple[str, Any]]
 
 
 class RayContext(Protocol):
     """What Ray gives a replica of a call, and carries back to the proxy."""
 
-    def invocation_metadata(self) -> Metadata:
+    def invocation_metadata(self) -> CallMetadata:
         """The caller's, with what the proxy has added."""
 
     def peer(self) -> str:
@@ -45,7 +45,7 @@ class RayContext(Protocol):
         """Its trailers."""
 
 
-class Answer:
+class AnswerBytes:
     """Bytes, as Ray asks a message for them."""
 
     __slots__ = ("_data",)
@@ -61,7 +61,7 @@ class Answer:
 class Ended(Exception):
     """A call has ended with a status."""
 
-    def __init__(self, code: grpc.StatusCode, details: str, trailers: Metadata = ()) -> None:
+    def __init__(self, code: grpc.StatusCode, details: str, trailers: CallMetadata = ()) -> None:
         super().__init__(details)
         self.code = code
         self.details = details
@@ -90,14 +90,14 @@ class RayCall:
         left = float(given.get(TIMEOUT, math.inf)) / 1000
         self._deadline = time.monotonic() + left
         self._code: grpc.StatusCode | None = None
-        self._trailers: Metadata = ()
-        self._head: Metadata = ()
+        self._trailers: CallMetadata = ()
+        self._head: CallMetadata = ()
 
     def time_remaining(self) -> float | None:
         """Seconds until the deadline; None without one."""
         return None if math.isinf(self._deadline) else self._deadline - time.monotonic()
 
-    def invocation_metadata(self) -> Metadata:
+    def invocation_metadata(self) -> CallMetadata:
         """The caller's metadata."""
         return self._metadata
 
@@ -114,7 +114,7 @@ class RayCall:
         self._trailers = tuple(metadata)
         self._tell()
 
-    def trailing_metadata(self) -> Metadata:
+    def trailing_metadata(self) -> CallMetadata:
         """The trailers, so far."""
         return self._trailers
 
@@ -124,7 +124,7 @@ class RayCall:
         self._tell()
 
     async def abort(
-        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()
+        self, code: grpc.StatusCode, details: str = "", trailing_metadata: CallMetadata = ()
     ) -> NoReturn:
         """End the call.
 
@@ -153,7 +153,7 @@ class _Details(NamedTuple):
     """What interceptors are told of a call."""
 
     method: str
-    invocation_metadata: Metadata
+    invocation_metadata: CallMetadata
 
 
 class LocalServer(grpc.aio.Server):

@@ -2,7 +2,7 @@
 
 ::
 
-    Ray's proxy ──NAME(bytes, context)──> Rpc ──> LocalServer ──> services ──> model
+    Ray's proxy ──NAME(bytes, context)──> ReplicaMethod ──> LocalServer ──> services ──> model
     other deployments ──embed(texts, …)──────────────────────────────────────> model
     Ray's controller ──check_health, record_autoscaling_stats
 """
@@ -26,7 +26,7 @@ from bertd_server.rpc.load_reports import Load
 from bertd_server.rpc.services import Services
 from bertd_server.security.keys import KeyRing
 
-from bertd_ray.calls import Answer, Ended, LocalServer, RayCall, RayContext, tell
+from bertd_ray.calls import AnswerBytes, Ended, LocalServer, RayCall, RayContext, tell
 from bertd_ray.scaling import UTILISATION
 from bertd_ray.wire import END, METHODS
 
@@ -83,7 +83,7 @@ class Replica(ModelMethods):
         )
         self._closed = False
         for method in METHODS.values():
-            setattr(self, method.name, Rpc(method.name, server))
+            setattr(self, method.name, ReplicaMethod(method.name, server))
         self._model = await self._models.load(bundle, name=name)
 
     async def ask(self, question: Callable[[Model], Awaitable[R]]) -> R:
@@ -119,7 +119,7 @@ class Replica(ModelMethods):
         await self._models.close()
 
 
-class Rpc:
+class ReplicaMethod:
     """A method by its bare name, which may be that of several services.
 
     Ray runs functions and bound methods on threads where they are no coroutines; an object with
@@ -131,7 +131,7 @@ class Rpc:
         self._server = server
 
     def __call__(self, request: Any, grpc_context: RayContext) -> Any:
-        """Answer a call; a coroutine or a generator of :class:`Answer`."""
+        """Answer a call; a coroutine or a generator of :class:`AnswerBytes`."""
         try:
             call = RayCall(grpc_context)
         except Ended as ended:
@@ -140,25 +140,25 @@ class Rpc:
             return self._stream(request, call)
         return self._answer(request, call)
 
-    async def _answer(self, request: Any, call: RayCall) -> Answer:
+    async def _answer(self, request: Any, call: RayCall) -> AnswerBytes:
         try:
-            return Answer(await self._server.call(request, call))
+            return AnswerBytes(await self._server.call(request, call))
         except Ended as ended:
             call.end(ended)
-            return Answer(b"")  # where a call is raised out of, Ray loses its trailers
+            return AnswerBytes(b"")  # where a call is raised out of, Ray loses its trailers
 
-    async def _stream(self, request: Any, call: RayCall) -> AsyncIterator[Answer]:
+    async def _stream(self, request: Any, call: RayCall) -> AsyncIterator[AnswerBytes]:
         try:
             async for response in self._server.stream(request, call):
-                yield Answer(response)
+                yield AnswerBytes(response)
         except Ended as ended:
             call.end(ended)
-            yield Answer(END)
+            yield AnswerBytes(END)
 
 
-async def _refused(context: RayContext, ended: Ended) -> Answer:
+async def _refused(context: RayContext, ended: Ended) -> AnswerBytes:
     tell(context, ended)
-    return Answer(b"")
+    return AnswerBytes(b"")
 
 
 def served() -> dict[str, Any]:

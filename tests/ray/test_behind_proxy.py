@@ -14,7 +14,7 @@ import pytest
 from bertd.v1 import inference_pb2 as pb
 from bertd.v1 import inference_pb2_grpc as pb_grpc
 from bertd_ray import wire
-from bertd_ray.calls import Answer, RayCall
+from bertd_ray.calls import AnswerBytes, RayCall
 from bertd_ray.replica import Replica
 from bertd_server.errors import DeadlineMissed, InvalidInput, Overloaded, RequestError
 from bertd_server.inside.options import OpenOptions
@@ -100,11 +100,13 @@ class Told:
         request: bytes,  # noqa: ARG002 - the time is all that is told
         *,
         grpc_context: Any,
-    ) -> Answer:
+    ) -> AnswerBytes:
         call = RayCall(grpc_context)
         left = call.time_remaining()
         whole = "none" if left is None else str(left)
-        return Answer(pb.EmbedResponse(model=whole, model_version=call.path).SerializeToString())
+        return AnswerBytes(
+            pb.EmbedResponse(model=whole, model_version=call.path).SerializeToString()
+        )
 
 
 async def test_the_path_and_the_deadline_are_told_by_the_proxy_alone() -> None:
