@@ -28,6 +28,10 @@ _MAKERS: dict[tuple[bool, bool], Callable[..., Any]] = {
     (True, True): grpc.stream_stream_rpc_method_handler,
 }
 _OURS = frozenset({RPC, TIMEOUT})
+# What Ray says, as INTERNAL and with process and address, of a replica that died, or its node.
+_DIED = "The actor "
+_AGAIN = "the replica died while it had the call: send it again"
+_INTERNAL = (grpc.StatusCode.INTERNAL, grpc.StatusCode.INTERNAL.value[0])
 
 
 def add_services(_servicer: object, server: grpc.aio.Server) -> None:
@@ -118,6 +122,13 @@ class _Context:
         self._context.set_trailing_metadata(
             tuple(one for one in given if not one[0].startswith(HEAD))
         )
+
+    def set_details(self, details: str) -> None:
+        """Set the status's message; a call whose replica died may be sent again by any client."""
+        if details.startswith(_DIED) and self._context.code() in _INTERNAL:
+            self._context.set_code(grpc.StatusCode.UNAVAILABLE)
+            details = _AGAIN
+        self._context.set_details(details)
 
     async def send_head(self) -> None:
         """Send the head of the answer, once, where there is something to say in it."""

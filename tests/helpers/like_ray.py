@@ -13,6 +13,13 @@ import grpc
 from bertd_ray.proxy import add_services
 
 
+class ActorDied(Exception):
+    """Raised where a replica would have died."""
+
+    def __str__(self) -> str:
+        return "The actor died unexpectedly before finishing this task.\n\tpid: 1, ip: 192.0.2.1"
+
+
 class Carried:
     """What of gRPC's context Ray sends to a replica and back: pickled, without time or head."""
 
@@ -72,7 +79,12 @@ class LikeRay:
         async def answer(request: Any, context: Any) -> bytes:
             carried = Carried(context)
             method = getattr(self._replica, path.rsplit("/", 1)[1])
-            result = await method(request, grpc_context=carried)
+            try:
+                result = await method(request, grpc_context=carried)
+            except ActorDied as error:
+                context.set_code(grpc.StatusCode.INTERNAL)
+                context.set_details(str(error))
+                return b""
             return self._back((carried, result.SerializeToString()), context)
 
         return answer

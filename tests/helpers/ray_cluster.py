@@ -6,6 +6,7 @@ of JSON for each command and answers with one:
 
     {"deploy": {…}}     deploys anew, with other arguments
     {"replicas": true}  the process ids of the replicas
+    {"proxies": true}   those of the proxies
     {"embed": [texts]}  asks through a handle, as another deployment would; vectors as hexadecimal
     {"end": true}
 """
@@ -29,6 +30,7 @@ from ray import serve
 
 NAME = f"bertd{os.getpid()}"  # others may have clusters here too
 
+PID = str(os.getpid())
 _TRIES = 6
 
 
@@ -89,19 +91,27 @@ def _done(command: dict[str, Any], handle: Any) -> Any:
         except Exception as error:  # noqa: BLE001 - its kind is what is asked for
             cause = getattr(error, "cause", error)
             return {"error": type(cause).__name__, "message": getattr(cause, "message", "")}
-    return _replicas()
+    return _processes("ray::ProxyActor") if "proxies" in command else _replicas()
 
 
 def _replicas() -> list[int]:
-    title = f"ray::ServeReplica:{NAME}:".encode()
+    return _processes(f"ray::ServeReplica:{NAME}:")
+
+
+def _processes(title: str) -> list[int]:
+    """Of this cluster: its processes are children of a child of this one."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if (process / "cmdline").read_bytes().startswith(title):
-                found.append(int(process.name))
+            if (process / "cmdline").read_bytes().startswith(title.encode()):
+                found += [int(process.name)] if _parent(_parent(process.name)) == PID else []
         except OSError:  # it has ended
             continue
     return found
+
+
+def _parent(process: str) -> str:
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1]
 
 
 def _free() -> int:

@@ -20,7 +20,7 @@ from bertd_server.errors import DeadlineMissed, InvalidInput, Overloaded, Reques
 from bertd_server.inside.options import OpenOptions
 from bertd_server.rpc.services import METHODS
 from helpers.key_files import write_keys
-from helpers.like_ray import LikeRay
+from helpers.like_ray import ActorDied, LikeRay
 from helpers.patience import PATIENCE
 from helpers.ray_checks import CHECKS, TEXTS, failed, vectors
 
@@ -122,6 +122,23 @@ async def test_the_path_and_the_deadline_are_told_by_the_proxy_alone() -> None:
         assert path == "/bertd.v1.InferenceService/Embed"
         assert 1 < float(left) <= 500
         assert (await asyncio.to_thread(told, None))[0] == "none"
+
+
+class Dying:
+    """In the place of a replica that dies with its call."""
+
+    async def Embed(  # noqa: N802 - the RPC's name
+        self, request: bytes, *, grpc_context: Any
+    ) -> AnswerBytes:
+        raise ActorDied(request, grpc_context)
+
+
+async def test_a_call_whose_replica_died_may_be_sent_again() -> None:
+    async with behind(Dying()) as channel:
+        error = await asyncio.to_thread(failed, lambda: vectors(channel))
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert "send it again" in error.details()
+        assert "192" not in error.details()
 
 
 async def test_a_proxy_with_generated_servicers_is_told_what_is_wrong(tiny_bundle: Path) -> None:

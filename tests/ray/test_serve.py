@@ -75,6 +75,7 @@ def test_a_killed_replica_is_replaced(served: RayServed) -> None:
     assert second != first
 
 
+@pytest.mark.filterwarnings("ignore")  # of Ray's own modules, as they are imported
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
