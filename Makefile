@@ -10,7 +10,7 @@ SERVES := $(VENV)/.serves
 NATIVE := $(VENV)/.native
 KERNELS := server/native
 
-.PHONY: help install serve test test-all test-fast robustness folders bulk coverage native sanitize lint format protos bench peers comparison report footprint sbom clean
+.PHONY: help install serve test test-all test-fast robustness folders clusters coverage native sanitize lint format protos bench peers comparison report footprint sbom clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -67,9 +67,9 @@ robustness: $(READY)  ## an hour of malformed requests, random traffic, model sw
 folders: $(READY)  ## 300 checkpoint folders made at random: right from raw text on, or refused by name
 	FOLDERS=300 $(BIN)/python -m pytest -n 2 --show-capture no tests/export/test_generated_folders.py
 
-bulk: $(READY) $(NATIVE)  ## install Ray and Spark into .venv, and test jobs through them: killed, run again, compared
+clusters: $(READY) $(NATIVE)  ## install Ray and Spark into .venv, and run what needs them
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,spark]'
-	$(BIN)/python -m pytest tests/bulk
+	$(BIN)/python -m pytest tests/bulk tests/ray
 
 lint: $(READY)  ## check style, types, import direction
 	$(BIN)/ruff check .

@@ -25,6 +25,8 @@ reason that a caller can switch on.
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 
 
@@ -46,6 +48,17 @@ class RequestError(Exception):
         super().__init__(message)
         self.message = message
         self.field = field
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Say how another process makes it again: of what it has, since arguments differ."""
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[RequestError], args: tuple[Any, ...], state: dict[str, Any]) -> RequestError:
+    """An error that was pickled."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class InvalidInput(RequestError):

@@ -52,7 +52,7 @@ def test_a_pool_that_cannot_be_is_refused() -> None:
 def needs(module: str, *programs: str) -> pytest.MarkDecorator:
     lacking = [] if importlib.util.find_spec(module) else [module]
     lacking += [name for name in programs if shutil.which(name) is None]
-    return pytest.mark.skipif(bool(lacking), reason=f"{lacking} not installed: `make bulk`")
+    return pytest.mark.skipif(bool(lacking), reason=f"{lacking} not installed: `make clusters`")
 
 
 def tables(folder: Path) -> Path:
@@ -72,7 +72,7 @@ def tables(folder: Path) -> Path:
     ],
 )
 def test_a_job_is_stopped_and_goes_on(tiny_bundle: Path, engine: str) -> None:
-    """The drill of `make bulk`, with fewer rows."""
+    """The drill of `make clusters`, with fewer rows."""
     command = [sys.executable, str(DRILL), str(tiny_bundle), "--rows", "20000", "--engines", engine]
     made = subprocess.run(
         command,

@@ -43,14 +43,19 @@ _FILES = 65_536  # enough for any number of connections that one process serves
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a server to its end."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    _use_one_heap()
-    _allow_files()
-    sys.setswitchinterval(_SWITCH_SECONDS)
+    settle()
     if sys.platform == "win32":
         return asyncio.run(main)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
+
+
+def settle() -> None:
+    """Settle all but the event loop, in a process that only serves but has a loop already."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _use_one_heap()
+    _allow_files()
+    sys.setswitchinterval(_SWITCH_SECONDS)
 
 
 def _use_one_heap() -> None:

@@ -183,22 +183,25 @@ class Load:
             self._report, self._made = self._measure(now).SerializeToString(), now
         return self._report
 
-    def _measure(self, now: float) -> Message:
+    def used(self, now: float) -> float:
+        """How loaded the server is; its rate of compute is counted by whoever asks."""
         models = self.models()
         computed = sum(model.statistics.compute.total for model in models)
         self._compute.add(max(0.0, computed - self._computed), now)  # less: a model has gone
         self._computed = computed
         gauges = [model.gauges() for model in models]
-        used = utilisation(
+        return utilisation(
             self._compute.at(now),
             max((one.lanes_alive for one in gauges), default=0),
             max((one.predicted_wait for one in gauges), default=0.0),
             self.most_wait(),
         )
+
+    def _measure(self, now: float) -> Message:
         return Report(
             rps_fractional=self._calls.at(now),
             eps=self._faults.at(now),
-            application_utilization=used,
+            application_utilization=self.used(now),
         )
 
 
