@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-Row = tuple[str, str]
+HelpRow = tuple[str, str]
 Groups = Mapping[str, Sequence[str]]
 """Titles, and the names of parameters, or of commands, in their order."""
 
@@ -36,7 +36,7 @@ class GroupedCommand(click.Command):
         write_groups(formatter, option_rows(self, ctx), self._groups, others="Options")
 
 
-def option_rows(command: click.Command, ctx: click.Context) -> dict[str, Row]:
+def option_rows(command: click.Command, ctx: click.Context) -> dict[str, HelpRow]:
     """What the help says of each option that it shows, by name."""
     return {
         str(one.name): row
@@ -46,7 +46,7 @@ def option_rows(command: click.Command, ctx: click.Context) -> dict[str, Row]:
 
 
 def write_groups(
-    formatter: click.HelpFormatter, rows: Mapping[str, Row], groups: Groups, *, others: str
+    formatter: click.HelpFormatter, rows: Mapping[str, HelpRow], groups: Groups, *, others: str
 ) -> None:
     """Write rows in groups, those of none first.
 

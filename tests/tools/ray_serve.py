@@ -1,7 +1,7 @@
 """What Ray's proxy costs, and what fails as replicas go: ``tests/tools/ray_serve.py BUNDLE``.
 
-Needs Ray: `make clusters`. Lone calls of one short text go to `bertd serve` and through the proxy in
-turns; then eight callers without retries go on while a replica is killed, and while the
+Needs Ray: `make clusters`. Lone calls of one short text go to `bertd serve` and through the proxy
+in turns; then eight callers without retries go on while a replica is killed, and while the
 application is deployed anew, with two replicas.
 """
 
