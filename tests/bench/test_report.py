@@ -24,7 +24,7 @@ from helpers.patience import PATIENCE
 RESULTS = ROOT / "benchmarks/results"
 REPORT = RESULTS / document.FOLDER / "index.html"
 REMEDY = "run `make report`"
-KINDS = ("speedup", "load")
+KINDS = ("speedup", "load", "mixed")
 PHONE, DESK = 390, 1280
 
 

@@ -120,7 +120,7 @@ async def test_the_path_and_the_deadline_are_told_by_the_proxy_alone() -> None:
 
         left, path = await asyncio.to_thread(told, 500)
         assert path == "/bertd.v1.InferenceService/Embed"
-        assert 1 < float(left) <= 500
+        assert 1 < float(left) <= 505  # gRPC rounds so long a timeout up
         assert (await asyncio.to_thread(told, None))[0] == "none"
 
 

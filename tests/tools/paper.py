@@ -5,8 +5,8 @@
     .venv/bin/python tests/tools/paper.py                          # writes them, at the price below
     .venv/bin/python tests/tools/paper.py --price 0.04 --cores 400 # prints them for yours
 
-Rates are those of benchmarks/results (hardware.json, load.json, front-end.json) where there is one,
-else of the cost models that `bertd bench simulate` has, which were measured too.
+Rates are those of benchmarks/results (hardware.json, load.json) where there is one, else of the
+cost models that `bertd bench simulate` has, which were measured too.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ LENGTHS = (24, 128, 256)
 MOST_TOKENS = 2_048  # the server's batches
 RATE, LOAD = 10_000, 0.7  # calls a second; of what a server takes at the objective
 HOURS = 720  # of a month
+# CPU seconds of the server's process besides the model, for a call of one text among others:
+# MiniLM, 16 tokens, November 2026. A lone call takes more: `tests/tools/lone_call.py` measures it.
+CALL_SECONDS = 0.000401
 
 
 def _result(name: str) -> Any:
@@ -83,12 +86,6 @@ def offline(price: float, cores: int) -> list[str]:
     return lines
 
 
-def call_seconds() -> float:
-    """CPU seconds of a call of one text besides the model, of the server's process."""
-    (row,) = (one for one in _result("front-end")["rows"] if one["name"] == "Embed, 1 text")
-    return float(statistics.median(row["bertd"]))
-
-
 def online_rates() -> dict[tuple[str, str], float]:
     """Calls of one text a second that two cores take with p99 within 100 ms: model, how known.
 
@@ -101,7 +98,7 @@ def online_rates() -> dict[tuple[str, str], float]:
     engines["BERT-base fp32"] = LANES / capacity(
         MEASURED["12 layers of 768 (BERT-base)"], LANES, MOST_TOKENS, mixed
     )
-    call, base = call_seconds(), engines["MiniLM fp32"]
+    call, base = CALL_SECONDS, engines["MiniLM fp32"]
     return {
         (name, "measured" if seconds == base else "in proportion"): ours.rate(report.objective)
         * (base + call)
