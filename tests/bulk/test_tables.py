@@ -101,18 +101,24 @@ def test_a_dictionary_of_texts_is_read(model: SyncModel) -> None:
 
 
 PAIRS = [("the cat", "a mat the dog"), ("who?", "the cat sat"), ("the", "")]
-CASES: list[tuple[Task, str, tuple[str, ...], str, dict[str, Any]]] = [
+Case = tuple[Task, str, tuple[str, ...], str, dict[str, Any]]
+CASES: list[Case] = [
+    ("question-answering", "answer", ("question", "context"), "answers", {"top_k": 2}),
+]
+SLOW_CASES: list[Case] = [  # each needs a model of its own
     ("fill-mask", "embed_sparse", ("text",), "values", {"max_active_dims": 3}),
     ("zero-shot-classification", "classify", ("text", "pair"), "labels", {}),
     ("zero-shot-classification", "classify", ("text",), "labels", {"top_k": 1}),
     ("zero-shot-classification", "classify_zero_shot", ("text",), "labels", {"labels": ["cat"]}),
     ("token-classification", "tag", ("text",), "entities", {}),
-    ("question-answering", "answer", ("question", "context"), "answers", {"top_k": 2}),
     ("fill-mask", "fill_mask", ("text",), "masks", {"top_k": 2}),
 ]
 
 
-@pytest.mark.parametrize(("task", "name", "roles", "column", "options"), CASES)
+@pytest.mark.parametrize(
+    ("task", "name", "roles", "column", "options"),
+    [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW_CASES)],
+)
 def test_every_task_says_what_its_method_says(  # noqa: PLR0913, PLR0917 - a row of the table
     task_bundle: Callable[[Task], Path],
     task: Task,
@@ -139,6 +145,7 @@ def test_every_task_says_what_its_method_says(  # noqa: PLR0913, PLR0917 - a row
             assert (value, error) == ([asdict(one) for one in reply.outcome], None)
 
 
+@pytest.mark.slow
 def test_documents_are_ranked_each_with_its_own_query(task_bundle: Callable[[Task], Path]) -> None:
     with open_model_sync(task_bundle("text-ranking"), **QUICK) as model:
         queries, documents = ["the cat", "who?", "the cat"], ["a mat", "the dog", "a mat"]

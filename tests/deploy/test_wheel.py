@@ -16,6 +16,7 @@ from helpers.paths import ROOT
 PACKAGES = {"bertd", "bertd_client", "bertd_export", "bertd_ray", "bertd_server", "bertd_spark"}
 
 
+@pytest.mark.slow
 def test_a_wheel_has_no_benchmarks(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--retries", "0"]
     made = subprocess.run(

@@ -130,7 +130,7 @@ async def test_a_server_on_a_cpu_says_that_fp16_is_of_no_use(bundle: Path) -> No
     ("family", "calls"),
     [
         pytest.param("albert", 4, marks=pytest.mark.slow),
-        ("modernbert", 2),
+        pytest.param("modernbert", 2, marks=pytest.mark.slow),
         pytest.param("deberta-v2", 2, marks=pytest.mark.slow),
     ],
 )

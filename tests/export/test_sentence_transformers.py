@@ -120,7 +120,7 @@ async def vectors(model: Model, prompt_name: str | None) -> NDArray[np.float32]:
         (["mean"], [Dense, Normalize], "old"),
         pytest.param(["max"], [Dense], "new", marks=pytest.mark.slow),
         pytest.param(["mean_sqrt_len_tokens"], [Normalize], "old", marks=pytest.mark.slow),
-        (["lasttoken", "cls"], [Dropout, LayerNorm], "new"),
+        pytest.param(["lasttoken", "cls"], [Dropout, LayerNorm], "new", marks=pytest.mark.slow),
         pytest.param(["weightedmean", "max"], ["residual"], "new", marks=pytest.mark.slow),
     ],
     ids=["cls", "mean", "max", "mean_sqrt_len", "lasttoken", "weightedmean"],

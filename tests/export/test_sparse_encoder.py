@@ -74,7 +74,11 @@ async def weights(model: Model, **how: Any) -> NDArray[np.float32]:
     ("pooling", "old"),
     [
         ({"pooling_strategy": "max"}, False),
-        ({"pooling_strategy": "sum", "activation_function": "log1p_relu"}, True),
+        pytest.param(
+            {"pooling_strategy": "sum", "activation_function": "log1p_relu"},
+            True,
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["max of 6", "sum of 5"],
 )

@@ -88,7 +88,13 @@ CASES = [
         {"num_labels": 3},
         marks=pytest.mark.slow,
     ),
-    ("DistilBert", "ForSequenceClassification", "text-ranking", {"num_labels": 1}),
+    pytest.param(
+        "DistilBert",
+        "ForSequenceClassification",
+        "text-ranking",
+        {"num_labels": 1},
+        marks=pytest.mark.slow,
+    ),
     ("DistilBert", "ForQuestionAnswering", "question-answering", {"num_labels": 2}),
     pytest.param(
         "Electra",

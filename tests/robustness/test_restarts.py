@@ -31,15 +31,14 @@ BEFORE = 1_000 if LARGE else 10  # calls answered before the first restart
 
 @patient
 @pytest.mark.parametrize(
-    ("how", "times"),
-    [(signal.SIGTERM, 2), pytest.param(signal.SIGKILL, 1, marks=pytest.mark.slow)],
+    "how", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
 )
 def test_servers_are_restarted_under_load(
-    tiny_bundle: Path, how: signal.Signals, times: int, tmp_path: Path
+    tiny_bundle: Path, how: signal.Signals, tmp_path: Path
 ) -> None:
     """One of two is always there; the client's calls find it."""
     model = known("A", tiny_bundle)
-    times = 100 if LARGE else times
+    times = 100 if LARGE else 1
     arguments = [str(tiny_bundle), "--drain-delay-seconds", str(DELAY_SECONDS)]
     arguments += [*quick(tmp_path / "cache"), "--threads", "1", "--lanes", "1"]
     servers = [RestartableServer(arguments, tmp_path / f"{number}.log") for number in range(2)]

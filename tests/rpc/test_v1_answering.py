@@ -22,7 +22,7 @@ PAIRS = [(QUESTIONS[n % len(QUESTIONS)], text) for n, text in enumerate(SENTENCE
 STRETCH = tuple[int, int] | None  # code points; None says that there is no answer
 
 
-@pytest.fixture(scope="module", params=["bert", "roberta"])
+@pytest.fixture(scope="module", params=["bert", pytest.param("roberta", marks=pytest.mark.slow)])
 def reader(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:

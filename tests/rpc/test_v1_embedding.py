@@ -20,7 +20,9 @@ WORDS = ("house", "river", "cat", "music", "seven", "winter", "road", "paper", "
 TOLERANCE: dict[str, Any] = {"rtol": 0, "atol": 1e-4}
 
 
-@pytest.fixture(scope="module", params=["bert", "xlm-roberta"])
+@pytest.fixture(
+    scope="module", params=["bert", pytest.param("xlm-roberta", marks=pytest.mark.slow)]
+)
 def encoder(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
