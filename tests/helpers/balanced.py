@@ -18,12 +18,11 @@ from pathlib import Path
 
 import grpc
 from bertd_bench.contestants.eager import free_port
-
 from helpers.deployed import DEPLOY
 
 LISTENS = 8000
 SERVERS = ((8001, 8002), (8011, 8012), (8021, 8022))
-ADMIN = {"envoy": 9901, "caddy": 2019}
+OTHERS = (9901, 2019, 8003)  # administration, and a port that Caddy needs
 START_SECONDS = 60.0
 
 # Debian's nginx.conf, as far as its conf.d needs it; folders that only root may write are moved.
@@ -80,7 +79,9 @@ BALANCERS = {
             ("--mode", "validate", "-c", "{}"),
             ("--concurrency", "1", "-l", "error", "--use-dynamic-base-id", "-c", "{}"),
         ),
-        Balancer("haproxy", DEPLOY / "haproxy/haproxy.cfg", ("-c", "-f", "{}"), ("-db", "-f", "{}")),
+        Balancer(
+            "haproxy", DEPLOY / "haproxy/haproxy.cfg", ("-c", "-f", "{}"), ("-db", "-f", "{}")
+        ),
         Balancer("nginx", DEPLOY / "nginx/bertd.conf", ("-t", "-c", "{}"), ("-c", "{}")),
         Balancer(
             "caddy",
@@ -115,7 +116,7 @@ def balancing(
         servers: two or three: the ports of gRPC and of HTTP.
         folder: for its file, and for what it writes.
     """
-    ports = {LISTENS: free_port(), **{port: free_port() for port in ADMIN.values()}}
+    ports = {LISTENS: free_port(), **{port: free_port() for port in OTHERS}}
     for named, real in zip(SERVERS, servers, strict=False):
         ports |= dict(zip(named, real, strict=True))
     program = balancer.program

@@ -203,8 +203,8 @@ def measure(balancer: Balancer, fleet: Fleet, folder: Path, trials: dict[str, in
 
 def tiny_bundle(folder: Path) -> Path:
     """A small random model, exported."""
-    from bertd_export.bundle import export_model  # noqa: PLC0415 - loads PyTorch
-    from helpers.tiny import save_tiny  # noqa: PLC0415
+    from bertd_export.bundle import export_model
+    from helpers.tiny import save_tiny
 
     save_tiny(folder / "source", "bert", "feature-extraction")
     export_model(str(folder / "source"), folder / "bundle", name="tiny")
