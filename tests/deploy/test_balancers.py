@@ -22,6 +22,7 @@ from helpers.restartable import RestartableServer
 
 NO_RETRIES = [("grpc.enable_retries", 0), ("grpc.max_receive_message_length", -1)]
 CALLS = 40
+TRUNCATE = inference_pb2.LONG_TEXT_POLICY_TRUNCATE
 
 
 def installed(name: str) -> Balancer:
@@ -96,7 +97,7 @@ def test_calls_go_to_both_servers_and_on_when_one_is_killed(
         stub: Any = inference_pb2_grpc.InferenceServiceStub(channel)
 
         def ask(*texts: str) -> str:
-            request = inference_pb2.EmbedRequest(texts=texts)
+            request = inference_pb2.EmbedRequest(texts=texts, long_text=TRUNCATE)
             return str(stub.Embed(request, timeout=PATIENCE).model)
 
         end, seen = time.monotonic() + PATIENCE, set[str]()

@@ -142,7 +142,7 @@ def test_the_stream_reports_until_the_server_stops(tiny_bundle: Path) -> None:
 def test_so_many_streams_and_no_more(
     reporting: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The third is refused with the limit and what else there is; once one has left, it is taken."""
+    """The third is refused with the limit and the remedy; once one has left, it is taken."""
     monkeypatch.setattr(load_reports, "MOST_STREAMS", 2)
     with grpc.insecure_channel(reporting.address) as channel:
         asks = channel.unary_stream(

@@ -2,7 +2,7 @@
 
 ::
 
-    .venv/bin/python tests/tools/balancers.py [--balancers envoy,nginx] [--trials restart=20,kill=20]
+    .venv/bin/python tests/tools/balancers.py [--balancers envoy,nginx] [--trials kill=20]
 
     stock grpcio client, no retries ──8 calls at a time──> balancer ──> 2 or 3 x bertd serve, tiny
 
