@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import selectors
 import socket
@@ -16,6 +17,7 @@ import pytest
 from bertd.v1 import inference_pb2, inference_pb2_grpc
 from bertd_client import Client
 from bertd_client.connection.channel import target
+from bertd_server.rpc import load_reports
 from bertd_server.rpc.load_reports import SERVICE, Rate, Report, Request, utilisation
 from bertd_server.rpc.status import LOAD_REPORT
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
@@ -135,6 +137,31 @@ def test_the_stream_reports_until_the_server_stops(tiny_bundle: Path) -> None:
         running.stop()
         assert not list(stream)
         assert stream.code() is grpc.StatusCode.OK
+
+
+def test_so_many_streams_and_no_more(
+    reporting: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third is refused with the limit and the remedy; once one has left, it is taken."""
+    monkeypatch.setattr(load_reports, "MOST_STREAMS", 2)
+    with grpc.insecure_channel(reporting.address) as channel:
+        asks = channel.unary_stream(
+            f"/{SERVICE}/StreamCoreMetrics", Request.SerializeToString, Report.FromString
+        )
+        streams = [asks(Request(), timeout=PATIENCE) for _ in range(2)]
+        for stream in streams:
+            next(stream)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(asks(Request(), timeout=PATIENCE))
+        refused: Any = caught.value
+        assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "2 calls of StreamCoreMetrics are open" in refused.details()
+        assert LOAD_REPORT in refused.details()
+        streams[0].cancel()
+        taken = None
+        while taken is None:  # until the server has heard of it
+            with contextlib.suppress(grpc.RpcError):
+                taken = next(asks(Request(), timeout=PATIENCE))
 
 
 def test_the_client_asks_for_weights_only_if_told() -> None:

@@ -313,7 +313,7 @@ class Settings(BaseSettings):
         20.0, gt=0, description="seconds for its answer before the connection ends"
     )
     min_client_ping_seconds: float = Field(
-        30.0,
+        0.5,  # balancers ping each second, to find a server that hangs
         ge=0,
         description="seconds between a client's pings; one that often sends more is disconnected",
     )

@@ -26,12 +26,15 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from bertd_server.errors import Overloaded
 from bertd_server.models.model import Model
+from bertd_server.rpc import status as statuses
 from bertd_server.rpc.interceptors.handlers import WrappingInterceptor, wrapped
 from bertd_server.rpc.status import LOAD_REPORT
 
 SERVICE = "xds.service.orca.v3.OpenRcaService"
 LEAST_INTERVAL = 1.0  # seconds between two reports of a stream
+MOST_STREAMS = 4_096  # at once, of all clients
 
 _KEPT_SECONDS = 0.1  # a report is as old as that at most
 _MEMORY_SECONDS = 2.0  # what is older counts for less than a third in the rates
@@ -240,21 +243,49 @@ def interceptors(load: Load | None, methods: Collection[str]) -> list[grpc.aio.S
     return [] if load is None else [LoadInterceptor(load, methods)]
 
 
+class ReportStreams:
+    """StreamCoreMetrics; use it on one event loop.
+
+    A stream needs no key and lasts as long as its client wants: hence a limit.
+    """
+
+    def __init__(self, load: Load, closing: asyncio.Event) -> None:
+        """Take what is reported; streams end once `closing` is set."""
+        self._load = load
+        self._closing = closing
+        self._open = 0
+
+    async def report(self, request: Any, context: Any) -> AsyncIterator[bytes]:
+        """Send a report now, then as often as is asked, once a second at most."""
+        if self._open >= MOST_STREAMS:
+            await statuses.abort(context, self._too_many())
+        wanted = request.report_interval.seconds + request.report_interval.nanos / 1e9
+        self._open += 1
+        try:
+            while not self._closing.is_set():
+                yield self._load.report()
+                try:
+                    await asyncio.wait_for(self._closing.wait(), max(LEAST_INTERVAL, wanted))
+                except TimeoutError:
+                    continue
+        finally:
+            self._open -= 1
+
+    def _too_many(self) -> Overloaded:
+        return Overloaded(
+            f"{self._open} calls of StreamCoreMetrics are open, as many as may be: close some, or "
+            f"read the trailer {LOAD_REPORT} of each call",
+            reason="load_report_streams",
+            retry_after_seconds=LEAST_INTERVAL,
+        )
+
+
 def add_service(load: Load | None, closing: asyncio.Event, server: grpc.aio.Server) -> list[str]:
     """Serve StreamCoreMetrics, which ends when `closing` is set; the names of services added."""
     if load is None:
         return []
-
-    async def stream(request: Any, _context: Any) -> AsyncIterator[bytes]:
-        wanted = request.report_interval.seconds + request.report_interval.nanos / 1e9
-        while not closing.is_set():
-            yield load.report()
-            try:
-                await asyncio.wait_for(closing.wait(), max(LEAST_INTERVAL, wanted))
-            except TimeoutError:
-                continue
-
-    handler: Any = grpc.unary_stream_rpc_method_handler(stream, Request.FromString)
+    streams = ReportStreams(load, closing)
+    handler: Any = grpc.unary_stream_rpc_method_handler(streams.report, Request.FromString)
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(SERVICE, {"StreamCoreMetrics": handler}),)
     )
