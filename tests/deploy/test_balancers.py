@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 from bertd.v1 import inference_pb2, inference_pb2_grpc
-from bertd_bench.contestants.eager import free_port
+from bertd_bench.contestants.hosted import free_port
 from helpers.balanced import BALANCERS, LISTENS, OTHERS, SERVERS, Balancer, balancing
 from helpers.deployed import port
 from helpers.patience import PATIENCE

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from bertd_bench.contestants.eager import free_port
+from bertd_bench.contestants.hosted import free_port
 from helpers.deployed import DEPLOY
 
 LISTENS = 8000

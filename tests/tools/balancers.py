@@ -33,7 +33,7 @@ from pathlib import Path
 
 import grpc
 from bertd.v1 import inference_pb2, inference_pb2_grpc
-from bertd_bench.contestants.eager import free_port
+from bertd_bench.contestants.hosted import free_port
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
