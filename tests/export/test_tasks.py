@@ -95,7 +95,13 @@ CASES = [
         {"num_labels": 1},
         marks=pytest.mark.slow,
     ),
-    ("DistilBert", "ForQuestionAnswering", "question-answering", {"num_labels": 2}),
+    pytest.param(
+        "DistilBert",
+        "ForQuestionAnswering",
+        "question-answering",
+        {"num_labels": 2},
+        marks=pytest.mark.slow,
+    ),
     pytest.param(
         "Electra",
         "ForTokenClassification",

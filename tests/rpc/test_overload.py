@@ -129,13 +129,10 @@ async def test_the_client_comes_back_when_the_server_said(
     assert np.stack(answers).shape == (5, 1, server.model.manifest.dimensions)
 
 
-async def test_a_deadline_that_cannot_be_kept_is_refused_and_not_tried_again(
+async def test_of_more_calls_than_can_be_done_in_time_each_hears_what_became_of_it(
     server: RunningServer,
 ) -> None:
-    """Ten times what can be done in time: a part is answered, the others hear so, all of them.
-
-    Some have time enough on any machine.
-    """
+    """Those with time enough on any machine are answered; which others are depends on it."""
     timeouts = [float(PATIENCE) if number % 20 == 0 else 0.4 for number in range(400)]
     async with AsyncClient(server.address) as client:
         outcomes = await asyncio.gather(
@@ -147,9 +144,8 @@ async def test_a_deadline_that_cannot_be_kept_is_refused_and_not_tried_again(
         )
     kinds = [type(outcome) for outcome in outcomes]
     assert kinds[::20] == [np.ndarray] * 20
-    assert {np.ndarray, Overloaded} <= set(kinds) <= {np.ndarray, Overloaded, DeadlineExceeded}
-    refused = [outcome for outcome in outcomes if isinstance(outcome, BertdError)]
-    assert any(error.retry_after_s for error in refused)
+    assert set(kinds) <= {np.ndarray, Overloaded, DeadlineExceeded}
+    assert all(one.retry_after_s for one in outcomes if isinstance(one, Overloaded))
 
 
 async def test_bulk_and_interactive_are_both_answered(server: RunningServer) -> None:
