@@ -34,7 +34,7 @@ class RunningServer:
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         try:
-            self.server, port = self._await(self._start(folder, settings))
+            self.server, port = self.on_loop(self._start(folder, settings))
         except BaseException:
             self._end()
             raise
@@ -44,12 +44,13 @@ class RunningServer:
         server = Server(folder, settings)
         return server, await server.start()
 
-    def _await(self, work: Coroutine[Any, Any, T]) -> T:
+    def on_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        """What a coroutine returns, on the server's loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
     def stop(self) -> None:
         """Drain, then end the loop."""
-        self._await(self.server.drain())
+        self.on_loop(self.server.drain())
         self._end()
 
     def _end(self) -> None:

@@ -21,6 +21,7 @@ from bertd_server.config.settings import Settings
 from bertd_server.engine.engine import Engine, EngineOptions
 from bertd_server.models import startup
 from bertd_server.models.startup import ModelOptions
+from bertd_server.scheduling.memory_budget import Reservation
 from bertd_server.scheduling.scheduler import SchedulerOptions
 from bertd_server.serving.server import Server
 from bertd_server.tasks import embedding
@@ -203,3 +204,30 @@ def test_health_has_so_many_watchers_and_no_more(tiny_bundle: Path) -> None:
                 status = next(health.Watch(request)).status
         assert status == health_pb2.HealthCheckResponse.SERVING
     running.stop()
+
+
+def test_a_call_that_waits_for_memory_is_told_that_the_server_stops(tiny_bundle: Path) -> None:
+    """What has the memory never gives it back within the drain's time."""
+    running = RunningServer(tiny_bundle, quick_settings(drain_seconds=0.1))
+    memory = running.server.memory
+
+    async def all_for_long_texts() -> Reservation:
+        memory.relimit(8 * 2**20)
+        return await memory.reserve(7 * 2**20)
+
+    try:
+        held = running.on_loop(all_for_long_texts())
+        with grpc.insecure_channel(running.address) as channel:
+            stub = inference_pb2_grpc.InferenceServiceStub(channel)
+            request = inference_pb2.EmbedRequest(texts=["cat " * 20] * 256)
+            call = stub.Embed.future(request, timeout=PATIENCE)
+            while not memory.waiting:
+                assert not call.done()
+            running.on_loop(running.server.drain())
+            assert call.code() is grpc.StatusCode.UNAVAILABLE
+            assert call.details() == (
+                "the server stopped before there was memory: send the request again"
+            )
+        held.release()
+    finally:
+        running.stop()

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
-from bertd_server.errors import DeadlineMissed, Overloaded
+from bertd_server.errors import DeadlineMissed, Draining, Overloaded
 from bertd_server.system.setting_types import format_bytes
 
 NO_LIMIT = 2**62
@@ -48,7 +48,14 @@ class _Waiter:
 
     needs: int
     request: int
+    refused: Counter[str]
     turn: asyncio.Future[None]
+
+    @property
+    def was_given(self) -> bool:
+        """Whether it has what it needs."""
+        turn = self.turn
+        return turn.done() and not turn.cancelled() and turn.exception() is None
 
 
 class _Share:
@@ -79,11 +86,18 @@ class _Share:
 
     def leave(self, waiter: _Waiter) -> None:
         """Wait no longer; what it was given meanwhile goes back."""
-        if waiter.turn.done() and not waiter.turn.cancelled():
+        if waiter.was_given:
             self.held -= waiter.needs
         elif waiter is self.grower or waiter in self.waiters:
             self._remove(waiter)
         self.serve()
+
+    def clear(self) -> list[_Waiter]:
+        """Let nobody wait any more; returns who did."""
+        waiters = [*self.waiters, *filter(None, [self.grower])]
+        self.waiters.clear()
+        self.grower = None
+        return waiters
 
     def _remove(self, waiter: _Waiter) -> None:
         if waiter is self.grower:
@@ -123,6 +137,7 @@ class Reservation:
         Raises:
             Overloaded: they are more than there are, or another call waits to have more.
             DeadlineMissed: the deadline passed before there was room.
+            Draining: the server stopped meanwhile.
         """
         share = self._share
         if share is None or size == self.size:
@@ -225,6 +240,16 @@ class MemoryBudget:
         self._large.paused = paused
         self._large.serve()
 
+    def give_up(self) -> int:
+        """End the wait of all calls with `Draining`; returns how many waited."""
+        waiters = [one for share in self._shares for one in share.clear() if not one.turn.done()]
+        for waiter in waiters:
+            waiter.refused["draining"] += 1
+            waiter.turn.set_exception(
+                Draining("the server stopped before there was memory: send the request again")
+            )
+        return len(waiters)
+
     async def reserve(
         self,
         size: int,
@@ -246,6 +271,7 @@ class MemoryBudget:
         Raises:
             Overloaded: there are not so many, or too much waits.
             DeadlineMissed: the deadline passed before there was room.
+            Draining: the server stopped meanwhile.
         """
         held = Reservation(self, field, Counter() if refused is None else refused)
         share = self._of(size)
@@ -254,7 +280,7 @@ class MemoryBudget:
             waits = sum(each.request for each in share.waiters)
             if waits and waits + request > _WAITING * self.limit:
                 raise self._full(size, held)
-            waiter = self._waiter(size, request)
+            waiter = self._waiter(size, request, held)
             share.waiters.append(waiter)
             await self._turn(share, waiter, deadline)
         else:
@@ -270,7 +296,7 @@ class MemoryBudget:
             self._check(size, held)
             if wanted.grower is not None:
                 raise self._full(size, held)
-            wanted.grower = waiter = self._waiter(more, 0)
+            wanted.grower = waiter = self._waiter(more, 0, held)
             await self._turn(wanted, waiter, deadline)
         else:
             wanted.held += more
@@ -291,8 +317,9 @@ class MemoryBudget:
             share.peak = 0
 
     @staticmethod
-    def _waiter(needs: int, request: int) -> _Waiter:
-        return _Waiter(needs, request, asyncio.get_running_loop().create_future())
+    def _waiter(needs: int, request: int, held: Reservation) -> _Waiter:
+        turn = asyncio.get_running_loop().create_future()
+        return _Waiter(needs, request, held.refused, turn)
 
     async def _turn(self, share: _Share, waiter: _Waiter, deadline: float) -> None:
         left = deadline - self._clock()

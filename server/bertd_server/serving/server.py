@@ -338,7 +338,9 @@ class Server:
         self._services.closing.set()
         stopping = asyncio.gather(*(each.stop(limit + LAST_WORDS) for each in self._servers()))
         await asyncio.wait([stopping], timeout=limit)
-        given_up = 0 if stopping.done() else sum(model.give_up() for model in models)
+        given_up = 0
+        if not stopping.done():
+            given_up = self.memory.give_up() + sum(model.give_up() for model in models)
         await stopping
         self.guard.close()
         late = loop.time() >= end

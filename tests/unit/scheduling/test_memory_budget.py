@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-from bertd_server.errors import DeadlineMissed, Overloaded
+from bertd_server.errors import DeadlineMissed, Draining, Overloaded
 from bertd_server.scheduling.memory_budget import MemoryBudget, Reservation
 from helpers.virtual import virtually
 from hypothesis import given
@@ -127,6 +127,30 @@ def test_a_call_that_is_let_go_as_it_is_cancelled_gives_its_bytes_back() -> None
         waits.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waits
+        assert memory.held == 0
+
+    virtually(main())
+
+
+def test_those_who_wait_are_told_that_the_server_stops() -> None:
+    """The first in line and the one that grows too; who leaves at that moment has nothing."""
+
+    async def main() -> None:
+        memory, refused = budget(), Counter[str]()
+        held = await memory.reserve(4 * MIB)
+        growing = asyncio.ensure_future(held.resize(LARGE))
+        other = await memory.reserve(3 * MIB)
+        waiting = [await settled(memory.reserve(5 * MIB, refused=refused)) for _ in range(2)]
+        assert memory.waiting == 3
+        assert memory.give_up() == 3
+        waiting[1].cancel()
+        told = await asyncio.gather(growing, *waiting, return_exceptions=True)
+        assert [type(one) for one in told] == [Draining, Draining, asyncio.CancelledError]
+        assert refused == {"draining": 2}
+        assert (memory.waiting, memory.held, memory.give_up()) == (0, LARGE, 0)
+        other.release()
+        held.release()
+        (await memory.reserve(LARGE)).release()
         assert memory.held == 0
 
     virtually(main())
