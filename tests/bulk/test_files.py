@@ -83,6 +83,30 @@ def test_columns_that_nobody_wants_are_not_read(files: list[Path], tmp_path: Pat
     assert pq.read_table(tmp_path / "out").column_names == ["id", "text", "upper", "error"]
 
 
+def test_numbers_with_fractions_have_no_dictionary(files: list[Path], tmp_path: Path) -> None:
+    """A dictionary of vectors is larger than they are; names repeat."""
+    numbers = pa.array([[0.5, 1.5]] * 3, pa.list_(pa.float32(), 2))
+    entity = pa.struct({"label": pa.string(), "score": pa.float32(), "vectors": numbers.type})
+    entities = pa.array([[{"label": "PER", "score": 0.5, "vectors": [1, 2]}]] * 3, pa.list_(entity))
+
+    def mapper(table: pa.Table) -> pa.Table:
+        more = {"embedding": numbers, "entities": entities}
+        columns = [(name, column.slice(0, len(table))) for name, column in more.items()]
+        for name, column in columns:
+            table = table.append_column(name, column)
+        return table.append_column("error", pa.nulls(len(table), pa.string()))
+
+    list(job(files, tmp_path / "out", rows=3).run(mapper, "error"))
+    group = pq.read_metadata(next((tmp_path / "out").glob("*.parquet"))).row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    without = [one.path_in_schema for one in columns if "RLE_DICTIONARY" not in one.encodings]
+    assert without == [
+        "embedding.list.element",
+        "entities.list.element.score",
+        "entities.list.element.vectors.list.element",
+    ]
+
+
 def test_a_folder_is_one_jobs(files: list[Path], tmp_path: Path) -> None:
     folder = tmp_path / "out"
     running = job(files, folder).run(upper, "error")

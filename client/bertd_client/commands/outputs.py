@@ -127,7 +127,9 @@ class Parquet(Output):
         }
         self._schema = pa.schema(list(columns.items()))
         self._make = pa.Table.from_pydict
-        self._writer = pq.ParquetWriter(file, self._schema)
+        # Numbers of vectors hardly repeat: a dictionary of them is larger than they are.
+        repeating = [name for name in columns if name != "embedding"]
+        self._writer = pq.ParquetWriter(file, self._schema, use_dictionary=repeating)
         self._records: list[JsonObject] = []
 
     def write(self, record: JsonObject) -> None:

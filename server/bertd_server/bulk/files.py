@@ -15,7 +15,7 @@ import fcntl
 import json
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -250,10 +250,27 @@ class FileJob:
         """Write a part; it has its name once it is whole on the disk."""
         temporary = self.folder / _TEMPORARY.format(part.name)
         with temporary.open("wb") as file:
-            pq.write_table(table, file)
+            pq.write_table(table, file, use_dictionary=_repeating(table.schema))
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(self.folder / part.name)
+
+
+def _repeating(fields: Iterable[pa.Field], parent: str = "") -> list[str]:
+    """Paths of columns, as Parquet has them, whose values may repeat: all but numbers with fractions.
+
+    Those of vectors hardly do, and a dictionary of them is larger than they are.
+    """
+    paths: list[str] = []
+    for field in fields:
+        path, kind = f"{parent}{field.name}", field.type
+        if pa.types.is_struct(kind):
+            paths += _repeating(kind, f"{path}.")
+        elif hasattr(kind, "value_field"):
+            paths += _repeating([kind.value_field.with_name("element")], f"{path}.list.")
+        elif not pa.types.is_floating(kind):
+            paths.append(path)
+    return paths
 
 
 def _cut(batches: Iterator[pa.RecordBatch], sizes: Sequence[int]) -> Iterator[pa.Table]:
