@@ -31,7 +31,8 @@ struct Kernels {
 
 extern const Kernels portable;  // plain loops: any CPU; the tests' other implementation
 #if defined(__x86_64__)
-extern const Kernels avx2;  // AVX2 and FMA
+extern const Kernels avx2;    // AVX2 and FMA
+extern const Kernels avx512;  // AVX-512 F, BW, DQ, VL and VNNI
 #endif
 
 // The table of that name if this CPU can run it, else null; "auto" is the fastest one that is
