@@ -49,7 +49,7 @@ void check_product(const Kernels& kernels, size_t rows, size_t inputs, size_t ou
   constexpr int zero = 117;
   const auto packed = PackedWeight::of(
       {inputs, outputs, levels.data(), scales.data(), bias.data(), x_scale, zero},
-      kernels.int8_panel);
+      kernels);
   const Int8Weight weight = packed->view();
 
   std::vector<double> want(rows * outputs);

@@ -23,7 +23,8 @@ struct Kernels {
   void (*mean)(const Rows&);
   void (*maximum)(const Rows&);
   void (*weighted_mean)(const Rows&);
-  size_t int8_panel;  // columns of a panel of weights
+  size_t int8_panel;          // columns of a panel of weights
+  bool int8_sums_of_16_bits;  // whether products of two groups are added in 16 bits
   void (*int8_product)(const Int8Product&);
   void (*to_levels)(const RowsToLevels&);
   void (*norm)(const NormedRows&);

@@ -11,6 +11,8 @@ namespace bertd {
 struct Avx2Vector {
   static constexpr size_t width = 8;
   static constexpr size_t tile_rows = 6;  // twelve sums, two of a row of b, one of a: 15 of 16
+  static constexpr size_t int8_rows = 4;  // eight sums, four of weights, two of a row
+  static constexpr bool int8_sums_of_16_bits = true;
 
   using F = __m256;
   using I = __m256i;

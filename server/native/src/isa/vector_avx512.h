@@ -11,6 +11,8 @@ namespace bertd {
 struct Avx512Vector {
   static constexpr size_t width = 16;
   static constexpr size_t tile_rows = 12;  // 24 sums, two of a row of b, one of a: 27 of 32
+  static constexpr size_t int8_rows = 12;  // 24 sums, four of weights, two of a row: 30
+  static constexpr bool int8_sums_of_16_bits = false;
 
   using F = __m512;
   using I = __m512i;

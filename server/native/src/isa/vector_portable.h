@@ -14,6 +14,8 @@ namespace bertd {
 struct PortableVector {
   static constexpr size_t width = 8;
   static constexpr size_t tile_rows = 4;  // rows of a product computed together; registers bound it
+  static constexpr size_t int8_rows = 4;  // the same of a product of int8
+  static constexpr bool int8_sums_of_16_bits = true;  // dot_pair's: see kernels/int8_product.h
 
   struct F {
     float lane[width];

@@ -96,7 +96,7 @@ class Int8Linear {
     if (stages.biased) from.bias = constant<float>(node, bias, from.outputs, "bias");
     from.row_scale = *constant<float>(node, x_scale, 1, "x_scale");
     from.row_zero = *constant<uint8_t>(node, x_zero, 1, "x_zero");
-    weight_ = PackedWeight::of(from, kernels.int8_panel);
+    weight_ = PackedWeight::of(from, kernels);
     inverse_x_ = 1.0f / from.row_scale;
     x_zero_ = from.row_zero;
     if (own_scale()) floor_ = *constant<float>(node, least, 1, "floor");
