@@ -65,7 +65,7 @@ An operator cannot hand a node back once it is registered, so that this is looke
 changes the meaning of a function changes its name, or the names of its inputs.
 """
 
-INSTRUCTION_SETS = ("portable", "avx2", "avx512")
+INSTRUCTION_SETS = ("portable", "avx2", "avx512", "amx")
 """What the library has code for."""
 
 _EACH_NAME = ctypes.CFUNCTYPE(None, ctypes.c_char_p)

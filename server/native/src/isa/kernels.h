@@ -34,6 +34,7 @@ extern const Kernels portable;  // plain loops: any CPU; the tests' other implem
 #if defined(__x86_64__)
 extern const Kernels avx2;    // AVX2 and FMA
 extern const Kernels avx512;  // AVX-512 F, BW, DQ, VL and VNNI
+extern const Kernels amx;     // the same, and products of int8 in AMX's tiles
 #endif
 
 // The table of that name if this CPU can run it, else null; "auto" is the fastest one that is

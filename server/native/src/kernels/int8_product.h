@@ -78,6 +78,32 @@ class Int8Products {
     }
   }
 
+  // Adds the products of the inputs from done on, which is a multiple of a group, and of extra
+  // groups; then does what follows the sums.
+  template <size_t count>
+  static inline __attribute__((always_inline)) void rest(const Int8Product& p, size_t row,
+                                                         size_t at, size_t done,
+                                                         typename V::I (&sums)[count][2]) {
+    const Int8Weight& w = p.weight;
+    const size_t column = at * panel;
+    const size_t groups = (w.inputs + int8_group - 1) / int8_group;
+    const int8_t* weights = w.levels + column * groups * int8_group + done * panel;
+    const uint8_t* first = p.rows + row * w.inputs;
+    const uint8_t* inputs = first + done;
+    for (size_t left = w.inputs - done; left != 0;) {
+      const size_t bytes = left < int8_group ? left : int8_group;
+      step<count>(sums, inputs, w.inputs, bytes, weights);
+      inputs += bytes;
+      weights += panel * int8_group;
+      left -= bytes;
+    }
+    for (size_t extra = at == 0 ? 0 : w.ends[at - 1]; extra < w.ends[at]; ++extra) {
+      step<count>(sums, first + w.places[extra], w.inputs, int8_group,
+                  w.extra + extra * panel * int8_group);
+    }
+    finish<count>(p, row, column, sums);
+  }
+
  private:
   using F = typename V::F;
   using I = typename V::I;
@@ -115,19 +141,7 @@ class Int8Products {
       inputs += int8_pair;
       weights += panel * int8_pair;
     }
-    for (size_t left = w.inputs % int8_pair; left != 0;) {
-      const size_t bytes = left < int8_group ? left : int8_group;
-      step<count>(sums, inputs, w.inputs, bytes, weights);
-      inputs += bytes;
-      weights += panel * int8_group;
-      left -= bytes;
-    }
-    const uint8_t* first = p.rows + row * w.inputs;
-    for (size_t extra = at == 0 ? 0 : w.ends[at - 1]; extra < w.ends[at]; ++extra) {
-      step<count>(sums, first + w.places[extra], w.inputs, int8_group,
-                  w.extra + extra * panel * int8_group);
-    }
-    finish<count>(p, row, column, sums);
+    rest<count>(p, row, at, pairs * int8_pair, sums);
   }
 
   // Adds the products of two groups whose sums fit into 16 bits.
