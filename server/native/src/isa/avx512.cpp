@@ -4,6 +4,11 @@
 
 namespace bertd {
 
-constexpr Kernels avx512 = table_of<Avx512Vector>("avx512");
+constexpr Kernels with_tiles(Kernels table) {
+  table.attend_bf16 = attend_in_tiles;
+  return table;
+}
+
+constexpr Kernels avx512 = with_tiles(table_of<Avx512Vector>("avx512"));
 
 }  // namespace bertd

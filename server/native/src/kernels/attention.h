@@ -54,8 +54,10 @@ inline size_t attention_scratch(size_t keys, size_t head) {
   const size_t block =
       round_up(keys < attention_key_block ? keys : attention_key_block, attention_panel);
   const size_t columns = round_up(head, attention_panel);
-  return block * (2 * columns + attention_tile_rows) + attention_tile_rows * columns +
-         2 * attention_query_block;
+  // What kernels/tile_attention.h takes is no more: half of this for keys and values, and the rest
+  // for 32 queries.
+  return block * (2 * columns + attention_tile_rows) + 3 * attention_tile_rows * columns +
+         4 * attention_query_block;
 }
 
 template <class V>
