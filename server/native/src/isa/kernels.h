@@ -20,7 +20,7 @@ struct NormedRows;      // kernels/norm.h
 struct Kernels {
   const char* isa;
   void (*attend)(const AttentionBlock&);
-  void (*attend_bf16)(const AttentionBlock&);  // with products of bfloat16; null where there is none
+  void (*attend_bf16)(const AttentionBlock&);  // if bf16_tiles(); null where there is none
   void (*mean)(const Rows&);
   void (*maximum)(const Rows&);
   void (*weighted_mean)(const Rows&);
@@ -34,7 +34,6 @@ extern const Kernels portable;  // plain loops: any CPU; the tests' other implem
 #if defined(__x86_64__)
 extern const Kernels avx2;    // AVX2 and FMA
 extern const Kernels avx512;  // AVX-512 F, BW, DQ, VL and VNNI
-void attend_in_tiles(const AttentionBlock&);  // AVX-512's and BF16, and AMX's tiles
 #endif
 
 // Whether this CPU has tiles of bfloat16 and the system lets this process use them, which is asked

@@ -63,7 +63,6 @@ class TileAttention {
   static constexpr size_t P = 2 * W;      // keys, or columns, of a step
   static constexpr size_t rows = 2 * W;   // queries of a group
   static constexpr size_t tile = W * P;   // numbers of bfloat16 in a tile
-  static constexpr size_t key_block = 256;  // so that scores of a group stay in the first cache
   static constexpr size_t line = 16;      // floats; rows lie one line more apart than they are long,
                                           // so that they do not fall into the same lines of a cache
  public:
@@ -90,7 +89,7 @@ class TileAttention {
   size_t high = 0;
 
   explicit TileAttention(const AttentionBlock& block) : b(block), columns(round_up(block.head, P)) {
-    const size_t room = round_up(b.keys < key_block ? b.keys : key_block, P);
+    const size_t room = round_up(b.keys < attention_key_block ? b.keys : attention_key_block, P);
     float* free = b.scratch;
     const auto take = [&free](size_t floats) {
       float* taken = free;
@@ -128,8 +127,8 @@ class TileAttention {
       largest[i] = lowest;
       total[i] = 0.0f;
     }
-    for (begin = 0; begin < b.keys; begin += key_block) {
-      count = b.keys - begin < key_block ? b.keys - begin : key_block;
+    for (begin = 0; begin < b.keys; begin += attention_key_block) {
+      count = b.keys - begin < attention_key_block ? b.keys - begin : attention_key_block;
       padded = round_up(count, P);
       take_keys();
       take_values();
@@ -148,9 +147,12 @@ class TileAttention {
     if (column + W <= end) return V::load(from + column);
     return V::load_first(from + column, column < end ? end - column : 0);
   }
-  // Two vectors of a row, side by side.
+  // Two vectors side by side, rounded. In assembly, so that this is compiled with the flags of the
+  // other kernels of AVX-512, which it shares functions with.
   static __m512i rounded(F left, F right) {
-    return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(right, left));
+    __m512i both;
+    __asm__("vcvtne2ps2bf16 %2, %1, %0" : "=v"(both) : "v"(right), "v"(left));
+    return both;
   }
 
   // Tile (step of keys, half of it, step of columns) has row c the pair c of the columns, and in it
