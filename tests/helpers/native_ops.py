@@ -14,11 +14,12 @@ from onnx import helper, numpy_helper
 _TYPES = {"float32": onnx.TensorProto.FLOAT, "int64": onnx.TensorProto.INT64}
 
 
-def session(
+def session(  # noqa: PLR0913 - what one session is of
     name: str,
     inputs: Mapping[str, Any],
     isa: str,
     threads: int = 1,
+    *,
     constants: Mapping[str, Any] | None = None,
     attention: str = "fp32",
     **attributes: Any,

@@ -31,8 +31,8 @@ OPS_ENTRY = "bertd.native.ops"
 """Key of the session's entry that names operators, joined by commas; without it, all."""
 
 ATTENTION_ENTRY = "bertd.native.attention"
-"""Key of the session's entry that gives the precision of attention's products: ``fp32``, which it is
-without one, or ``bf16``."""
+"""Key of the session's entry with the precision of attention's products: ``fp32``, as it is without
+one, or ``bf16``."""
 
 AUTO = "auto"
 """The fastest instruction set that this CPU has and that is faster than stock operators."""
