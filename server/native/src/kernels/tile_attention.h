@@ -342,7 +342,7 @@ class TileAttention {
     return V::sum(V::add(sum[0], sum[1]));
   }
 
-  // e^x for x at most 0, to 1e-4 of it, which is little beside the rounding that follows: as
+  // e^x for x at most 0, to 1.3e-4 of it, which is little beside the rounding that follows: as
   // kernels/exponential.h has it, with two terms less.
   static F raised(F x) {
     x = V::max(V::set(-87.0f), x);
