@@ -6,8 +6,8 @@
 namespace bertd {
 namespace {
 
-// What a tile of 16 keys holds, or a few queries of first rows, takes no longer in fp32. Both numbers
-// follow from the sequence's length.
+// What a tile of 16 keys holds, or a few queries of first rows, takes no longer in fp32. Both
+// numbers follow from the sequence's length.
 void attend_bf16(const AttentionBlock& block) {
   if (block.keys <= 16 || block.queries < 8) {
     Attention<Avx512Vector>::run(block);

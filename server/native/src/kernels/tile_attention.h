@@ -42,11 +42,11 @@ inline void zero() {
 // Rows lie stride bytes apart.
 template <int tile>
 inline void load(const void* from, size_t stride) {
-  __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(tile) : "memory");
+  __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride), "i"(tile) : "memory");
 }
 template <int tile>
 inline void store(void* to, size_t stride) {
-  __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(stride), "i"(tile) : "memory");
+  __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(stride), "i"(tile) : "memory");
 }
 // sum += a times b.
 template <int sum, int a, int b>
@@ -60,11 +60,13 @@ class TileAttention {
   using V = Avx512Vector;
   using F = V::F;
   static constexpr size_t W = V::width;
-  static constexpr size_t P = 2 * W;      // keys, or columns, of a step
-  static constexpr size_t rows = 2 * W;   // queries of a group
-  static constexpr size_t tile = W * P;   // numbers of bfloat16 in a tile
-  static constexpr size_t line = 16;      // floats; rows lie one line more apart than they are long,
-                                          // so that they do not fall into the same lines of a cache
+  static constexpr size_t P = 2 * W;     // keys, or columns, of a step
+  static constexpr size_t rows = 2 * W;  // queries of a group
+  static constexpr size_t tile = W * P;  // numbers of bfloat16 in a tile
+  // Floats of a line of the cache. Rows lie one line more apart than they are long: at a power of
+  // two all would share a few places of the cache.
+  static constexpr size_t line = 16;
+
  public:
   static void run(const AttentionBlock& block) {
     tiles::configure();
@@ -112,7 +114,9 @@ class TileAttention {
   size_t part_stride() const { return columns + line; }
 
   // The keys that a query of the block sees, from the block's first one on.
-  size_t from(size_t query) const { return within(b.first + static_cast<ptrdiff_t>(query) * b.step); }
+  size_t from(size_t query) const {
+    return within(b.first + static_cast<ptrdiff_t>(query) * b.step);
+  }
   size_t to(size_t query) const {
     return within(b.first + static_cast<ptrdiff_t>(query) * b.step + b.width);
   }
@@ -155,8 +159,12 @@ class TileAttention {
     return both;
   }
 
-  // Tile (step of keys, half of it, step of columns) has row c the pair c of the columns, and in it
-  // a pair for each of 16 keys.
+  // The two tiles of a step of keys and one of columns.
+  uint16_t* tiles_of(uint16_t* all, size_t key, size_t column) const {
+    return all + (key / P * (columns / P) + column / P) * 2 * tile;
+  }
+
+  // Each tile has half of the step's keys: a row for each pair of columns, in it a pair for each key.
   void take_keys() {
     alignas(64) float pairs[W * W];  // two numbers of bfloat16 each
     for (size_t key = 0; key < padded; key += W) {
@@ -168,14 +176,14 @@ class TileAttention {
           _mm512_store_si512(pairs + i * W, rounded(load_some(row, column, b.head),
                                                     load_some(row, column + W, b.head)));
         }
-        uint16_t* to = keys + (key / P * (columns / P) + column / P) * 2 * tile + key % P / W * tile;
+        uint16_t* to = tiles_of(keys, key, column) + key % P / W * tile;
         V::transpose(pairs, W, some, reinterpret_cast<float*>(to), W);
       }
     }
   }
 
-  // Tile (step of keys, step of columns, half of those) has row k the pair k of the keys, and in it
-  // a pair for each of 16 columns.
+  // Each tile has half of the step's columns: a row for each pair of keys, in it a pair for each
+  // column.
   void take_values() {
     alignas(64) static constexpr uint16_t order[32] = {
         0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
@@ -187,8 +195,7 @@ class TileAttention {
       for (size_t column = 0; column < columns; column += W) {
         const F one = key < count ? load_some(first, column, b.head) : V::set(0.0f);
         const F two = key + 1 < count ? load_some(second, column, b.head) : V::set(0.0f);
-        uint16_t* to = values + (key / P * (columns / P) + column / P) * 2 * tile +
-                       column % P / W * tile + key % P * W;
+        uint16_t* to = tiles_of(values, key, column) + column % P / W * tile + key % P * W;
         _mm512_store_si512(to, _mm512_permutexvar_epi16(paired, rounded(one, two)));
       }
     }
@@ -199,9 +206,11 @@ class TileAttention {
     for (size_t i = 0; i < all; ++i) {
       const float* from = b.q + (query + i) * b.q_stride;
       for (size_t column = 0; column < columns; column += P) {
-        const __m512i both = i >= some ? _mm512_setzero_si512()
-                                       : rounded(V::mul(load_some(from, column, b.head), scale),
-                                                 V::mul(load_some(from, column + W, b.head), scale));
+        __m512i both = _mm512_setzero_si512();
+        if (i < some) {
+          both = rounded(V::mul(load_some(from, column, b.head), scale),
+                         V::mul(load_some(from, column + W, b.head), scale));
+        }
         _mm512_store_si512(queries + i * query_stride() + column, both);
       }
     }
@@ -224,7 +233,7 @@ class TileAttention {
   template <size_t T>
   inline __attribute__((always_inline)) void score(size_t key) {
     clear<T>();
-    const uint16_t* k = keys + key / P * (columns / P) * 2 * tile;
+    const uint16_t* k = tiles_of(keys, key, 0);
     for (size_t column = 0; column < columns; column += P, k += 2 * tile) {
       add<T>(queries + column, query_stride(), k);
     }
@@ -235,7 +244,7 @@ class TileAttention {
   inline __attribute__((always_inline)) void combine(size_t column) {
     clear<T>();
     const size_t step = columns / P * 2 * tile;
-    const uint16_t* v = values + low / P * step + column / P * 2 * tile;
+    const uint16_t* v = tiles_of(values, low, column);
     for (size_t key = low; key < high; key += P, v += step) {
       add<T>(weights() + key, weight_stride(), v);
     }
@@ -282,9 +291,8 @@ class TileAttention {
     const size_t first = from(query), last = to(query);
     float* row = scores + i * score_stride();
     const float before = largest[query];
-    const float* bias =
-        b.bias == nullptr ? nullptr
-                          : b.bias + static_cast<ptrdiff_t>(query) * b.bias_step + static_cast<ptrdiff_t>(begin);
+    const float* bias = b.bias;
+    if (bias != nullptr) bias += static_cast<ptrdiff_t>(query) * b.bias_step + ptrdiff_t(begin);
     float top = before;
     if (first < last) {
       const float found = highest_between(row, bias, first, last);
