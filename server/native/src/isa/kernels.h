@@ -20,6 +20,7 @@ struct NormedRows;      // kernels/norm.h
 struct Kernels {
   const char* isa;
   void (*attend)(const AttentionBlock&);
+  void (*attend_bf16)(const AttentionBlock&);  // if bf16_tiles(); null where there is none
   void (*mean)(const Rows&);
   void (*maximum)(const Rows&);
   void (*weighted_mean)(const Rows&);
@@ -36,6 +37,10 @@ extern const Kernels avx2;    // AVX2 and FMA
 extern const Kernels avx512;  // AVX-512 F, BW, DQ, VL and VNNI
 extern const Kernels amx;     // the same, and products of int8 in AMX's tiles
 #endif
+
+// Whether this CPU has tiles of bfloat16 and the system lets this process use them, which is asked
+// for at the first call.
+bool bf16_tiles();
 
 // The table of that name if this CPU can run it, else null; "auto" is the fastest one that is
 // faster than stock operators, null where there is none.

@@ -54,10 +54,11 @@ struct Avx2Vector {
   }
 
   // Three rounds of exchange: neighbouring rows, pairs of rows, halves.
-  static void transpose(const float* from, size_t from_stride, float* to, size_t to_stride) {
+  static void transpose(const float* from, size_t from_stride, size_t count, float* to,
+                        size_t to_stride) {
     F row[8];
     F pair[8];
-    for (size_t i = 0; i < 8; ++i) row[i] = load(from + i * from_stride);
+    for (size_t i = 0; i < 8; ++i) row[i] = i < count ? load(from + i * from_stride) : set(0.0f);
     for (size_t i = 0; i < 8; i += 2) {
       pair[i] = _mm256_unpacklo_ps(row[i], row[i + 1]);
       pair[i + 1] = _mm256_unpackhi_ps(row[i], row[i + 1]);

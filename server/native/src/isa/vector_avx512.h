@@ -56,10 +56,11 @@ struct Avx512Vector {
   }
 
   // Four rounds of exchange: neighbouring rows, pairs of rows, then quarters of registers twice.
-  static void transpose(const float* from, size_t from_stride, float* to, size_t to_stride) {
+  static void transpose(const float* from, size_t from_stride, size_t count, float* to,
+                        size_t to_stride) {
     F row[16];
     F pair[16];
-    for (size_t i = 0; i < 16; ++i) row[i] = load(from + i * from_stride);
+    for (size_t i = 0; i < 16; ++i) row[i] = i < count ? load(from + i * from_stride) : set(0.0f);
     for (size_t i = 0; i < 16; i += 2) {
       pair[i] = _mm512_unpacklo_ps(row[i], row[i + 1]);
       pair[i + 1] = _mm512_unpackhi_ps(row[i], row[i + 1]);

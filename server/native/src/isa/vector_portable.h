@@ -96,10 +96,14 @@ struct PortableVector {
     return result;
   }
 
-  // to[j][i] = from[i][j] for a square of width rows.
-  static void transpose(const float* from, size_t from_stride, float* to, size_t to_stride) {
+  // to[j][i] = from[i][j] for a square of width rows, of which those from count on are zeros and
+  // not read.
+  static void transpose(const float* from, size_t from_stride, size_t count, float* to,
+                        size_t to_stride) {
     for (size_t i = 0; i < width; ++i) {
-      for (size_t j = 0; j < width; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+      for (size_t j = 0; j < width; ++j) {
+        to[j * to_stride + i] = i < count ? from[i * from_stride + j] : 0.0f;
+      }
     }
   }
 
