@@ -1,6 +1,7 @@
 // Compiled with -mavx512f and its kin: see isa/avx2.cpp for what may not stand here.
 #include "isa/table.h"
 #include "isa/vector_avx512.h"
+#include "kernels/int8_tiles.h"
 #include "kernels/tile_attention.h"
 
 namespace bertd {
@@ -21,8 +22,15 @@ constexpr Kernels with_bf16(Kernels table) {
   return table;
 }
 
+constexpr Kernels with_tiles(Kernels table) {
+  table.int8_block_rows = 128;
+  table.int8_product = Int8Tiles<Avx512Vector>::run;
+  return table;
+}
+
 }  // namespace
 
 constexpr Kernels avx512 = with_bf16(table_of<Avx512Vector>("avx512"));
+constexpr Kernels amx = with_tiles(with_bf16(table_of<Avx512Vector>("amx")));
 
 }  // namespace bertd

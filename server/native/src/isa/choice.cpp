@@ -1,5 +1,4 @@
 #include "isa/kernels.h"
-#include "isa/tiles.h"
 
 namespace bertd {
 
@@ -11,7 +10,7 @@ const Kernels* find_kernels(std::string_view isa) {
       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512vnni");
-  if ((any || isa == amx.isa) && has_avx512 && may_use_tiles()) return &amx;
+  if ((any || isa == amx.isa) && has_avx512 && int8_tiles()) return &amx;
   if ((any || isa == avx512.isa) && has_avx512) return &avx512;
   if ((any || isa == avx2.isa) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
     return &avx2;

@@ -20,6 +20,7 @@ constexpr Kernels table_of(const char* isa) {
   table.weighted_mean = Pooling<V>::weighted_mean;
   table.int8_panel = Int8Products<V>::panel;
   table.int8_sums_of_16_bits = V::int8_sums_of_16_bits;
+  table.int8_block_rows = 32;
   table.int8_product = Int8Products<V>::run;
   table.to_levels = Levels<V>::run;
   table.norm = Norm<V>::run;

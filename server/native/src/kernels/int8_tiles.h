@@ -21,15 +21,17 @@ class Int8Tiles {
   static void run(const Int8Product& p) {
     const size_t rows = p.end_row - p.first_row;
     if (rows < fewest_rows || p.weight.inputs < step) return Products::run(p);
-    for (size_t row = p.first_row; row < p.end_row; row += 2 * tile) {
-      const size_t left = p.end_row - row;
-      if (left > tile) {
-        tall(p, row, left < 2 * tile ? left : 2 * tile);
-      } else {
-        flat(p, row, left);
-      }
+    size_t row = p.first_row;
+    if (const size_t blocks = rows / (2 * tile)) {
+      tall(p, row, 2 * tile, blocks);
+      row += blocks * 2 * tile;
     }
-    release_tiles();
+    if (p.end_row - row > tile) {
+      tall(p, row, p.end_row - row, 1);
+    } else if (row < p.end_row) {
+      flat(p, row, p.end_row - row);
+    }
+    tiles::release();
   }
 
  private:
@@ -50,45 +52,52 @@ class Int8Tiles {
     return p.weight.levels + at * group * ((p.weight.inputs + int8_group - 1) / int8_group);
   }
 
-  // More than 16 rows and at most 32: two tiles of them, times two of a panel.
-  static void tall(const Int8Product& p, size_t row, size_t rows) {
+  // Blocks of more than 16 rows and at most 32, with one panel after the other, which so stays in
+  // the cache: two tiles of rows, times two of the panel.
+  static void tall(const Int8Product& p, size_t first_row, size_t rows, size_t blocks) {
+    tiles::configure({{tile, tile, rows - tile, rows - tile, tile, rows - tile, tile, tile}});
+    for (size_t at = p.first_panel; at < p.end_panel; ++at) {
+      for (size_t block = 0; block < blocks; ++block) {
+        tall_block(p, first_row + block * rows, rows, at);
+      }
+    }
+  }
+
+  static void tall_block(const Int8Product& p, size_t row, size_t rows, size_t at) {
     const size_t inputs = p.weight.inputs;
     const uint8_t* first = p.rows + row * inputs;
     const uint8_t* second = first + tile * inputs;
-    configure_tiles({{tile, tile, rows - tile, rows - tile, tile, rows - tile, tile, tile}});
-    Sums sums[2];
-    for (size_t at = p.first_panel; at < p.end_panel; ++at) {
-      const int8_t* weights = panel_of(p, at);
-      const int32_t* offsets = p.weight.offsets + at * panel;
-      load_tile<0>(offsets, 0);  // a stride of 0: each row begins with the same
-      load_tile<1>(offsets + tile, 0);
-      load_tile<2>(offsets, 0);
-      load_tile<3>(offsets + tile, 0);
-      for (size_t input = 0; input + step <= inputs; input += step) {
-        const int8_t* here = weights + input * panel;
-        load_tile<6>(here, group);
-        load_tile<4>(first + input, inputs);
-        load_tile<7>(here + step, group);
-        multiply_tiles<0, 4, 6>();
-        load_tile<5>(second + input, inputs);
-        multiply_tiles<1, 4, 7>();
-        multiply_tiles<2, 5, 6>();
-        multiply_tiles<3, 5, 7>();
-      }
-      store_tile<0>(sums[0].of[0], group);
-      store_tile<1>(sums[0].of[0] + tile, group);
-      store_tile<2>(sums[1].of[0], group);
-      store_tile<3>(sums[1].of[0] + tile, group);
-      finish(p, row, tile, at, sums[0]);
-      finish(p, row + tile, rows - tile, at, sums[1]);
+    const int8_t* weights = panel_of(p, at);
+    const int32_t* offsets = p.weight.offsets + at * panel;
+    tiles::load<0>(offsets, 0);  // each row begins with the same
+    tiles::load<1>(offsets + tile, 0);
+    tiles::load<2>(offsets, 0);
+    tiles::load<3>(offsets + tile, 0);
+    for (size_t input = 0; input + step <= inputs; input += step) {
+      const int8_t* here = weights + input * panel;
+      tiles::load<6>(here, group);
+      tiles::load<4>(first + input, inputs);
+      tiles::load<7>(here + step, group);
+      tiles::multiply_bytes<0, 4, 6>();
+      tiles::load<5>(second + input, inputs);
+      tiles::multiply_bytes<1, 4, 7>();
+      tiles::multiply_bytes<2, 5, 6>();
+      tiles::multiply_bytes<3, 5, 7>();
     }
+    Sums sums[2];
+    tiles::store<0>(sums[0].of[0], group);
+    tiles::store<1>(sums[0].of[0] + tile, group);
+    tiles::store<2>(sums[1].of[0], group);
+    tiles::store<3>(sums[1].of[0] + tile, group);
+    finish(p, row, tile, at, sums[0]);
+    finish(p, row + tile, rows - tile, at, sums[1]);
   }
 
   // At most 16 rows: one tile of them, times four of two panels.
   static void flat(const Int8Product& p, size_t row, size_t rows) {
     const size_t inputs = p.weight.inputs;
     const uint8_t* first = p.rows + row * inputs;
-    configure_tiles({{rows, rows, rows, rows, rows, tile, tile, tile}});
+    tiles::configure({{rows, rows, rows, rows, rows, tile, tile, tile}});
     Sums sums[2];
     size_t at = p.first_panel;
     for (; at + 2 <= p.end_panel; at += 2) {
@@ -96,47 +105,47 @@ class Int8Tiles {
       const int8_t* right = panel_of(p, at + 1);
       const int8_t* next = panel_of(p, at + 2);
       const int32_t* offsets = p.weight.offsets + at * panel;
-      load_tile<0>(offsets, 0);
-      load_tile<1>(offsets + tile, 0);
-      load_tile<2>(offsets + panel, 0);
-      load_tile<3>(offsets + panel + tile, 0);
+      tiles::load<0>(offsets, 0);
+      tiles::load<1>(offsets + tile, 0);
+      tiles::load<2>(offsets + panel, 0);
+      tiles::load<3>(offsets + panel + tile, 0);
       for (size_t input = 0; input + step <= inputs; input += step) {
         const size_t place = input * panel;
-        load_tile<4>(first + input, inputs);
-        load_tile<5>(left + place, group);
-        load_tile<6>(left + place + step, group);
-        multiply_tiles<0, 4, 5>();
-        load_tile<7>(right + place, group);
-        multiply_tiles<1, 4, 6>();
-        load_tile<5>(right + place + step, group);
-        multiply_tiles<2, 4, 7>();
-        multiply_tiles<3, 4, 5>();
+        tiles::load<4>(first + input, inputs);
+        tiles::load<5>(left + place, group);
+        tiles::load<6>(left + place + step, group);
+        tiles::multiply_bytes<0, 4, 5>();
+        tiles::load<7>(right + place, group);
+        tiles::multiply_bytes<1, 4, 6>();
+        tiles::load<5>(right + place + step, group);
+        tiles::multiply_bytes<2, 4, 7>();
+        tiles::multiply_bytes<3, 4, 5>();
         // Two panels of the next ones, as much as these two have here.
         for (size_t line = 0; line < 2 * step * panel; line += 64) {
           __builtin_prefetch(next + 2 * place + line, 0, 2);
         }
       }
-      store_tile<0>(sums[0].of[0], group);
-      store_tile<1>(sums[0].of[0] + tile, group);
-      store_tile<2>(sums[1].of[0], group);
-      store_tile<3>(sums[1].of[0] + tile, group);
+      tiles::store<0>(sums[0].of[0], group);
+      tiles::store<1>(sums[0].of[0] + tile, group);
+      tiles::store<2>(sums[1].of[0], group);
+      tiles::store<3>(sums[1].of[0] + tile, group);
       finish(p, row, rows, at, sums[0]);
       finish(p, row, rows, at + 1, sums[1]);
     }
     if (at == p.end_panel) return;
     const int8_t* weights = panel_of(p, at);
     const int32_t* offsets = p.weight.offsets + at * panel;
-    load_tile<0>(offsets, 0);
-    load_tile<1>(offsets + tile, 0);
+    tiles::load<0>(offsets, 0);
+    tiles::load<1>(offsets + tile, 0);
     for (size_t input = 0; input + step <= inputs; input += step) {
-      load_tile<4>(first + input, inputs);
-      load_tile<5>(weights + input * panel, group);
-      load_tile<6>(weights + input * panel + step, group);
-      multiply_tiles<0, 4, 5>();
-      multiply_tiles<1, 4, 6>();
+      tiles::load<4>(first + input, inputs);
+      tiles::load<5>(weights + input * panel, group);
+      tiles::load<6>(weights + input * panel + step, group);
+      tiles::multiply_bytes<0, 4, 5>();
+      tiles::multiply_bytes<1, 4, 6>();
     }
-    store_tile<0>(sums[0].of[0], group);
-    store_tile<1>(sums[0].of[0] + tile, group);
+    tiles::store<0>(sums[0].of[0], group);
+    tiles::store<1>(sums[0].of[0] + tile, group);
     finish(p, row, rows, at, sums[0]);
   }
 

@@ -15,46 +15,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "isa/tiles.h"
 #include "isa/vector_avx512.h"
 #include "kernels/attention.h"
 #include "kernels/exponential.h"
 
 namespace bertd {
-
-// Eight registers of 16 rows of 64 bytes. In assembly, because GCC 12 moves stores past the
-// intrinsics that load.
-namespace tiles {
-
-inline void configure() {
-  struct alignas(64) {
-    uint8_t palette = 1, first_row = 0, reserved[14] = {};
-    uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-  } config;
-  __asm__ volatile("ldtilecfg %0" : : "m"(config) : "memory");
-}
-inline void release() { __asm__ volatile("tilerelease" : : : "memory"); }
-
-template <int tile>
-inline void zero() {
-  __asm__ volatile("tilezero %%tmm%c0" : : "i"(tile));
-}
-// Rows lie stride bytes apart.
-template <int tile>
-inline void load(const void* from, size_t stride) {
-  __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride), "i"(tile) : "memory");
-}
-template <int tile>
-inline void store(void* to, size_t stride) {
-  __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(stride), "i"(tile) : "memory");
-}
-// sum += a times b.
-template <int sum, int a, int b>
-inline void multiply() {
-  __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(sum), "i"(a), "i"(b));
-}
-
-}  // namespace tiles
 
 class TileAttention {
   using V = Avx512Vector;
