@@ -44,6 +44,7 @@ from bertd_export.errors import ExportError
 from bertd_export.evaluation.evaluator import DEFAULT_MAX_DROP, Evaluator
 from bertd_export.files.staging import publish, staged
 from bertd_export.graph.fusion import check_fusion
+from bertd_export.graph.linear_functions import write_linear_functions
 from bertd_export.graph.operators import OPSET
 from bertd_export.graph.saving import save_graph
 from bertd_export.graph.trace import quiet, trace
@@ -274,13 +275,16 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
         if int8 is not None or fp16 is not None:
             step("comparing answers to raw texts")
             text_parity, traced = _fp32_text_parity(traced, checkpoint, tolerance, staging)
-        conversion: Conversion = Fp32Conversion(traced)
+        conversion: Conversion
         if int8 is not None:
             step("quantising to int8")
             conversion = to_int8(traced, int8, gate, staging, progress)
         elif fp16 is not None:
             step("storing in fp16")
             conversion = to_fp16(traced, fp16, gate, staging, progress)
+        else:
+            write_linear_functions(traced)
+            conversion = Fp32Conversion(traced)
         step("writing the graph, its weights and the tokenizer")
         graph = _write(conversion.graph, checkpoint.tokenizer, staging)
         step("checking the fused attention")

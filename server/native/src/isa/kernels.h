@@ -14,6 +14,7 @@ namespace bertd {
 struct AttentionBlock;  // kernels/attention.h
 struct Rows;            // kernels/pooling.h
 struct Int8Product;     // kernels/int8_product.h
+struct Fp32Product;     // kernels/fp32_product.h
 struct RowsToLevels;    // kernels/levels.h
 struct NormedRows;      // kernels/norm.h
 
@@ -25,6 +26,7 @@ struct Kernels {
   void (*weighted_mean)(const Rows&);
   size_t int8_panel;  // columns of a panel of weights
   void (*int8_product)(const Int8Product&);
+  void (*fp32_product)(const Fp32Product&);
   void (*to_levels)(const RowsToLevels&);
   void (*norm)(const NormedRows&);
 };
