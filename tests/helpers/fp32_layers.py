@@ -9,9 +9,8 @@ import numpy as np
 import onnx
 from bertd_export.graph.linear_functions import write_linear_functions
 from bertd_export.graph.operators import OPSET
-from onnx import TensorProto, helper, numpy_helper
-
 from helpers.int8_layers import session
+from onnx import TensorProto, helper, numpy_helper
 
 __all__ = ["FOLLOWS", "Layer", "called", "feeds", "plain", "session"]
 

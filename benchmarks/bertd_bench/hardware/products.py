@@ -79,9 +79,7 @@ def shapes_of(folder: Path) -> list[LinearShape]:
         if node.op_type in _PRODUCTS or node.op_type.startswith(_IN_PANELS)
     ]
     found = Counter(
-        shape if len(shape) == 2 else (shape[1], shape[0] * shape[2])
-        for shape in weights
-        if shape
+        shape if len(shape) == 2 else (shape[1], shape[0] * shape[2]) for shape in weights if shape
     )
     if not found:
         raise bundle.BundleError(

@@ -34,8 +34,9 @@ def _is_bias(graph: Graph, name: str, product: onnx.NodeProto) -> bool:
 def _product(call: Call, node: onnx.NodeProto) -> str:
     """The weight from its panels, and the product; gives its name within the function."""
     call.name = "Fp32Linear"
+    panels = call.feed("weight", node.input[1])
     call.body += [
-        helper.make_node("Transpose", [call.feed("weight", node.input[1])], ["rows"], perm=[1, 0, 2]),
+        helper.make_node("Transpose", [panels], ["rows"], perm=[1, 0, 2]),
         constant("side_by_side", np.array([0, -1], np.int64)),
         helper.make_node("Reshape", ["rows", "side_by_side"], ["matrix"]),
     ]
@@ -106,7 +107,7 @@ def _calls(graph: Graph) -> list[Call]:
         call = Call(graph, INPUTS, frozenset())
         if _fits(graph, node) and (_norm(call, node) or _biased(call, node)) and call.in_order():
             calls.append(call)
-    read = {name: 0 for name in graph.constants}
+    read = dict.fromkeys(graph.constants, 0)
     for call in calls:
         read[call.inputs["weight"]] += 1
     return [
