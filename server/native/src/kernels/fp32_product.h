@@ -52,10 +52,12 @@ class Fp32Products {
     const size_t count = p.end_row - p.first_row;
     const size_t tiles = (count + V::tile_rows - 1) / V::tile_rows;
     const size_t size = p.weight.inputs * fp32_panel;
+    // A lone tile waits for its own panel all the time. Where that comes from the last cache,
+    // nothing else may come before it; models of large weights are in memory rather.
+    const size_t early = tiles > 1 || p.weight.inputs * p.weight.outputs > large;
     for (size_t at = p.first_panel; at < p.end_panel; ++at) {
-      // The next panel comes to the second cache evenly while this one is used. A lone tile waits
-      // for its own panel all the time: nothing else may come before that.
-      const float* next = p.weight.panels + (at + (tiles > 1)) * size;
+      // The next panel comes to the second cache evenly while this one is used.
+      const float* next = p.weight.panels + (at + early) * size;
       for (size_t step = 0; step < tiles * parts; ++step) {
         const size_t tile = step / parts;
         const size_t row = p.first_row + count * tile / tiles;
@@ -71,6 +73,8 @@ class Fp32Products {
   static constexpr size_t columns = 2 * V::width;  // of a tile
   static constexpr size_t line = 16;               // floats of a cache line
   static constexpr size_t near = 32 * fp32_panel;  // how far ahead the first cache is filled
+
+  static constexpr size_t large = 1 << 20;         // floats of a weight: none of MiniLM's
 
   // What an input of a tile fetches of the next panel.
   struct Ahead {
