@@ -79,9 +79,10 @@ class Fp32Linear {
 
  private:
   static constexpr size_t pass = 1 << 15;      // numbers that are worth a job of a pass by rows
-  static constexpr size_t products = 1 << 18;  // products that are worth a job
+  static constexpr size_t least = 1 << 18;     // products that are worth a job
+  static constexpr size_t most = 1 << 23;      // products of a job where there are jobs enough
+  static constexpr size_t enough = 32;         // jobs
   static constexpr size_t block_rows = 72;     // that share a panel while the cache holds it
-  static constexpr size_t block_floats = 1 << 17;  // of weights: what else is worth a job
 
   // A constant with a number for each output, where the session has it.
   const float* row_of(const ort::Node& node, Input index, const char* name) const {
@@ -93,17 +94,19 @@ class Fp32Linear {
     return tensor.as<float>();
   }
 
-  // Jobs are blocks of rows times blocks of panels, the rows of one block of panels in a row.
+  // Jobs are blocks of rows times blocks of panels. All panels pass a block of rows before the
+  // next block: the cache holds the rows, and panels can be fetched ahead.
   void multiply(const ort::Run& run, const float* from, size_t count, const float* added,
                 float* out) const {
     const Blocks rows{count, (count + block_rows - 1) / block_rows};
     const size_t panels = weight_.outputs / fp32_panel;
     const size_t floats = weight_.inputs * fp32_panel;
     const size_t each = count / rows.count * floats;  // products of a block of rows and a panel
-    const size_t wide = std::min((products + each - 1) / each, (block_floats + floats - 1) / floats);
+    const size_t work = std::min(std::max(count * panels * floats / enough, least), most);
+    const size_t wide = std::max<size_t>(work / each, 1);
     const Blocks columns{panels, (panels + wide - 1) / wide};
     run.parallel(rows.count * columns.count, [&](size_t i) {
-      const size_t row = i % rows.count, column = i / rows.count;
+      const size_t row = i / columns.count, column = i % columns.count;
       kernels_.fp32_product({weight_, from, rows.begin(row), rows.begin(row + 1),
                              columns.begin(column), columns.begin(column + 1), activation_, added,
                              out});
