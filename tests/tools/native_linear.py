@@ -5,8 +5,8 @@
     .venv/bin/python tests/tools/native_linear.py [--seconds 1] [--precision fp32]
 
 Rows are the four linear layers of a BERT layer, by its hidden size; a number is how many times less
-native kernels take for so many tokens: by the least CPU time on one thread, of int8 layers or those of
-fp32. Weights are normal, as those of trained models nearly are.
+native kernels take for so many tokens: by the least CPU time on one thread, of int8 layers or fp32
+ones. Weights are normal, as those of trained models nearly are.
 """
 
 from __future__ import annotations
