@@ -48,6 +48,8 @@ _TAKES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "PackedMax": (("x", _SEQUENCES),),
     "PackedWeightedMean": (("x", _SEQUENCES),),
 }
+_FP32 = "Fp32"
+_FP32_TAKES = ("x", "weight", "bias", "stream", "gamma", "beta")
 _INT8 = "Int8"
 _INT8_TAKES = (
     "x",
@@ -127,4 +129,6 @@ def fitting(functions: Mapping[str, tuple[str, ...]], isa: str = AUTO) -> tuple[
 
 
 def _takes(name: str) -> tuple[tuple[str, ...], ...]:
+    if name.startswith(_FP32):
+        return (_FP32_TAKES,)
     return (_INT8_TAKES,) if name.startswith(_INT8) else _TAKES[name]

@@ -22,6 +22,7 @@ namespace {
 std::vector<NamedOp> all_ops(const Kernels& kernels) {
   std::vector<NamedOp> ops;
   add_attention(kernels, ops);
+  add_fp32_linear(kernels, ops);
   add_int8_linear(kernels, ops);
   add_pooling(kernels, ops);
   return ops;

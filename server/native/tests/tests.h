@@ -25,6 +25,8 @@ void biased_attention_in_every_split(const Kernels&);
 void bf16_attention_in_every_split(const Kernels&);
 void pooling_in_every_split(const Kernels&);
 void what_does_not_fit(const Kernels&);
+void fp32_products(const Kernels&);
+void fp32_layer_in_every_split(const Kernels&);
 void int8_kernels(const Kernels&);
 void int8_layer_in_every_split(const Kernels&);
 
@@ -37,6 +39,8 @@ inline std::vector<Test> all() {
       {"bf16 attention in every split", bf16_attention_in_every_split},
       {"pooling in every split", pooling_in_every_split},
       {"what does not fit", what_does_not_fit},
+      {"fp32 products", fp32_products},
+      {"fp32 layer in every split", fp32_layer_in_every_split},
       {"int8 kernels", int8_kernels},
       {"int8 layer in every split", int8_layer_in_every_split},
   };

@@ -14,6 +14,7 @@ namespace bertd {
 struct AttentionBlock;  // kernels/attention.h
 struct Rows;            // kernels/pooling.h
 struct Int8Product;     // kernels/int8_product.h
+struct Fp32Product;     // kernels/fp32_product.h
 struct RowsToLevels;    // kernels/levels.h
 struct NormedRows;      // kernels/norm.h
 
@@ -28,6 +29,7 @@ struct Kernels {
   bool int8_sums_of_16_bits;  // whether products of two groups are added in 16 bits
   size_t int8_block_rows;     // of a product's job: they share its weights
   void (*int8_product)(const Int8Product&);
+  void (*fp32_product)(const Fp32Product&);
   void (*to_levels)(const RowsToLevels&);
   void (*norm)(const NormedRows&);
 };
