@@ -51,9 +51,9 @@ from bertd_export.parity.comparison import compare, within_tolerance
 from bertd_export.progress import ExportStep, ExportSteps
 from bertd_export.quantization.conversion import (
     Conversion,
-    Fp32Conversion,
     PrecisionRecord,
     QualityGate,
+    to_fp32,
 )
 from bertd_export.quantization.fp16 import Fp16Options, to_fp16
 from bertd_export.quantization.int8 import Int8Options, to_int8
@@ -203,6 +203,11 @@ def _steps(precision: Precision, *, measures: bool) -> list[ExportStep]:
     return ["load", "trace", *written, *(("evaluate",) if measures else ()), "raw texts"]
 
 
+def _check_name(name: str | None) -> None:
+    if name is not None and not name.isprintable():
+        raise ExportError(f"the name {name!r} has characters that cannot be shown")
+
+
 def _weights_of_a_token(checkpoint: Checkpoint) -> int:
     """How many weights of the layers a token passes; layers may share them."""
     config = checkpoint.model.config
@@ -251,8 +256,7 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
     started = time.perf_counter()
     output = Path(os.path.abspath(output))  # noqa: PTH100 - a link at the end must stay a link
     _check_output(output, force=force)
-    if name is not None and not name.isprintable():
-        raise ExportError(f"the name {name!r} has characters that cannot be shown")
+    _check_name(name)
     step = ExportSteps(
         _steps("int8" if int8 else "fp16" if fp16 else "fp32", measures=evaluate is not None),
         progress,
@@ -274,13 +278,14 @@ def export_model(  # noqa: PLR0913 - all but two are options by keyword
         if int8 is not None or fp16 is not None:
             step("comparing answers to raw texts")
             text_parity, traced = _fp32_text_parity(traced, checkpoint, tolerance, staging)
-        conversion: Conversion = Fp32Conversion(traced)
         if int8 is not None:
             step("quantising to int8")
-            conversion = to_int8(traced, int8, gate, staging, progress)
+            conversion: Conversion = to_int8(traced, int8, gate, staging, progress)
         elif fp16 is not None:
             step("storing in fp16")
             conversion = to_fp16(traced, fp16, gate, staging, progress)
+        else:
+            conversion = to_fp32(traced)
         step("writing the graph, its weights and the tokenizer")
         graph = _write(conversion.graph, checkpoint.tokenizer, staging)
         step("checking the fused attention")

@@ -31,7 +31,11 @@ LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=6)
 HEADS = st.sampled_from([(1, 1), (1, 20), (2, 7), (3, 8), (2, 16), (2, 33), (12, 32), (1, 64)])
 
 
+INT8 = {"Int8Linear": ("x",)}  # functions of a graph
 on_each_isa = pytest.mark.parametrize("isa", bertd_native.available())
+needs_bf16 = pytest.mark.skipif(
+    bertd_native.attention(INT8) != "bf16", reason="this CPU has no tiles of bf16"
+)
 
 
 def normal(seed: int, *shape: int) -> Float32Array:
@@ -42,6 +46,12 @@ def close(got: Float32Array, want: Float32Array) -> None:
     np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-6)
 
 
+def near(got: Float32Array, want: Float32Array) -> None:
+    """As far as products of bf16 go, which has 8 bits: of values about 1."""
+    np.testing.assert_allclose(got, want, atol=0.04)
+    assert np.abs(got - want).mean() < 0.004
+
+
 def attended(  # noqa: PLR0913 - what one run is of
     isa: str,
     name: str,
@@ -50,6 +60,7 @@ def attended(  # noqa: PLR0913 - what one run is of
     *,
     threads: int = 1,
     window: int | None = None,
+    attention: str = "fp32",
 ) -> tuple[Float32Array, Float32Array]:
     """Attention of an operator over a batch, after it was found equal to that of each alone.
 
@@ -60,6 +71,7 @@ def attended(  # noqa: PLR0913 - what one run is of
         shape: heads, and columns of one.
         threads: of the batch's run; each alone has one.
         window: of local attention.
+        attention: precision of products.
 
     Returns:
         It, and what it should be.
@@ -71,7 +83,9 @@ def attended(  # noqa: PLR0913 - what one run is of
         q = q[cu[:-1]]
     inputs = {"q": q, "k": k, "v": v, "cu_seqlens": cu}
     scale = float(np.float32(size**-0.5))
-    more: dict[str, Any] = {} if window is None else {"window": window}
+    more: dict[str, Any] = {"attention": attention}
+    if window is not None:
+        more["window"] = window
     distances = None
     if name == "PackedBiasedAttention":
         distances = normal(4, heads, 2 * max(lengths) + 5)
@@ -120,6 +134,49 @@ def test_blocks_and_threads_change_no_bit(isa: str, window: int | None) -> None:
 @on_each_isa
 def test_blocks_and_threads_change_no_bit_of_a_bias(isa: str) -> None:
     close(*attended(isa, "PackedBiasedAttention", LONG, (4, 32), threads=2))
+
+
+@needs_bf16
+@pytest.mark.parametrize(
+    ("name", "window"),
+    [
+        ("PackedAttention", None),
+        ("PackedFirstAttention", None),
+        ("PackedBiasedAttention", None),
+        ("PackedLocalAttention", 0),
+        ("PackedLocalAttention", 64),
+        ("PackedLocalAttention", 300),
+    ],
+)
+@pytest.mark.parametrize("heads", [(1, 1), (3, 20), (4, 32), (2, 64), (1, 100)])
+def test_attention_in_bf16(name: str, window: int | None, heads: tuple[int, int]) -> None:
+    """Around every border of a tile, and beyond a block of keys and one of queries."""
+    lengths = [1, 2, 15, 16, 17, 31, 32, 33, 49, *LONG]
+    found = attended(
+        bertd_native.AUTO, name, lengths, heads, threads=2, window=window, attention="bf16"
+    )
+    near(*found)
+
+
+@needs_bf16
+def test_what_is_no_number_in_bf16() -> None:
+    cu, q, k = bounds([20, 40]), normal(1, 60, 8), normal(2, 60, 8)
+    k[50, 3] = np.nan
+    inputs = {"q": q, "k": k, "v": q, "cu_seqlens": cu}
+    options: dict[str, Any] = {"num_heads": 1, "scale": 1.0, "attention": "bf16"}
+    got = run(session("PackedAttention", inputs, bertd_native.AUTO, **options), inputs)
+    assert np.isfinite(got[:20]).all()
+    assert np.isnan(got[20:]).all()
+
+
+def test_attention_in_bf16_is_for_int8_layers_and_cpus_that_have_it() -> None:
+    assert bertd_native.attention({"PackedAttention": ("qkv",)}) == "fp32"
+    assert bertd_native.attention(INT8, "portable") == "fp32"
+    inputs = {"x": normal(1, 5, 4), "cu_seqlens": bounds([5])}
+    with pytest.raises(Exception, match="attention bf16 does not run here with portable"):
+        session("PackedMean", inputs, "portable", attention="bf16")
+    with pytest.raises(Exception, match="attention is fp8, and must be fp32 or bf16"):
+        session("PackedMean", inputs, "portable", attention="fp8")
 
 
 @on_each_isa
@@ -228,7 +285,7 @@ def test_kernels_take_the_place_of_functions_in_an_unchanged_bundle(
     nowhere promised, and what everything here rests on."""
     kernels = find(small / GRAPH_NAME)
     assert kernels is not None
-    assert set(kernels.operators) == {"PackedAttention", "PackedMean"}
+    assert {"PackedAttention", "PackedMean", "Fp32Linear"} <= set(kernels.operators)
     assert graphs.functions(small / GRAPH_NAME).keys() == set(kernels.operators)
     lengths = [7, 1, 12, 30, 3]
     native = engine(small, EngineOptions(threads=2, cache=tmp_path, kernels="native"))

@@ -76,7 +76,8 @@ def test_the_manifest_and_the_files(bundle: Path) -> None:
 def test_attention_is_one_function(bundle: Path) -> None:
     model = onnx.load(str(bundle / GRAPH_NAME))
     onnx.checker.check_model(str(bundle / GRAPH_NAME))
-    assert [f.name for f in model.functions] == ["PackedAttention", "PackedMean"]
+    linear = ["Fp32Linear", "Fp32LinearGelu", "Fp32LinearNorm"]
+    assert [f.name for f in model.functions] == ["PackedAttention", "PackedMean", *linear]
     assert [n.op_type for n in model.graph.node].count("PackedAttention") == 2
 
 

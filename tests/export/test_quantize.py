@@ -12,7 +12,7 @@ import pytest
 import torch
 from bertd.bundle import GRAPH_NAME, SENTENCE_EMBEDDING, Quantization, read_manifest, verify_files
 from bertd.bundle.arrays import Float32Array
-from bertd.bundle.kernels import KernelChoice
+from bertd.bundle.kernels import KernelChoice, find
 from bertd_export.bundle import export_model
 from bertd_export.checkpoint.loading import load
 from bertd_export.checkpoint.texts import TokenizedText
@@ -39,6 +39,7 @@ from bertd_export.quantization.int8_functions import INTEGER_PRODUCT, write_func
 from bertd_export.quantization.int8_graph import write_int8
 from bertd_export.quantization.linear_layers import find_linears, split_residual_biases
 from bertd_export.quantization.rounding import ranges, round_linears
+from bertd_export.verification.graph_summary import summarize
 from bertd_export.verification.inspection import inspect_bundle, rows
 from bertd_export.verification.verify import verify
 from click.testing import CliRunner
@@ -110,6 +111,16 @@ def test_an_int8_bundle_can_be_inspected_and_verified(bundle: Path, tiny: Path) 
         assert not found.failures
         assert all(parity.max_abs_diff > 0 for parity in found.parity.values())
         assert 0.99 < (found.cosine or 0) < 1
+
+
+def test_attention_is_in_bf16_where_the_cpu_has_tiles_of_it(bundle: Path) -> None:
+    """Of an int8 bundle, by what the exporter and a server ask; the record of kernels says so."""
+    native = pytest.importorskip("bertd_native", reason="bertd-native is not installed")
+    kernels = find(bundle / GRAPH_NAME)
+    assert kernels is not None
+    assert kernels.attention == native.attention({"Int8Linear": ()})
+    assert ("bf16-attention" in str(kernels)) == (kernels.attention == "bf16")
+    assert summarize(bundle / GRAPH_NAME).kernels == str(kernels)
 
 
 def test_other_weights_are_found_whatever_the_manifest_allows(

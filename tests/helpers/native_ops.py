@@ -14,12 +14,14 @@ from onnx import helper, numpy_helper
 _TYPES = {"float32": onnx.TensorProto.FLOAT, "int64": onnx.TensorProto.INT64}
 
 
-def session(
+def session(  # noqa: PLR0913 - what one session is of
     name: str,
     inputs: Mapping[str, Any],
     isa: str,
     threads: int = 1,
+    *,
     constants: Mapping[str, Any] | None = None,
+    attention: str = "fp32",
     **attributes: Any,
 ) -> Any:
     """A session that runs one operator.
@@ -30,6 +32,7 @@ def session(
         isa: the instruction set.
         threads: of a run.
         constants: further inputs, behind the others, which the graph holds.
+        attention: precision of attention's products.
         attributes: of the node.
     """
     import bertd_native  # noqa: PLC0415 - it may be missing: the tests are then skipped
@@ -53,6 +56,7 @@ def session(
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
     options.add_session_config_entry(bertd_native.ISA_ENTRY, isa)
+    options.add_session_config_entry(bertd_native.ATTENTION_ENTRY, attention)
     options.register_custom_ops_library(str(bertd_native.LIBRARY))
     return ort.InferenceSession(model.SerializeToString(), options)
 

@@ -2,7 +2,8 @@
 
 ::
 
-    .venv/bin/python tests/tools/native_attention.py [--seconds 1] [--threads 1]
+    .venv/bin/python tests/tools/native_attention.py [--seconds 1] [--threads 1] \\
+        [--isa avx2] [--attention bf16]
 
 Rows are batches; a number is how many times less native kernels take: by the least CPU time on one
 thread, by the least wall time on several.
@@ -73,8 +74,10 @@ def feeds(size: int, lengths: list[int], *, local: bool, biased: bool) -> dict[s
     return {"qkv": rows, **cu, "short_runs": runs.short_runs, "long_runs": runs.long_runs}
 
 
-def session(arrays: dict[str, Any], layer: Layer, threads: int, how: str) -> Any:
-    """A graph of one call of the function."""
+def session(
+    arrays: dict[str, Any], layer: Layer, threads: int, entries: dict[str, str] | None
+) -> Any:
+    """A graph of one call of the function; native with some entries of its session."""
     size, window, biased = layer
     held = {}
     function = packed_attention(merged=True) if window is None else local_attention()
@@ -97,17 +100,24 @@ def session(arrays: dict[str, Any], layer: Layer, threads: int, how: str) -> Any
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.enable_mem_pattern = threads, False
     options.log_severity_level = 3  # it warns of shapes in each run, which takes time
-    if how == "native":
+    if entries is not None:
+        for key, value_of in entries.items():
+            options.add_session_config_entry(key, value_of)
         options.register_custom_ops_library(str(bertd_native.LIBRARY))
     return ort.InferenceSession(model.SerializeToString(), options)
 
 
-def gain(layer: Layer, lengths: list[int], threads: int, seconds: float) -> float:
+def gain(
+    layer: Layer, lengths: list[int], threads: int, seconds: float, entries: dict[str, str]
+) -> float:
     """How many times less native kernels take."""
     clock = time.thread_time if threads == 1 else time.perf_counter
     size, window, biased = layer
     arrays = feeds(size, lengths, local=window is not None, biased=biased)
-    ways = {how: session(arrays, layer, threads, how) for how in ("stock", "native")}
+    ways = {
+        "stock": session(arrays, layer, threads, None),
+        "native": session(arrays, layer, threads, entries),
+    }
     least = dict.fromkeys(ways, float("inf"))
     end = time.perf_counter() + seconds
     for turn in itertools.count():
@@ -124,12 +134,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=1.0, help="for a number")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--isa", default=bertd_native.AUTO, choices=bertd_native.available())
+    parser.add_argument("--attention", default="fp32", choices=("fp32", "bf16"))
     chosen = parser.parse_args()
-    print(f"| {bertd_native.instruction_set()} | {' | '.join(BATCHES)} |")
+    entries = {
+        bertd_native.ISA_ENTRY: chosen.isa,
+        bertd_native.ATTENTION_ENTRY: chosen.attention,
+    }
+    print(
+        f"| {bertd_native.instruction_set(chosen.isa)} {chosen.attention} | {' | '.join(BATCHES)} |"
+    )
     print(f"|---|{'---:|' * len(BATCHES)}")
     for name, layer in LAYERS.items():
         found = [
-            gain(layer, lengths, chosen.threads, chosen.seconds) for lengths in BATCHES.values()
+            gain(layer, lengths, chosen.threads, chosen.seconds, entries)
+            for lengths in BATCHES.values()
         ]
         print(f"| {name} | {' | '.join(f'{each:.2f}x' for each in found)} |", flush=True)
 

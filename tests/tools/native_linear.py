@@ -1,12 +1,12 @@
-"""How fast int8 linear layers are natively and by stock operators, in turns: a table.
+"""How fast linear layers are natively and by stock operators, in turns: a table.
 
 ::
 
-    .venv/bin/python tests/tools/native_linear.py [--seconds 1]
+    .venv/bin/python tests/tools/native_linear.py [--seconds 1] [--precision fp32]
 
 Rows are the four linear layers of a BERT layer, by its hidden size; a number is how many times less
-native kernels take for so many tokens: by the least CPU time on one thread. Weights are normal, as
-those of trained models nearly are.
+native kernels take for so many tokens: by the least CPU time on one thread, of int8 layers or fp32
+ones. Weights are normal, as those of trained models nearly are.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,10 @@ from onnx import numpy_helper
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from helpers import fp32_layers  # noqa: E402
 from helpers.int8_layers import WEIGHT_LEVELS, Layer, called, feeds, session  # noqa: E402
 
-TOKENS = (1, 8, 32, 128, 512)
+TOKENS = (1, 8, 16, 32, 128, 512)
 FEWEST = 5  # turns
 
 
@@ -50,6 +53,27 @@ def sessions(layer: Layer) -> tuple[Any, Any]:
     return session(model), session(model, "auto")
 
 
+def fp32(hidden: int) -> list[fp32_layers.Layer]:
+    """The same four in fp32."""
+    return [
+        fp32_layers.Layer(inputs=hidden, outputs=3 * hidden),
+        fp32_layers.Layer("Norm", inputs=hidden, outputs=hidden),
+        fp32_layers.Layer("Gelu", inputs=hidden, outputs=4 * hidden),
+        fp32_layers.Layer("Norm", inputs=4 * hidden, outputs=hidden),
+    ]
+
+
+def runs_of(precision: str, hidden: int) -> Iterator[tuple[Any, tuple[Any, Any]]]:
+    """What gives a number of rows to each layer, and its sessions."""
+    if precision == "int8":
+        for layer in layers(hidden):
+            yield partial(feeds, layer), sessions(layer)
+    else:
+        for one in fp32(hidden):
+            model = fp32_layers.called(one)
+            yield partial(fp32_layers.feeds, one), (session(model), session(model, "auto"))
+
+
 def least(runs: tuple[Any, Any], feed: dict[str, Any], seconds: float) -> list[float]:
     """CPU seconds of a run, each session's."""
     found = [float("inf"), float("inf")]
@@ -65,15 +89,16 @@ def least(runs: tuple[Any, Any], feed: dict[str, Any], seconds: float) -> list[f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--precision", choices=("int8", "fp32"), default="int8")
     parser.add_argument("--seconds", type=float, default=1.0, help="for a number")
     chosen = parser.parse_args()
     print(f"| {bertd_native.instruction_set()} | {' | '.join(map(str, TOKENS))} |")
     print(f"|---|{'---:|' * len(TOKENS)}")
     for hidden in (384, 768, 1024):
-        made = [(layer, sessions(layer)) for layer in layers(hidden)]
+        made = list(runs_of(chosen.precision, hidden))
         cells = []
         for tokens in TOKENS:
-            spent = [least(runs, feeds(layer, tokens, 0), chosen.seconds) for layer, runs in made]
+            spent = [least(runs, given(tokens, 0), chosen.seconds) for given, runs in made]
             stock, native = np.sum(spent, axis=0)
             cells.append(f"{stock / native:.2f}x")
         print(f"| {hidden} | {' | '.join(cells)} |", flush=True)

@@ -31,6 +31,7 @@ from bertd_bench.hardware.kernels import Meter, TimedWork
 ProductPrecision = Literal["fp32", "int8"]
 
 _PRODUCTS = {"MatMul", "MatMulInteger", "MatMulIntegerToFloat"}  # Gemm works on a row a text
+_IN_PANELS = "Fp32Linear"  # functions, whose weights are [panels, rows, columns of a panel]
 
 
 class CannotMultiplyError(ValueError):
@@ -72,10 +73,13 @@ def shapes_of(folder: Path) -> list[LinearShape]:
     """
     graph = onnx.load(folder / bundle.GRAPH_NAME, load_external_data=False).graph
     dims = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    found = Counter(
-        dims[node.input[1]]
+    weights = [
+        dims.get(node.input[1], ())
         for node in graph.node
-        if node.op_type in _PRODUCTS and len(dims.get(node.input[1], ())) == 2
+        if node.op_type in _PRODUCTS or node.op_type.startswith(_IN_PANELS)
+    ]
+    found = Counter(
+        shape if len(shape) == 2 else (shape[1], shape[0] * shape[2]) for shape in weights if shape
     )
     if not found:
         raise bundle.BundleError(

@@ -2,9 +2,9 @@
 
 ::
 
-    traced graph ──> Fp32Conversion          difference from PyTorch within the tolerance
-                 ──to_int8──> Int8Conversion   ┐ cosine to fp32 has judged already; the difference
-                 ──to_fp16──> Fp16Conversion   ┘ found, with some room, becomes the tolerance
+    traced graph ──to_fp32──> Fp32Conversion  difference from PyTorch within the tolerance
+                 ──to_int8──> Int8Conversion  ┐ cosine to fp32 has judged already; the difference
+                 ──to_fp16──> Fp16Conversion  ┘ found, with some room, becomes the tolerance
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from bertd.bundle import Evaluation, HalfPrecision, Parity, Precision, Quantizat
 
 from bertd_export.checkpoint.loading import Checkpoint
 from bertd_export.evaluation.evaluator import Evaluator
+from bertd_export.graph.linear_functions import write_linear_functions
 from bertd_export.parity.comparison import compare, within_tolerance
 
 
@@ -90,7 +91,7 @@ class Conversion(Protocol):
 
 @dataclass(frozen=True)
 class Fp32Conversion:
-    """The traced graph itself."""
+    """The traced graph, with functions for its linear layers."""
 
     graph: onnx.ModelProto
 
@@ -101,3 +102,9 @@ class Fp32Conversion:
     def held(self, found: dict[str, Parity]) -> dict[str, Parity]:
         """As found, within the tolerance."""
         return within_tolerance(found)
+
+
+def to_fp32(traced: onnx.ModelProto) -> Fp32Conversion:
+    """Keep the numbers of the traced graph; it gets functions for its linear layers."""
+    write_linear_functions(traced)
+    return Fp32Conversion(traced)

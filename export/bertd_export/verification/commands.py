@@ -97,6 +97,7 @@ def _graph_rows(summary: GraphSummary) -> list[tuple[str, str]]:
     for function, operators in summary.functions.items():
         lines += [(f"function {function} {name}", str(n)) for name, n in operators.items()]
     lines += [(f"optimised here {name}", str(n)) for name, n in summary.optimized.items()]
+    lines.append(("kernels here", summary.kernels))
     return lines
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from bertd.bundle.kernels import find
 
 from bertd_export.graph.runtime import optimized
 
@@ -25,7 +26,8 @@ class GraphSummary:
 
     ``operators`` are the file's own, calls of functions included; ``functions`` holds what each
     function does once; ``optimized`` is the graph as ONNX Runtime runs it on this machine, with
-    functions inlined. Nodes inside loops count once each.
+    functions inlined, and ``kernels`` what takes the place of functions there. Nodes inside loops
+    count once each.
     """
 
     inputs: tuple[Value, ...]
@@ -33,6 +35,7 @@ class GraphSummary:
     operators: dict[str, int]
     functions: dict[str, dict[str, int]]
     optimized: dict[str, int]
+    kernels: str
 
 
 def summarize(path: Path) -> GraphSummary:
@@ -48,6 +51,7 @@ def summarize(path: Path) -> GraphSummary:
         operators=_counts(model.graph.node),
         functions={f"{f.domain}::{f.name}": _counts(f.node) for f in model.functions},
         optimized=_counts(optimized(path, for_this_cpu=True).graph.node),
+        kernels=str(find(path) or "stock"),
     )
 
 

@@ -33,12 +33,14 @@ class NativeKernels:
         version: of the package.
         isa: the instruction set that they use.
         operators: names of the graph's functions whose place they take; at least one.
+        attention: precision of attention's products.
     """
 
     library: str
     version: str
     isa: str
     operators: tuple[str, ...]
+    attention: Literal["fp32", "bf16"] = "fp32"
 
     def register(self, options: Any) -> None:
         """Have a session use them.
@@ -49,10 +51,12 @@ class NativeKernels:
         package = _package()
         options.add_session_config_entry(package.ISA_ENTRY, self.isa)
         options.add_session_config_entry(package.OPS_ENTRY, ",".join(self.operators))
+        options.add_session_config_entry(package.ATTENTION_ENTRY, self.attention)
         options.register_custom_ops_library(self.library)
 
     def __str__(self) -> str:
-        return f"bertd-native {self.version} {self.isa}: {', '.join(self.operators)}"
+        how = f"{self.isa} bf16-attention" if self.attention == "bf16" else self.isa
+        return f"bertd-native {self.version} {how}: {', '.join(self.operators)}"
 
 
 def find(graph: Path) -> NativeKernels | None:
@@ -68,10 +72,12 @@ def find(graph: Path) -> NativeKernels | None:
         return None
     package = _package()
     isa = package.instruction_set()
-    operators = package.fitting(functions(graph), isa)
+    found = functions(graph)
+    operators = package.fitting(found, isa)
     if not operators:
         return None
-    return NativeKernels(str(package.LIBRARY), package.__version__, isa, operators)
+    attention = package.attention(found, isa)
+    return NativeKernels(str(package.LIBRARY), package.__version__, isa, operators, attention)
 
 
 @functools.cache

@@ -17,6 +17,7 @@ import os
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 LIBRARY = Path(
     os.environ.get("BERTD_NATIVE_LIBRARY", Path(__file__).with_name("libbertd_native.so"))
@@ -28,6 +29,10 @@ ISA_ENTRY = "bertd.native.isa"
 
 OPS_ENTRY = "bertd.native.ops"
 """Key of the session's entry that names operators, joined by commas; without it, all."""
+
+ATTENTION_ENTRY = "bertd.native.attention"
+"""Key of the session's entry with the precision of attention's products: ``fp32``, as it is without
+one, or ``bf16``."""
 
 AUTO = "auto"
 """The fastest instruction set that this CPU has and that is faster than stock operators."""
@@ -43,6 +48,8 @@ _TAKES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "PackedMax": (("x", _SEQUENCES),),
     "PackedWeightedMean": (("x", _SEQUENCES),),
 }
+_FP32 = "Fp32"
+_FP32_TAKES = ("x", "weight", "bias", "stream", "gamma", "beta")
 _INT8 = "Int8"
 _INT8_TAKES = (
     "x",
@@ -65,7 +72,7 @@ An operator cannot hand a node back once it is registered, so that this is looke
 changes the meaning of a function changes its name, or the names of its inputs.
 """
 
-INSTRUCTION_SETS = ("portable", "avx2")
+INSTRUCTION_SETS = ("portable", "avx2", "avx512", "amx")
 """What the library has code for."""
 
 _EACH_NAME = ctypes.CFUNCTYPE(None, ctypes.c_char_p)
@@ -78,6 +85,7 @@ def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(LIBRARY))
     library.bertd_native_isa.restype = ctypes.c_char_p
     library.bertd_native_ops.restype = None
+    library.bertd_native_bf16_attention.restype = ctypes.c_int
     return library
 
 
@@ -90,6 +98,15 @@ def instruction_set(wanted: str = AUTO) -> str | None:
 def available() -> tuple[str, ...]:
     """The instruction sets that run on this CPU."""
     return tuple(name for name in INSTRUCTION_SETS if instruction_set(name))
+
+
+def attention(functions: Mapping[str, tuple[str, ...]], isa: str = AUTO) -> Literal["fp32", "bf16"]:
+    """Which precision of attention's products a graph gets, given its functions.
+
+    ``bf16`` where the CPU has tiles of it and linear layers are int8, whose levels are coarser.
+    """
+    coarse = any(name.startswith(_INT8) for name in functions)
+    return "bf16" if coarse and _library().bertd_native_bf16_attention(isa.encode()) else "fp32"
 
 
 def operators(isa: str = AUTO) -> frozenset[str]:
@@ -112,4 +129,6 @@ def fitting(functions: Mapping[str, tuple[str, ...]], isa: str = AUTO) -> tuple[
 
 
 def _takes(name: str) -> tuple[tuple[str, ...], ...]:
+    if name.startswith(_FP32):
+        return (_FP32_TAKES,)
     return (_INT8_TAKES,) if name.startswith(_INT8) else _TAKES[name]

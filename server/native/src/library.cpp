@@ -4,12 +4,14 @@
 //
 //   bertd.native.ops   names of operators, joined by commas; without it, all
 //   bertd.native.isa   name of an instruction set; without it, "auto"
+//   bertd.native.attention   "bf16": products of attention have that precision; without it, "fp32"
 //
 // An operator that is registered takes the place of the graph's function of that name, which
 // cannot be undone once the graph is read: whoever opens the session names those that fit it.
 #include <map>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ops/registered.h"
@@ -20,18 +22,25 @@ namespace {
 std::vector<NamedOp> all_ops(const Kernels& kernels) {
   std::vector<NamedOp> ops;
   add_attention(kernels, ops);
+  add_fp32_linear(kernels, ops);
   add_int8_linear(kernels, ops);
   add_pooling(kernels, ops);
   return ops;
 }
 
-// The operators of an instruction set, made at its first use.
-const std::vector<NamedOp>& ops_of(const Kernels& kernels) {
+bool has_bf16(const Kernels& kernels) { return kernels.attend_bf16 != nullptr && bf16_tiles(); }
+
+// The operators of an instruction set, with attention in bf16 or not, made at their first use.
+const std::vector<NamedOp>& ops_of(const Kernels& kernels, bool bf16 = false) {
   static std::mutex making;
-  static auto& made = *new std::map<std::string, std::vector<NamedOp>>;
+  static auto& made = *new std::map<std::pair<std::string, bool>, std::vector<NamedOp>>;
   const std::lock_guard<std::mutex> held(making);
-  auto [place, is_new] = made.try_emplace(kernels.isa);
-  if (is_new) place->second = all_ops(kernels);
+  auto [place, is_new] = made.try_emplace({kernels.isa, bf16});
+  if (is_new) {
+    auto& table = *new Kernels(kernels);  // operators refer to it, and are never destroyed
+    if (bf16) table.attend = table.attend_bf16;
+    place->second = all_ops(table);
+  }
   return place->second;
 }
 
@@ -57,9 +66,18 @@ void add_ops(const ort::Api& api, ort::Options* options) {
   const std::string names = option(api, options, "bertd.native.ops", "*");
   const Kernels* kernels = find_kernels(isa);
   if (kernels == nullptr) throw ort::Error("bertd.native.isa " + isa + " does not run here");
+  const std::string attention = option(api, options, "bertd.native.attention", "fp32");
+  if (attention != "fp32" && attention != "bf16") {
+    throw ort::Error("bertd.native.attention is " + attention + ", and must be fp32 or bf16");
+  }
+  const bool bf16 = attention == "bf16";
+  if (bf16 && !has_bf16(*kernels)) {
+    throw ort::Error("bertd.native.attention bf16 does not run here with " +
+                     std::string(kernels->isa));
+  }
   ort::Domain* domain = nullptr;  // sessions refer to it; it is as small as the list of its names
   api.check(api.create_domain("bertd", &domain));
-  for (const NamedOp& op : ops_of(*kernels)) {
+  for (const NamedOp& op : ops_of(*kernels, bf16)) {
     if (names == "*" || named(names, op.name)) api.check(api.add_op(domain, op.op));
   }
   api.check(api.add_domain(options, domain));
@@ -89,6 +107,12 @@ __attribute__((visibility("default"))) bertd::ort::Status* RegisterCustomOps(
 __attribute__((visibility("default"))) const char* bertd_native_isa(const char* wanted) {
   const bertd::Kernels* kernels = bertd::find_kernels(wanted);
   return kernels == nullptr ? nullptr : kernels->isa;
+}
+
+// Whether attention in bf16 runs here beside that instruction set.
+__attribute__((visibility("default"))) int bertd_native_bf16_attention(const char* isa) {
+  const bertd::Kernels* kernels = bertd::find_kernels(isa);
+  return kernels != nullptr && bertd::has_bf16(*kernels);
 }
 
 // Calls back with the name of each operator that an instruction set has.

@@ -12,6 +12,7 @@ struct Case {
   size_t heads, size;
   int64_t window;  // below 0: none
   bool biased = false;
+  double error = 2e-6;  // at most, of values about 1
 };
 
 constexpr size_t longest = 1030;  // tokens for which a bias has distances
@@ -98,7 +99,7 @@ void check(const Kernels& kernels, const Case& c) {
                   &v[begin * width + column], length, width, c.size, scale, seen, bias,
                   want);
         for (size_t d = 0; d < c.size; ++d) {
-          check_close(together[(row + i) * width + column + d], want[d], c.op);
+          check_close(together[(row + i) * width + column + d], want[d], c.op, c.error);
         }
       }
     }
@@ -110,10 +111,10 @@ void check(const Kernels& kernels, const Case& c) {
 const std::vector<size_t> many = {1, 2, 3, 5, 6, 7, 8, 9, 13, 16, 17, 25, 193, 513, 1030};
 
 void in_every_split(const Kernels& kernels, const char* op, std::initializer_list<int64_t> windows,
-                    bool biased = false) {
+                    bool biased = false, double error = 2e-6) {
   for (int64_t window : windows) {
     for (auto [heads, size] : {std::pair<size_t, size_t>{1, 1}, {2, 7}, {3, 8}, {1, 20}, {2, 32}}) {
-      check(kernels, {op, many, heads, size, window, biased});
+      check(kernels, {op, many, heads, size, window, biased, error});
     }
   }
 }
@@ -132,6 +133,17 @@ void first_attention_in_every_split(const Kernels& kernels) {
 
 void biased_attention_in_every_split(const Kernels& kernels) {
   in_every_split(kernels, "PackedBiasedAttention", {-1}, true);
+}
+
+void bf16_attention_in_every_split(const Kernels& kernels) {
+  if (kernels.attend_bf16 == nullptr || !bf16_tiles()) return;
+  static auto& bf16 = *new Kernels(kernels);  // operators refer to it
+  bf16.attend = kernels.attend_bf16;
+  constexpr double error = 0.04;  // rounding q, k, v and weights, each to 1/256 of it at most
+  in_every_split(bf16, "PackedAttention", {-1}, false, error);
+  in_every_split(bf16, "PackedLocalAttention", {0, 5, 64, 200}, false, error);
+  in_every_split(bf16, "PackedFirstAttention", {-1}, false, error);
+  in_every_split(bf16, "PackedBiasedAttention", {-1}, true, error);
 }
 
 }  // namespace bertd::tests

@@ -49,7 +49,7 @@ void check_product(const Kernels& kernels, size_t rows, size_t inputs, size_t ou
   constexpr int zero = 117;
   const auto packed = PackedWeight::of(
       {inputs, outputs, levels.data(), scales.data(), bias.data(), x_scale, zero},
-      kernels.int8_panel);
+      kernels);
   const Int8Weight weight = packed->view();
 
   std::vector<double> want(rows * outputs);
@@ -155,6 +155,12 @@ void int8_kernels(const Kernels& kernels) {
     check_levels(kernels, 3, width);
     if (width > 1) check_norm(kernels, 3, width);
     for (const size_t rows : {1, 2, 3, 4, 7}) check_product(kernels, rows, width, 71 - width);
+  }
+  // Whole tiles and parts of them, with inputs that fill a step of them and inputs beyond.
+  for (const size_t inputs : {64, 67, 200}) {
+    for (const size_t rows : {4, 15, 16, 17, 31, 32, 33, 49, 70}) {
+      check_product(kernels, rows, inputs, 70);
+    }
   }
   // Weights of which four just fit into 16 bits, and those that are a little too large.
   for (const Range weights : {Range{-32, 32}, {-20, 20}, {32, 32}, {33, 33}, {-32, -32}, {-33, -33},

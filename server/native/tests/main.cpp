@@ -5,7 +5,7 @@
 #include "tests.h"
 
 int main() {
-  for (const char* isa : {"portable", "avx2"}) {
+  for (const char* isa : {"portable", "avx2", "avx512", "amx"}) {
     const bertd::Kernels* kernels = bertd::find_kernels(isa);
     if (kernels == nullptr) {
       std::printf("%s: not on this CPU\n", isa);

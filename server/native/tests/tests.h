@@ -22,8 +22,11 @@ void attention_in_every_split(const Kernels&);
 void local_attention_in_every_split(const Kernels&);
 void first_attention_in_every_split(const Kernels&);
 void biased_attention_in_every_split(const Kernels&);
+void bf16_attention_in_every_split(const Kernels&);
 void pooling_in_every_split(const Kernels&);
 void what_does_not_fit(const Kernels&);
+void fp32_products(const Kernels&);
+void fp32_layer_in_every_split(const Kernels&);
 void int8_kernels(const Kernels&);
 void int8_layer_in_every_split(const Kernels&);
 
@@ -33,8 +36,11 @@ inline std::vector<Test> all() {
       {"local attention in every split", local_attention_in_every_split},
       {"first attention in every split", first_attention_in_every_split},
       {"biased attention in every split", biased_attention_in_every_split},
+      {"bf16 attention in every split", bf16_attention_in_every_split},
       {"pooling in every split", pooling_in_every_split},
       {"what does not fit", what_does_not_fit},
+      {"fp32 products", fp32_products},
+      {"fp32 layer in every split", fp32_layer_in_every_split},
       {"int8 kernels", int8_kernels},
       {"int8 layer in every split", int8_layer_in_every_split},
   };
@@ -64,8 +70,8 @@ inline const ort::OpTable& op_named(const std::vector<NamedOp>& ops, const std::
   throw std::runtime_error("no operator " + name);
 }
 
-inline void check_close(float got, double want, const char* what) {
-  if (!(std::abs(got - want) <= 2e-6 + 2e-5 * std::abs(want))) {
+inline void check_close(float got, double want, const char* what, double absolute = 2e-6) {
+  if (!(std::abs(got - want) <= absolute + 2e-5 * std::abs(want))) {
     throw std::runtime_error(std::string(what) + " gives " + std::to_string(got) + " for " +
                              std::to_string(want));
   }

@@ -11,6 +11,8 @@ namespace bertd {
 struct Avx2Vector {
   static constexpr size_t width = 8;
   static constexpr size_t tile_rows = 6;  // twelve sums, two of a row of b, one of a: 15 of 16
+  static constexpr size_t int8_rows = 4;  // eight sums, four of weights, two of a row
+  static constexpr bool int8_sums_of_16_bits = true;
 
   using F = __m256;
   using I = __m256i;
@@ -52,10 +54,11 @@ struct Avx2Vector {
   }
 
   // Three rounds of exchange: neighbouring rows, pairs of rows, halves.
-  static void transpose(const float* from, size_t from_stride, float* to, size_t to_stride) {
+  static void transpose(const float* from, size_t from_stride, size_t count, float* to,
+                        size_t to_stride) {
     F row[8];
     F pair[8];
-    for (size_t i = 0; i < 8; ++i) row[i] = load(from + i * from_stride);
+    for (size_t i = 0; i < 8; ++i) row[i] = i < count ? load(from + i * from_stride) : set(0.0f);
     for (size_t i = 0; i < 8; i += 2) {
       pair[i] = _mm256_unpacklo_ps(row[i], row[i + 1]);
       pair[i + 1] = _mm256_unpackhi_ps(row[i], row[i + 1]);

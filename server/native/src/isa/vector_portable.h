@@ -14,6 +14,8 @@ namespace bertd {
 struct PortableVector {
   static constexpr size_t width = 8;
   static constexpr size_t tile_rows = 4;  // rows of a product computed together; registers bound it
+  static constexpr size_t int8_rows = 4;  // the same of a product of int8
+  static constexpr bool int8_sums_of_16_bits = true;  // dot_pair's: see kernels/int8_product.h
 
   struct F {
     float lane[width];
@@ -94,10 +96,14 @@ struct PortableVector {
     return result;
   }
 
-  // to[j][i] = from[i][j] for a square of width rows.
-  static void transpose(const float* from, size_t from_stride, float* to, size_t to_stride) {
+  // to[j][i] = from[i][j] for a square of width rows, of which those from count on are zeros and
+  // not read.
+  static void transpose(const float* from, size_t from_stride, size_t count, float* to,
+                        size_t to_stride) {
     for (size_t i = 0; i < width; ++i) {
-      for (size_t j = 0; j < width; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+      for (size_t j = 0; j < width; ++j) {
+        to[j * to_stride + i] = i < count ? from[i * from_stride + j] : 0.0f;
+      }
     }
   }
 

@@ -54,8 +54,10 @@ inline size_t attention_scratch(size_t keys, size_t head) {
   const size_t block =
       round_up(keys < attention_key_block ? keys : attention_key_block, attention_panel);
   const size_t columns = round_up(head, attention_panel);
-  return block * (2 * columns + attention_tile_rows) + attention_tile_rows * columns +
-         2 * attention_query_block;
+  // What kernels/tile_attention.h takes is no more: half of this for keys and values, and the rest
+  // for 32 queries.
+  return block * (2 * columns + attention_tile_rows) + 3 * attention_tile_rows * columns +
+         4 * attention_query_block;
 }
 
 template <class V>
@@ -119,22 +121,18 @@ class Attention {
 
   void take_keys() {
     const float* k = b.k + begin * b.kv_stride;
-    size_t key = 0;
-    for (; key + W <= count; key += W) {
+    for (size_t key = 0; key < count; key += W) {
+      const size_t rows = count - key < W ? count - key : W;
       const float* from = k + key * b.kv_stride;
       float* to = keys + key / P * P * b.head + key % P;
       size_t column = 0;
       for (; column + W <= b.head; column += W) {
-        V::transpose(from + column, b.kv_stride, to + column * P, P);
+        V::transpose(from + column, b.kv_stride, rows, to + column * P, P);
       }
       for (; column < b.head; ++column) {
-        for (size_t i = 0; i < W; ++i) to[column * P + i] = from[i * b.kv_stride + column];
-      }
-    }
-    for (; key < padded; ++key) {
-      float* to = keys + key / P * P * b.head + key % P;
-      for (size_t column = 0; column < b.head; ++column) {
-        to[column * P] = key < count ? k[key * b.kv_stride + column] : 0.0f;
+        for (size_t i = 0; i < W; ++i) {
+          to[column * P + i] = i < rows ? from[i * b.kv_stride + column] : 0.0f;
+        }
       }
     }
   }
@@ -255,10 +253,15 @@ class Attention {
       const float found = highest_between(row, first, last);
       top = before > found ? before : found;  // found where it is not a number
     }
-    const float share = exp_one(before - top);
-    total[query] = total[query] * share + raise(row, top, first, last);
+    const float sum = raise(row, top, first, last);
     largest[query] = top;
-    if (begin != 0 && share != 1.0f) multiply(b.out + query * b.out_stride, share);
+    if (begin == 0) {  // nothing was summed before
+      total[query] = sum;
+      return;
+    }
+    const float share = exp_one(before - top);
+    total[query] = total[query] * share + sum;
+    if (share != 1.0f) multiply(b.out + query * b.out_stride, share);
   }
 
   // The largest of some scores of a row. Four maxima at once: one would wait for itself.

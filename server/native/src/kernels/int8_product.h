@@ -65,29 +65,58 @@ class Int8Products {
   static void run(const Int8Product& p) {
     for (size_t at = p.first_panel; at < p.end_panel; ++at) {
       // The next panel comes to the cache evenly while this one is used.
-      const size_t tiles = (p.end_row - p.first_row + tile - 1) / tile;
+      const size_t tiles = (p.end_row - p.first_row + V::int8_rows - 1) / V::int8_rows;
       const size_t bytes = panel * int8_group * ((p.weight.inputs + int8_group - 1) / int8_group);
       const size_t stride = panel * int8_pair / tiles;
       const int8_t* next = p.weight.levels + (at + 1) * bytes;
-      size_t row = p.first_row;
-      for (; row + tile <= p.end_row; row += tile) {
-        rows<tile>(p, row, at, next, stride);
+      for (size_t row = p.first_row, left = tiles; left > 0; --left) {
+        const size_t count = (p.end_row - row + left - 1) / left;  // tiles of nearly equal size
+        pick<V::int8_rows>(count, p, row, at, next, stride);
+        row += count;
         next += bytes / tiles;
       }
-      const size_t rest = p.end_row - row;
-      if (rest == 3) rows<3>(p, row, at, next, stride);
-      if (rest == 2) rows<2>(p, row, at, next, stride);
-      if (rest == 1) rows<1>(p, row, at, next, stride);
     }
+  }
+
+  // Adds the products of the inputs from done on, which is a multiple of a group, and of extra
+  // groups; then does what follows the sums.
+  template <size_t count>
+  static inline __attribute__((always_inline)) void rest(const Int8Product& p, size_t row,
+                                                         size_t at, size_t done,
+                                                         typename V::I (&sums)[count][2]) {
+    const Int8Weight& w = p.weight;
+    const size_t column = at * panel;
+    const size_t groups = (w.inputs + int8_group - 1) / int8_group;
+    const int8_t* weights = w.levels + column * groups * int8_group + done * panel;
+    const uint8_t* first = p.rows + row * w.inputs;
+    const uint8_t* inputs = first + done;
+    for (size_t left = w.inputs - done; left != 0;) {
+      const size_t bytes = left < int8_group ? left : int8_group;
+      step<count>(sums, inputs, w.inputs, bytes, weights);
+      inputs += bytes;
+      weights += panel * int8_group;
+      left -= bytes;
+    }
+    for (size_t extra = at == 0 ? 0 : w.ends[at - 1]; extra < w.ends[at]; ++extra) {
+      step<count>(sums, first + w.places[extra], w.inputs, int8_group,
+                  w.extra + extra * panel * int8_group);
+    }
+    finish<count>(p, row, column, sums);
   }
 
  private:
   using F = typename V::F;
   using I = typename V::I;
-  static constexpr size_t tile = 4;  // eight sums, two registers of weights, one of a row: of 16
+
+  template <size_t most>
+  static void pick(size_t count, const Int8Product& p, size_t row, size_t at, const int8_t* next,
+                   size_t stride) {
+    if (count == most) return rows<most>(p, row, at, next, stride);
+    if constexpr (most > 1) pick<most - 1>(count, p, row, at, next, stride);
+  }
 
   template <size_t count>
-  static void rows(const Int8Product& p, size_t row, size_t at, const int8_t* next,
+  static __attribute__((noinline)) void rows(const Int8Product& p, size_t row, size_t at, const int8_t* next,
                    size_t stride) {
     const Int8Weight& w = p.weight;
     const size_t column = at * panel;
@@ -95,33 +124,24 @@ class Int8Products {
     const size_t groups = (w.inputs + int8_group - 1) / int8_group;
     const int8_t* weights = w.levels + column * groups * int8_group;
     const uint8_t* inputs = p.rows + row * w.inputs;
+    constexpr size_t lines = panel * int8_pair / 64;  // of the cache, that a pair of groups has
     I sums[count][2];
-#pragma GCC unroll 4
+#pragma GCC unroll 16
     for (size_t r = 0; r < count; ++r) {
       sums[r][0] = V::integers(w.offsets + column);
       sums[r][1] = V::integers(w.offsets + column + V::width);
     }
     for (size_t pair = 0; pair < pairs; ++pair) {
-      __builtin_prefetch(next, 0, 3);
-      __builtin_prefetch(next + panel * int8_group, 0, 3);  // a line each
+#pragma GCC unroll 4
+      for (size_t line = 0; line < lines; ++line) {
+        __builtin_prefetch(next + line * stride / lines, 0, 3);
+      }
       next += stride;
       step_pair<count>(sums, inputs, w.inputs, weights);
       inputs += int8_pair;
       weights += panel * int8_pair;
     }
-    for (size_t left = w.inputs % int8_pair; left != 0;) {
-      const size_t bytes = left < int8_group ? left : int8_group;
-      step<count>(sums, inputs, w.inputs, bytes, weights);
-      inputs += bytes;
-      weights += panel * int8_group;
-      left -= bytes;
-    }
-    const uint8_t* first = p.rows + row * w.inputs;
-    for (size_t extra = at == 0 ? 0 : w.ends[at - 1]; extra < w.ends[at]; ++extra) {
-      step<count>(sums, first + w.places[extra], w.inputs, int8_group,
-                  w.extra + extra * panel * int8_group);
-    }
-    finish<count>(p, row, column, sums);
+    rest<count>(p, row, at, pairs * int8_pair, sums);
   }
 
   // Adds the products of two groups whose sums fit into 16 bits.
@@ -132,7 +152,7 @@ class Int8Products {
     constexpr size_t vector = V::width * int8_group;
     const I left = V::bytes(weights), right = V::bytes(weights + vector);
     const I left2 = V::bytes(weights + 2 * vector), right2 = V::bytes(weights + 3 * vector);
-#pragma GCC unroll 4
+#pragma GCC unroll 16
     for (size_t r = 0; r < count; ++r) {
       uint32_t four = 0, next_four = 0;
       __builtin_memcpy(&four, inputs + r * stride, int8_group);
@@ -150,7 +170,7 @@ class Int8Products {
                                                          size_t bytes, const int8_t* weights) {
     const I left = V::bytes(weights);
     const I right = V::bytes(weights + V::width * int8_group);
-#pragma GCC unroll 4
+#pragma GCC unroll 16
     for (size_t r = 0; r < count; ++r) {
       uint32_t four = 0;
       __builtin_memcpy(&four, inputs + r * stride, bytes);
@@ -170,7 +190,7 @@ class Int8Products {
       const F scale = V::load(p.weight.scales + column);
       const F bias = V::load(p.weight.biases + column);
       F x[count];
-#pragma GCC unroll 4
+#pragma GCC unroll 16
       for (size_t r = 0; r < count; ++r) {
         x[r] = V::floats(sums[r][half]);
         if (p.row_scales == nullptr) {
@@ -189,13 +209,13 @@ class Int8Products {
       } else if (p.levels != nullptr) {
         store_gelu<count, ByErf>(p, place, x);
       } else if (p.stream != nullptr) {
-#pragma GCC unroll 4
+#pragma GCC unroll 16
         for (size_t r = 0; r < count; ++r) {
           const size_t at = place + r * stride;
           V::store(p.out + at, V::add(x[r], V::load(p.stream + at)));
         }
       } else {
-#pragma GCC unroll 4
+#pragma GCC unroll 16
         for (size_t r = 0; r < count; ++r) V::store(p.out + place + r * stride, x[r]);
       }
     }

@@ -96,7 +96,7 @@ class Int8Linear {
     if (stages.biased) from.bias = constant<float>(node, bias, from.outputs, "bias");
     from.row_scale = *constant<float>(node, x_scale, 1, "x_scale");
     from.row_zero = *constant<uint8_t>(node, x_zero, 1, "x_zero");
-    weight_ = PackedWeight::of(from, kernels.int8_panel);
+    weight_ = PackedWeight::of(from, kernels);
     inverse_x_ = 1.0f / from.row_scale;
     x_zero_ = from.row_zero;
     if (own_scale()) floor_ = *constant<float>(node, least, 1, "floor");
@@ -153,7 +153,6 @@ class Int8Linear {
 
   static constexpr size_t pass = 1 << 15;     // numbers that are worth a job of a pass by rows
   static constexpr size_t products = 1 << 18;  // products that are worth a job
-  static constexpr size_t block_rows = 32;
   static constexpr size_t block_bytes = 1 << 17;  // of weights, which rows of a block share
 
   bool own_scale() const {
@@ -217,6 +216,7 @@ class Int8Linear {
 
   // Jobs are blocks of rows times blocks of panels, the rows of one block of panels in a row.
   void multiply(const Job& job, const Int8Weight& w) const {
+    const size_t block_rows = kernels_.int8_block_rows;
     const Blocks rows{job.rows, (job.rows + block_rows - 1) / block_rows};
     const size_t panels = weight_->panels();
     const size_t bytes = kernels_.int8_panel * w.inputs;

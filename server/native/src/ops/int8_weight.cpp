@@ -14,8 +14,9 @@ constexpr size_t round_up(size_t value, size_t multiple) {
 
 }  // namespace
 
-PackedWeight::PackedWeight(const Int8Constants& from, size_t panel)
-    : inputs_(from.inputs), outputs_(from.outputs), panel_(panel) {
+PackedWeight::PackedWeight(const Int8Constants& from, const Kernels& kernels)
+    : inputs_(from.inputs), outputs_(from.outputs), panel_(kernels.int8_panel) {
+  const size_t panel = panel_;
   const size_t columns = round_up(outputs_, panel);
   const size_t height = round_up(inputs_, int8_group);
   bytes_ = columns * height;
@@ -33,7 +34,11 @@ PackedWeight::PackedWeight(const Int8Constants& from, size_t panel)
       offsets_[output] -= from.row_zero * level;
     }
   }
-  set_apart();
+  if (kernels.int8_sums_of_16_bits) {
+    set_apart();
+  } else {
+    ends_.assign(panels(), 0);
+  }
   for (size_t output = 0; output < outputs_; ++output) {
     scales_[output] = from.row_scale * from.weight_scales[output];
     biases_[output] = from.bias == nullptr ? 0.0f : from.bias[output];
@@ -91,10 +96,11 @@ uint64_t PackedWeight::hash() const {
   return hash;
 }
 
-std::shared_ptr<const PackedWeight> PackedWeight::of(const Int8Constants& from, size_t panel) {
+std::shared_ptr<const PackedWeight> PackedWeight::of(const Int8Constants& from,
+                                                     const Kernels& kernels) {
   static std::mutex looking;  // while sessions are made; runs do not come here
   static auto& made = *new std::multimap<uint64_t, std::weak_ptr<const PackedWeight>>;
-  std::shared_ptr<const PackedWeight> packed(new PackedWeight(from, panel));
+  std::shared_ptr<const PackedWeight> packed(new PackedWeight(from, kernels));
   const uint64_t hash = packed->hash();
   const std::lock_guard<std::mutex> held(looking);
   auto [at, end] = made.equal_range(hash);

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "isa/kernels.h"
 #include "kernels/int8_product.h"
 
 namespace bertd {
@@ -23,14 +24,15 @@ struct Int8Constants {
 
 class PackedWeight {
  public:
-  // The weight in panels of so many columns; the one that exists already, if it is the same.
-  static std::shared_ptr<const PackedWeight> of(const Int8Constants& constants, size_t panel);
+  // The weight as kernels read it; the one that exists already, if it is the same.
+  static std::shared_ptr<const PackedWeight> of(const Int8Constants& constants,
+                                                const Kernels& kernels);
 
   Int8Weight view() const;
   size_t panels() const { return scales_.size() / panel_; }
 
  private:
-  PackedWeight(const Int8Constants& constants, size_t panel);
+  PackedWeight(const Int8Constants& constants, const Kernels& kernels);
   bool operator==(const PackedWeight& other) const;
   uint64_t hash() const;
   // Takes second groups out of pairs that need more than 16 bits, and keeps them as extra ones.

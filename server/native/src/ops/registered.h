@@ -19,6 +19,7 @@ void add(const Kernels& kernels, std::vector<NamedOp>& ops) {
 }
 
 void add_attention(const Kernels& kernels, std::vector<NamedOp>& ops);
+void add_fp32_linear(const Kernels& kernels, std::vector<NamedOp>& ops);
 void add_int8_linear(const Kernels& kernels, std::vector<NamedOp>& ops);
 void add_pooling(const Kernels& kernels, std::vector<NamedOp>& ops);
 
