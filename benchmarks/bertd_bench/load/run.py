@@ -187,6 +187,9 @@ class _Field:
             self._progress("h2load is not installed (package nghttp2-client): nobody checks ours")
             return None
         rate = _OUTSIDE * self._entries[OURS].rate(self._options.objective)
+        if not rate:
+            self._progress("bertd held no rate that h2load could repeat")
+            return None
         seconds, protocol = 2 * self._options.seconds, asker.server.kind.protocol
         bodies = [protocol.request(text) for text in self._texts[:_AGREE]]
         url = f"http://{asker.server.address}{protocol.target}"
