@@ -316,6 +316,18 @@ def test_the_search_keeps_few_layers(graph: Path, tiny: Path, texts: Path, bundl
         assert found.mean < least
 
 
+def test_weights_of_int8_lie_beside_the_graph_that_is_judged(
+    graph: Path, tiny: Path, texts: Path
+) -> None:
+    """Those of BERT-base are more than a graph may have, which native kernels look at first."""
+    path, _ = quantized(graph, tiny, Int8Options(texts, min_cosine=0.9))
+    model = onnx.load(str(path), load_external_data=False)
+    weights = [one for one in model.graph.initializer if np.prod(one.dims) >= 1024]
+    assert onnx.TensorProto.INT8 in {one.data_type for one in weights}
+    assert {one.data_location for one in weights} == {onnx.TensorProto.EXTERNAL}
+    assert onnx.load(str(path)).graph.initializer[0].data_location == onnx.TensorProto.DEFAULT
+
+
 @pytest.mark.slow
 def test_below_the_threshold_nothing_is_written(tiny: Path, texts: Path, tmp_path: Path) -> None:
     arguments = [str(tiny), "--output", str(tmp_path / "bundle"), "--precision", "int8"]

@@ -13,6 +13,7 @@ from bertd_export.checkpoint.loading import Checkpoint
 from bertd_export.checkpoint.texts import TokenizedText
 from bertd_export.errors import ExportError
 from bertd_export.graph.runtime import session
+from bertd_export.graph.saving import save_graph
 from bertd_export.parity.agreement import CosineScores, task_agreement
 from bertd_export.parity.packed_batch import compared_outputs
 from bertd_export.quantization.int8_functions import write_functions
@@ -42,7 +43,7 @@ class Candidates:
         chosen = [one for one in self._rounded if one.linear.name not in kept]
         model = write_int8(self._fp32, chosen)
         write_functions(model)
-        self.path.write_bytes(model.SerializeToString())
+        save_graph(model, self.path, "int8.onnx.data")
         answers = compared_outputs(session(self.path), self._checkpoint, self._judge)
         return task_agreement(self._checkpoint.task, self._expected, answers)
 
