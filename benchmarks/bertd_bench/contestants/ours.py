@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bertd_bench.contestants.peer import (
     EMBED,
@@ -15,6 +17,9 @@ from bertd_bench.contestants.peer import (
     Setting,
     TextArrays,
 )
+
+if TYPE_CHECKING:
+    from bertd_client import Client
 
 ENGINE = "bertd"
 ENGINE_INT8 = "bertd int8"
@@ -61,8 +66,21 @@ def _grpc(setting: Setting) -> AnswerTexts:
     server = running.enter_context(server_process(folder, setting.threads))
     server.wait_until_listening()
     client = running.enter_context(Client(server.address))
-    client.list_models(timeout=START_SECONDS)
+    end = time.monotonic() + START_SECONDS
+    while not _answers(client) and time.monotonic() < end:
+        time.sleep(0.05)
     return lambda texts: client.embed(texts, prompt_name="", timeout=60)
+
+
+def _answers(client: Client) -> bool:
+    """Whether the server has loaded its model; before that it listens, and refuses."""
+    from bertd_client.errors import Unavailable
+
+    try:
+        client.embed(["ready"], prompt_name="")
+    except Unavailable:
+        return False
+    return True
 
 
 running = ExitStack()

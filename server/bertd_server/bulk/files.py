@@ -257,7 +257,7 @@ class FileJob:
 
 
 def _repeating(fields: Iterable[pa.Field], parent: str = "") -> list[str]:
-    """Paths of columns, as Parquet has them, whose values may repeat: all but numbers with fractions.
+    """Paths of columns, as Parquet has them, whose values may repeat: all but fractions.
 
     Those of vectors hardly do, and a dictionary of them is larger than they are.
     """
