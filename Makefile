@@ -103,15 +103,13 @@ peers:  ## install what `make bench` and `make comparison` compare with, in .pee
 
 # A result that is there is not measured again: an interrupted run goes on where it was.
 comparison: $(READY)  ## the whole comparison under load, twice, an hour apart, into benchmarks/results: a night
-	for run in "" -again; do for model in minilm base; do \
-	  result=benchmarks/results/load-$$model$$run.json; \
+	for run in "" -again; do for result in load load-base; do \
+	  model=minilm; test $$result = load || model=base; \
+	  result=benchmarks/results/$$result$$run.json; \
 	  test -e $$result || test -e $$result.gz || \
 	    $(BIN)/bertd bench load --model $$model --sweep --outside --json $$result || exit 1; \
 	done; test -n "$$run" || sleep 3600; done
-	for model in minilm base; do \
-	  $(BIN)/bertd bench agree $$(ls benchmarks/results/load-$$model.json*) \
-	    $$(ls benchmarks/results/load-$$model-again.json*) || exit 1; \
-	done
+	$(BIN)/bertd bench docs
 
 report: $(READY)  ## make benchmarks/results/report and the measured parts of documents from the results
 	$(BIN)/bertd bench report

@@ -12,8 +12,9 @@ import pytest
 from bertd_bench.cli import bench
 from bertd_bench.harness import intervals, results
 from bertd_bench.harness.rounds import Schedule
+from bertd_bench.load import document as load_document
 from bertd_bench.load.results import GoodputReport, Ramp
-from bertd_bench.regression import baseline, cases
+from bertd_bench.regression import baseline, cases, document
 from bertd_bench.regression.baseline import Baseline
 from click.testing import CliRunner, Result
 from helpers.paths import ROOT
@@ -201,6 +202,21 @@ def test_two_runs_agree_where_their_intervals_do(tmp_path: Path) -> None:
     card = CliRunner().invoke(bench, ["agree", str(one), str(RESULTS / "hardware.json")])
     assert card.exit_code == 2
     assert "has no ratios" in card.output
+
+
+def test_a_document_says_whether_repeats_agree(tmp_path: Path) -> None:
+    """NAME-again is set beside NAME, and is no result of its own elsewhere."""
+    assert "Not repeated" in document.agreement(tmp_path)
+    results.write(load_report(), tmp_path / "load.json")
+    results.write(load_report(), tmp_path / "load-again.json")
+    results.write(load_report(), tmp_path / "load-base.json")
+    said = document.agreement(tmp_path)
+    assert re.findall(r"load[a-z-]*\.json(?=`)", said) == ["load.json", "load-again.json"]
+    assert "All 1 ratios agree" in said
+    assert [name for name, _ in load_document.committed(tmp_path)] == [
+        "load.json",
+        "load-base.json",
+    ]
 
 
 def load_report() -> GoodputReport:

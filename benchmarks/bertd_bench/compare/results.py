@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from bertd_bench.harness.intervals import Ratio, ratio_interval
 from bertd_bench.harness.machine import Machine
 from bertd_bench.harness.noise import Noise
-from bertd_bench.harness.results import read
+from bertd_bench.harness.results import named, read
 from bertd_bench.harness.rounds import SystemTimes
 
 
@@ -122,7 +122,5 @@ def committed(results: Path) -> list[tuple[str, Comparison]]:
         OSError: a file cannot be read.
         ValueError: one is not of `bertd bench compare`.
     """
-    packed = results / "compare.json.gz"
-    first = packed if packed.exists() else results / "compare.json"
-    others = sorted(results.glob("compare-*.json*"))
-    return [(path.name, read(path, Comparison, "compare")) for path in (first, *others)]
+    paths = named(results, "compare*.json*")
+    return [(path.name, read(path, Comparison, "compare")) for path in paths]

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 COMPRESS_BYTES = 2_000_000
+AGAIN = "-again"
+"""Ends the name of a result that repeats another: load-again.json repeats load.json."""
 
 _Result = TypeVar("_Result", bound=BaseModel)
 
@@ -30,6 +32,21 @@ def write(result: BaseModel, path: Path) -> Path:
     unfinished.write_bytes(data)
     unfinished.replace(path)
     return path
+
+
+def named(folder: Path, pattern: str) -> list[Path]:
+    """The results of a folder whose names match, the shortest name first, without repeats."""
+    paths = sorted(folder.glob(pattern), key=lambda path: path.name.split("."))
+    return [path for path in paths if not path.name.split(".")[0].endswith(AGAIN)]
+
+
+def repeated(folder: Path) -> list[tuple[Path, Path]]:
+    """The results of a folder that have a repeat, with it."""
+    again = {path.name.split(".")[0]: path for path in folder.glob(f"*{AGAIN}.json*")}
+    pairs = (
+        (path, again.get(path.name.split(".")[0] + AGAIN)) for path in named(folder, "*.json*")
+    )
+    return [(path, other) for path, other in pairs if other is not None]
 
 
 def document_of(path: Path) -> Any:

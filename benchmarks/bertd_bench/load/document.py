@@ -24,7 +24,7 @@ def committed(folder: Path) -> list[tuple[str, GoodputReport]]:
         OSError: a file cannot be read.
         ValueError: one is no such result.
     """
-    paths = sorted(folder.glob("load*.json*"), key=lambda path: path.name.split("."))
+    paths = results.named(folder, "load*.json*")
     return [(path.name, results.read(path, GoodputReport, "load")) for path in paths]
 
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from bertd_bench.load.generator import RequestOutcome, TimedRequest
 
 SHARE = 0.99  # of all requests, which must be answered within the objective
+_FEWEST = 20  # requests of a step that held: what fewer say of a hundredth is luck
 _EASY = 0.3  # of the objective: below it the next rate is two steps up
 
 
@@ -61,8 +62,8 @@ class Step(BaseModel, frozen=True):
         return sum(each <= objective * 1e6 for each in self.latencies_us) / self.seconds
 
     def meets(self, objective: float) -> bool:
-        """Whether 99 % of all requests were answered within so many seconds."""
-        return self.percentile(SHARE) <= objective
+        """Whether 99 % of all requests, and enough of them, were answered within so many seconds."""
+        return self.requests >= _FEWEST and self.percentile(SHARE) <= objective
 
 
 def step_of(rate: float, seconds: float, records: Sequence[TimedRequest], cores: float) -> Step:
@@ -128,6 +129,8 @@ def climb(probe: Probe, capacity: float, plan: RampSchedule) -> list[Step]:
             easy = step.percentile(SHARE) <= plan.objective * _EASY
             rate = max(each.rate for each in steps) * plan.factor ** (2 if easy else 1)
         elif not held(steps, plan.objective):
+            if step.requests < _FEWEST:
+                break  # it takes no rate that could be measured
             rate = min(each.rate for each in steps) / 2
         elif step.goodput(plan.objective) < plan.falls * best:
             break

@@ -1,12 +1,14 @@
-"""Changes as a table for a terminal; the committed baseline for docs/lab/benchmarks.md."""
+"""Changes as a table for a terminal; for documents the baseline, and whether repeats agree."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from bertd_bench.compare.document import folded
 from bertd_bench.docs import Section, link_to_result
-from bertd_bench.harness.results import read
+from bertd_bench.harness.results import read, repeated
+from bertd_bench.regression import agree
 from bertd_bench.regression.baseline import Baseline, Change
 
 _PAGE = "docs/lab/benchmarks.md"
@@ -45,4 +47,16 @@ def table(results: Path) -> str:
     return "\n".join([*lines, "", found.noise.verdict])
 
 
-SECTIONS = (Section(_PAGE, "baseline", table),)
+def agreement(results: Path) -> str:
+    """Of each committed result that was repeated, whether its ratios came again."""
+    parts = []
+    for path, again in repeated(results):
+        said, _, rows = agree.render(agree.read(path), agree.read(again)).partition("\n\n")
+        names = " and ".join(
+            f"[`{each.name}`]({link_to_result(each.name, _PAGE)})" for each in (path, again)
+        )
+        parts += [f"{names}: {said}", *folded("Both", rows)]
+    return "\n\n".join(parts) or "Not repeated yet: `make comparison`."
+
+
+SECTIONS = (Section(_PAGE, "baseline", table), Section(_PAGE, "agreement", agreement))

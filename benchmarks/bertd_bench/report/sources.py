@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bertd_bench.compare.results import Comparison
-from bertd_bench.harness.results import document_of
+from bertd_bench.harness.results import document_of, named
 from bertd_bench.load.results import GoodputReport
 
 
@@ -27,8 +27,8 @@ class Results:
 
 
 def files(results: Path) -> tuple[Path, ...]:
-    """All results of a folder."""
-    return tuple(path for pattern in ("*.json", "*.json.gz") for path in results.glob(pattern))
+    """All results of a folder but repeats."""
+    return tuple(named(results, "*.json") + named(results, "*.json.gz"))
 
 
 def read(paths: Iterable[Path]) -> Results:
