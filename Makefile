@@ -104,10 +104,10 @@ peers:  ## install what `make bench` and `make comparison` compare with, in .pee
 # A result that is there is not measured again: an interrupted run goes on where it was.
 comparison: $(READY)  ## the whole comparison under load, twice, an hour apart, into benchmarks/results: a night
 	for run in "" -again; do for result in load load-base; do \
-	  model=minilm; test $$result = load || model=base; \
+	  model=minilm; objective=100; test $$result = load || { model=base; objective=250; }; \
 	  result=benchmarks/results/$$result$$run.json; \
 	  test -e $$result || test -e $$result.gz || \
-	    $(BIN)/bertd bench load --model $$model --sweep --outside --json $$result || exit 1; \
+	    $(BIN)/bertd bench load --model $$model --objective-ms $$objective --sweep --outside --json $$result || exit 1; \
 	done; test -n "$$run" || sleep 3600; done
 	$(BIN)/bertd bench docs
 

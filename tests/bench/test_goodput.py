@@ -243,6 +243,31 @@ def test_all_processes_of_a_server_are_stopped_out_of_turn_and_ended(tmp_path: P
         time.sleep(0.01)
 
 
+ORPHAN = """
+import subprocess, sys, time
+worker = "import time; time.sleep(600)"
+middle = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {worker!r}]).pid)"
+subprocess.run([sys.executable, "-c", middle])
+time.sleep(600)
+"""
+
+
+def test_a_process_whose_parent_has_gone_is_ended_with_its_server(tmp_path: Path) -> None:
+    kind = replace(servers.SERVERS[OURS], command=lambda _: [sys.executable, "-c", ORPHAN])
+    given = servers.ServerInputs(tmp_path, tmp_path, None, 1, 1, tmp_path, tmp_path, None)
+    server = served.start(kind, given)
+    try:
+        server.wait_for(lambda: "" if server.log.read_text().endswith("\n") else "not yet")
+        orphan = psutil.Process(int(server.log.read_text()))
+        assert orphan.ppid() != server.process.pid
+    finally:
+        server.close()
+    end = time.monotonic() + PATIENCE
+    while orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_a_server_that_ends_says_what_it_said(tmp_path: Path) -> None:
     said = [sys.executable, "-c", "raise SystemExit('no such model')"]
     kind = replace(servers.SERVERS[OURS], command=lambda _: said)

@@ -37,6 +37,7 @@ LOADED = {"all-MiniLM-L6-v2": "MiniLM", "BERT-base, random weights": "BERT-base"
 MOST_TOKENS = 2_048  # the server's batches
 RATE, LOAD = 10_000, 0.7  # calls a second; of what a server takes at the objective
 HOURS = 720  # of a month
+OBJECTIVE = 0.1  # seconds, for 99 of 100 calls
 # CPU seconds of the server's process besides the model, for a call of one text among others:
 # MiniLM, 16 tokens, November 2026. A lone call takes more: `tests/tools/lone_call.py` measures it.
 CALL_SECONDS = 0.000401
@@ -93,6 +94,7 @@ def measured_rates() -> dict[str, float]:
     return {
         f"{LOADED.get(report.model, report.model)} {entry.precision}": entry.rate(report.objective)
         for _, report in reversed(committed(RESULTS))  # of two runs the first one counts
+        if report.objective == OBJECTIVE
         for entry in report.entries
         if entry.own
     }
@@ -135,12 +137,13 @@ def online(price: float) -> list[str]:
 
 def table(price: float = PRICE, cores: int = CORES) -> list[str]:
     """The lines of the document."""
+    calls = f"{RATE:,} calls a second of one text, 24 tokens on average"
     return [
         f"Offline, at {price} for a core and hour:",
         "",
         *offline(price, cores),
         "",
-        f"Online, {RATE:,} calls a second of one text, 24 tokens on average, p99 within 100 ms:",
+        f"Online, {calls}, p99 within {OBJECTIVE * 1e3:.0f} ms:",
         "",
         *online(price),
     ]

@@ -233,13 +233,14 @@ def summary(found: Sequence[LinkedComparison]) -> str:
         "|---|---:|---:|---|---:|---|",
         *(_summed(link, title_of(name), cases) for name, cases in by_name(subject).items()),
     ]
+    rows: dict[str, str] = {}  # the first result of a subject counts, others have more lengths
     for link, each in found:
         for other in each.subjects:
             mixed = [case for case in other.cases if len(set(case.lengths)) > 1]
             if other is not subject and mixed:
-                lines.append(
-                    _summed(link, f"{title_of(mixed[0].name)}, {_named(other, subject)}", mixed)
-                )
+                title = f"{title_of(mixed[0].name)}, {_named(other, subject)}"
+                rows.setdefault(title, _summed(link, title, mixed))
+    lines += rows.values()
     lines += ["", f"{MIXED_BATCH}.", "", *_transport(subject)]
     return "\n".join(lines).rstrip()
 

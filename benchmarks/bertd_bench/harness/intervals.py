@@ -3,7 +3,8 @@
 Samples of one turn share a moment of the machine, so they are correlated: ten samples of one
 turn say little more than one. Whole rounds are therefore drawn, with replacement, and the
 statistic is computed of all samples of the rounds drawn (a cluster bootstrap). A ratio is paired:
-both contestants get the same rounds, since a slow minute fell on both.
+both contestants get the same rounds, since a slow minute fell on both; where a turn takes minutes
+itself, each is drawn for itself.
 
 With few rounds percentiles of a bootstrap are too narrow. The expanded percentile interval
 corrects that: for `n` rounds it takes the percentiles ``Phi(±t(n - 1) * sqrt(n / (n - 1)))``
@@ -91,6 +92,20 @@ def ratio_interval(reference: Rounds, rounds: Rounds) -> Interval | None:
         return None
     draws = _draws(len(rounds))
     return _interval(_medians(reference, draws) / _medians(rounds, draws), len(rounds))
+
+
+def unpaired_interval(reference: Rounds, rounds: Rounds) -> Interval | None:
+    """The same where turns of one round share no moment of the machine: each is drawn for itself.
+
+    Args:
+        reference: samples of the one that is divided.
+        rounds: samples of the other, in as many rounds or not.
+    """
+    if min(len(reference), len(rounds)) < 2:
+        return None
+    ours, theirs = _draws(len(reference)), _draws(len(rounds), 1)
+    ratios = _medians(reference, ours) / _medians(rounds, theirs)
+    return _interval(ratios, min(len(reference), len(rounds)))
 
 
 def change_interval(before: tuple[Rounds, Rounds], now: tuple[Rounds, Rounds]) -> Interval | None:

@@ -105,7 +105,7 @@ def _row(report: GoodputReport, each: ContestantRamps) -> str:
         f"**{each.name}**" if each.own else each.name,
         f"{each.rate(objective):.0f}",
         *(_ratio(report, name, each) for name in (OURS, f"{OURS} int8")),
-        "" if light is None else f"{light * 1e3:.1f} ms",
+        "" if light is None or math.isinf(light) else f"{light * 1e3:.1f} ms",
         _ms(at, 0.5),
         _ms(at, SHARE),
         f"{at.cores:.2f}" if at else "-",

@@ -62,7 +62,7 @@ class Step(BaseModel, frozen=True):
         return sum(each <= objective * 1e6 for each in self.latencies_us) / self.seconds
 
     def meets(self, objective: float) -> bool:
-        """Whether 99 % of all requests, and enough of them, were answered within so many seconds."""
+        """Whether 99 % of enough requests were answered within so many seconds."""
         return self.requests >= _FEWEST and self.percentile(SHARE) <= objective
 
 

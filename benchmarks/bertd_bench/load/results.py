@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from bertd_bench.harness.intervals import Ratio, ratio_interval
+from bertd_bench.harness.intervals import Ratio, unpaired_interval
 from bertd_bench.harness.machine import Machine
 from bertd_bench.harness.noise import Noise
 from bertd_bench.load.outside import OutsideCheck
@@ -117,12 +117,14 @@ class GoodputReport(BaseModel, frozen=True):
         return max(others, key=lambda each: each.rate(self.objective), default=None)
 
     def ratio(self, ours: ContestantRamps, other: ContestantRamps) -> Ratio | None:
-        """The rate of one of bertd's over another's, by medians; None if either took none."""
+        """The rate of one of bertd's over another's, by medians; None if either took none.
+
+        Ramps of one round are minutes apart, so that they are not paired.
+        """
         mine, theirs = ours.rates(self.objective), other.rates(self.objective)
         if not theirs or not statistics.median(theirs) or not mine:
             return None
-        rounds = min(len(mine), len(theirs))
         interval = None
-        if all(theirs[:rounds]):
-            interval = ratio_interval([[r] for r in mine[:rounds]], [[r] for r in theirs[:rounds]])
+        if all(theirs):
+            interval = unpaired_interval([[rate] for rate in mine], [[rate] for rate in theirs])
         return Ratio(value=statistics.median(mine) / statistics.median(theirs), interval=interval)

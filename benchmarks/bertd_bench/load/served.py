@@ -86,8 +86,8 @@ class Served:
             self._signal(signal.SIGSTOP)
 
     def close(self) -> None:
-        """End all its processes."""
-        every = self._tree()
+        """End all its processes, those too whose parent has gone."""
+        every = [*self._tree(), *self._session()]
         self._signal(signal.SIGCONT)
         self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -102,6 +102,15 @@ class Served:
             first = psutil.Process(self.process.pid)
             return [first, *first.children(recursive=True)]
         return []
+
+    def _session(self) -> list[psutil.Process]:
+        """Those of its session, wherever they are in the tree of processes."""
+        found = []
+        for each in psutil.process_iter():
+            with contextlib.suppress(OSError):
+                if os.getsid(each.pid) == self.process.pid:
+                    found.append(each)
+        return found
 
     def _signal(self, number: signal.Signals) -> None:
         for each in self._tree():
