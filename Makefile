@@ -110,6 +110,10 @@ comparison: $(READY)  ## the whole comparison under load, twice, an hour apart, 
 	    $(BIN)/bertd bench load --model $$model --objective-ms $$objective --sweep --outside --json $$result || exit 1; \
 	done; test -n "$$run" || sleep 3600; done
 	$(BIN)/bertd bench docs
+	for result in load load-base; do \
+	  $(BIN)/bertd bench agree $$(ls benchmarks/results/$$result.json*) \
+	    $$(ls benchmarks/results/$$result-again.json*) || exit 1; \
+	done
 
 report: $(READY)  ## make benchmarks/results/report and the measured parts of documents from the results
 	$(BIN)/bertd bench report

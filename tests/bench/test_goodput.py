@@ -75,6 +75,10 @@ def test_a_ramp_ends_beyond_the_capacity_and_closes_in_on_the_last_rate_that_hel
 
 
 def test_a_system_that_never_meets_the_objective_holds_no_rate() -> None:
+    """It has all the steps that it may have, or as many as rates can be measured."""
+    steps = ramp.climb(probe, 400, ramp.RampSchedule(SECONDS / 2, most=5))
+    assert len(steps) == 5
+    assert ramp.held(steps, SECONDS / 2) == 0
     steps = ramp.climb(probe, 400, ramp.RampSchedule(SECONDS / 2))
     assert len(steps) < 16
     assert steps[-1].requests < 20 <= steps[-2].requests
@@ -220,6 +224,14 @@ time.sleep(600)
 """
 
 
+def wait_until_ended(processes: Sequence[psutil.Process]) -> None:
+    """Return once none of them runs."""
+    end = time.monotonic() + PATIENCE
+    while any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in processes):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_all_processes_of_a_server_are_stopped_out_of_turn_and_ended(tmp_path: Path) -> None:
     """Those in sessions of their own too."""
     kind = replace(servers.SERVERS[OURS], command=lambda _: [sys.executable, "-c", TREE])
@@ -238,9 +250,7 @@ def test_all_processes_of_a_server_are_stopped_out_of_turn_and_ended(tmp_path: P
             time.sleep(0.01)
     finally:
         server.close()
-    while any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in every):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_until_ended(every)
 
 
 ORPHAN = """
@@ -262,10 +272,7 @@ def test_a_process_whose_parent_has_gone_is_ended_with_its_server(tmp_path: Path
         assert orphan.ppid() != server.process.pid
     finally:
         server.close()
-    end = time.monotonic() + PATIENCE
-    while orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_until_ended([orphan])
 
 
 def test_a_server_that_ends_says_what_it_said(tmp_path: Path) -> None:

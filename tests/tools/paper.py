@@ -93,7 +93,7 @@ def measured_rates() -> dict[str, float]:
     """Calls of one text a second with p99 within 100 ms, by the committed results of load."""
     return {
         f"{LOADED.get(report.model, report.model)} {entry.precision}": entry.rate(report.objective)
-        for _, report in reversed(committed(RESULTS))  # of two runs the first one counts
+        for _, report in committed(RESULTS)
         if report.objective == OBJECTIVE
         for entry in report.entries
         if entry.own

@@ -37,16 +37,19 @@ def write(result: BaseModel, path: Path) -> Path:
 def named(folder: Path, pattern: str) -> list[Path]:
     """The results of a folder whose names match, the shortest name first, without repeats."""
     paths = sorted(folder.glob(pattern), key=lambda path: path.name.split("."))
-    return [path for path in paths if not path.name.split(".")[0].endswith(AGAIN)]
+    return [path for path in paths if not _title(path).endswith(AGAIN)]
 
 
 def repeated(folder: Path) -> list[tuple[Path, Path]]:
     """The results of a folder that have a repeat, with it."""
-    again = {path.name.split(".")[0]: path for path in folder.glob(f"*{AGAIN}.json*")}
-    pairs = (
-        (path, again.get(path.name.split(".")[0] + AGAIN)) for path in named(folder, "*.json*")
-    )
+    again = {_title(path): path for path in folder.glob(f"*{AGAIN}.json*")}
+    pairs = ((path, again.get(_title(path) + AGAIN)) for path in named(folder, "*.json*"))
     return [(path, other) for path, other in pairs if other is not None]
+
+
+def _title(path: Path) -> str:
+    """The name without its endings, of which a compressed result has two."""
+    return path.name.partition(".")[0]
 
 
 def document_of(path: Path) -> Any:
